@@ -1,0 +1,35 @@
+# `make` alone lists the targets. VENV and PYTHON may be set: make test VENV=/elsewhere PYTHON=python3.12
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint zoo
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(name) --version 2>&1 | grep '^Python 3'),$(name))))
+EXTRAS ?= dev
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(READY)  ## draw stories with the shipped weights: demo/index.html
+	$(BIN)/storydalle demo
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)  ## ruff, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy storydalle
+
+zoo: $(READY)  ## train the shipped weights from nothing
+	$(BIN)/storydalle train experiment=toon/image_tokenizer
+	$(BIN)/storydalle train experiment=toon/text_to_image
+	$(BIN)/storydalle train experiment=toon/story_dalle
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or set PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: set PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
