@@ -1,0 +1,41 @@
+"""Pictures <-> tensors: uint8 and Pillow on one side, floats in [-1, 1] on the other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+
+def to_tensor(pixels: np.ndarray | UInt8[Tensor, "... h w c"]) -> Float[Tensor, "... c h w"]:
+    """uint8 pictures, channels last, as floats in [-1, 1]."""
+    return rearrange(torch.as_tensor(pixels), "... h w c -> ... c h w").float() / 127.5 - 1
+
+
+def to_pixels(images: Float[Tensor, "... c h w"]) -> UInt8[Tensor, "... h w c"]:
+    """Floats in [-1, 1] as uint8 pictures, channels last; values outside are clamped."""
+    return rearrange(((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), "... c h w -> ... h w c")
+
+
+def to_images(images: Float[Tensor, "n c h w"]) -> list[Image.Image]:
+    return [Image.fromarray(pixels) for pixels in to_pixels(images).cpu().numpy()]
+
+
+def from_images(images: Sequence[Image.Image], resolution: int) -> Float[Tensor, "n c h w"]:
+    """Square Pillow pictures at ``resolution``; others are cropped to their centre first."""
+    squares = [centre_square(image).resize((resolution, resolution), Image.Resampling.LANCZOS) for image in images]
+    return to_tensor(np.stack([np.asarray(square) for square in squares]))
+
+
+def centre_square(image: Image.Image) -> Image.Image:
+    """The largest centred square of a picture, in RGB; transparency is laid on white."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))

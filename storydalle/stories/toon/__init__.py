@@ -1,0 +1,195 @@
+"""ToonSV: a procedural benchmark of story continuation, drawn by our own code, with exact labels.
+
+``ToonSV(split)[i]`` is the same story on every machine: facts and captions depend on (split, i, num_targets) alone, the
+picture on these and the resolution. The tuples of names below say what the numbers in the labels mean; how many of
+each occur is in ``data/toon/README.md``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import overload
+
+import numpy as np
+from PIL import Image
+
+from storydalle.stories.story import Story
+from storydalle.stories.toon.captions import captions_of, descriptions_of
+from storydalle.stories.toon.drawing import check_resolution, draw_frame
+from storydalle.stories.toon.sheet import draw_sheet
+from storydalle.stories.toon.world import (
+    ACCESSORIES,
+    ACTIONS,
+    CAST_KNOWN,
+    CHARACTERS,
+    COLORS,
+    GUEST,
+    HAT_KNOWN,
+    HATS,
+    PRONOUNS,
+    PROPS,
+    SEEN_LOOKS,
+    SETTING_KNOWN,
+    SETTINGS,
+    SHAPES,
+    SPECIES,
+    SPLITS,
+    TINTS,
+    UNSEEN_LOOKS,
+    FrameFacts,
+    Guest,
+    HatEvent,
+    StoryFacts,
+    labels_of,
+    sample_story,
+)
+
+NUM_STORIES = {"train": 40_000, "val": 500, "test": 500, "unseen": 500}
+# What the values of each label are called. "characters" and "guest" are 0 or 1; guest looks are -1 without a guest.
+LABEL_NAMES: dict[str, tuple[str, ...]] = {
+    "characters": CHARACTERS,
+    "cast_known": CAST_KNOWN,
+    "setting": SETTINGS,
+    "setting_known": SETTING_KNOWN,
+    "tint": TINTS,
+    "action": ACTIONS,
+    "prop": PROPS,
+    "guest": ("absent", "present"),
+    "guest_shape": SHAPES,
+    "guest_color": COLORS,
+    "guest_accessory": ACCESSORIES,
+    "hat": HATS,
+    "hat_known": HAT_KNOWN,
+}
+
+
+class ToonSV(Sequence[Story]):
+    """The stories of a split. Looks of guests in ``unseen`` never occur in the other splits.
+
+    ``probes=True`` adds to each story the source frame "other_guest": the same, but for the look of the guest, which
+    differs in shape, colour and accessory (a story without a guest keeps its source).
+    """
+
+    def __init__(
+        self,
+        split: str,
+        num_stories: int | None = None,
+        num_targets: int = 4,
+        resolution: int = 64,
+        probes: bool = False,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r}: ToonSV has {', '.join(SPLITS)}")
+        num_stories = NUM_STORIES[split] if num_stories is None else num_stories
+        if num_stories < 1 or num_targets < 1:
+            raise ValueError(f"num_stories={num_stories}, num_targets={num_targets}: both must be at least 1")
+        check_resolution(resolution)
+        self.split = split
+        self.num_stories = num_stories
+        self.num_targets = num_targets
+        self.resolution = resolution
+        self.probes = probes
+
+    def __len__(self) -> int:
+        return self.num_stories
+
+    @overload
+    def __getitem__(self, index: int) -> Story: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Story]: ...
+    def __getitem__(self, index: int | slice) -> Story | list[Story]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        facts = self.facts(index)
+        frames = [draw_frame(facts, frame, self.resolution) for frame in facts.frames]
+        return Story(
+            id=f"toon/{self.split}/{facts.index:06d}",
+            captions=captions_of(facts),
+            source=frames[0],
+            frames=np.stack(frames[1:]),
+            labels=labels_of(facts),
+            descriptions=descriptions_of(facts),
+            probes={"other_guest": self._other_guest(facts)} if self.probes else {},
+        )
+
+    def _other_guest(self, facts: StoryFacts) -> np.ndarray:
+        if facts.guest is not None:
+            own = facts.guest.look
+            others = [look for look in SEEN_LOOKS if all(a != b for a, b in zip(look, own, strict=True))]
+            look = others[facts.index % len(others)]
+            facts = replace(facts, guest=Guest(facts.guest.name, *look))
+        return draw_frame(facts, facts.source, self.resolution)
+
+    def __iter__(self) -> Iterator[Story]:
+        return (self[i] for i in range(len(self)))
+
+    def facts(self, index: int) -> StoryFacts:
+        """What happens in a story, without drawing it."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"story {index} of {len(self)}")
+        return sample_story(self.split, index % len(self), self.num_targets)
+
+    def captions(self, index: int) -> list[str]:
+        """The captions of a story, without drawing it."""
+        return captions_of(self.facts(index))
+
+    def descriptions(self, index: int) -> list[str]:
+        """The full descriptions of a story, source first, without drawing it."""
+        return descriptions_of(self.facts(index))
+
+    def labels(self, index: int) -> dict[str, np.ndarray]:
+        """The labels of a story, without drawing it."""
+        return labels_of(self.facts(index))
+
+
+def contact_sheet(split: str, num_stories: int = 6, resolution: int = 64) -> Image.Image:
+    """The first stories of a split with captions and labels, one story a row."""
+    stories = ToonSV(split, num_stories, resolution=resolution)
+    return draw_sheet(list(stories), [stories.facts(i) for i in range(num_stories)])
+
+
+def counts(split: str, num_stories: int | None = None) -> dict[str, dict[str, int]]:
+    """How often every value of every label occurs in the target frames of the first ``num_stories`` of a split."""
+    stories = ToonSV(split, num_stories)
+    labels = [stories.labels(i) for i in range(len(stories))]
+    table: dict[str, dict[str, int]] = {}
+    for key, names in LABEL_NAMES.items():
+        values = np.stack([label[key] for label in labels])
+        if key == "characters":
+            numbers = values.sum(axis=(0, 1))
+        else:
+            found = Counter(values.ravel().tolist())
+            numbers = np.array([found[value] for value in range(len(names))])
+        table[key] = {name: int(number) for name, number in zip(names, numbers, strict=True)}
+    return table
+
+
+__all__ = [
+    "ACCESSORIES",
+    "ACTIONS",
+    "CAST_KNOWN",
+    "CHARACTERS",
+    "COLORS",
+    "GUEST",
+    "HATS",
+    "HAT_KNOWN",
+    "LABEL_NAMES",
+    "NUM_STORIES",
+    "PRONOUNS",
+    "PROPS",
+    "SEEN_LOOKS",
+    "SETTINGS",
+    "SETTING_KNOWN",
+    "SHAPES",
+    "SPECIES",
+    "SPLITS",
+    "TINTS",
+    "UNSEEN_LOOKS",
+    "FrameFacts",
+    "Guest",
+    "HatEvent",
+    "StoryFacts",
+    "ToonSV",
+    "contact_sheet",
+    "counts",
+]

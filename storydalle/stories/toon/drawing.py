@@ -1,0 +1,190 @@
+"""Frames of ToonSV: a background, and on it the sprites of the cast at their slots."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from storydalle.stories.toon import guests, named, poses, props
+from storydalle.stories.toon.backgrounds import background
+from storydalle.stories.toon.faces import EXPRESSIONS
+from storydalle.stories.toon.pen import CENTRE, PATCH, UNITS, Color, Layer, Pen, over
+from storydalle.stories.toon.world import (
+    ACCESSORIES,
+    ACTIONS,
+    COLORS,
+    GUEST,
+    HATS,
+    PROPS,
+    SHAPES,
+    TINTS,
+    FrameFacts,
+    StoryFacts,
+)
+
+# Offset of every slot from the frame's centre in units (right, down), in the order of the cast.
+SLOTS: dict[int, tuple[tuple[int, int], ...]] = {
+    1: ((0, 0),),
+    2: ((-16, 0), (16, 0)),
+    3: ((-16, 0), (0, -PATCH), (16, 0)),
+}
+DROPS = {"jumps": -PATCH, "sits": PATCH}  # how far an action moves the whole figure down
+# Colour maps (scale, shift) of red, green and blue. They are affine, so they act on the finished frame.
+TINT_MAPS: dict[str, tuple[tuple[float, float], ...]] = {
+    "day": ((1.0, 0.0), (1.0, 0.0), (1.0, 0.0)),
+    "dusk": ((0.92, 20.0), (0.76, 12.0), (0.72, 24.0)),
+    "night": ((0.66, 2.0), (0.70, 8.0), (0.76, 40.0)),
+}
+
+
+class Sprite(NamedTuple):
+    """A figure without what lies behind it: ``effects`` are drawn behind all figures of a frame."""
+
+    effects: Layer
+    figure: Layer
+
+
+class Look(NamedTuple):
+    """Which figure to draw: a named character, or a guest by shape, colour and accessory."""
+
+    character: int
+    shape: int = -1
+    color: int = -1
+    accessory: int = -1
+
+
+def check_resolution(resolution: int) -> None:
+    if not 64 <= resolution <= 256 or resolution % PATCH:
+        raise ValueError(f"resolution={resolution}: ToonSV draws 64 to 256 pixels, in multiples of {PATCH}")
+
+
+def draw_frame(facts: StoryFacts, frame: FrameFacts, resolution: int) -> np.ndarray:
+    """The picture of ``frame``, uint8 (h, w, 3)."""
+    canvas = background(resolution, frame.setting).copy()
+    placed = []
+    for place, (character, (right, down)) in enumerate(zip(frame.cast, SLOTS[len(frame.cast)], strict=True)):
+        look = Look(GUEST, *facts.guest.look) if facts.guest and character == GUEST else Look(character)
+        sprite = draw_sprite(resolution, look, frame.action, frame.hats[character], frame.prop if place == 0 else 0)
+        placed.append((sprite, down * resolution // UNITS, right * resolution // UNITS))
+    for sprite, down, right in placed:
+        over(canvas, sprite.effects, down, right)
+    for sprite, down, right in sorted(placed, key=lambda item: item[1]):  # the back row first
+        over(canvas, sprite.figure, down, right)
+    return _tinted(canvas, facts.tint)
+
+
+@lru_cache(maxsize=2048)
+def draw_sprite(resolution: int, look: Look, action: int, hat: int, prop: int) -> Sprite:
+    """A figure in the middle of the front row."""
+    canvas = np.zeros((resolution, resolution, 4), dtype=np.uint8)
+    patch = PATCH * resolution // UNITS
+    drop = DROPS.get(ACTIONS[action], 0) * resolution // UNITS
+    is_holding = prop > 0
+    over(canvas, _limbs(resolution, _limb_colors(look), action, is_holding), drop)
+    if look.character == GUEST:
+        over(canvas, _guest(resolution, look), drop)
+        over(canvas, _guest_face(resolution, look.accessory, action), drop)
+    else:
+        over(canvas, _named(resolution, look.character), drop)
+        if hat:
+            over(canvas, _hat(resolution, hat), drop)
+        over(canvas, _named_face(resolution, look.character, action), drop)
+    if ACTIONS[action] in poses.COVERED:
+        over(canvas, _cover(resolution, _limb_colors(look), action), drop)
+    if prop:
+        over(canvas, _prop(resolution, prop), drop - patch if ACTIONS[action] == "cheers" else drop)
+    return Sprite(_effects(resolution, action, is_holding), _cut_out(canvas))
+
+
+def _limb_colors(look: Look) -> tuple[Color, Color]:
+    """Colour of arms and legs, and of feet."""
+    if look.character == GUEST:
+        skin = guests.COLOR_VALUES[COLORS[look.color]]
+        return skin, guests.darker(skin)
+    return named.LOOKS[look.character].fur, named.LOOKS[look.character].feet
+
+
+@lru_cache(maxsize=1024)
+def _limbs(resolution: int, colors: tuple[Color, Color], action: int, is_holding: bool) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    poses.limbs(pen, ACTIONS[action], is_holding, *colors)
+    return pen.layer()
+
+
+@lru_cache(maxsize=128)
+def _cover(resolution: int, colors: tuple[Color, Color], action: int) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    poses.cover(pen, ACTIONS[action], *colors)
+    return pen.layer()
+
+
+@lru_cache(maxsize=64)
+def _named(resolution: int, character: int) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    named.trunk_and_head(pen, named.LOOKS[character])
+    return pen.layer()
+
+
+@lru_cache(maxsize=256)
+def _named_face(resolution: int, character: int, action: int) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    named.LOOKS[character].face(pen, EXPRESSIONS[ACTIONS[action]])
+    return pen.layer()
+
+
+@lru_cache(maxsize=512)
+def _guest(resolution: int, look: Look) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    guests.accessory_behind(pen, ACCESSORIES[look.accessory])
+    guests.body(pen, SHAPES[look.shape], guests.COLOR_VALUES[COLORS[look.color]])
+    return pen.layer()
+
+
+@lru_cache(maxsize=128)
+def _guest_face(resolution: int, accessory: int, action: int) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    guests.face(pen, EXPRESSIONS[ACTIONS[action]], has_glasses=ACCESSORIES[accessory] == "glasses")
+    guests.accessory_in_front(pen, ACCESSORIES[accessory])
+    return pen.layer()
+
+
+@lru_cache(maxsize=32)
+def _hat(resolution: int, hat: int) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    named.hat(pen, named.HAT_COLORS[HATS[hat]])
+    return pen.layer()
+
+
+@lru_cache(maxsize=32)
+def _prop(resolution: int, prop: int) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    props.draw_prop(pen, PROPS[prop])
+    return pen.layer()
+
+
+@lru_cache(maxsize=64)
+def _effects(resolution: int, action: int, is_holding: bool) -> Layer:
+    pen = Pen(resolution, CENTRE)
+    props.draw_effects(pen, ACTIONS[action], is_holding)
+    return pen.layer()
+
+
+def _cut_out(canvas: np.ndarray) -> Layer:
+    rows, columns = np.flatnonzero(canvas[:, :, 3].any(axis=1)), np.flatnonzero(canvas[:, :, 3].any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    return Layer(canvas[top : rows[-1] + 1, left : columns[-1] + 1].copy(), top, left)
+
+
+@lru_cache(maxsize=len(TINTS))
+def _tint_tables(tint: int) -> np.ndarray:
+    """For each channel the tinted value of 0 to 255: uint8 (3, 256)."""
+    values = np.arange(256)
+    scaled = [scale * values + shift for scale, shift in TINT_MAPS[TINTS[tint]]]
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def _tinted(canvas: np.ndarray, tint: int) -> np.ndarray:
+    if TINTS[tint] == "day":
+        return canvas
+    tables = _tint_tables(tint)
+    return np.stack([tables[channel][canvas[:, :, channel]] for channel in range(3)], axis=-1)
