@@ -1,0 +1,260 @@
+"""minDALL-E's transformer: caption tokens and image codes in one causal sequence, ``[prefix | text | image]``.
+
+Two vocabularies with an embedding table, a position table and a bias-free head each; pre-LN GPT blocks.
+It knows nothing of stories. What comes from outside attaches in two places: ``prefix`` embeddings ahead of the text,
+and one ``hook`` a block, called after the self-attention residual at the positions that predict a code.
+Parameter names equal the keys of the released checkpoint (minDALL-E 1.3B, stage 2).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from storydalle.backbones.attention import attend
+
+Hook = Callable[[Tensor], Tensor]
+
+
+class Logits(NamedTuple):
+    """What the sequence predicts. ``text`` is None where a cache is given, since sampling has no use for it."""
+
+    text: Float[Tensor, "b t_minus_1 v_text"] | None  # position i predicts token i + 1 of `text_targets`
+    image: Float[Tensor, "b l v_image"]  # position i predicts code i
+    text_targets: Int[Tensor, "b t_minus_1"] | None  # the tokens left after columns of padding were dropped
+
+
+class BlockCache:
+    """Keys and values of one block, allocated once; with them the fused projection, made once for all steps."""
+
+    def __init__(self, attention: "SelfAttention", num_rows: int, length: int) -> None:
+        weight = attention.query.weight
+        shape = (num_rows, attention.num_heads, length, weight.shape[0] // attention.num_heads)
+        self.keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.values = torch.zeros_like(self.keys)
+        self.projection = attention.fused_projection()
+
+    def append(self, key: Tensor, value: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Write the new columns at ``start`` and return all columns up to their end."""
+        end = start + key.shape[2]
+        self.keys[:, :, start:end] = key
+        self.values[:, :, start:end] = value
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class Cache:
+    """The decoding state: what every block has computed so far, and which columns may be seen."""
+
+    def __init__(self, backbone: "DALLE", num_rows: int, length: int) -> None:
+        self.blocks = [BlockCache(cast(Block, block).attn, num_rows, length) for block in backbone.blocks]
+        self.visible = torch.ones(num_rows, length, dtype=torch.bool, device=backbone.head_img.weight.device)
+        self.length = 0  # columns filled
+        self.num_codes = 0  # codes among them
+
+    def repeat(self, num_candidates: int) -> None:
+        """Give every row ``num_candidates`` copies: the prompt is prefilled once and shared by its candidates."""
+        if num_candidates == 1:
+            return
+        self.visible = self.visible.repeat_interleave(num_candidates, 0)
+        for block in self.blocks:
+            for name in ("keys", "values"):
+                old = getattr(block, name)
+                new = old.new_empty(len(old) * num_candidates, *old.shape[1:])
+                new[:, :, : self.length] = old[:, :, : self.length].repeat_interleave(num_candidates, 0)
+                setattr(block, name, new)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is no multiple of {num_heads} heads; choose dim = num_heads * head_dim")
+        self.num_heads = num_heads
+        self.key = nn.Linear(dim, dim)
+        self.query = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def fused_projection(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of query, key and value as one: a third of the launches, and one read of the input."""
+        layers = (self.query, self.key, self.value)
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+    def forward(self, x: Tensor, visible: Tensor, cache: BlockCache | None = None, start: int = 0) -> Tensor:
+        weight, bias = self.fused_projection() if cache is None else cache.projection
+        query, key, value = rearrange(
+            F.linear(x, weight, bias), "b n (three h k) -> three b h n k", three=3, h=self.num_heads
+        )
+        if cache is not None:
+            key, value = cache.append(key, value, start)
+        return self.proj(rearrange(attend(query, key, value, visible), "b h n k -> b n (h k)"))
+
+
+class Block(nn.Module):
+    """A pre-LN GPT block; ``hook`` adds to the residual stream from column ``first`` on, before the MLP."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.ln1 = nn.LayerNorm(dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.attn = SelfAttention(dim, num_heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        visible: Bool[Tensor, "#b 1 n m"],
+        hook: Hook | None = None,
+        first: int = 0,
+        cache: BlockCache | None = None,
+        start: int = 0,
+    ) -> Float[Tensor, "b n d"]:
+        x = x + self.attn(self.ln1(x), visible, cache, start)
+        if hook is not None:
+            predicting = x[:, first:]
+            x = torch.cat([x[:, :first], predicting + hook(predicting)], 1)
+        return x + self.mlp(self.ln2(x))
+
+
+class DALLE(nn.Module):
+    """The text-to-image transformer; the defaults are minDALL-E 1.3B.
+
+    ``pad_id`` makes padding invisible to every other position, and drops columns that hold nothing but padding
+    (all but the last, which predicts the first code). minDALL-E attends to its padding: leave it None there.
+    ``tie_codes`` reads codes out with the table that read them in: copying a code, as source attention must, is then
+    one linear map for all codes instead of one to learn for each. minDALL-E has two tables.
+    """
+
+    def __init__(
+        self,
+        text_vocab_size: int = 16384,
+        image_vocab_size: int = 16384,
+        text_length: int = 64,
+        image_length: int = 256,
+        dim: int = 1536,
+        depth: int = 42,
+        num_heads: int = 24,
+        pad_id: int | None = None,
+        tie_codes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "text_vocab_size": text_vocab_size,
+            "image_vocab_size": image_vocab_size,
+            "text_length": text_length,
+            "image_length": image_length,
+            "dim": dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "pad_id": pad_id,
+            "tie_codes": tie_codes,
+        }
+        self.text_length, self.image_length, self.pad_id = text_length, image_length, pad_id
+        self.tok_emb_img = nn.Embedding(image_vocab_size, dim)
+        self.tok_emb_txt = nn.Embedding(text_vocab_size, dim)
+        self.pos_emb_img = nn.Embedding(image_length, dim)
+        self.pos_emb_txt = nn.Embedding(text_length, dim)
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.ln_f = nn.LayerNorm(dim)
+        self.head_img = nn.Linear(dim, image_vocab_size, bias=False)
+        self.head_txt = nn.Linear(dim, text_vocab_size, bias=False)
+        self.apply(init_weights)
+        if tie_codes:
+            self.head_img.weight = self.tok_emb_img.weight
+
+    @property
+    def dim(self) -> int:
+        return self.ln_f.weight.shape[0]
+
+    @property
+    def num_heads(self) -> int:
+        return self.config["num_heads"]
+
+    def embed_codes(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
+        """Embeddings of the codes at raster positions ``start``, ``start + 1``, ... of a frame."""
+        return self.tok_emb_img(codes) + self.pos_emb_img.weight[start : start + codes.shape[1]]
+
+    def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
+        """Indices of the text columns worth computing: with a token in some row, and the last one."""
+        if self.pad_id is None:
+            return torch.arange(tokens.shape[1], device=tokens.device)
+        used = (tokens != self.pad_id).any(0)
+        used[-1] = True
+        return used.nonzero().squeeze(1)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"] | None,
+        codes: Int[Tensor, "b l"] | None = None,
+        prefix: Float[Tensor, "b p d"] | None = None,
+        hooks: Sequence[Hook | None] | None = None,
+        cache: Cache | None = None,
+    ) -> Logits:
+        """Logits of the next tokens and codes; the same call trains (no cache), prefills and decodes.
+
+        Training: all ``tokens`` and all ``codes`` (the last code is not read: nothing follows it).
+        Prefill: ``tokens`` and a cache, no codes; decoding: the newest code of each row and the cache.
+        Raises ValueError where the caption is not exactly ``text_length`` long.
+        """
+        x, visible, first, targets = self._embed(tokens, codes, prefix, cache)
+        start = 0 if cache is None else cache.length
+        if cache is not None:
+            end = start + x.shape[1]
+            cache.visible[:, start:end] = visible
+            visible = cache.visible[:, :end]
+            cache.length = end
+            cache.num_codes += 0 if codes is None else codes.shape[1]
+        mask = causal_mask(visible, x.shape[1])
+        for i, block in enumerate(self.blocks):
+            hook = hooks[i] if hooks is not None else None
+            x = block(x, mask, hook, first, None if cache is None else cache.blocks[i], start)
+        x = self.ln_f(x)
+        num_prefix = 0 if prefix is None else prefix.shape[1]
+        text = self.head_txt(x[:, num_prefix:first]) if cache is None else None
+        return Logits(text, self.head_img(x[:, first:]), targets)
+
+    def _embed(
+        self, tokens: Tensor | None, codes: Tensor | None, prefix: Tensor | None, cache: Cache | None
+    ) -> tuple[Tensor, Tensor, int, Tensor | None]:
+        """Embed the sequence; return it, its visible columns, the first column that predicts a code, text targets."""
+        if tokens is None:
+            assert codes is not None and cache is not None, "without tokens this is a decoding step"
+            x = self.embed_codes(codes, cache.num_codes)
+            return x, torch.ones(codes.shape, dtype=torch.bool, device=codes.device), 0, None
+        if tokens.shape[1] != self.text_length:
+            raise ValueError(f"captions have {tokens.shape[1]} tokens, the backbone takes {self.text_length}; pad them")
+        columns = self.used_columns(tokens)
+        tokens = tokens[:, columns]
+        parts = [self.tok_emb_txt(tokens) + self.pos_emb_txt(columns)]
+        seen = [torch.ones_like(tokens, dtype=torch.bool) if self.pad_id is None else tokens != self.pad_id]
+        if prefix is not None:
+            parts.insert(0, prefix)
+            seen.insert(0, seen[0].new_ones(prefix.shape[:2]))
+        first = sum(part.shape[1] for part in parts) - 1
+        if codes is not None and cache is None:
+            codes = codes[:, :-1]
+        if codes is not None:
+            parts.append(self.embed_codes(codes))
+            seen.append(seen[0].new_ones(codes.shape))
+        return torch.cat(parts, 1), torch.cat(seen, 1), first, tokens[:, 1:]
+
+
+def causal_mask(visible: Bool[Tensor, "b m"], num_queries: int) -> Bool[Tensor, "b 1 n m"]:
+    """Each of the last ``num_queries`` columns sees the visible ones before it, and always itself."""
+    length = visible.shape[1]
+    rows = torch.arange(length - num_queries, length, device=visible.device)[:, None]
+    columns = torch.arange(length, device=visible.device)[None]
+    mask = (columns < rows) & visible[:, None] | (columns == rows)
+    return mask[:, None]
+
+
+def init_weights(module: nn.Module) -> None:
+    """minDALL-E's initialisation: N(0, 0.02) for matrices and tables, zero biases."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
