@@ -1,0 +1,283 @@
+"""StoryDALL-E as one object: captions and a source picture in, frames out."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from huggingface_hub import ModelHubMixin, snapshot_download
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from storydalle.backbones.dalle import DALLE
+from storydalle.retrofit import RetrofittedDALLE, retrofit
+from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
+from storydalle.stories.images import from_images, to_images
+from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.vqgan import VQGAN
+
+ZOO = Path(__file__).parent / "zoo"
+CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
+
+Reranker = Callable[[list[Image.Image], str], Sequence[float]]
+
+
+class Drawn(NamedTuple):
+    """A drawn story: the best candidate of every frame, all candidates, their scores, remarks for the user."""
+
+    frames: list[Image.Image]
+    candidates: list[list[Image.Image]]
+    scores: Float[Tensor, "f k"]  # nats: log-likelihood of the codes given the captions; or the reranker's scores
+    notes: list[str]
+
+
+class StoryDALLE(nn.Module, ModelHubMixin):
+    """Image tokenizer, caption tokenizer and retrofitted transformer, with the sizes of all three checked together.
+
+    A text-to-image model is the same object with an empty retrofit.
+    """
+
+    def __init__(
+        self,
+        image_tokenizer: VQGAN,
+        caption_tokenizer: CaptionTokenizer,
+        model: RetrofittedDALLE,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        backbone = model.backbone.config
+        for what, ours, theirs in (
+            ("codes a frame", backbone["image_length"], image_tokenizer.num_codes),
+            ("image codes", backbone["image_vocab_size"], image_tokenizer.codebook_size),
+            ("tokens a caption", backbone["text_length"], caption_tokenizer.text_length),
+            ("text tokens", backbone["text_vocab_size"], caption_tokenizer.vocab_size),
+        ):
+            if ours != theirs:
+                raise ValueError(f"the backbone has {ours} {what}, its tokenizer {theirs}: they must agree")
+        self.image_tokenizer = image_tokenizer
+        self.caption_tokenizer = caption_tokenizer
+        self.model = model
+        self.card = card or {}
+
+    @property
+    def resolution(self) -> int:
+        return self.image_tokenizer.resolution
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.backbone.head_img.weight.device
+
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        captions: list[str],
+        source: Image.Image | None,
+        num_candidates: int = 1,
+        seed: int = 0,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int = 1.0,
+        reranker: Reranker | None = None,
+        progress: Progress | None = None,
+    ) -> Drawn:
+        """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
+
+        Without a source the first frame is drawn from its caption alone and is the source of the others. Sampling
+        settings left out are the ones of the model's card. Raises ValueError for no captions, settings out of range,
+        and guidance where the model was not trained for it.
+        """
+        if not captions:
+            raise ValueError("a story needs at least one caption")
+        settings = self.sampling(temperature, top_k, top_p, guidance)
+        tokens, notes = self._tokenize(captions)
+        codes, more = self._source_codes(source)
+        notes += more
+        keys = [FrameKey(seed, 0, frame) for frame in range(len(captions))]
+        if codes is not None:
+            drawn = self.draw(tokens, codes, keys, num_candidates, settings, progress=progress)
+        else:
+            drawn = self._draw_without_source(tokens, keys, num_candidates, settings, progress)
+        images = self._decode(drawn.codes)
+        scores = drawn.log_likelihood
+        if reranker is not None:
+            rows = zip(images, captions, strict=True)
+            scores = torch.stack([torch.as_tensor(reranker(row, caption)) for row, caption in rows])
+        order = scores.argsort(1, descending=True).tolist()
+        candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order, strict=True)]
+        return Drawn([row[0] for row in candidates], candidates, scores.sort(1, descending=True).values, notes)
+
+    def sampling(
+        self,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int = 1.0,
+    ) -> Sampling:
+        """The card's settings with those given in their place."""
+        settings = dict(self.card.get("sampling", {}))
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        if settings["guidance"] != 1 and not self.card.get("guidance", False):
+            raise ValueError(f"guidance={guidance}: this model was not trained for guidance; leave it at 1")
+        return Sampling(**settings)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        tokens: Int[Tensor, "b f t"],
+        source: Int[Tensor, "b l"] | None,
+        keys: list[FrameKey],
+        num_candidates: int = 1,
+        sampling: Sampling | None = None,
+        mask: Bool[Tensor, "b f"] | None = None,
+        progress: Progress | None = None,
+        frames: slice = slice(None),
+    ) -> Sampled:
+        """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
+        prompts = []
+        sampling = sampling or self.sampling()
+        empty = torch.full_like(tokens, self.caption_tokenizer.pad_id)
+        context = None if source is None else source[:, None]
+        for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:
+            story = self._encode_story(captions, mask)
+            prompts.append(Prompt(captions[:, frames], None if story is None else story[:, frames], context, keys))
+        unconditional = prompts[1] if len(prompts) > 1 else None
+        return sample(self.model, prompts[0], num_candidates, sampling, unconditional, progress=progress)
+
+    def _encode_story(self, tokens: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Story vectors; a story longer than any in training is read through a window that ends at each frame."""
+        mask = torch.ones_like(tokens[..., 0], dtype=torch.bool) if mask is None else mask
+        num_frames = tokens.shape[1]
+        window = self.card.get("story_window") or num_frames
+        story = self.model.encode_story(tokens[:, :window], mask[:, :window])
+        if story is None:
+            return None
+        parts = [story]
+        for end in range(window + 1, num_frames + 1):
+            near = slice(end - window, end)
+            nearest = self.model.encode_story(tokens[:, near], mask[:, near])
+            assert nearest is not None
+            parts.append(nearest[:, -1:])
+        return torch.cat(parts, 1)
+
+    def _draw_without_source(
+        self, tokens: Tensor, keys: list[FrameKey], num_candidates: int, sampling: Sampling, progress: Progress | None
+    ) -> Sampled:
+        """The first frame from text alone; its best candidate is the source of the rest."""
+        first = self.draw(tokens, None, keys[:1], num_candidates, sampling, progress=progress, frames=slice(0, 1))
+        if tokens.shape[1] == 1:
+            return first
+        best = first.codes[0, first.log_likelihood[0].argmax()][None]
+        rest = self.draw(tokens, best, keys[1:], num_candidates, sampling, progress=progress, frames=slice(1, None))
+        return Sampled(*(torch.cat(pair) for pair in zip(first, rest, strict=True)))
+
+    def _tokenize(self, captions: list[str]) -> tuple[Int[Tensor, "1 f t"], list[str]]:
+        encoded = self.caption_tokenizer.encode(captions)
+        limit = self.caption_tokenizer.text_length
+        notes = [
+            f"caption {index + 1} has {limit + cut} tokens; the last {cut} were cut, since the model reads {limit}"
+            for index, cut in encoded.overflow
+        ]
+        return encoded.tokens[None].to(self.device), notes
+
+    def _source_codes(self, source: Image.Image | None) -> tuple[Int[Tensor, "1 l"] | None, list[str]]:
+        if source is None:
+            return None, ["no source given: the first frame is drawn from its caption alone and leads the others"]
+        notes = []
+        if source.width != source.height:
+            side = min(source.size)
+            notes.append(f"the source was cropped from {source.width}x{source.height} to its centre {side}x{side}")
+        pixels = from_images([source], self.resolution).to(self.device)
+        codes = self.image_tokenizer.encode(pixels)
+        error = ((self.image_tokenizer.decode(codes) - pixels).abs().mean() / 2).item()
+        limit = self.card.get("reconstruction_error_p99")
+        if limit is not None and error > limit:
+            notes.append(
+                f"the source lies outside what this model has seen: its tokenizer misses the picture by {error:.3f} "
+                f"a pixel (at most {limit:.3f} on 99 % of its own world), so expect a free adaptation"
+            )
+        return codes, notes
+
+    def _decode(self, codes: Int[Tensor, "f k l"]) -> list[list[Image.Image]]:
+        flat = rearrange(codes, "f k l -> (f k) l")
+        images = [image for part in flat.split(32) for image in to_images(self.image_tokenizer.decode(part))]
+        num_candidates = codes.shape[1]
+        return [images[i : i + num_candidates] for i in range(0, len(images), num_candidates)]
+
+    # ------------------------------------------------------------------------------------------------- files
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, **kwargs: Any) -> "StoryDALLE":  # type: ignore[override]
+        """Open a model by its name in the zoo, a folder, or a hub id; no code of the file is executed.
+
+        Raises ValueError where there is no such model, or where its files are damaged or of another kind.
+        """
+        return super().from_pretrained(str(find_model(name_or_folder)), **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> "StoryDALLE":
+        folder = Path(model_id)
+        if not folder.is_dir():
+            revision, cache, token = (kwargs.get(name) for name in ("revision", "cache_dir", "token"))
+            folder = Path(snapshot_download(model_id, revision=revision, cache_dir=cache, token=token))
+        return cls.open_folder(folder)
+
+    @classmethod
+    def open_folder(cls, folder: Path) -> "StoryDALLE":
+        try:
+            config = json.loads((folder / CONFIG_NAME).read_text())
+            image_tokenizer = VQGAN(**config["image_tokenizer"])
+            model = retrofit(DALLE(**config["backbone"]), **config["retrofit"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG_NAME} is no StoryDALL-E configuration: {one_line(error)}") from error
+        card = json.loads((folder / CARD_NAME).read_text()) if (folder / CARD_NAME).is_file() else {}
+        story_dalle = cls(image_tokenizer, CaptionTokenizer.load(folder / CAPTIONS_FOLDER), model, card)
+        try:
+            weights = load_file(folder / WEIGHTS_NAME)
+            story_dalle.load_state_dict({name: value.float() for name, value in weights.items()})
+        except (OSError, SafetensorError, RuntimeError) as error:
+            message = f"{folder / WEIGHTS_NAME} does not hold the weights of its configuration: {one_line(error)}"
+            raise ValueError(message) from error
+        return story_dalle.eval()
+
+    def _save_pretrained(self, save_directory: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write config, weights (half precision), caption tokenizer and card."""
+        config = {
+            "image_tokenizer": self.image_tokenizer.config,
+            "backbone": self.model.backbone.config,
+            "retrofit": self.model.config,
+        }
+        save_directory.mkdir(parents=True, exist_ok=True)
+        (save_directory / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, save_directory / WEIGHTS_NAME)
+        self.caption_tokenizer.save(save_directory / CAPTIONS_FOLDER)
+        if self.card:
+            (save_directory / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
+
+
+def find_model(name_or_folder: str | Path) -> str | Path:
+    """The folder of a zoo name or of a path; a hub id (``owner/name``) is returned as it is."""
+    if (ZOO / str(name_or_folder) / CONFIG_NAME).is_file():
+        return ZOO / str(name_or_folder)
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    parts = str(name_or_folder).split("/")
+    if len(parts) == 2 and all(parts) and not folder.is_absolute() and parts[0] not in (".", ".."):
+        return str(name_or_folder)
+    names = sorted(path.parent.name for path in ZOO.glob(f"*/{WEIGHTS_NAME}"))
+    raise ValueError(f"model={name_or_folder} is neither in the zoo ({', '.join(names)}) nor a folder")
+
+
+def one_line(error: Exception, limit: int = 300) -> str:
+    """The message of an error without its line breaks, cut to a readable length."""
+    return " ".join(str(error).split())[:limit]

@@ -1,0 +1,182 @@
+"""StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper; recipe in experiments/)."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from storydalle.backbones.dalle import Logits
+from storydalle.retrofit import RetrofittedDALLE, is_trained, parameter_group
+from storydalle.story_dalle import StoryDALLE
+from storydalle.systems.optim import (
+    build_adamw,
+    clip_groups,
+    code_loss,
+    code_nats,
+    step_generator,
+    text_loss,
+    warmup_cosine,
+)
+from storydalle.tokens.cache import EncodedStories
+
+
+class StoryDALLETraining(pl.LightningModule):
+    """Loss, parameter groups and probes around a ``StoryDALLE``.
+
+    Three things open the paths from story and source, which the plain loss leaves shut (the backbone alone explains
+    95 % of it):
+
+    - ``story_warmup_steps``: at first the story encoder alone learns to tell, from the vectors of a frame, the bag of
+      codes in which that frame differs from the source. No label is needed. The loss stays as an auxiliary one with
+      weight ``bag_weight``;
+    - codes that differ from the source's code in the same place weigh ``changed_weight`` times the others;
+    - the gradients of base, source attention and story encoder are clipped each on its own.
+
+    ``source_dropout`` and ``caption_dropout`` are the shares of stories trained without source, or without captions
+    (the latter allows classifier-free guidance). ``probes`` names the frames where other captions should matter, and
+    ``source_probes`` those where another source of the data set's should: name -> (label, value), true where any
+    entry of the label has the value.
+    """
+
+    def __init__(
+        self,
+        story_dalle: StoryDALLE,
+        tuning: str = "full",
+        learning_rate: float = 4e-4,
+        source_learning_rate: float = 1.2e-3,
+        story_learning_rate: float = 4e-4,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 100,
+        max_steps: int = 20_000,
+        story_warmup_steps: int = 0,
+        bag_weight: float = 0.3,
+        changed_weight: float = 3.0,
+        text_weight: float = 0.1,
+        source_dropout: float = 0.0,
+        caption_dropout: float = 0.0,
+        clip: float = 1.0,
+        seed: int = 0,
+        probes: dict[str, tuple[str, int]] | None = None,
+        source_probes: dict[str, tuple[str, int]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.story_dalle = story_dalle
+        self.story_dalle.image_tokenizer.requires_grad_(False)
+        self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
+        self.learning_rates = {
+            "base": learning_rate,
+            "source": source_learning_rate,
+            "story": story_learning_rate,
+        }
+        self.warmup_steps, self.max_steps, self.story_warmup_steps = warmup_steps, max_steps, story_warmup_steps
+        self.bag_weight, self.changed_weight, self.text_weight = bag_weight, changed_weight, text_weight
+        self.source_dropout, self.caption_dropout = source_dropout, caption_dropout
+        self.probes, self.source_probes = probes or {}, source_probes or {}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(is_trained(name, tuning))
+        encoder, backbone = self.model.story_encoder, self.model.backbone
+        self.bag_head = None
+        if encoder is not None:
+            self.bag_head = nn.Linear(encoder.num_story_tokens * backbone.dim, len(backbone.head_img.weight))
+
+    @property
+    def model(self) -> RetrofittedDALLE:
+        return self.story_dalle.model
+
+    def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
+        batch, has_source = self._drop_conditions(batch)
+        story = self.model.encode_story(batch.tokens, batch.mask)
+        loss = batch.tokens.new_zeros((), dtype=torch.float)
+        if story is not None:
+            bag = self._bag_loss(batch, story)
+            self.log("train/loss_bag", bag, prog_bar=True)
+            if self.global_step < self.story_warmup_steps:
+                return bag
+            loss = self.bag_weight * bag
+        logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source)
+        image, text = self._losses(logits, batch)
+        self.log_dict({"train/loss_image": image, "train/loss_text": text}, prog_bar=True)
+        return loss + image + self.text_weight * text
+
+    def _drop_conditions(self, batch: EncodedStories) -> tuple[EncodedStories, Tensor | None]:
+        """Take the captions, or the source, from some of the stories."""
+        if not self.source_dropout and not self.caption_dropout:
+            return batch, None
+        draws = torch.rand(2, len(batch.codes), generator=step_generator(self.seed, self.global_step))
+        draws = draws.to(batch.codes.device)
+        dropped = (draws[0] < self.caption_dropout)[:, None, None]
+        tokens = batch.tokens.masked_fill(dropped, self.story_dalle.caption_tokenizer.pad_id)
+        return batch._replace(tokens=tokens), draws[1] >= self.source_dropout
+
+    def _losses(self, logits: Logits, batch: EncodedStories) -> tuple[Tensor, Tensor]:
+        changed = batch.codes != batch.source[:, None]
+        weights = torch.where(changed, self.changed_weight, 1.0) * batch.mask[..., None]
+        flat = "b f l -> (b f) l"
+        image = code_loss(logits.image, rearrange(batch.codes, flat), rearrange(weights, flat))
+        assert logits.text is not None and logits.text_targets is not None
+        return image, text_loss(logits.text, logits.text_targets, self.model.backbone.pad_id)
+
+    def _bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
+        """Cross-entropy of the codes that differ from the source, in any order, from the frame's story vectors."""
+        assert self.bag_head is not None
+        logits = self.bag_head(rearrange(story, "b f s d -> b f (s d)"))
+        changed = (batch.codes != batch.source[:, None]) & batch.mask[..., None]
+        nats = -F.log_softmax(logits.float(), -1).gather(-1, batch.codes)
+        return (nats * changed).sum() / changed.sum().clamp(min=1)
+
+    def validation_step(self, batch: EncodedStories, batch_idx: int) -> None:
+        """Loss in nats a frame, and how much it rises where one input is another story's: the probes of the paths."""
+        story = self.model.encode_story(batch.tokens, batch.mask)
+        source = batch.source[:, None]
+        nats = self._frame_nats(batch, source, story)
+        frames = batch.mask
+        self._log_mean("val/nats", nats, frames)
+        if len(batch.codes) < 2:
+            return
+        rolled_source = self._frame_nats(batch, source.roll(1, 0), story)
+        self._log_mean("val/probe_source", rolled_source - nats, frames)
+        for name, match in self.source_probes.items():
+            other = self._frame_nats(batch, batch.probes[name][:, None], story)
+            self._log_mean(f"val/probe_source_{name}", other - nats, frames & frames_with(batch, *match))
+        if story is None:
+            return
+        rise = self._frame_nats(batch, source, story.roll(1, 0)) - nats
+        self._log_mean("val/probe_story", rise, frames)
+        for name, match in self.probes.items():
+            chosen = frames & frames_with(batch, *match)
+            self._log_mean(f"val/nats_{name}", nats, chosen)
+            self._log_mean(f"val/probe_story_{name}", rise, chosen)
+
+    def _frame_nats(self, batch: EncodedStories, source: Tensor, story: Tensor | None) -> Float[Tensor, "b f"]:
+        logits = self.model(batch.tokens, batch.codes, source, batch.mask, story)
+        nats = code_nats(logits.image, rearrange(batch.codes, "b f l -> (b f) l")).sum(-1)
+        return rearrange(nats, "(b f) -> b f", b=len(batch.codes))
+
+    def _log_mean(self, name: str, values: Tensor, chosen: Tensor) -> None:
+        count = int(chosen.sum())
+        if count:
+            self.log(name, values[chosen].mean(), batch_size=count)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})
+
+    def configure_optimizers(self) -> Any:
+        groups: dict[str, list[nn.Parameter]] = {"base": [], "source": [], "story": []}
+        for name, parameter in self.model.named_parameters():
+            if is_trained(name, self.tuning):
+                groups[parameter_group(name)].append(parameter)
+        if self.bag_head is not None:
+            groups["story"].extend(self.bag_head.parameters())
+        optimizer = build_adamw(groups, self.learning_rates, self.weight_decay)
+        schedule = warmup_cosine(optimizer, self.warmup_steps, self.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def frames_with(batch: EncodedStories, label: str, value: int) -> Bool[Tensor, "b f"]:
+    """Frames where the label, or any entry of it, has the value."""
+    matches = batch.labels[label] == value
+    return matches if matches.dim() == 2 else matches.flatten(2).any(-1)

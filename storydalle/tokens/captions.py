@@ -1,0 +1,153 @@
+"""Captions <-> token ids: lower-cased byte-pair encoding in the format of minDALL-E's 16k vocabulary."""
+
+import hashlib
+import json
+import string
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import BPEDecoder
+from tokenizers.models import BPE
+from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.normalizers import Sequence as NormalizerSequence
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+
+PAD, UNK, END_OF_WORD = "[PAD]", "[UNK]", "</w>"
+TOKENIZER_NAME, CONFIG_NAME = "tokenizer.json", "tokenizer_config.json"
+
+
+class EncodedCaptions(NamedTuple):
+    """Token ids of captions, and what did not fit."""
+
+    tokens: Int[Tensor, "b t"]  # padded with pad_id
+    num_truncated: int  # captions that lost tokens
+    overflow: list[tuple[int, int]]  # (index of a caption, number of tokens cut off its end)
+
+
+class CaptionTokenizer:
+    """Byte-pair encoding of captions, padded or cut to ``text_length``; there is neither a start nor an end token.
+
+    ``added_names`` are tokens of their own, with ids after the vocabulary's in the order given. They match whole words
+    in any case. Differs from the paper's released code: there a name matches inside words ("dino" in "dinosaur").
+    """
+
+    def __init__(self, tokenizer: Tokenizer, text_length: int = 64, added_names: Sequence[str] = ()) -> None:
+        ids = tokenizer.get_vocab(with_added_tokens=False)
+        for token in (PAD, UNK):
+            if token not in ids:
+                raise ValueError(f"the vocabulary lacks {token}: it is not one of this project or of minDALL-E")
+        if sorted(ids.values()) != list(range(len(ids))):
+            raise ValueError(f"the vocabulary's ids are not 0 to {len(ids) - 1}, each once: they are rows of a table")
+        if text_length < 1:
+            raise ValueError(f"text_length={text_length}: a caption needs at least one token")
+        self.text_length = text_length
+        self.added_names = tuple(name.lower() for name in added_names)
+        self.pad_id = ids[PAD]
+        self._tokenizer = tokenizer
+        for i, name in enumerate(self.added_names):
+            # Capitals occur in no lower-cased vocabulary, where "dino" may be a piece that would lend its id.
+            content = name.upper()
+            is_new = tokenizer.add_tokens([AddedToken(content, single_word=True, normalized=True)]) == 1
+            if not is_new or tokenizer.token_to_id(content) != len(ids) + i:
+                raise ValueError(f"added name {name!r} stands twice or has no letters: give each name once")
+
+    @classmethod
+    def train(
+        cls, captions: Iterable[str], vocab_size: int, text_length: int = 64, added_names: Sequence[str] = ()
+    ) -> "CaptionTokenizer":
+        """Learn at most ``vocab_size`` pieces (added names come on top); letters, digits and punctuation always fit."""
+        captions = list(captions)
+        tokenizer = char_bpe(BPE(unk_token=UNK, end_of_word_suffix=END_OF_WORD))
+        written = "".join(set("".join(captions)) | set(string.ascii_letters + string.digits + string.punctuation))
+        alphabet = sorted(set(tokenizer.normalizer.normalize_str(written)) - {" "})
+        trainer = BpeTrainer(
+            vocab_size=vocab_size,
+            # Characters at the end of a word are pieces of their own. Named here, all of them are known, and their
+            # ids do not hang on the library's order of words, which differs from run to run.
+            special_tokens=[PAD, UNK, *alphabet, *(character + END_OF_WORD for character in alphabet)],
+            end_of_word_suffix=END_OF_WORD,
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(captions, trainer)
+        return cls(char_bpe(tokenizer.model), text_length, added_names)
+
+    @classmethod
+    def from_files(
+        cls, vocab_json: str | Path, merges_txt: str | Path, text_length: int = 64, added_names: Sequence[str] = ()
+    ) -> "CaptionTokenizer":
+        """Read minDALL-E's vocabulary and merges, or others of that format."""
+        try:
+            bpe = BPE.from_file(str(vocab_json), str(merges_txt), unk_token=UNK, end_of_word_suffix=END_OF_WORD)
+            return cls(char_bpe(bpe), text_length, added_names)
+        except Exception as error:  # the tokenizers library raises nothing more precise
+            raise ValueError(f"{vocab_json} and {merges_txt} are not a vocabulary and its merges: {error}") from error
+
+    def save(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        bare = char_bpe(self._tokenizer.model)
+        bare.save(str(folder / TOKENIZER_NAME))
+        config = {"text_length": self.text_length, "added_names": list(self.added_names)}
+        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "CaptionTokenizer":
+        """Read what ``save`` wrote; ValueError, naming the file, where it is missing or foreign."""
+        file = Path(folder) / CONFIG_NAME
+        try:
+            config = json.loads(file.read_text())
+            text_length, added_names = int(config["text_length"]), [str(name) for name in config["added_names"]]
+            file = Path(folder) / TOKENIZER_NAME
+            return cls(Tokenizer.from_file(str(file)), text_length, added_names)
+        except Exception as error:  # the tokenizers library raises nothing more precise
+            raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of all that decides which tokens a caption becomes."""
+        text = json.dumps([self._tokenizer.to_str(), self.text_length, self.added_names])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def encode(self, captions: Sequence[str]) -> EncodedCaptions:
+        """An empty caption is legal: it is all padding."""
+        tokens = torch.full((len(captions), self.text_length), self.pad_id, dtype=torch.long)
+        overflow = []
+        for i, encoding in enumerate(self._tokenizer.encode_batch(list(captions))):
+            ids = encoding.ids
+            if len(ids) > self.text_length:
+                overflow.append((i, len(ids) - self.text_length))
+                ids = ids[: self.text_length]
+            tokens[i, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return EncodedCaptions(tokens, len(overflow), overflow)
+
+    def decode(self, ids: Int[Tensor, " t"] | Sequence[int]) -> str:
+        """Lower-cased words between single spaces, punctuation apart; padding is left out."""
+        first_name = self.vocab_size - len(self.added_names)
+        text = ""
+        for index in map(int, ids):
+            if not 0 <= index < self.vocab_size:
+                raise ValueError(f"token {index} lies outside the vocabulary of {self.vocab_size} entries")
+            if index >= first_name:
+                text += self.added_names[index - first_name] + " "
+            elif index != self.pad_id:
+                text += str(self._tokenizer.id_to_token(index)).replace(END_OF_WORD, " ")
+        return text.strip()
+
+
+def char_bpe(model: BPE) -> Tokenizer:
+    """A tokenizer that splits at spaces and punctuation and lower-cases, as minDALL-E's does."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = NormalizerSequence([BertNormalizer(lowercase=False), Lowercase()])
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.decoder = BPEDecoder(suffix=END_OF_WORD)
+    return tokenizer

@@ -1,0 +1,103 @@
+"""A killed run, resumed, equals the run that was never killed: weights, averages, optimizer, order and draws."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+
+from storydalle.checkpoints.training_state import load_state, save_state
+from storydalle.stories.data import StepSampler
+from storydalle.systems.story_dalle import StoryDALLETraining
+from tests.tiny import TinyData, tiny_story_dalle, trainer
+
+
+def run(folder: Path, steps: int, resume: bool = False) -> StoryDALLETraining:
+    made = tiny_story_dalle()
+    system = StoryDALLETraining(
+        made, max_steps=12, warmup_steps=2, story_warmup_steps=2, source_dropout=0.3, caption_dropout=0.3
+    )
+    saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
+    fitting = trainer(folder, steps, [saving, EMAWeightAveraging(decay=0.9)])
+    last = folder / "last.ckpt"
+    fitting.fit(system, TinyData(made, num_items=7), ckpt_path=last if resume else None, weights_only=True)
+    return system
+
+
+def leaves(tree: object, path: str = "") -> dict[str, object]:
+    if isinstance(tree, dict):
+        items = tree.items()
+    elif isinstance(tree, list | tuple):
+        items = enumerate(tree)
+    else:
+        return {path: tree}
+    return {name: leaf for key, value in items for name, leaf in leaves(value, f"{path}/{key}").items()}
+
+
+@pytest.mark.parametrize("killed_after", [1, 5])
+def test_a_resumed_run_equals_the_uninterrupted_one(killed_after: int, tmp_path: Path):
+    whole = run(tmp_path / "whole", 9)
+    run(tmp_path / "cut", killed_after)
+    resumed = run(tmp_path / "cut", 9, resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    first, second = (leaves(load_state(tmp_path / name / "last.ckpt")) for name in ("whole", "cut"))
+    compared = [name for name, leaf in first.items() if isinstance(leaf, torch.Tensor)]
+    assert sum("optimizer" in name for name in compared) > 50
+    assert sum("average" in name or "current_model" in name for name in compared) > 50
+    for name in compared:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_the_order_of_a_resumed_run_goes_on_where_it_was():
+    whole = iter(StepSampler(10, 3, seed=1))
+    batches = [next(whole) for _ in range(9)]
+    resumed = iter(StepSampler(10, 3, seed=1, start=4))
+    assert [next(resumed) for _ in range(5)] == batches[4:]
+    assert batches[:3] != batches[3:6]
+    for epoch in range(3):
+        seen = [index for batch in batches[3 * epoch : 3 * epoch + 3] for index in batch]
+        assert len(set(seen)) == 9
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path):
+    state = {
+        "a": torch.arange(3),
+        "b": [1, None, True, "text", 0.1, (2, torch.zeros(2, dtype=torch.bfloat16))],
+        "c": {0: {"lr": 1e-3}, "1": float("inf")},
+        "empty": {},
+    }
+    save_state(state, tmp_path / "x.ckpt")
+    first, second = leaves(state), leaves(load_state(tmp_path / "x.ckpt"))
+    assert first.keys() == second.keys()
+    for name, leaf in first.items():
+        assert torch.equal(leaf, second[name]) if isinstance(leaf, torch.Tensor) else leaf == second[name]
+
+
+def test_a_checkpoint_refuses_what_could_run_code(tmp_path: Path):
+    with pytest.raises(ValueError, match="Generator"):
+        save_state({"x": torch.Generator()}, tmp_path / "x.ckpt")
+
+
+def test_a_truncated_or_foreign_checkpoint_is_named(tmp_path: Path):
+    path = tmp_path / "x.ckpt"
+    save_state({"a": torch.arange(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"x\.ckpt"):
+        load_state(path)
+    path.write_bytes(b"PK\x03\x04 something else")
+    with pytest.raises(ValueError, match=r"x\.ckpt"):
+        load_state(path)
+
+
+def test_saving_keeps_the_old_checkpoint_until_the_new_one_is_whole(tmp_path: Path, monkeypatch):
+    path = tmp_path / "x.ckpt"
+    save_state({"a": 1}, path)
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("storydalle.checkpoints.training_state.save_file", fail)
+    with pytest.raises(OSError, match="space"):
+        save_state({"a": 2}, path)
+    assert load_state(path) == {"a": 1}

@@ -1,0 +1,184 @@
+"""StoryDALLE: captions and a picture in, frames out; saved and opened again; mistakes named."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from storydalle import StoryDALLE
+from storydalle.backbones.dalle import DALLE
+from storydalle.retrofit import retrofit
+from storydalle.story_dalle import CONFIG_NAME, WEIGHTS_NAME
+from tests.tiny import tiny_story_dalle
+
+CAPTIONS = ["Pip waves.", "She jumps.", "They sleep."]
+
+
+def picture(width: int = 40, height: int = 40, mode: str = "RGB") -> Image.Image:
+    """A red sky over a blue sea, with a white sun on the left."""
+    image = Image.new("RGB", (width, height), (200, 40, 30))
+    image.paste((20, 40, 220), (0, height // 2, width, height))
+    image.paste((255, 255, 255), (0, 0, width // 3, height // 3))
+    return image.convert(mode)
+
+
+def pixels(images: list[Image.Image]) -> list[bytes]:
+    return [image.tobytes() for image in images]
+
+
+def awake(**options) -> StoryDALLE:
+    made = tiny_story_dalle(**options)
+    for module in made.model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            torch.nn.init.normal_(module.weight, std=0.2)
+    return made
+
+
+def test_one_frame_a_caption_at_the_models_resolution():
+    made = awake()
+    drawn = made.generate(CAPTIONS, picture(), num_candidates=2)
+    assert len(drawn.frames) == 3
+    assert all(image.size == (made.resolution, made.resolution) for image in drawn.frames)
+    assert [len(row) for row in drawn.candidates] == [2, 2, 2]
+    assert (drawn.scores[:, 0] >= drawn.scores[:, 1]).all()
+    assert pixels(drawn.frames) == pixels([row[0] for row in drawn.candidates])
+
+
+def test_the_same_seed_draws_the_same_bytes():
+    made = awake()
+    draws = [pixels(made.generate(CAPTIONS, picture(), seed=seed).frames) for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_source_and_captions_both_change_the_frames():
+    made = awake()
+    base = made.generate(CAPTIONS, picture(), temperature=0)
+    turned = made.generate(CAPTIONS, picture().rotate(90), temperature=0)
+    other = made.generate([*CAPTIONS[:2], "Momo runs."], picture(), temperature=0)
+    assert pixels(base.frames) != pixels(turned.frames)
+    assert base.scores[0] != other.scores[0], "the first frame hears of the last caption through the story encoder"
+
+
+def test_without_a_source_the_first_frame_leads_the_others():
+    made = awake()
+    drawn = made.generate(CAPTIONS, None, num_candidates=2)
+    assert len(drawn.frames) == 3
+    assert any("no source" in note for note in drawn.notes)
+    led = made.generate(CAPTIONS[:1], None, num_candidates=2)
+    assert len(led.frames) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_stories_of_any_length_are_drawn(count: int):
+    assert len(awake().generate(["Pip waves."] * count, picture(), temperature=0).frames) == count
+
+
+def test_a_window_bounds_what_the_story_encoder_reads_at_once():
+    made = awake()
+    tokens = made.caption_tokenizer.encode(["Pip waves.", "She jumps.", "They sleep.", "Momo runs."]).tokens[None]
+    made.card["story_window"] = 2
+    windowed = made._encode_story(tokens, None)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    pairs = [made.model.encode_story(tokens[:, i : i + 2], mask) for i in range(3)]
+    expected = torch.cat([pairs[0], pairs[1][:, 1:], pairs[2][:, 1:]], 1)
+    torch.testing.assert_close(windowed, expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_any_kind_of_picture_is_a_source(mode: str):
+    source = Image.new("I;16", (20, 20), 1000) if mode == "I;16" else picture(mode=mode)
+    assert awake().generate(CAPTIONS[:1], source).frames
+
+
+def test_what_was_cropped_cut_or_lies_outside_is_said():
+    made = awake()
+    made.card["reconstruction_error_p99"] = 0.0
+    notes = made.generate(["pip " * 30, "Pip waves."], picture(60, 40)).notes
+    assert any("60x40" in note and "40x40" in note for note in notes)
+    assert any("caption 1" in note and "cut" in note for note in notes)
+    assert any("outside" in note for note in notes)
+    made.card["reconstruction_error_p99"] = 2.0
+    assert made.generate(["Pip waves."], picture()).notes == []
+
+
+def test_a_reranker_orders_the_candidates():
+    made = awake()
+    seen = []
+
+    def darkest(images: list[Image.Image], caption: str) -> list[float]:
+        seen.append(caption)
+        return [-sum(image.convert("L").tobytes()) for image in images]
+
+    drawn = made.generate(CAPTIONS, picture(), num_candidates=3, reranker=darkest)
+    assert seen == CAPTIONS
+    for row in drawn.candidates:
+        brightness = [sum(image.convert("L").tobytes()) for image in row]
+        assert brightness == sorted(brightness)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"captions": []}, "at least one caption"),
+        ({"seed": -1}, "seed=-1"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"guidance": 2.0}, "not trained for guidance"),
+    ],
+)
+def test_wrong_requests_are_refused_by_name(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        awake().generate(**{"captions": CAPTIONS, "source": picture(), **options})
+
+
+def test_guidance_works_where_the_card_says_so():
+    made = awake()
+    made.card["guidance"] = True
+    plain, guided = (pixels(made.generate(CAPTIONS, picture(), temperature=0, guidance=g).frames) for g in (1.0, 5.0))
+    assert plain != guided
+
+
+def test_saved_and_opened_again_it_draws_the_same(tmp_path: Path):
+    made = awake(num_prompt_tokens=2)
+    made.half()
+    made.float()  # weights are stored in half precision
+    made.card.update(sampling={"temperature": 0.5}, license="mit")
+    made.save_pretrained(tmp_path / "x")
+    again = StoryDALLE.from_pretrained(tmp_path / "x")
+    assert again.card == made.card
+    assert pixels(again.generate(CAPTIONS, picture()).frames) == pixels(made.generate(CAPTIONS, picture()).frames)
+
+
+def test_tied_codes_stay_tied_when_opened_again(tmp_path: Path):
+    made = tiny_story_dalle()
+    config = made.model.backbone.config | {"tie_codes": True}
+    tied = StoryDALLE(made.image_tokenizer, made.caption_tokenizer, retrofit(DALLE(**config)))
+    tied.save_pretrained(tmp_path / "x")
+    backbone = StoryDALLE.from_pretrained(tmp_path / "x").model.backbone
+    assert backbone.head_img.weight is backbone.tok_emb_img.weight
+
+
+def test_tokenizers_that_do_not_fit_the_backbone_are_refused_with_both_numbers():
+    made = tiny_story_dalle()
+    backbone = DALLE(**(made.model.backbone.config | {"image_length": 16}))
+    with pytest.raises(ValueError, match=r"16 codes a frame, its tokenizer 9"):
+        StoryDALLE(made.image_tokenizer, made.caption_tokenizer, retrofit(backbone))
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path):
+    folder = tmp_path / "x"
+    tiny_story_dalle().save_pretrained(folder)
+    whole = (folder / WEIGHTS_NAME).read_bytes()
+    (folder / WEIGHTS_NAME).write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match=WEIGHTS_NAME):
+        StoryDALLE.from_pretrained(folder)
+    (folder / WEIGHTS_NAME).write_bytes(whole)
+    (folder / CONFIG_NAME).write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match=CONFIG_NAME):
+        StoryDALLE.from_pretrained(folder)
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(ValueError, match="model=no_such_thing"):
+        StoryDALLE.from_pretrained("no_such_thing")

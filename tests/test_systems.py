@@ -1,0 +1,183 @@
+"""Training: losses by hand, what moves and what does not, the schedule, probes, and learning itself."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from storydalle.story_dalle import StoryDALLE
+from storydalle.systems.optim import clip_groups, code_loss, text_loss, warmup_cosine
+from storydalle.systems.story_dalle import StoryDALLETraining
+from storydalle.systems.text_to_image import TextToImage
+from tests.tiny import CODEBOOK, TinyData, tiny_batch, tiny_story_dalle, trainer
+
+ALL_PARTS = {"num_prompt_tokens": 2, "num_story_tokens": 2}
+
+
+def fit(system: torch.nn.Module, steps: int, tmp_path, **options) -> None:
+    trainer(tmp_path, steps, **options).fit(system, TinyData(system.story_dalle))
+
+
+def snapshot(story_dalle: StoryDALLE) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in story_dalle.named_parameters()}
+
+
+def moved(story_dalle: StoryDALLE, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in story_dalle.named_parameters() if not torch.equal(value, before[name])}
+
+
+def test_code_loss_by_hand():
+    logits = torch.tensor([[[0.0, 0.0], [math.log(3.0), 0.0]]])
+    codes = torch.tensor([[1, 0]])
+    nats = [math.log(2.0), math.log(4 / 3)]
+    assert code_loss(logits, codes).item() == pytest.approx(sum(nats) / 2)
+    weighted = code_loss(logits, codes, torch.tensor([[3.0, 1.0]])).item()
+    assert weighted == pytest.approx((3 * nats[0] + nats[1]) / 4)
+
+
+def test_text_loss_by_hand_ignores_padding():
+    """The released loss counts padding (facts: M5)."""
+    logits = torch.tensor([[[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
+    targets = torch.tensor([[1, 2]])
+    assert text_loss(logits, targets, pad_id=2).item() == pytest.approx(math.log(3.0))
+    assert text_loss(logits, torch.tensor([[2, 2]]), pad_id=2).item() == 0
+
+
+def test_learning_rate_rises_then_falls():
+    """The released warm-up is inverted (facts: T1)."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = warmup_cosine(optimizer, warmup_steps=10, max_steps=100, floor=0.02)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1.0
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.02)
+
+
+def test_groups_are_clipped_each_on_its_own():
+    small, large = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer = torch.optim.SGD([{"params": [small], "name": "story"}, {"params": [large], "name": "base"}], lr=1.0)
+    small.grad, large.grad = torch.tensor([0.3, 0.4]), torch.tensor([300.0, 400.0])
+    norms = clip_groups(optimizer, 1.0)
+    assert {name: round(norm.item(), 3) for name, norm in norms.items()} == {"story": 0.5, "base": 500.0}
+    assert small.grad.norm().item() == pytest.approx(0.5)
+    assert large.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_every_trainable_parameter_moves_and_is_saved(tmp_path):
+    """The released retrofit is neither trained nor saved (facts: M1)."""
+    made = tiny_story_dalle(**ALL_PARTS)
+    system = StoryDALLETraining(made, max_steps=3, warmup_steps=1)
+    before = snapshot(made)
+    fit(system, 3, tmp_path, val_check_interval=1, limit_val_batches=1, num_sanity_val_steps=1)
+    names = {name for name in before if name.startswith("model.")}
+    assert moved(made, before) == names
+    assert {f"story_dalle.{name}" for name in names} <= set(system.state_dict())
+    made.save_pretrained(tmp_path / "saved")
+    again = StoryDALLE.from_pretrained(tmp_path / "saved")
+    for name, value in again.named_parameters():
+        torch.testing.assert_close(value, made.get_parameter(name), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tuning", ["retrofit", "prompt"])
+def test_tuning_modes_leave_the_rest_of_the_backbone_frozen(tuning, tmp_path):
+    made = tiny_story_dalle(**ALL_PARTS)
+    before = snapshot(made)
+    system = StoryDALLETraining(made, tuning=tuning, max_steps=3, warmup_steps=1)
+    fit(system, 3, tmp_path)
+    changed = moved(made, before)
+    backbone = {name for name in changed if name.startswith("model.backbone.")}
+    assert all("emb_" in name for name in backbone)
+    assert bool(backbone) == (tuning == "prompt")
+    assert {name for name in before if name.startswith("model.") and ".backbone." not in name} <= changed
+    optimized = sum(len(group["params"]) for group in system.optimizers(use_pl_optimizer=False).param_groups)
+    assert optimized == sum(p.requires_grad for p in system.parameters())
+
+
+def test_warm_up_trains_the_story_encoder_alone(tmp_path):
+    made = tiny_story_dalle()
+    before = snapshot(made)
+    fit(StoryDALLETraining(made, max_steps=9, story_warmup_steps=5), 3, tmp_path)
+    changed = moved(made, before)
+    assert any(name.startswith("model.story_encoder.") for name in changed)
+    assert not any(name.startswith("model.source_attention.") for name in changed)
+    assert all(name == "model.backbone.tok_emb_txt.weight" for name in changed if ".backbone." in name)
+
+
+def test_codes_that_differ_from_the_source_weigh_more():
+    made = tiny_story_dalle()
+    system = StoryDALLETraining(made, changed_weight=3.0)
+    batch = tiny_batch(made, [0, 1])
+    logits = made.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask)
+    nats = -logits.image.log_softmax(-1).gather(-1, batch.codes.flatten(0, 1)[..., None]).squeeze(-1)
+    weights = 1.0 + 2.0 * (batch.codes != batch.source[:, None]).flatten(0, 1)
+    expected = (nats * weights).sum() / weights.sum()
+    torch.testing.assert_close(system._losses(logits, batch)[0], expected)
+
+
+def test_bag_loss_counts_only_codes_that_differ_from_the_source():
+    made = tiny_story_dalle()
+    system = StoryDALLETraining(made)
+    batch = tiny_batch(made, [0, 1])
+    story = made.model.encode_story(batch.tokens, batch.mask)
+    same = batch._replace(codes=batch.source[:, None].expand_as(batch.codes))
+    assert system._bag_loss(same, story).item() == 0
+    assert system._bag_loss(batch, story).item() == pytest.approx(math.log(CODEBOOK), abs=0.5)
+
+
+def test_dropped_conditions_are_a_function_of_the_step_and_of_the_right_share():
+    made = tiny_story_dalle()
+    system = StoryDALLETraining(made, source_dropout=0.5, caption_dropout=0.25)
+    batch = tiny_batch(made, list(range(200)))
+    first, second = system._drop_conditions(batch), system._drop_conditions(batch)
+    assert torch.equal(first[0].tokens, second[0].tokens)
+    assert torch.equal(first[1], second[1])
+    empty = (first[0].tokens == made.caption_tokenizer.pad_id).flatten(1).all(1)
+    assert 0.15 < empty.float().mean() < 0.35
+    assert 0.4 < first[1].float().mean() < 0.6
+
+
+def test_validation_probes_every_path(tmp_path):
+    made = tiny_story_dalle()
+    moods = {"probes": {"mood": ("mood", 1)}, "source_probes": {"other": ("mood", 1)}}
+    system = StoryDALLETraining(made, max_steps=3, **moods)
+    run = trainer(tmp_path, 3, limit_val_batches=2)
+    found = run.validate(system, TinyData(made), verbose=False)[0]
+    names = {"val/nats", "val/probe_source", "val/probe_story", "val/nats_mood", "val/probe_story_mood"}
+    assert names <= set(found)
+    assert found["val/probe_source"] == found["val/probe_source_other"] == 0  # a fresh retrofit reads no source
+    for attention in made.model.source_attention.values():
+        torch.nn.init.normal_(attention.proj.weight)
+    found = run.validate(system, TinyData(made), verbose=False)[0]
+    assert found["val/probe_source"] != 0 != found["val/probe_source_other"]
+    assert found["val/probe_story"] != 0
+
+
+def test_the_model_overfits_a_few_stories_and_then_needs_source_and_story(tmp_path):
+    made = tiny_story_dalle()
+    rates = {"learning_rate": 3e-3, "source_learning_rate": 3e-3, "story_learning_rate": 3e-3}
+    system = StoryDALLETraining(made, max_steps=150, warmup_steps=5, **rates)
+    data = TinyData(made, batch_size=2, num_items=2)
+    trainer(tmp_path, 150).fit(system, data)
+    found = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]
+    assert found["val/nats"] < 2
+    assert found["val/probe_source"] > 1
+    assert found["val/probe_story"] > 1
+
+
+def test_text_to_image_learns_and_leaves_the_tokenizer_alone(tmp_path):
+    made = tiny_story_dalle(source_blocks="none", story_depth=0)
+    before = snapshot(made)
+    system = TextToImage(made, learning_rate=3e-3, warmup_steps=5, max_steps=60)
+    data = TinyData(made, batch_size=2, num_items=2)
+    first = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]["val/loss_image"]
+    trainer(tmp_path, 60).fit(system, data)
+    last = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]["val/loss_image"]
+    assert first == pytest.approx(math.log(CODEBOOK), abs=0.2)
+    assert last < first - 1
+    assert not any(name.startswith("image_tokenizer.") for name in moved(made, before))
