@@ -1,0 +1,202 @@
+"""Scores of ToonSV: what of a story's facts can be read in the frames drawn for it.
+
+Every score is a ratio of two sums over frames (or characters of frames): what was right, and what could have been.
+The sums are kept per story, so a score does not depend on batches or their order, a frame without an item of a kind
+counts neither for nor against it, and intervals come from resampling whole stories.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from storydalle.stories.toon import CAST_KNOWN, HAT_KNOWN, SETTING_KNOWN
+
+EXPLICIT, PRONOUN = (CAST_KNOWN.index(known) for known in ("explicit", "pronoun"))
+FROM_SOURCE, SAID, CARRIED = (SETTING_KNOWN.index(known) for known in ("source", "said", "carried"))
+HAT_SAID, HAT_CARRIED = (HAT_KNOWN.index(known) for known in ("said", "carried"))
+LOOK = ("guest_shape", "guest_color", "guest_accessory")
+READ_LABELS = ("characters", "setting", "tint", "action", "prop", "guest", *LOOK, "hat")
+TRUE_LABELS = (*READ_LABELS, "cast_known", "setting_known", "hat_known")
+
+Labels = Mapping[str, Tensor]
+
+
+class Interval(NamedTuple):
+    """Ends of a percentile interval."""
+
+    low: float
+    high: float
+
+
+class Ratio(NamedTuple):
+    """What was right (or twice so, for an F1) of what could have been; axes after the first are summed."""
+
+    right: Tensor
+    of: Tensor
+
+
+def frame_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> dict[str, Ratio]:
+    """All ratios but the characters' F1, as truth values a frame ``(b, f)`` or a character of a frame ``(b, f, k)``."""
+    cast_right = (predicted["characters"] == truth["characters"]).all(-1)
+    action_right = predicted["action"] == truth["action"]
+    setting_right = predicted["setting"] == truth["setting"]
+    explicit, pronoun = (mask & (truth["cast_known"] == known) for known in (EXPLICIT, PRONOUN))
+    from_source, said, carried = (mask & (truth["setting_known"] == known) for known in (FROM_SOURCE, SAID, CARRIED))
+    ratios = {
+        "frame_accuracy": Ratio(cast_right, mask),
+        "frame_accuracy_explicit": Ratio(cast_right, explicit),
+        "frame_accuracy_pronoun": Ratio(cast_right, pronoun),
+        "setting": Ratio(setting_right, mask),
+        "setting_source": Ratio(setting_right, from_source),
+        "setting_said": Ratio(setting_right, said),
+        "setting_carried": Ratio(setting_right, carried),
+        "tint": Ratio(predicted["tint"] == truth["tint"], mask),
+        "action": Ratio(action_right, mask),
+        "prop": Ratio(predicted["prop"] == truth["prop"], mask & (truth["prop"] > 0)),
+        "prop_false": Ratio(predicted["prop"] > 0, mask & (truth["prop"] == 0)),
+    }
+    return ratios | guest_ratios(predicted, truth, mask, cast_right & action_right) | hat_ratios(predicted, truth, mask)
+
+
+def guest_ratios(
+    predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"], rest_right: Bool[Tensor, "b f"]
+) -> dict[str, Ratio]:
+    """The guest's look three ways, since a copied source shows the right guest in the wrong frame.
+
+    ``guest_look`` counts only the frames whose cast and action were read as they should be (``guest_scored`` is their
+    share), ``guest_look_any`` every frame with a guest, ``guest_look_joint`` every frame with a guest, as right only
+    with cast and action.
+    """
+    guest = mask & (truth["guest"] > 0)
+    scored = guest & rest_right
+    right = {name: predicted[name] == truth[name] for name in LOOK}
+    right["guest_look"] = torch.stack([right[name] for name in LOOK]).all(0)
+    ratios = {"guest_scored": Ratio(rest_right, guest)}
+    ratios |= {name: Ratio(values, scored) for name, values in right.items()}
+    ratios |= {f"{name}_any": Ratio(values, guest) for name, values in right.items()}
+    return ratios | {"guest_look_joint": Ratio(right["guest_look"] & rest_right, guest)}
+
+
+def hat_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> dict[str, Ratio]:
+    """Hats that a caption says or the story carries on (a character that is missing wears none), and false ones.
+
+    A false hat is read on a character that is there, should be there, and should be bare-headed.
+    """
+    present = mask[..., None] & (truth["characters"] > 0)
+    read_present = predicted["characters"] > 0
+    hat_right = read_present & (predicted["hat"] == truth["hat"])
+    wears = present & (truth["hat"] > 0)
+    said, carried = (wears & (truth["hat_known"] == known) for known in (HAT_SAID, HAT_CARRIED))
+    return {
+        "hat_said": Ratio(hat_right, said),
+        "hat_carried": Ratio(hat_right, carried),
+        "hat_said_if_present": Ratio(hat_right, said & read_present),
+        "hat_carried_if_present": Ratio(hat_right, carried & read_present),
+        "hat_false": Ratio(predicted["hat"] > 0, present & read_present & (truth["hat"] == 0)),
+    }
+
+
+def character_ratio(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> Ratio:
+    """Each character's F1 as the ratio ``2 tp / (2 tp + fp + fn)``."""
+    read = mask[..., None] & (predicted["characters"] > 0)
+    true = mask[..., None] & (truth["characters"] > 0)
+    return Ratio(2 * (read & true).long(), read.long() + true.long())
+
+
+def story_sums(ratio: Ratio) -> Int[Tensor, "b 2"]:
+    """``right`` and ``of`` summed over a story; what is right but not asked for does not count."""
+    right = ratio.right * (ratio.of > 0)
+    return torch.stack([right.flatten(1).sum(1), ratio.of.flatten(1).sum(1)], dim=1)
+
+
+def scores_of_sums(names: tuple[str, ...], sums: Float[Tensor, "*r k 2"]) -> dict[str, Float[Tensor, "*r"]]:
+    """Scores from summed ratios: the named ones first, then one a character; nan where nothing could be right."""
+    right, of = sums.unbind(-1)
+    num_named = len(names)
+    characters_right, characters_of = right[..., num_named:], of[..., num_named:]
+    scores = {
+        "character_micro_f1": characters_right.sum(-1) / characters_of.sum(-1),
+        "character_macro_f1": (characters_right / characters_of).nanmean(-1),
+    }
+    return scores | {name: right[..., i] / of[..., i] for i, name in enumerate(names)}
+
+
+class ToonScores(Metric):
+    """Scores of ToonSV from the labels read in drawn frames and the true ones.
+
+    ``compute`` returns a float a score, nan where no frame had an item of that kind.
+    """
+
+    full_state_update = False
+    higher_is_better = None
+    sums: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", default=[], dist_reduce_fx="cat")
+
+    names = (
+        *("frame_accuracy", "frame_accuracy_explicit", "frame_accuracy_pronoun"),
+        *("setting", "setting_source", "setting_said", "setting_carried", "tint", "action", "prop", "prop_false"),
+        *("guest_scored", "guest_shape", "guest_color", "guest_accessory", "guest_look"),
+        *("guest_shape_any", "guest_color_any", "guest_accessory_any", "guest_look_any", "guest_look_joint"),
+        *("hat_said", "hat_carried", "hat_said_if_present", "hat_carried_if_present", "hat_false"),
+    )
+
+    def update(self, predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> None:
+        """Add stories: labels encoded as ToonSV's, ``(b, f)`` or ``(b, f, characters)``; ``mask`` is true at frames."""
+        predicted, truth = self.checked(predicted, READ_LABELS), self.checked(truth, TRUE_LABELS)
+        mask = mask.to(self.device)
+        for name in READ_LABELS:
+            if predicted[name].shape != truth[name].shape or truth[name].shape[:2] != mask.shape:
+                raise ValueError(
+                    f"label {name!r} was read as {tuple(predicted[name].shape)} and is {tuple(truth[name].shape)} "
+                    f"under a mask of {tuple(mask.shape)}: give one row a story and one column a frame"
+                )
+        ratios = frame_ratios(predicted, truth, mask)
+        assert tuple(ratios) == self.names
+        characters = character_ratio(predicted, truth, mask)
+        each = [Ratio(characters.right[..., k], characters.of[..., k]) for k in range(characters.of.shape[-1])]
+        self.sums.append(torch.stack([story_sums(ratio) for ratio in (*ratios.values(), *each)], dim=1))
+
+    def checked(self, labels: Labels, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """The named labels on this metric's device."""
+        missing = [name for name in names if name not in labels]
+        if missing:
+            raise ValueError(f"labels without {', '.join(missing)}: ToonSV scores need {', '.join(names)}")
+        return {name: labels[name].to(self.device) for name in names}
+
+    def story_rows(self) -> Int[Tensor, "b k 2"]:
+        """One row of sums a story, in an order that does not depend on the order of updates."""
+        if not isinstance(self.sums, Tensor) and not self.sums:
+            raise ValueError("no story has been scored: call update first")
+        rows, times = torch.unique(dim_zero_cat(self.sums), dim=0, return_counts=True)
+        return rows.repeat_interleave(times, dim=0)
+
+    def compute(self) -> dict[str, float]:
+        scores = scores_of_sums(self.names, self.story_rows().sum(0).double())
+        return {name: value.item() for name, value in scores.items()}
+
+    def compute_intervals(self, num_resamples: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+        """Percentile intervals from resampling stories with replacement."""
+        with self.sync_context():
+            rows = self.story_rows().double().cpu()
+        num_stories = len(rows)
+        drawn = torch.randint(num_stories, (num_resamples, num_stories), generator=torch.Generator().manual_seed(seed))
+        times = torch.zeros(num_resamples, num_stories, dtype=torch.double)
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        resampled = torch.einsum("rb,bks->rks", times, rows)
+        tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)
+        scores = scores_of_sums(self.names, resampled)
+        return {name: Interval(*values.nanquantile(tails).tolist()) for name, values in scores.items()}
+
+    def counts(self) -> dict[str, int]:
+        """How many stories were scored, and how many items each score stands on."""
+        with self.sync_context():
+            rows = self.story_rows()
+        return {"stories": len(rows)} | dict(zip(self.names, rows[..., 1].sum(0).tolist(), strict=False))

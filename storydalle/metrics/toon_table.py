@@ -1,0 +1,193 @@
+"""ToonSV's results as markdown: one row a system with the ceilings first, and the targets beside what was measured."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from storydalle.metrics.toon import Interval
+
+Scores = Mapping[str, float]
+Intervals = Mapping[str, Interval]
+
+REAL, RECONSTRUCTION, COPY, TEXT_TO_IMAGE = (
+    *("real frames", "tokenizer reconstruction", "copy the source", "text-to-image alone"),
+)
+CEILINGS = (REAL, RECONSTRUCTION, COPY, TEXT_TO_IMAGE)
+FEW_SCORED = 0.25  # A look scored on a smaller share of the guest's frames is set in parentheses.
+
+SCENE_COLUMNS = {
+    "character_micro_f1": "char F1",
+    "character_macro_f1": "macro F1",
+    "frame_accuracy": "frame acc",
+    "frame_accuracy_explicit": "explicit",
+    "frame_accuracy_pronoun": "pronoun",
+    "setting_source": "setting: source",
+    "setting_said": "said",
+    "setting_carried": "carried",
+    "tint": "tint",
+    "action": "action",
+    "action_share": "share of tokenizer",
+    "prop": "prop held",
+    "prop_false": "false prop",
+}
+GUEST_COLUMNS = {
+    "guest_scored": "guest frames scored",
+    "guest_shape": "shape",
+    "guest_color": "colour",
+    "guest_accessory": "accessory",
+    "guest_look": "look",
+    "guest_look_share": "share of tokenizer",
+    "guest_look_any": "look, any frame",
+    "guest_look_joint": "look, cast and action",
+    "hat_said": "hat said",
+    "hat_carried": "carried",
+    "hat_false": "false hat",
+}
+SHARES = {"action_share": "action", "guest_look_share": "guest_look"}
+CONDITIONAL = ("guest_shape", "guest_color", "guest_accessory", "guest_look", "guest_look_share")
+
+
+class Target(NamedTuple):
+    """What a score must reach and aims at; the unseen looks have their own bar where they are given one."""
+
+    name: str
+    score: str
+    at_least: float
+    aim: float
+    unseen_at_least: float | None = None
+    unseen_aim: float | None = None
+    lower_is_better: bool = False
+
+
+TARGETS = (
+    Target("character micro F1", "character_micro_f1", 0.93, 0.98),
+    Target("exact frame accuracy, explicit frames", "frame_accuracy_explicit", 0.96, 0.99),
+    Target("exact frame accuracy, pronoun frames", "frame_accuracy_pronoun", 0.75, 0.95),
+    Target("setting from source", "setting_source", 0.97, 0.99),
+    Target("setting carried", "setting_carried", 0.95, 0.99),
+    Target("tint", "tint", 0.99, 1.0),
+    Target("held prop", "prop", 0.99, 1.0),
+    Target("action, share of the tokenizer's", "action_share", 0.95, 0.99),
+    Target("guest colour", "guest_color", 0.85, 0.97),
+    Target("guest's whole look, share of the tokenizer's", "guest_look_share", 0.40, 0.85, 0.25, 0.70),
+    Target("carried state", "hat_carried", 0.40, 0.90),
+    Target("false hats, at most", "hat_false", 0.10, 0.03, lower_is_better=True),
+    Target("probe: other captions on pronoun frames, nats", "probe_captions_pronoun", 10.0, 25.0),
+)
+
+# The metrics a path is for: without the path the model must lose on one of them, beyond both intervals.
+OWN_METRICS = {
+    "no source": ("setting_source", "tint", "guest_look_joint"),
+    "no story": ("frame_accuracy_pronoun", "setting_carried", "hat_carried"),
+}
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Ceilings first, in their fixed order; the others as given."""
+    given = list(names)
+    return [name for name in CEILINGS if name in given] + [name for name in given if name not in CEILINGS]
+
+
+def with_shares(rows: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+    """Rows with their shares of the tokenizer's own score, where its row is there."""
+    ceiling = rows.get(RECONSTRUCTION, {})
+    return {
+        row: {share: ratio(scores.get(score), ceiling.get(score)) for share, score in SHARES.items()} | dict(scores)
+        for row, scores in rows.items()
+    }
+
+
+def ratio(value: float | None, ceiling: float | None) -> float:
+    """A share, nan where there is no ceiling."""
+    return value / ceiling if value is not None and ceiling else math.nan
+
+
+def number(value: float | None) -> str:
+    """``.913``, ``1.000``; a dash where nothing was measured."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.3f}".removeprefix("0") if abs(value) < 10 else f"{value:.1f}"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table: first column to the left, the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def toon_table(rows: Mapping[str, Scores], intervals: Mapping[str, Intervals] | None = None) -> str:
+    """Two tables, who and where, then guests and hats: a line a row, ``.913`` or ``.913 [.90, .93]``.
+
+    ``rows`` maps a system's name to its scores; the names of ``CEILINGS`` come first, whatever their order there.
+    """
+    shared = with_shares(rows)
+    intervals = intervals or {}
+
+    def cell(row: str, score: str) -> str:
+        text = number(shared[row].get(score))
+        interval = intervals.get(row, {}).get(score)
+        if interval is not None and not math.isnan(interval.low):
+            text += f" [{number(interval.low)}, {number(interval.high)}]"
+        few = score in CONDITIONAL and shared[row].get("guest_scored", 1.0) < FEW_SCORED
+        return f"({text})" if few and text != "-" else text
+
+    tables = [
+        markdown(["", *columns.values()], ([row, *(cell(row, score) for score in columns)] for row in ordered(rows)))
+        for columns in (SCENE_COLUMNS, GUEST_COLUMNS)
+    ]
+    note = (
+        "Guest shape, colour, accessory and look are scored on the guest's frames whose cast and action are right; "
+        f"in parentheses where those are under {FEW_SCORED:.0%} of them. *Look, cast and action*: all right, over all "
+        "of the guest's frames."
+    )
+    return "\n\n".join([*tables, note])
+
+
+def verdict(value: float, at_least: float, aim: float, lower_is_better: bool = False) -> str:
+    """Whether a value meets its bar."""
+    if math.isnan(value):
+        return "not measured"
+    sign = -1 if lower_is_better else 1
+    if sign * value >= sign * aim:
+        return "pass, aim met"
+    return "pass" if sign * value >= sign * at_least else "FAIL"
+
+
+def loses_clearly(full: Intervals, ablated: Intervals, score: str) -> bool:
+    """Whether an ablation's interval lies wholly below the full model's."""
+    return ablated[score].high < full[score].low
+
+
+def targets_table(
+    rows: Mapping[str, Scores],
+    unseen_rows: Mapping[str, Scores] | None = None,
+    system: str = "ours",
+    targets: Sequence[Target] = TARGETS,
+) -> str:
+    """Each target with its bars and what ``rows[system]`` measured on test, and on unseen looks where given."""
+    measured = with_shares(rows)[system]
+    unseen = with_shares(unseen_rows)[system] if unseen_rows is not None else {}
+    lines = []
+    for target in targets:
+        value, unseen_value = measured.get(target.score, math.nan), unseen.get(target.score, math.nan)
+        bars = [number(target.at_least), number(target.aim)]
+        unseen_verdict = "-"
+        if target.unseen_at_least is not None and target.unseen_aim is not None:
+            bars = [
+                f"{bars[0]} ({number(target.unseen_at_least)})",
+                f"{bars[1]} ({number(target.unseen_aim)})",
+            ]
+            unseen_verdict = verdict(unseen_value, target.unseen_at_least, target.unseen_aim, target.lower_is_better)
+        test_verdict = verdict(value, target.at_least, target.aim, target.lower_is_better)
+        lines.append([target.name, *bars, number(value), test_verdict, number(unseen_value), unseen_verdict])
+    return markdown(["target", "at least", "aim", "test", "", "unseen", ""], lines)
+
+
+def ablation_table(full: Intervals, ablations: Mapping[str, Intervals]) -> str:
+    """Each ablation of ``OWN_METRICS`` on its own metrics: both intervals, and whether it loses clearly."""
+    lines = []
+    for name, intervals in ablations.items():
+        for score in OWN_METRICS[name]:
+            ends = [f"[{number(low)}, {number(high)}]" for low, high in (full[score], intervals[score])]
+            lines.append([name, score, *ends, "yes" if loses_clearly(full, intervals, score) else "NO"])
+    return markdown(["ablation", "score", "full", "ablated", "loses clearly"], lines)
