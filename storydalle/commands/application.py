@@ -1,0 +1,190 @@
+"""Commands as Hydra applications: overrides, ``-m``, ``--cfg job`` and completion, with errors of one line."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import storydalle
+from storydalle.commands.mistakes import UserError, nearest
+
+
+class Request(NamedTuple):
+    """What a command is asked to do, as plain Python."""
+
+    settings: dict[str, Any]
+    overrides: tuple[str, ...] = ()  # what the command line (or the sweep) says, as key=value
+    choices: Mapping[str, str] = MappingProxyType({})  # config group -> the name chosen in it
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Keys that the command line names, as against defaults."""
+        return frozenset(override.partition("=")[0].lstrip("+~") for override in self.overrides)
+
+
+Command = Callable[[Request], None]
+EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
+
+
+def conf_folder() -> Path:
+    """``conf/``: inside an installed package, or beside the package in a checkout."""
+    package = Path(storydalle.__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def config_names(group: str) -> list[str]:
+    """Names of a config group, those in its sub-folders too: ``toon/story_dalle``."""
+    folder = conf_folder() / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def run(command: str, task: Command, arguments: list[str]) -> None:
+    """Run ``task`` as Hydra asks for it: once, once a job of a sweep, or not at all (``--cfg job``)."""
+    check_flags(arguments)
+    if added := [argument for argument in arguments if argument.startswith("+") and command not in EXTENSIBLE]:
+        raise UserError(f"{command} has no setting {added[0]!r} to add; see storydalle {command} --help")
+    arguments = [readable(argument) for argument in arguments]
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException, InstantiationException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    failures: list[Exception] = []
+
+    def job(config: Any) -> None:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            perform(config)
+            return
+        try:  # Hydra would print a line of its own before it raises.
+            perform(config)
+        except Exception as error:
+            failures.append(error)
+
+    def perform(config: Any) -> None:
+        runtime = HydraConfig.get()
+        settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        assert isinstance(settings, dict)
+        choices = {str(group): str(name) for group, name in runtime.runtime.choices.items() if name is not None}
+        task(Request({str(key): value for key, value in settings.items()}, tuple(runtime.overrides.task), choices))
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
+    sys.argv = [sys.argv[0], *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(job)()
+        if failures:
+            raise failures[0]
+    except InstantiationException as error:
+        raise cause_of(error) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(error, command, arguments) from error
+
+
+def check_flags(arguments: list[str]) -> None:
+    """Refuse flags that Hydra does not have, in one line where its own parser prints its usage."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UserError(f"no flag {unknown[1]}; {nearest(unknown[1], flags)}" if unknown else message)
+
+    vars(parser)["error"] = refuse
+    parser.parse_args(arguments)
+
+
+def readable(argument: str) -> str:
+    """An override whose value Hydra's grammar cannot read, such as ``source=photo (1).jpg``, with the value quoted."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    key, equals, value = argument.partition("=")
+    if argument.startswith("-") or not equals:
+        return argument
+    try:
+        OverridesParser.create().parse_overrides([argument])
+    except OverrideParseException:
+        if value[:1] in ("[", "{", '"', "'"):
+            return argument
+        escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+        escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+        return f"{key}='{escaped}'"
+    return argument
+
+
+def cause_of(error: Exception) -> Exception:
+    """What went wrong where a config was built: a setting that the code refuses is a mistake, the rest is a bug."""
+    cause = error.__cause__
+    if isinstance(cause, Exception) and not isinstance(cause, ValueError | TypeError):
+        return cause
+    return cause if isinstance(cause, UserError) else UserError(f"a setting is refused: {cause or error}")
+
+
+def explained(error: Exception, command: str, arguments: list[str]) -> UserError:
+    """What Hydra or OmegaConf found wrong, in one line with the nearest names."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import MissingMandatoryValue
+
+    message = str(error)
+    if isinstance(error, OverrideParseException):
+        form = "write key=value" if "=" not in error.override else "quote the value as the shell and Hydra read it"
+        return UserError(f"cannot read {error.override!r}: {form}; see storydalle {command} --help")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        return UserError(f"no {group} {name!r}; {nearest(name, config_names(group))}")
+    if unchosen := re.search(r"You must specify '([^',]+)'", message):
+        group = unchosen[1]
+        return UserError(f"no {group} is chosen: give {group}=NAME, {nearest('', config_names(group))}")
+    if isinstance(error, MissingMandatoryValue) and (missing := re.search(r"value: (\S+)", message)):
+        return UserError(f"{missing[1]} is not set: give {missing[1]}=VALUE; see storydalle {command} --help")
+    if unknown := re.search(r"Could not override '([^']+)'", message):
+        key = unknown[1].partition("@")[0]
+        choices = known_keys(command, arguments) + (config_groups() if command in EXTENSIBLE else [])
+        return UserError(f"{command} has no setting {key!r}; {nearest(key, choices)}")
+    return UserError(next(iter(message.splitlines()), type(error).__name__))
+
+
+def config_groups() -> list[str]:
+    return sorted(folder.name for folder in conf_folder().iterdir() if folder.is_dir())
+
+
+def known_keys(command: str, arguments: list[str]) -> list[str]:
+    """Dotted keys of the command's config with the groups that the arguments choose."""
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    groups = set(config_groups())
+    chosen = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") in groups]
+    for overrides in (chosen, []):
+        try:
+            config = compose(command, overrides)
+        except HydraException:
+            continue
+        plain = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(plain, dict)
+        return list(dotted_keys(plain))
+    return []
+
+
+def dotted_keys(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from dotted_keys(value, f"{prefix}{key}.")
+
+
+def compose(command: str, overrides: list[str], with_hydra: bool = False) -> Any:
+    """The config of a command, without running it."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return hydra.compose(command, overrides, return_hydra_config=with_hydra)

@@ -1,0 +1,74 @@
+"""Models to train, from what a config says: ``_target_`` of conf/system."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from storydalle.backbones.dalle import DALLE
+from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.retrofit import retrofit as retrofitted
+from storydalle.stories.story import Story
+from storydalle.story_dalle import CONFIG_NAME, StoryDALLE
+from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.vqgan import VQGAN
+
+MODEL = "model"  # folder of a finished run's model
+
+
+def text_to_image(
+    image_tokenizer: str | None,
+    runs: str,
+    captions: Mapping[str, Any],
+    stories: Sequence[Story],
+    backbone: Mapping[str, Any],
+) -> StoryDALLE:
+    """A fresh backbone behind a trained image tokenizer and a caption tokenizer trained on the stories."""
+    folder = model_folder(image_tokenizer, Path(runs))
+    with told_in_one_line(f"cannot open the image tokenizer {folder}", ValueError, OSError):
+        images = VQGAN.from_pretrained(folder)
+    tokenizer = CaptionTokenizer.train(training_captions(stories), **captions)
+    transformer = DALLE(
+        text_vocab_size=tokenizer.vocab_size,
+        image_vocab_size=images.codebook_size,
+        text_length=tokenizer.text_length,
+        image_length=images.num_codes,
+        pad_id=tokenizer.pad_id,
+        **backbone,
+    )
+    return StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0))
+
+
+def story_dalle(text_to_image: str | None, runs: str, retrofit: Mapping[str, Any]) -> StoryDALLE:
+    """A trained text-to-image model with a fresh retrofit around its backbone."""
+    folder = model_folder(text_to_image, Path(runs))
+    with told_in_one_line(f"cannot open the text-to-image model {folder}", ValueError, OSError):
+        base = StoryDALLE.from_pretrained(folder)
+    model = retrofitted(base.model.backbone, **retrofit)
+    return StoryDALLE(base.image_tokenizer, base.caption_tokenizer, model, base.card)
+
+
+def model_folder(pretrained: str | None, runs: Path) -> Path:
+    """A model's folder: the given one, or that of the newest finished run of an experiment."""
+    if pretrained is None:
+        raise UserError("pretrained is not set: give pretrained=EXPERIMENT or pretrained=FOLDER")
+    folder = Path(pretrained).expanduser()
+    if (folder / CONFIG_NAME).is_file():
+        return folder
+    finished = list((runs / pretrained).glob(f"**/{MODEL}/{CONFIG_NAME}"))
+    if not finished:
+        raise UserError(
+            f"pretrained={pretrained} is no model's folder, and {runs / pretrained} holds no finished run: "
+            f"storydalle train experiment={pretrained} makes one"
+        )
+    return max(finished, key=lambda path: path.stat().st_mtime).parent
+
+
+def training_captions(stories: Sequence[Story], num_stories: int = 4000) -> list[str]:
+    """Captions and descriptions of the first stories, without drawing them where a data set can."""
+    texts: list[str] = []
+    for i in range(min(num_stories, len(stories))):
+        if hasattr(stories, "captions") and hasattr(stories, "descriptions"):
+            texts += [*stories.captions(i), *stories.descriptions(i)]
+        else:
+            texts += [*stories[i].captions, *stories[i].descriptions]
+    return texts

@@ -1,0 +1,64 @@
+"""demo: draws stories with the shipped weights, without any setting.
+
+  storydalle demo
+  storydalle demo split=unseen num_stories=12 seed=1
+
+Writes demo/index.html: each story's source, what the model drew, and the true frames, with the model's measured scores;
+and a strip-<number>.png a story.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from storydalle import strips
+from storydalle.commands import inputs, models, outputs
+from storydalle.commands.application import Request
+from storydalle.commands.mistakes import UserError, nearest
+from storydalle.stories import toon
+from storydalle.stories.story import Story
+
+
+def run(request: Request) -> None:
+    settings = request.settings
+    inputs.check_seed(settings["seed"])
+    inputs.check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
+    if settings["split"] not in toon.SPLITS:
+        raise UserError(f"ToonSV has no split {settings['split']!r}; {nearest(str(settings['split']), toon.SPLITS)}")
+    out = Path(str(settings["out"])).expanduser()
+    outputs.check_output(out, bool(settings["overwrite"]), megabytes=50)
+    folder = models.locate(str(settings["model"]))
+    model = models.open_model(folder)
+    stories = toon.ToonSV(settings["split"], settings["num_stories"], resolution=model.resolution)
+    drawn = [draw(model, story, settings["seed"]) for story in tqdm(stories, desc="drawing stories", disable=None)]
+    tables = [str(table) for table in getattr(model, "card", {}).get("tables", [])]
+    page = strips.story_page(
+        drawn,
+        "Stories continued by StoryDALL-E",
+        notes=[
+            "The source frame and the captions are given; the frames are drawn. Beneath each stands the true frame.",
+            "No caption says what a guest looks like: it can only be seen in the source frame.",
+        ],
+        facts={
+            "model": f"{settings['model']} (weights {models.weights_sha256(folder)[:12]})",
+            "seed": str(settings["seed"]),
+        },
+        tables=tables,
+    )
+    with outputs.filled_folder(out) as partial:
+        for number, strip in enumerate(drawn, start=1):
+            strips.strip_image(strip).save(partial / f"strip-{number}.png")
+        (partial / "index.html").write_text(page, encoding="utf-8")
+        outputs.write_record(partial, "demo.json", {"settings": settings})
+    for table in tables:
+        print(table)
+    print(f"wrote {out / 'index.html'} and {len(drawn)} strips beside it")
+
+
+def draw(model: Any, story: Story, seed: int) -> strips.Strip:
+    """A story of the data set as the model draws it, with the true frames."""
+    source = Image.fromarray(story.source)
+    frames = model.generate(list(story.captions), source, seed=seed).frames
+    return strips.Strip(story.captions, frames, source, references=[Image.fromarray(frame) for frame in story.frames])

@@ -1,0 +1,164 @@
+"""evaluate: scores of a model on ToonSV, with the ceilings that make them readable.
+
+  storydalle evaluate experiment=toon/story_dalle
+  storydalle evaluate model=runs/toon/story_dalle/2026-01-31_12-00-00/model splits='[test]' num_stories=100
+
+Prints how well labels are read off real frames, then one table a split; writes metrics.json and table.md.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from tqdm import tqdm
+
+from storydalle.commands import inputs, models, outputs
+from storydalle.commands.application import Request
+from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+from storydalle.metrics.label_reader import LabelReader
+from storydalle.metrics.label_reader_training import reading_accuracies
+from storydalle.metrics.record import metrics_record, toon_protocol, write_record
+from storydalle.metrics.toon import ToonScores
+from storydalle.metrics.toon_rows import (
+    padded,
+    score_copied_source,
+    score_frames,
+    score_real_frames,
+    score_reconstructions,
+)
+from storydalle.metrics.toon_table import COPY, REAL, RECONSTRUCTION, toon_table
+from storydalle.sampling import FrameKey
+from storydalle.stories import toon
+from storydalle.stories.images import to_tensor
+from storydalle.story_dalle import StoryDALLE
+
+READER = "toon_label_reader"
+RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def run(request: Request) -> None:
+    settings, started = request.settings, time.monotonic()
+    check_settings(settings)
+    name = str(settings["model"])
+    out = Path("evaluated") / Path(name).name if settings["out"] is None else Path(str(settings["out"])).expanduser()
+    outputs.check_space(out, megabytes=10)
+    reader_folder = models.zoo_folder() / READER
+    with told_in_one_line(f"cannot open the label reader {reader_folder}", ValueError, OSError):
+        reader = LabelReader.from_pretrained(reader_folder)
+    folder = models.locate(name)
+    model = models.open_model(folder)
+    assert isinstance(model, StoryDALLE)
+    texts, records = [reader_accuracy(reader, model.resolution)], {}
+    print(texts[0])
+    for split in settings["splits"]:
+        stories = toon.ToonSV(split, settings["num_stories"], resolution=model.resolution)
+        scores = score_rows(reader, stories, model, name, settings)
+        intervals = {row: each.compute_intervals() for row, each in scores.items()}
+        texts.append(f"**{split}**, {len(stories)} stories\n\n{toon_table(computed(scores), intervals)}")
+        print(texts[-1])
+        records[split] = metrics_record(
+            computed(scores),
+            protocol=toon_protocol(
+                version=str(model.card.get("data_version", "1")),
+                split=split,
+                num_targets=stories.num_targets,
+                ids=[f"toon/{split}/{i:06d}" for i in range(len(stories))],
+                resolution=model.resolution,
+                reader_weights=reader_folder / models.WEIGHTS,
+                sampling=vars(model.sampling()),
+                metrics=ToonScores.names,
+            ),
+            n={row: each.counts() for row, each in scores.items()},
+            intervals=intervals,
+            seeds=[settings["seed"]],
+            device=str(model.device),
+            wall_seconds=time.monotonic() - started,
+            config=f"toon/{split}",
+            model=name,
+            weights_sha256=models.weights_sha256(folder),
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    text = "\n\n".join(texts)
+    (out / "table.md").write_text(text + "\n")
+    for split, record in records.items():
+        write_record(out / split / "metrics.json", record)
+    if settings["readme"] is not None:
+        fill_results(Path(str(settings["readme"])), text)
+    print(f"wrote {out / 'table.md'} and {out}/<split>/metrics.json")
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    inputs.check_seed(settings["seed"])
+    inputs.check_number("num_stories", settings["num_stories"], 1, None, whole=True)
+    inputs.check_number("batch_size", settings["batch_size"], 1, None, whole=True)
+    if settings["images"] is not None:
+        raise UserError("images=DIR is not supported yet: give model=NAME")
+    splits = settings["splits"]
+    for split in splits if isinstance(splits, list) else [splits]:
+        if split not in toon.SPLITS:
+            raise UserError(f"{settings['data']['name']} has no split {split!r}; {nearest(str(split), toon.SPLITS)}")
+    if not isinstance(splits, list):
+        settings["splits"] = [splits]
+
+
+def reader_accuracy(reader: LabelReader, resolution: int, num_stories: int = 100) -> str:
+    """How well the ruler reads real frames that it was not trained on."""
+    accuracies = reading_accuracies(reader, toon.ToonSV("val", num_stories, resolution=resolution))
+    return "Labels read on held-out real frames: " + ", ".join(
+        f"{name} {value:.3f}" for name, value in accuracies.items()
+    )
+
+
+def score_rows(
+    reader: LabelReader, stories: toon.ToonSV, model: StoryDALLE, name: str, settings: dict[str, Any]
+) -> dict[str, ToonScores]:
+    """The ceilings, then the model."""
+
+    def reconstruct(images: Tensor) -> Tensor:
+        return model.image_tokenizer.decode(model.image_tokenizer.encode(images))
+
+    ours = ToonScores()
+    for frames, labels, mask in drawn_batches(model, stories, settings["batch_size"], settings["seed"]):
+        score_frames(reader, frames, labels, mask, ours)
+    return {
+        REAL: score_real_frames(reader, stories),
+        RECONSTRUCTION: score_reconstructions(reader, stories, reconstruct),
+        COPY: score_copied_source(reader, stories),
+        name: ours,
+    }
+
+
+def drawn_batches(
+    model: StoryDALLE, stories: toon.ToonSV, batch_size: int, seed: int
+) -> Iterator[tuple[Tensor, dict[str, Tensor], Tensor]]:
+    """Frames that the model draws, with true labels and mask; a story's frames do not depend on its batch."""
+    for start in tqdm(range(0, len(stories), batch_size), desc=f"drawing {stories.split}", disable=None):
+        group = stories[start : start + batch_size]
+        source, frames, labels, mask = padded(group)
+        num_frames = frames.shape[1]
+        tokens = model.caption_tokenizer.encode([caption for story in group for caption in story.captions]).tokens
+        tokens = rearrange(tokens, "(b f) t -> b f t", f=num_frames).to(model.device)
+        pixels = to_tensor(rearrange(source, "b c h w -> b h w c")).to(model.device)
+        keys = [FrameKey(seed, start + i, frame) for i in range(len(group)) for frame in range(num_frames)]
+        with torch.inference_mode():
+            codes = model.draw(tokens, model.image_tokenizer.encode(pixels), keys).codes[:, 0]
+            images = model.image_tokenizer.decode(codes)
+        yield rearrange(images, "(b f) c h w -> b f c h w", f=num_frames), labels, mask
+
+
+def computed(scores: dict[str, ToonScores]) -> dict[str, dict[str, float]]:
+    return {row: each.compute() for row, each in scores.items()}
+
+
+def fill_results(readme: Path, text: str) -> None:
+    """Replace what stands between the two markers of a markdown file."""
+    page = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = page.partition(RESULTS_BEGIN)
+    _, end, after = rest.partition(RESULTS_END)
+    if not begin or not end:
+        raise UserError(f"readme={readme} has no {RESULTS_BEGIN} and {RESULTS_END} to write between")
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

@@ -1,0 +1,173 @@
+"""generate: a caption list and a picture become a strip.
+
+  storydalle generate captions=story.txt source=frame.png
+  storydalle generate 'captions=["Pip waves in the meadow.", "Pip runs to the beach."]' seed=3 num_candidates=4
+  storydalle generate story=strips/story/story.json seed=4
+
+Writes strip.png, strip.gif, frames/, index.html and story.json (everything needed to draw the story again).
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from tqdm import tqdm
+
+import storydalle
+from storydalle import strips
+from storydalle.commands import inputs, models, outputs
+from storydalle.commands.application import Request
+from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.commands.models import DrawnStory, StoryModel
+
+RECORD, FRAMES = "story.json", "frames"
+SAMPLING = ("num_candidates", "temperature", "top_k", "top_p", "guidance")
+REDRAWN = ("captions", "source", "model", "seed", *SAMPLING)  # what story.json sets, unless the user does
+
+
+class Story(NamedTuple):
+    """What is to be drawn, checked."""
+
+    captions: list[str]
+    source: Image.Image | None
+    notes: list[str]
+
+
+def run(request: Request) -> None:
+    settings = request.settings
+    if settings["story"] is not None:
+        settings = settings | saved_settings(Path(str(settings["story"])), request.given)
+    check_settings(settings)
+    story = read_story(settings)
+    out = output_folder(settings)
+    outputs.check_output(out, bool(settings["overwrite"]), megabytes=20 + len(story.captions))
+    folder = models.locate(str(settings["model"]))
+    drawn = draw(models.open_model(folder), story, settings)
+    sha256 = models.weights_sha256(folder)
+    if settings.get("weights_sha256", sha256) != sha256:
+        story.notes.append(f"the weights of {settings['model']} have changed since {settings['story']} was written")
+    record = story_record(story, drawn, settings, sha256)
+    with outputs.filled_folder(out) as partial:
+        write_story(partial, story, drawn, record, float(settings["seconds"]))
+    for note in record["notes"]:
+        print(f"note: {note}")
+    print(f"wrote {out / 'strip.png'}, and strip.gif, frames/, index.html, {RECORD} beside it")
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Refuse values that no model could use, before one is loaded."""
+    inputs.check_seed(settings["seed"])
+    inputs.check_number("num_candidates", settings["num_candidates"], 1, 64, whole=True)
+    inputs.check_number("seconds", settings["seconds"], 0.02, 60)
+    inputs.check_number("guidance", settings["guidance"], 0, 100)
+    for name, low, high, whole in (("temperature", 0, 100, False), ("top_k", 1, None, True), ("top_p", 0, 1, False)):
+        if settings[name] is not None:
+            inputs.check_number(name, settings[name], low, high, whole)
+
+
+def read_story(settings: dict[str, Any]) -> Story:
+    """Captions, and the source as an upright square of at most 512 pixels, with what was done to it."""
+    captions = inputs.read_captions(settings["captions"])
+    if settings["source"] is None:
+        return Story(captions, None, [])
+    path = Path(str(settings["source"])).expanduser()
+    picture, notes = inputs.open_source(path)
+    from storydalle.stories.images import centre_square
+
+    source = centre_square(picture)
+    if picture.width != picture.height:
+        notes.append(f"source {path.name} ({picture.width}x{picture.height}) was cropped to its central square")
+    source.thumbnail((inputs.MAX_SOURCE_SIDE, inputs.MAX_SOURCE_SIDE), Image.Resampling.LANCZOS)
+    return Story(captions, source, notes)
+
+
+def output_folder(settings: dict[str, Any]) -> Path:
+    if settings["out"] is not None:
+        return Path(str(settings["out"])).expanduser()
+    if settings["story"] is not None:
+        return Path(str(settings["story"])).parent
+    captions = settings["captions"]
+    return Path("strips") / ("story" if isinstance(captions, list) else Path(str(captions)).stem)
+
+
+def saved_settings(path: Path, given: frozenset[str]) -> dict[str, Any]:
+    """Settings of an earlier strip, but for those that the command line names."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"no story {str(path)!r}: give the story.json of an earlier strip") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"story={path} is not a story.json that generate wrote") from error
+    if (
+        not isinstance(record, dict)
+        or record.get("program") != outputs.PROGRAM
+        or not isinstance(record.get("sampling"), dict)
+    ):
+        raise UserError(f"story={path} is not a story.json that generate wrote")
+    saved = {key: record.get(key) for key in ("captions", "source", "model", "seed")} | record["sampling"]
+    if saved["source"] is not None:
+        saved["source"] = str(path.parent / str(saved["source"]))
+    if "model" not in given:
+        saved["weights_sha256"] = record.get("weights_sha256")
+    return {key: saved[key] for key in (*REDRAWN, "weights_sha256") if key in saved and key not in given}
+
+
+def draw(model: StoryModel, story: Story, settings: dict[str, Any]) -> DrawnStory:
+    """The model's frames, with a progress bar on a terminal."""
+    with tqdm(desc="drawing", unit="code", disable=None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        sampling = {name: settings[name] for name in SAMPLING}
+        with told_in_one_line(""):
+            return model.generate(story.captions, story.source, seed=settings["seed"], progress=advance, **sampling)
+
+
+def story_record(story: Story, drawn: DrawnStory, settings: dict[str, Any], sha256: str) -> dict[str, Any]:
+    """story.json: everything needed to draw the story again, and nothing that changes from run to run."""
+    names = frame_names(drawn.candidates)
+    source = f"{FRAMES}/00-source.png" if story.source is not None else None
+    return {
+        "captions": story.captions,
+        "source": source,
+        "model": str(settings["model"]),
+        "weights_sha256": sha256,
+        "seed": settings["seed"],
+        "sampling": {name: settings[name] for name in SAMPLING},
+        "frames": [row[0] for row in names],
+        "candidates": names,
+        "scores": [[round(float(score), 3) for score in row] for row in drawn.scores],
+        "notes": [*story.notes, *drawn.notes],
+    }
+
+
+def frame_names(candidates: list[list[Image.Image]]) -> list[list[str]]:
+    """Files of each frame, the best candidate's first: frames/01.png, frames/01-2.png, ..."""
+    return [
+        [f"{FRAMES}/{i:02d}.png", *(f"{FRAMES}/{i:02d}-{k}.png" for k in range(2, len(row) + 1))]
+        for i, row in enumerate(candidates, start=1)
+    ]
+
+
+def write_story(folder: Path, story: Story, drawn: DrawnStory, record: dict[str, Any], seconds: float) -> None:
+    (folder / FRAMES).mkdir()
+    if story.source is not None:
+        story.source.save(folder / record["source"])
+    for names, pictures in zip(record["candidates"], drawn.candidates, strict=True):
+        for name, picture in zip(names, pictures, strict=True):
+            picture.save(folder / name)
+    strip = strips.Strip(story.captions, drawn.frames, story.source, drawn.candidates)
+    strips.strip_image(strip).save(folder / "strip.png")
+    strips.save_gif(strip, folder / "strip.gif", seconds)
+    facts = {
+        "model": f"{record['model']} (weights {record['weights_sha256'][:12]})",
+        "seed": str(record["seed"]),
+        "sampling": ", ".join(f"{name} {value}" for name, value in record["sampling"].items() if value is not None),
+        "drawn by": f"storydalle {storydalle.__version__}",
+    }
+    page = strips.story_page([strip], "A story in frames", record["notes"], facts)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    outputs.write_record(folder, RECORD, record)

@@ -1,0 +1,114 @@
+"""``storydalle COMMAND``: finds the command, answers ``--help`` without heavy imports, ends mistakes in one line."""
+
+import ast
+import errno
+import importlib
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+import storydalle
+from storydalle.commands.mistakes import UserError, nearest
+
+COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "report")
+HELP_FLAGS = ("--help", "-h")
+MISTAKE, STOPPED = 2, 130  # exit statuses
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; a user's mistake is one line on stderr and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Torch's threads spin while they wait for each other; beside other busy processes a strip then takes 8x as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    try:
+        dispatch(arguments)
+        sys.stdout.flush()
+        return 0
+    except UserError as mistake:
+        if os.environ.get("STORYDALLE_TRACEBACK") == "1":
+            traceback.print_exc()
+        print(f"storydalle: {mistake}", file=sys.stderr)
+        return MISTAKE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"storydalle: no disk space left{where}: free some, or choose another folder", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print("storydalle: stopped", file=sys.stderr)
+        return STOPPED
+
+
+def dispatch(arguments: list[str]) -> None:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in HELP_FLAGS:
+        print(overview())
+    elif command == "--version":
+        print(f"storydalle {storydalle.__version__}")
+    elif command in ("--shell-completion", "-sc"):
+        from storydalle.commands import completion
+
+        completion.run(rest, COMMANDS)
+    elif command not in COMMANDS:
+        raise UserError(f"no command {command!r}; {nearest(command, COMMANDS)}")
+    elif any(flag in rest for flag in HELP_FLAGS):
+        print(command_help(command))
+    else:
+        from storydalle.commands import application
+
+        application.run(command, lambda request: command_module(command).run(request), rest)
+
+
+def command_module(command: str) -> ModuleType:
+    return importlib.import_module(f"storydalle.commands.{command}")
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command:<{width}}  {summary(command)}" for command in COMMANDS]
+    return "\n".join(
+        [
+            "storydalle: given one source frame and a list of captions, draw the frames that continue the story",
+            "",
+            "usage: storydalle COMMAND [key=value ...]",
+            "",
+            *lines,
+            "",
+            "storydalle COMMAND --help         what a command reads and writes, with its settings",
+            "storydalle COMMAND --cfg job      the settings as they would be used",
+            "storydalle train -m key=1,2,3     one run a value",
+            'eval "$(storydalle --shell-completion install=bash)"   tab completion (also zsh, fish)',
+        ]
+    )
+
+
+def docstring(command: str) -> str:
+    """The docstring of the command's file, read without importing what the command needs."""
+    return ast.get_docstring(ast.parse(Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8"))) or ""
+
+
+def summary(command: str) -> str:
+    """First line of the command's docstring, without its name."""
+    return docstring(command).partition("\n")[0].partition(": ")[2].rstrip(".")
+
+
+def command_help(command: str) -> str:
+    """The command's docstring, its config file word for word, and the names that its groups offer."""
+    from storydalle.commands.application import conf_folder, config_names
+
+    text = (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8")
+    settings = [line for line in text.partition("\n\n")[2].splitlines() if not line.startswith("hydra")]
+    groups = [line.split()[-2].rstrip(":") for line in text.splitlines() if line.startswith("  - ") and ":" in line]
+    lines = [docstring(command), "", "settings:", *(f"  {line}" for line in settings)]
+    width = min(shutil.get_terminal_size().columns, 120)
+    for group in groups:
+        lines.append(f"  {group}=NAME".ljust(20) + ", ".join(config_names(group))[: width - 20])
+    return "\n".join(lines).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+import storydalle
+from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@runtime_checkable
+class DrawnStory(Protocol):
+    """What a model returns: frames, all candidates of each (the best first), their scores, remarks for the user."""
+
+    @property
+    def frames(self) -> list[Image.Image]: ...
+    @property
+    def candidates(self) -> list[list[Image.Image]]: ...
+    @property
+    def scores(self) -> Any: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+
+@runtime_checkable
+class StoryModel(Protocol):
+    """What the commands ask of a model: ``StoryDALLE``, without importing it (and torch) before inputs are checked."""
+
+    @property
+    def resolution(self) -> int: ...
+
+    def generate(
+        self,
+        captions: list[str],
+        source: Image.Image | None,
+        num_candidates: int = 1,
+        seed: int = 0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float = 1.0,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DrawnStory: ...
+
+
+def zoo_folder() -> Path:
+    return Path(storydalle.__file__).parent / "zoo"
+
+
+def zoo_names() -> list[str]:
+    return sorted(path.parent.name for path in zoo_folder().glob(f"*/{CONFIG}"))
+
+
+def locate(model: str) -> Path:
+    """The folder of a model; one of the hub is downloaded first."""
+    if model in zoo_names():
+        return zoo_folder() / model
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        if missing:
+            raise UserError(
+                f"model={model} holds no model: {' and '.join(missing)} missing; {nearest('', zoo_names())}"
+            )
+        return folder
+    parts = model.split("/")
+    if folder.exists() or len(parts) != 2 or not all(parts) or parts[0] in (".", "..", "~"):
+        raise UserError(f"no model {model!r} in the zoo and no such folder; {nearest(model, zoo_names())}")
+    return downloaded(model)
+
+
+def downloaded(model: str) -> Path:
+    """The folder of a hub model, from the local cache where it is there."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    unknown = f"no model {model!r}: it is no folder, and the hub did not give it"
+    with told_in_one_line(unknown, OSError, ValueError, HfHubHTTPError):
+        return Path(huggingface_hub.snapshot_download(model))
+
+
+def open_model(folder: Path) -> StoryModel:
+    """The model in a folder; a truncated or foreign one is a user's mistake."""
+    from storydalle.story_dalle import StoryDALLE
+
+    with told_in_one_line(f"cannot open model {folder}", ValueError, OSError):
+        return StoryDALLE.from_pretrained(folder)
+
+
+def weights_sha256(folder: Path) -> str:
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,168 @@
+"""train: one run of an experiment, or a sweep with -m.
+
+  storydalle train experiment=toon/story_dalle
+  storydalle train experiment=toon/story_dalle resume=true           after a kill: goes on exactly where it was
+  storydalle train -m experiment=toon/story_dalle sweep=ablation     several runs, then their table
+
+Writes runs/<experiment>/<name>: config.yaml, checkpoints/, model/ (opens with model=), strips/, csv/ and
+metrics.json.
+"""
+
+import datetime
+import logging
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import wandb
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from storydalle.checkpoints.training_state import SafetensorsCheckpointIO, load_state
+from storydalle.commands import inputs, outputs
+from storydalle.commands.application import Request
+from storydalle.commands.building import MODEL
+from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.commands.report import METRICS
+from storydalle.commands.training_strips import SampleStrips
+from storydalle.metrics.record import metrics_record, write_record
+from storydalle.stories.story import Story
+
+LAST = Path("checkpoints") / "last.safetensors"
+NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every")
+
+
+class Checkpoints(ModelCheckpoint):
+    FILE_EXTENSION = ".safetensors"
+
+
+def run(request: Request) -> None:
+    """Seed, build, resume, fit, save."""
+    settings, started = request.settings, time.monotonic()
+    inputs.check_seed(settings["seed"])
+    experiment = request.choices["experiment"]
+    folder = run_folder(Path(settings["runs"]) / experiment, settings["name"], bool(settings["resume"]))
+    outputs.check_space(folder, megabytes=500)
+    checkpoint = folder / LAST if (folder / LAST).is_file() else None
+    if checkpoint:
+        with told_in_one_line(""):
+            load_state(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+    print(f"{'resuming' if checkpoint else 'writing'} {folder}")
+
+    quieten()
+    pl.seed_everything(settings["seed"] % 2**32, verbose=False)
+    config, seeds = config_name(request), [settings["seed"]]
+    try:
+        with told_in_one_line("a setting is refused", ValueError, TypeError):
+            model = instantiate(settings["network"])
+            system = instantiate(settings["system"], _partial_=True)(model)
+            data = instantiate(settings["data_module"], _partial_=True)(**tokenizers_of(model))
+            trainer = instantiate(settings["trainer"], _partial_=True)(
+                default_root_dir=folder,
+                logger=loggers(folder, experiment),
+                callbacks=callbacks(folder, settings["save_every"], instantiate(settings["data"]["val"])),
+                plugins=[SafetensorsCheckpointIO()],
+            )
+        trainer.fit(system, data, ckpt_path=checkpoint)
+    except Exception as error:
+        text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        write_record(folder / METRICS, {"config": config, "seeds": seeds, "error": text})
+        raise
+    finally:
+        wandb.finish()
+    model.save_pretrained(folder / MODEL)
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    write_record(
+        folder / METRICS,
+        metrics_record(
+            values,
+            protocol={"kind": "training", "data": settings["data"], "max_steps": settings["trainer"]["max_steps"]},
+            n={"steps": trainer.global_step},
+            wall_seconds=time.monotonic() - started,
+            seeds=seeds,
+            device=device_name(),
+            config=config,
+        ),
+    )
+    print(f"wrote {folder / MODEL} and {folder / METRICS}")
+
+
+def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
+    """The folder of a run: a new one, or with ``resume`` the one to go on with."""
+    if name is not None:
+        folder = experiment / str(name)
+        if (folder / LAST).is_file() and not resume:
+            raise UserError(f"{folder} holds a run: go on with resume=true, or choose another name=")
+        return folder
+    if resume:
+        found = list(experiment.glob(f"**/{LAST}"))
+        if not found:
+            raise UserError(f"nothing to resume: no checkpoint under {experiment}; start without resume=true")
+        return max(found, key=lambda path: path.stat().st_mtime).parent.parent
+    stamp = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
+    number = 1
+    while True:
+        folder = experiment / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        return folder
+
+
+def tokenizers_of(model: Any) -> dict[str, Any]:
+    """What the data module needs of a model that works on tokens and codes."""
+    names = ("image_tokenizer", "caption_tokenizer")
+    return {name: getattr(model, name) for name in names if hasattr(model, name)}
+
+
+def loggers(folder: Path, experiment: str) -> list[Logger]:
+    """CSV always; W&B in its own folder, online where a key is set and offline otherwise."""
+    offline = "WANDB_API_KEY" not in os.environ
+    settings = wandb.Settings(silent=True, console="off")
+    return [
+        CSVLogger(folder, name="csv"),
+        WandbLogger(
+            project="storydalle",
+            name=f"{experiment}/{folder.name}",
+            save_dir=folder,
+            offline=offline,
+            settings=settings,
+        ),
+    ]
+
+
+def callbacks(folder: Path, save_every: int, stories: Sequence[Story]) -> list[Callback]:
+    return [
+        SampleStrips(stories, folder / "strips", every=save_every),
+        Checkpoints(dirpath=folder / LAST.parent, save_last=True, save_top_k=0, every_n_train_steps=save_every),
+        TQDMProgressBar(refresh_rate=10),
+    ]
+
+
+def config_name(request: Request) -> str:
+    """What tells runs of an experiment apart in a report: the settings that were changed, but for the seed."""
+    changed = [override for override in request.overrides if override.partition("=")[0].lstrip("+~") not in NOT_IN_NAME]
+    return " ".join([request.choices["experiment"], *sorted(changed)])
+
+
+def quieten() -> None:
+    """Keep tips and remarks on Lightning's own workings off the terminal."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in (".*LeafSpec.* is deprecated", ".*in eval mode", ".*does not have many workers"):
+        warnings.filterwarnings("ignore", message=text)
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"

@@ -1,0 +1,119 @@
+"""Every config composes, and says only what the code it names can take."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from storydalle.commands import main
+from storydalle.commands.application import compose, conf_folder, config_names
+
+EXPERIMENTS = config_names("experiment")
+PASSED_IN_CODE = {"image_tokenizer", "caption_tokenizer"}  # what commands/train.py adds to a data module
+
+
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    config = compose(command, list(overrides))
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def targets(tree: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a ``_target_``, by its place in the config."""
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield path, tree
+        for key, value in tree.items():
+            yield from targets(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(tree, list):
+        for i, value in enumerate(tree):
+            yield from targets(value, f"{path}[{i}]")
+
+
+def accepted(target: str) -> tuple[set[str], list[str], bool]:
+    """Parameters of what a ``_target_`` names, those without a default, and whether it takes any other."""
+    module, _, name = target.rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    needed = [p.name for p in named if p.default is p.empty]
+    return {p.name for p in named}, needed, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def test_every_command_has_a_config() -> None:
+    assert set(main.COMMANDS) <= {path.stem for path in conf_folder().glob("*.yaml")}
+
+
+@pytest.mark.parametrize("command", [name for name in main.COMMANDS if name != "train"])
+def test_every_command_composes_without_settings(command: str) -> None:
+    composed(command)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_names_code_that_takes_its_settings(experiment: str) -> None:
+    config = composed("train", f"experiment={experiment}")
+    for place, node in targets(config):
+        names, needed, takes_any = accepted(node["_target_"])
+        given = {key for key in node if not key.startswith("_")}
+        assert takes_any or given <= names, f"{place} sets {given - names}, which {node['_target_']} does not have"
+        if place == "system":  # commands/train.py gives it the network.
+            needed = needed[1:]
+        missing = set(needed) - given - PASSED_IN_CODE
+        assert not missing, f"{place} lacks {missing} for {node['_target_']}"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_opens_with_question_run_and_expectation(experiment: str) -> None:
+    text = (conf_folder() / "experiment" / f"{experiment}.yaml").read_text()
+    assert text.startswith("# @package _global_\n# Question: ")
+    assert f"\n# Run: storydalle train experiment={experiment}" in text
+    assert "\n# Expect: " in text
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_evaluation_takes_every_experiment(experiment: str) -> None:
+    composed("evaluate", f"experiment={experiment}")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [f"{group}={name}" for group in ("retrofit", "backbone", "tokenizer", "trainer") for name in config_names(group)],
+)
+def test_every_choice_composes_with_an_experiment(choice: str) -> None:
+    composed("train", f"experiment={EXPERIMENTS[0]}", choice)
+
+
+def test_an_experiment_gives_way_to_the_command_line() -> None:
+    config = composed("train", "experiment=toon/story_dalle", "retrofit=no_source", "trainer=smoke", "pretrained=here")
+    assert config["network"]["retrofit"]["source_blocks"] == "none"
+    assert config["pretrained"] == "here"
+    assert config["system"]["max_steps"] == config["trainer"]["max_steps"] == 2
+
+
+def test_an_experiment_sets_what_it_says() -> None:
+    assert composed("train", "experiment=toon/story_dalle")["pretrained"] == "toon/text_to_image"
+
+
+def test_the_ablation_runs_the_four_retrofits_under_names_of_their_own() -> None:
+    config = compose("train", ["experiment=toon/story_dalle", "sweep=ablation"], with_hydra=True)
+    assert config.hydra.sweeper.params.retrofit == "full,no_source,no_story,neither"
+    assert "joblib" in config.hydra.launcher._target_
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    assert "retrofit" in raw["name"] and "seed" in raw["name"]
+
+
+def test_the_ablation_takes_away_one_path_each() -> None:
+    paths = {}
+    for name in ("full", "no_source", "no_story", "neither"):
+        retrofit = composed("train", "experiment=toon/story_dalle", f"retrofit={name}")["network"]["retrofit"]
+        paths[name] = (retrofit["source_blocks"] != "none", retrofit["story_depth"] > 0)
+    assert paths == {
+        "full": (True, True),
+        "no_source": (False, True),
+        "no_story": (True, False),
+        "neither": (False, False),
+    }

@@ -1,0 +1,166 @@
+"""The house itself: who imports whom, what is tracked, what the README says."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "storydalle"
+# Imports point only upward in this list.
+LAYERS = (
+    *("stories", "tokens", "backbones", "retrofit", "sampling", "story_dalle", "systems", "checkpoints", "metrics"),
+    *("strips", "zoo", "commands"),
+)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_TRACKED_BYTES = 45 * 2**20
+IMPORT_NAMES = {"pillow": "PIL", "hydra-core": "hydra", "pytorch-lightning": "pytorch_lightning"}
+NAMED_IN_CONF = {"hydra-joblib-launcher": "override /hydra/launcher: joblib"}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports anywhere, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(dotted: str) -> str | None:
+    """The layer of a module of the package; nothing for the package itself and for the world outside."""
+    head, _, rest = dotted.partition(".")
+    layer = rest.partition(".")[0]
+    return layer if head == "storydalle" and layer in LAYERS else None
+
+
+def own_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=own_name)
+def test_imports_point_only_upward(path: Path) -> None:
+    layer = layer_of(own_name(path))
+    if layer is None:
+        assert path == PACKAGE / "__init__.py", f"{path} is in no layer"
+        return
+    for name in imports_of(path):
+        imported = layer_of(name)
+        assert imported is None or LAYERS.index(imported) <= LAYERS.index(layer), f"{own_name(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if "commands" not in path.parts], ids=own_name)
+def test_nothing_below_the_commands_knows_hydra(path: Path) -> None:
+    assert not {name.partition(".")[0] for name in imports_of(path)} & {"hydra", "omegaconf"}
+
+
+def requirements() -> dict[str, list[str]]:
+    """Names that pyproject.toml asks for, by extra; the package's own under an empty name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {extra: [re.split(r"[<>=!~\[ ]", entry)[0] for entry in entries] for extra, entries in groups.items()}
+
+
+def test_every_dependency_is_imported_somewhere() -> None:
+    imported = {name.partition(".")[0] for path in MODULES for name in imports_of(path)}
+    conf = "\n".join(path.read_text() for path in (ROOT / "conf").rglob("*.yaml"))
+    for name in requirements()[""]:
+        if name in NAMED_IN_CONF:
+            assert NAMED_IN_CONF[name] in conf
+        else:
+            assert IMPORT_NAMES.get(name, name) in imported, f"{name} is imported nowhere"
+
+
+def test_every_dependency_is_pinned_in_the_constraints() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    for extra, names in requirements().items():
+        assert set(names) <= pinned, f"{extra}: {set(names) - pinned}"
+
+
+def test_conf_goes_into_the_wheel() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["only-include"] == ["storydalle", "conf"]
+    assert build["sources"] == {"conf": "storydalle/conf"}
+
+
+def tracked_files() -> list[Path]:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_tracked_files_stay_small() -> None:
+    assert sum(path.stat().st_size for path in tracked_files()) < MAX_TRACKED_BYTES
+
+
+def test_no_file_names_a_machine() -> None:
+    """No absolute paths of a machine and no package index in what is tracked."""
+    places = re.compile(r"(?<![\w.\"'=])/(?:root|home|work|opt|mnt)/\w|index-url|find-links")
+    for path in tracked_files():
+        if path.suffix in (".py", ".yaml", ".toml", ".md", ".txt") and path != Path(__file__).resolve():
+            found = places.search(path.read_text(encoding="utf-8"))
+            assert not found, f"{path.relative_to(ROOT)} names {found}"
+
+
+# ------------------------------------------------------------------------------------------------ README
+
+
+def readme_commands() -> list[str]:
+    """Lines of the README's shell blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip() and not line.startswith("#")]
+
+
+STORYDALLE = [line for line in readme_commands() if line.startswith("storydalle ")]
+
+
+def run_command(line: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-m", "storydalle.commands.main", *shlex.split(line)[1:], *more]
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_readme_shows_a_picture_the_commands_and_the_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.index("docs/strip.png") < text.index("make demo")
+    assert any(line.startswith("storydalle generate captions=") for line in STORYDALLE)
+    assert any(line.startswith("storydalle train ") for line in STORYDALLE)
+    assert text.index("<!-- results:begin -->") < text.index("<!-- results:end -->")
+
+
+@pytest.mark.parametrize("line", [line for line in readme_commands() if line.startswith("make ")])
+def test_make_knows_the_targets_of_the_readme(line: str) -> None:
+    done = subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"make {shlex.split(line)[1]}" in subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
+
+
+@pytest.mark.readme
+@pytest.mark.parametrize("line", [line for line in STORYDALLE if " -m " not in line])
+def test_settings_of_the_readme_are_understood(line: str, tmp_path: Path) -> None:
+    done = run_command(line, tmp_path, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.readme
+@pytest.mark.skipif(not (PACKAGE / "zoo/story_dalle/config.json").is_file(), reason="no weights ship yet")
+def test_drawing_commands_of_the_readme_run(tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text("Pip waves in the meadow.\nPip and Lulu jump.\n")
+    Image.new("RGB", (96, 96), "skyblue").save(tmp_path / "frame.png")
+    drawing = [line for line in STORYDALLE if line.split()[1] in ("generate", "prepare")]
+    assert len(drawing) >= 3
+    for line in drawing:
+        done = run_command(line, tmp_path)
+        assert done.returncode == 0, done.stderr
