@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import wandb
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from storydalle.checkpoints.training_state import SafetensorsCheckpointIO, load_state
@@ -32,8 +33,10 @@ from storydalle.commands.building import MODEL
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.commands.report import METRICS
 from storydalle.commands.training_strips import SampleStrips
-from storydalle.metrics.record import metrics_record, write_record
+from storydalle.metrics.record import git_state, metrics_record, write_record
+from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
+from storydalle.story_dalle import StoryDALLE
 
 LAST = Path("checkpoints") / "last.safetensors"
 NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every")
@@ -69,7 +72,7 @@ def run(request: Request) -> None:
             trainer = instantiate(settings["trainer"], _partial_=True)(
                 default_root_dir=folder,
                 logger=loggers(folder, experiment),
-                callbacks=callbacks(folder, settings["save_every"], instantiate(settings["data"]["val"])),
+                callbacks=callbacks(folder, settings, stories := instantiate(settings["data"]["val"])),
                 plugins=[SafetensorsCheckpointIO()],
             )
         trainer.fit(system, data, ckpt_path=checkpoint)
@@ -79,6 +82,8 @@ def run(request: Request) -> None:
         raise
     finally:
         wandb.finish()
+    if isinstance(model, StoryDALLE):
+        model.card = card(model, stories, settings, trainer.global_step)
     model.save_pretrained(folder / MODEL)
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_record(
@@ -142,12 +147,34 @@ def loggers(folder: Path, experiment: str) -> list[Logger]:
     ]
 
 
-def callbacks(folder: Path, save_every: int, stories: Sequence[Story]) -> list[Callback]:
+def callbacks(folder: Path, settings: dict[str, Any], stories: Sequence[Story]) -> list[Callback]:
+    every, decay = settings["save_every"], settings["ema_decay"]
+    average = [EMAWeightAveraging(decay=decay)] if decay else []
     return [
-        SampleStrips(stories, folder / "strips", every=save_every),
-        Checkpoints(dirpath=folder / LAST.parent, save_last=True, save_top_k=0, every_n_train_steps=save_every),
+        SampleStrips(stories, folder / "strips", every=every),
+        *average,
+        Checkpoints(dirpath=folder / LAST.parent, save_last=True, save_top_k=0, every_n_train_steps=every),
         TQDMProgressBar(refresh_rate=10),
     ]
+
+
+def card(model: StoryDALLE, stories: Sequence[Story], settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
+    """What a model says of itself: how it was made, and the settings that its use depends on."""
+    pixels = to_tensor(np.concatenate([story.frames for story in stories][:64]))
+    commit, dirty = git_state(Path(__file__).parent)
+    return {
+        **{name: model.card[name] for name in ("sampling",) if name in model.card},
+        "pretrained": settings["pretrained"],
+        "data": settings["data"],
+        "system": settings["system"],
+        "num_steps": num_steps,
+        "seed": settings["seed"],
+        "commit": commit,
+        "dirty": dirty,
+        "story_window": settings["data"]["num_targets"],  # captions that the story encoder read at once in training
+        "guidance": bool(settings["system"].get("caption_dropout")),
+        "reconstruction_error_p99": float(np.quantile(model.reconstruction_errors(pixels).numpy(), 0.99)),
+    }
 
 
 def config_name(request: Request) -> str:

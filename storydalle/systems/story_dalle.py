@@ -1,5 +1,6 @@
 """StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper; recipe in experiments/)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -60,8 +61,8 @@ class StoryDALLETraining(pl.LightningModule):
         caption_dropout: float = 0.0,
         clip: float = 1.0,
         seed: int = 0,
-        probes: dict[str, tuple[str, int]] | None = None,
-        source_probes: dict[str, tuple[str, int]] | None = None,
+        probes: Mapping[str, Sequence[Any]] | None = None,
+        source_probes: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         super().__init__()
         self.story_dalle = story_dalle

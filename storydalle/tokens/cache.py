@@ -137,7 +137,7 @@ def stories_hash(stories: Sequence[Story], num_samples: int = 16) -> str:
     for i in range(0, len(stories), max(1, len(stories) // num_samples)):
         story = stories[i]
         digest.update("\n".join([story.id, *story.captions, *story.descriptions]).encode())
-        for array in (story.source, story.frames, *story.labels.values()):
+        for array in (story.source, story.frames, *story.labels.values(), *story.probes.values()):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 
