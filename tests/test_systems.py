@@ -148,14 +148,14 @@ def test_validation_probes_every_path(tmp_path):
     system = StoryDALLETraining(made, max_steps=3, **moods)
     run = trainer(tmp_path, 3, limit_val_batches=2)
     found = run.validate(system, TinyData(made), verbose=False)[0]
-    names = {"val/nats", "val/probe_source", "val/probe_story", "val/nats_mood", "val/probe_story_mood"}
+    names = {"val/nats", "val/probe_source", "val/probe_captions", "val/nats_mood", "val/probe_captions_mood"}
     assert names <= set(found)
     assert found["val/probe_source"] == found["val/probe_source_other"] == 0  # a fresh retrofit reads no source
     for attention in made.model.source_attention.values():
         torch.nn.init.normal_(attention.proj.weight)
     found = run.validate(system, TinyData(made), verbose=False)[0]
     assert found["val/probe_source"] != 0 != found["val/probe_source_other"]
-    assert found["val/probe_story"] != 0
+    assert found["val/probe_captions"] != 0
 
 
 def test_the_model_overfits_a_few_stories_and_then_needs_source_and_story(tmp_path):
@@ -167,7 +167,7 @@ def test_the_model_overfits_a_few_stories_and_then_needs_source_and_story(tmp_pa
     found = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]
     assert found["val/nats"] < 2
     assert found["val/probe_source"] > 1
-    assert found["val/probe_story"] > 1
+    assert found["val/probe_captions"] > 1
 
 
 def test_text_to_image_learns_and_leaves_the_tokenizer_alone(tmp_path):

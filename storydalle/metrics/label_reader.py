@@ -114,7 +114,5 @@ class LabelReader(nn.Module):
 
 
 def resized(images: Float[Tensor, "n c h w"], resolution: int) -> Float[Tensor, "n c r r"]:
-    """Images at the reader's own resolution."""
-    if images.shape[-2:] == (resolution, resolution):
-        return images
-    return F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+    """Images at the reader's own resolution, each pixel the mean of those it covers, as ToonSV is drawn."""
+    return F.interpolate(images, (resolution, resolution), mode="area")

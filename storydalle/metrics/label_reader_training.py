@@ -59,6 +59,12 @@ def roughened(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> F
     return torch.where(chosen, rough, images).clamp(-1, 1)
 
 
+def mirrored(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """Half of the images, chosen at random, seen in a mirror: no label tells left from right."""
+    chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(chosen, images.flip(-1), images)
+
+
 def reading_losses(logits: Logits, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Cross-entropy of each head, over what it is asked: looks of guests, hats of characters that are there."""
     losses = {name: F.cross_entropy(logits[name].float(), labels[name]) for name in SCENE_HEADS}
@@ -83,7 +89,7 @@ def batches(num: int, batch_size: int, generator: torch.Generator) -> Iterator[T
 
 def train_label_reader(
     stories: Sequence[Story],
-    steps: int = 2500,
+    steps: int = 2600,
     seed: int = 0,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
@@ -106,7 +112,8 @@ def train_label_reader(
     order = batches(len(images), batch_size, generator)
     for step in range(steps):
         drawn = next(order)
-        inputs = roughened(to_tensor(images[drawn]), generator).to(device, memory_format=torch.channels_last)
+        inputs = roughened(mirrored(to_tensor(images[drawn]), generator), generator)
+        inputs = inputs.to(device, memory_format=torch.channels_last)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             logits = reader(inputs)
         losses = reading_losses(logits, {name: values[drawn].to(device) for name, values in labels.items()})
@@ -151,36 +158,44 @@ def make_label_reader(
     folder: Path | str,
     stories: Sequence[Story],
     checks: Mapping[str, Sequence[Story]],
-    steps: int = 2500,
+    steps: int = 2600,
     seed: int = 0,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    reader: LabelReader | None = None,
+    device: str | torch.device = "cpu",
     progress: Callable[[int, dict[str, float]], None] | None = None,
-    **recipe: Any,
 ) -> dict[str, Any]:
     """Train a reader, save it, and write ``card.json``: recipe, data, and its accuracies on each of ``checks``.
 
-    Accuracies are those of the saved weights, read back. ``recipe`` are further arguments of ``train_label_reader``.
+    Accuracies are those of the saved weights, read back on the CPU.
     """
     folder = Path(folder)
-    start = time.perf_counter()
-    reader = train_label_reader(stories, steps, seed, progress=progress, **recipe)
-    wall_seconds = time.perf_counter() - start
+    start, start_of_process = time.perf_counter(), time.process_time()
+    recipe = {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate}
+    reader = train_label_reader(stories, **recipe, reader=reader, device=device, progress=progress)
+    seconds = {
+        "wall_seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - start_of_process, 1),
+    }
     reader.save_pretrained(folder)
     reader = LabelReader.from_pretrained(folder)
     commit, dirty = git_state(Path(__file__))
     card = {
         "task": "reads the labels of ToonSV's frames",
-        "recipe": {"steps": steps, "seed": seed} | {name: value for name, value in recipe.items() if name != "reader"},
+        "recipe": recipe,
         "parameters": sum(parameter.numel() for parameter in reader.parameters()),
         "data": {"first": stories[0].id, "last": stories[len(stories) - 1].id, "num_stories": len(stories)}
         | {"resolution": int(stories[0].source.shape[0])},
         "accuracies": {name: reading_accuracies(reader, held_out) for name, held_out in checks.items()},
         "num_stories": {name: len(held_out) for name, held_out in checks.items()},
         "weights_sha256": sha256_of_file(folder / "model.safetensors"),
-        "wall_seconds": round(wall_seconds, 1),
+        "device": str(device),
         "threads": torch.get_num_threads(),
         "commit": commit,
         "dirty": dirty,
         "versions": versions(),
+        **seconds,
     }
     write_record(folder / "card.json", card)
     return card

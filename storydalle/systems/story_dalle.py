@@ -1,13 +1,13 @@
 """StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper; recipe in experiments/)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from storydalle.backbones.dalle import Logits
@@ -17,11 +17,11 @@ from storydalle.systems.optim import (
     build_adamw,
     clip_groups,
     code_loss,
-    code_nats,
     step_generator,
     text_loss,
     warmup_cosine,
 )
+from storydalle.systems.probes import Match, probe_paths
 from storydalle.tokens.cache import EncodedStories
 
 
@@ -61,8 +61,8 @@ class StoryDALLETraining(pl.LightningModule):
         caption_dropout: float = 0.0,
         clip: float = 1.0,
         seed: int = 0,
-        probes: Mapping[str, Sequence[Any]] | None = None,
-        source_probes: Mapping[str, Sequence[Any]] | None = None,
+        probes: Mapping[str, Match] | None = None,
+        source_probes: Mapping[str, Match] | None = None,
     ) -> None:
         super().__init__()
         self.story_dalle = story_dalle
@@ -130,37 +130,8 @@ class StoryDALLETraining(pl.LightningModule):
         return (nats * changed).sum() / changed.sum().clamp(min=1)
 
     def validation_step(self, batch: EncodedStories, batch_idx: int) -> None:
-        """Loss in nats a frame, and how much it rises where one input is another story's: the probes of the paths."""
-        story = self.model.encode_story(batch.tokens, batch.mask)
-        source = batch.source[:, None]
-        nats = self._frame_nats(batch, source, story)
-        frames = batch.mask
-        self._log_mean("val/nats", nats, frames)
-        if len(batch.codes) < 2:
-            return
-        rolled_source = self._frame_nats(batch, source.roll(1, 0), story)
-        self._log_mean("val/probe_source", rolled_source - nats, frames)
-        for name, match in self.source_probes.items():
-            other = self._frame_nats(batch, batch.probes[name][:, None], story)
-            self._log_mean(f"val/probe_source_{name}", other - nats, frames & frames_with(batch, *match))
-        if story is None:
-            return
-        rise = self._frame_nats(batch, source, story.roll(1, 0)) - nats
-        self._log_mean("val/probe_story", rise, frames)
-        for name, match in self.probes.items():
-            chosen = frames & frames_with(batch, *match)
-            self._log_mean(f"val/nats_{name}", nats, chosen)
-            self._log_mean(f"val/probe_story_{name}", rise, chosen)
-
-    def _frame_nats(self, batch: EncodedStories, source: Tensor, story: Tensor | None) -> Float[Tensor, "b f"]:
-        logits = self.model(batch.tokens, batch.codes, source, batch.mask, story)
-        nats = code_nats(logits.image, rearrange(batch.codes, "b f l -> (b f) l")).sum(-1)
-        return rearrange(nats, "(b f) -> b f", b=len(batch.codes))
-
-    def _log_mean(self, name: str, values: Tensor, chosen: Tensor) -> None:
-        count = int(chosen.sum())
-        if count:
-            self.log(name, values[chosen].mean(), batch_size=count)
+        for name, probed in probe_paths(self.model, batch, self.probes, self.source_probes).items():
+            self.log(f"val/{name}", probed.mean, batch_size=probed.num_frames)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})
@@ -175,9 +146,3 @@ class StoryDALLETraining(pl.LightningModule):
         optimizer = build_adamw(groups, self.learning_rates, self.weight_decay)
         schedule = warmup_cosine(optimizer, self.warmup_steps, self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def frames_with(batch: EncodedStories, label: str, value: int) -> Bool[Tensor, "b f"]:
-    """Frames where the label, or any entry of it, has the value."""
-    matches = batch.labels[label] == value
-    return matches if matches.dim() == 2 else matches.flatten(2).any(-1)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ def encode_stories(
     starts = range(0, len(stories), chunk_size)
     for start in tqdm(starts, desc=f"encoding {len(stories)} stories", unit_scale=chunk_size, disable=None):
         chunk = [stories[i] for i in range(start, min(start + chunk_size, len(stories)))]
-        for name, values in _encode_chunk(chunk, encode, caption_tokenizer):
+        for name, values in encoded_arrays(chunk, encode, caption_tokenizer):
             if name not in arrays:
                 path, shape = folder / f"{name}.npy", (len(stories), *values.shape[1:])
                 arrays[name] = np.lib.format.open_memmap(path, "w+", dtype=values.dtype, shape=shape)
@@ -100,9 +100,10 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield part
 
 
-def _encode_chunk(
-    chunk: list[Story], encode: FrameEncoder, caption_tokenizer: CaptionTokenizer
+def encoded_arrays(
+    chunk: Sequence[Story], encode: FrameEncoder, caption_tokenizer: CaptionTokenizer
 ) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of some stories of one length, by name."""
     num_stories = len(chunk)
     pictures = np.concatenate([frames for story in chunk for frames in (story.source[None], story.frames)])
     yield "codes", encode(pictures).reshape(num_stories, -1, encode.image_tokenizer.num_codes).astype(np.uint16)
@@ -153,15 +154,20 @@ class CachedStories:
 
     def batch(self, indices: Sequence[int]) -> EncodedStories:
         rows = np.asarray(indices)
-        read = {name: torch.from_numpy(array[rows].astype(np.int64)) for name, array in self.arrays.items()}
-        codes, tokens = read["codes"], read["captions"]
-        descriptions = read.get("descriptions", tokens[:, :0])
-        labels, probes = (
-            {name.removeprefix(kind): value for name, value in read.items() if name.startswith(kind)}
-            for kind in ("label_", "probe_")
-        )
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
-        return EncodedStories(tokens, descriptions, codes[:, 0], codes[:, 1:], mask, labels, probes)
+        return as_batch({name: array[rows] for name, array in self.arrays.items()})
+
+
+def as_batch(arrays: Mapping[str, np.ndarray]) -> EncodedStories:
+    """The arrays of some stories, as they are stored, as a batch."""
+    read = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+    codes, tokens = read["codes"], read["captions"]
+    descriptions = read.get("descriptions", tokens[:, :0])
+    labels, probes = (
+        {name.removeprefix(kind): value for name, value in read.items() if name.startswith(kind)}
+        for kind in ("label_", "probe_")
+    )
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+    return EncodedStories(tokens, descriptions, codes[:, 0], codes[:, 1:], mask, labels, probes)
 
 
 class StoryCodes(StepData):
