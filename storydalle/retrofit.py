@@ -62,9 +62,9 @@ class SourceCrossAttention(nn.Module):
 class StoryEncoder(nn.Module):
     """Self-attention over the captions of a story; its vectors of frame i are prepended to caption i.
 
-    Every frame has ``num_story_tokens`` learned queries, which stand before its caption's embeddings; the blocks are
-    bidirectional over the whole story, and the outputs at the queries are the story vectors (section 3.1 of the
-    paper: f_self(S + S_pos)). An input of one vector a caption (a sentence encoder's) is the special case t = 1.
+    Bidirectional blocks read all captions of a story at once, f_self(S + S_pos) (section 3.1 of the paper), and each
+    frame's vectors are what ``num_story_tokens`` learned queries find among the outputs at its own caption. An input
+    of one vector a caption (a sentence encoder's) is the special case t = 1.
 
     ``causal`` and ``positions=False`` are the released code's variant: caption i sees captions 1..i only, unordered.
     """
@@ -81,11 +81,16 @@ class StoryEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.causal, self.positions = causal, positions
-        self.project = nn.Linear(dim if input_dim is None else input_dim, dim)
-        self.queries = nn.Parameter(torch.randn(num_story_tokens, dim) * 0.02)
+        input_dim = dim if input_dim is None else input_dim
+        self.ln_in = nn.LayerNorm(input_dim)
+        self.project = nn.Linear(input_dim, dim)
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.ln_f = nn.LayerNorm(dim)
+        self.queries = nn.Parameter(torch.randn(num_story_tokens, dim))
+        self.ln_out = nn.LayerNorm(dim)
         self.apply(init_weights)
+        # Captions enter at the size of the positions; at a backbone's initial size they would drown in them.
+        nn.init.normal_(self.project.weight, std=input_dim**-0.5)
 
     @property
     def num_story_tokens(self) -> int:
@@ -102,27 +107,24 @@ class StoryEncoder(nn.Module):
 
         ``first_frame`` is the index in its story of the first caption given.
         """
-        num_stories, num_frames, num_tokens, _ = embeddings.shape
-        captions = self.project(embeddings)
+        num_frames, num_tokens = embeddings.shape[1:3]
+        x = self.project(self.ln_in(embeddings))
         if self.positions:
-            captions = captions + sinusoids(num_tokens, captions.shape[-1]).to(captions)
-        queries = repeat(self.queries.to(captions.dtype), "s d -> b f s d", b=num_stories, f=num_frames)
-        x = torch.cat([queries, captions], 2)
-        if self.positions:
-            frames = sinusoids(first_frame + num_frames, x.shape[-1])[first_frame:].to(x)
-            x = x + frames[None, :, None]
-        seen = torch.cat([mask[..., None].expand(-1, -1, self.num_story_tokens), present & mask[..., None]], 2)
-        visible = self._visible(seen)
-        x = rearrange(x, "b f s d -> b (f s) d")
+            frames = sinusoids(first_frame + num_frames, x.shape[-1])[first_frame:]
+            x = x + sinusoids(num_tokens, x.shape[-1]).to(x) + frames[:, None].to(x)
+        x = rearrange(x, "b f t d -> b (f t) d")
+        visible = self._visible(present & mask[..., None])
         for block in self.blocks:
             x = block(x, visible)
-        x = rearrange(self.ln_f(x), "b (f s) d -> b f s d", f=num_frames)
-        return x[:, :, : self.num_story_tokens]
+        captions = rearrange(self.ln_f(x), "b (f t) d -> b f t d", f=num_frames)
+        queries = self.queries.to(captions).expand(*captions.shape[:2], -1, -1)
+        own = (present | ~present.any(-1, keepdim=True))[:, :, None]  # an empty caption is read as what it is
+        return self.ln_out(attend(queries, captions, captions, own))
 
-    def _visible(self, seen: Bool[Tensor, "b f s"]) -> Bool[Tensor, "b 1 n n"]:
+    def _visible(self, seen: Bool[Tensor, "b f t"]) -> Bool[Tensor, "b 1 n n"]:
         num_frames, num_columns = seen.shape[1:]
         frame = torch.arange(num_frames, device=seen.device).repeat_interleave(num_columns)
-        visible = rearrange(seen, "b f s -> b 1 1 (f s)")
+        visible = rearrange(seen, "b f t -> b 1 1 (f t)")
         if self.causal:
             visible = visible & (frame[None] <= frame[:, None])
         itself = torch.eye(len(frame), dtype=torch.bool, device=seen.device)
@@ -130,9 +132,9 @@ class StoryEncoder(nn.Module):
 
 
 def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
-    """Sinusoidal positions (Vaswani et al. 2017, section 3.5), scaled to the size of freshly drawn embeddings."""
+    """Sinusoidal positions (Vaswani et al. 2017, section 3.5)."""
     angles = torch.arange(length)[:, None] * torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
-    return 0.1 * torch.cat([angles.sin(), angles.cos()], 1)[:, :dim]
+    return torch.cat([angles.sin(), angles.cos()], 1)[:, :dim]
 
 
 class PromptTokens(nn.Module):

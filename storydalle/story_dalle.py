@@ -24,6 +24,8 @@ from storydalle.tokens.vqgan import VQGAN
 ZOO = Path(__file__).parent / "zoo"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
 
+TOKENIZER_PREFIX = "image_tokenizer."
+
 Reranker = Callable[[list[Image.Image], str], Sequence[float]]
 
 
@@ -243,6 +245,10 @@ class StoryDALLE(nn.Module, ModelHubMixin):
     def open_folder(cls, folder: Path) -> "StoryDALLE":
         try:
             config = json.loads((folder / CONFIG_NAME).read_text())
+            lender = folder  # of the image tokenizer: models of one family may share one
+            if isinstance(config["image_tokenizer"], str):
+                lender = folder / config["image_tokenizer"]
+                config["image_tokenizer"] = json.loads((lender / CONFIG_NAME).read_text())["image_tokenizer"]
             image_tokenizer = VQGAN(**config["image_tokenizer"])
             model = retrofit(DALLE(**config["backbone"]), **config["retrofit"])
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -251,26 +257,41 @@ class StoryDALLE(nn.Module, ModelHubMixin):
         story_dalle = cls(image_tokenizer, CaptionTokenizer.load(folder / CAPTIONS_FOLDER), model, card)
         try:
             weights = load_file(folder / WEIGHTS_NAME)
+            if lender != folder:
+                shared = load_file(lender / WEIGHTS_NAME)
+                weights |= {name: value for name, value in shared.items() if name.startswith(TOKENIZER_PREFIX)}
             story_dalle.load_state_dict({name: value.float() for name, value in weights.items()})
         except (OSError, SafetensorError, RuntimeError) as error:
             message = f"{folder / WEIGHTS_NAME} does not hold the weights of its configuration: {one_line(error)}"
             raise ValueError(message) from error
         return story_dalle.eval()
 
-    def _save_pretrained(self, save_directory: Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write config, weights (half precision), caption tokenizer and card."""
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save_folder(save_directory)
+
+    def save_folder(
+        self, folder: str | Path, dtype: torch.dtype = torch.float16, tokenizer_of: str | None = None
+    ) -> None:
+        """Write config, weights (half precision), caption tokenizer and card.
+
+        ``tokenizer_of`` is a folder, relative to this one, of a model with the same image tokenizer: it is then read
+        from there and not written again.
+        """
         config = {
-            "image_tokenizer": self.image_tokenizer.config,
+            "image_tokenizer": tokenizer_of or self.image_tokenizer.config,
             "backbone": self.model.backbone.config,
             "retrofit": self.model.config,
         }
-        save_directory.mkdir(parents=True, exist_ok=True)
-        (save_directory / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
         weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in self.state_dict().items()}
-        save_file(weights, save_directory / WEIGHTS_NAME)
-        self.caption_tokenizer.save(save_directory / CAPTIONS_FOLDER)
+        if tokenizer_of is not None:
+            weights = {name: value for name, value in weights.items() if not name.startswith(TOKENIZER_PREFIX)}
+        save_file(weights, folder / WEIGHTS_NAME)
+        self.caption_tokenizer.save(folder / CAPTIONS_FOLDER)
         if self.card:
-            (save_directory / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
+            (folder / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
 
 
 def find_model(name_or_folder: str | Path) -> str | Path:

@@ -150,6 +150,16 @@ def test_saved_and_opened_again_it_draws_the_same(tmp_path: Path):
     assert pixels(again.generate(CAPTIONS, picture()).frames) == pixels(made.generate(CAPTIONS, picture()).frames)
 
 
+def test_models_of_one_family_share_an_image_tokenizer(tmp_path: Path):
+    made = awake()
+    made.save_pretrained(tmp_path / "x")
+    made.save_folder(tmp_path / "y", tokenizer_of="../x")
+    first, second = (StoryDALLE.from_pretrained(tmp_path / name) for name in "xy")
+    assert (tmp_path / "y" / WEIGHTS_NAME).stat().st_size < (tmp_path / "x" / WEIGHTS_NAME).stat().st_size
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
 def test_tied_codes_stay_tied_when_opened_again(tmp_path: Path):
     made = tiny_story_dalle()
     config = made.model.backbone.config | {"tie_codes": True}

@@ -11,7 +11,7 @@ def attend(
     query: Float[Tensor, "b heads n head_dim"],
     key: Float[Tensor, "b heads m head_dim"],
     value: Float[Tensor, "b heads m head_dim"],
-    visible: Bool[Tensor, "#b 1 #n m"] | None = None,
+    visible: Bool[Tensor, "#b #heads #n m"] | None = None,
 ) -> Float[Tensor, "b heads n head_dim"]:
     """Attend to the keys that ``visible`` marks (all of them where it is None); each query must see at least one.
 

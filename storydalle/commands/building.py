@@ -15,6 +15,13 @@ from storydalle.tokens.vqgan import VQGAN
 MODEL = "model"  # folder of a finished run's model
 
 
+def trained_image_tokenizer(folder: str | None, runs: str) -> VQGAN:
+    """An image tokenizer that a run has trained."""
+    found = model_folder(folder, Path(runs))
+    with told_in_one_line(f"cannot open the image tokenizer {found}", ValueError, OSError):
+        return VQGAN.from_pretrained(found)
+
+
 def text_to_image(
     image_tokenizer: str | None,
     runs: str,
@@ -23,9 +30,7 @@ def text_to_image(
     backbone: Mapping[str, Any],
 ) -> StoryDALLE:
     """A fresh backbone behind a trained image tokenizer and a caption tokenizer trained on the stories."""
-    folder = model_folder(image_tokenizer, Path(runs))
-    with told_in_one_line(f"cannot open the image tokenizer {folder}", ValueError, OSError):
-        images = VQGAN.from_pretrained(folder)
+    images = trained_image_tokenizer(image_tokenizer, runs)
     tokenizer = CaptionTokenizer.train(training_captions(stories), **captions)
     transformer = DALLE(
         text_vocab_size=tokenizer.vocab_size,

@@ -3,9 +3,11 @@
   storydalle evaluate experiment=toon/story_dalle
   storydalle evaluate model=runs/toon/story_dalle/2026-01-31_12-00-00/model splits='[test]' num_stories=100
 
-Prints how well labels are read off real frames, then one table a split; writes metrics.json and table.md.
+Prints how well labels are read off real frames, one table a split, the path probes and the targets; writes
+metrics.json and table.md.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.metrics.label_reader import LabelReader
 from storydalle.metrics.label_reader_training import reading_accuracies
+from storydalle.metrics.probes import measure_probes
 from storydalle.metrics.record import metrics_record, toon_protocol, write_record
 from storydalle.metrics.toon import ToonScores
 from storydalle.metrics.toon_rows import (
@@ -30,13 +33,21 @@ from storydalle.metrics.toon_rows import (
     score_real_frames,
     score_reconstructions,
 )
-from storydalle.metrics.toon_table import COPY, REAL, RECONSTRUCTION, toon_table
+from storydalle.metrics.toon_table import (
+    COPY,
+    REAL,
+    RECONSTRUCTION,
+    TEXT_TO_IMAGE,
+    markdown,
+    targets_table,
+    toon_table,
+)
 from storydalle.sampling import FrameKey
 from storydalle.stories import toon
 from storydalle.stories.images import to_tensor
 from storydalle.story_dalle import StoryDALLE
 
-READER = "toon_label_reader"
+READER = "label_reader"
 RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -54,14 +65,17 @@ def run(request: Request) -> None:
     assert isinstance(model, StoryDALLE)
     texts, records = [reader_accuracy(reader, model.resolution)], {}
     print(texts[0])
+    rows: dict[str, dict[str, dict[str, float]]] = {}
     for split in settings["splits"]:
         stories = toon.ToonSV(split, settings["num_stories"], resolution=model.resolution)
         scores = score_rows(reader, stories, model, name, settings)
         intervals = {row: each.compute_intervals() for row, each in scores.items()}
-        texts.append(f"**{split}**, {len(stories)} stories\n\n{toon_table(computed(scores), intervals)}")
+        rows[split] = {row: each.compute() for row, each in scores.items()}
+        rows[split][name] |= probed(model, split, settings)
+        texts.append(f"**{split}**, {len(stories)} stories\n\n{toon_table(rows[split], intervals)}")
         print(texts[-1])
         records[split] = metrics_record(
-            computed(scores),
+            rows[split],
             protocol=toon_protocol(
                 version=str(model.card.get("data_version", "1")),
                 split=split,
@@ -81,6 +95,10 @@ def run(request: Request) -> None:
             model=name,
             weights_sha256=models.weights_sha256(folder),
         )
+    texts.append(probe_table({split: each[name] for split, each in rows.items()}))
+    if "test" in rows:
+        texts.append(targets_table(rows["test"], rows.get("unseen"), name))
+    print("\n\n".join(texts[-2:]))
     out.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join(texts)
     (out / "table.md").write_text(text + "\n")
@@ -121,15 +139,39 @@ def score_rows(
     def reconstruct(images: Tensor) -> Tensor:
         return model.image_tokenizer.decode(model.image_tokenizer.encode(images))
 
-    ours = ToonScores()
-    for frames, labels, mask in drawn_batches(model, stories, settings["batch_size"], settings["seed"]):
-        score_frames(reader, frames, labels, mask, ours)
-    return {
+    def drawn(drawer: StoryDALLE) -> ToonScores:
+        scores = ToonScores()
+        for frames, labels, mask in drawn_batches(drawer, stories, settings["batch_size"], settings["seed"]):
+            score_frames(reader, frames, labels, mask, scores)
+        return scores
+
+    rows = {
         REAL: score_real_frames(reader, stories),
         RECONSTRUCTION: score_reconstructions(reader, stories, reconstruct),
         COPY: score_copied_source(reader, stories),
-        name: ours,
     }
+    if settings["text_to_image"] is not None:
+        alone = models.open_model(models.locate(str(settings["text_to_image"])))
+        assert isinstance(alone, StoryDALLE)
+        rows[TEXT_TO_IMAGE] = drawn(alone)
+    return rows | {name: drawn(model)}
+
+
+def probed(model: StoryDALLE, split: str, settings: dict[str, Any]) -> dict[str, float]:
+    """The path probes, with the stories' other sources drawn too."""
+    stories = toon.ToonSV(split, settings["num_stories"], resolution=model.resolution, probes=True)
+    return measure_probes(model, stories, settings["data"]["probes"], settings["data"]["source_probes"])
+
+
+def probe_table(scores: dict[str, dict[str, float]]) -> str:
+    """Rise of the loss of the true frames, in nats a frame, when one input is another story's; a line a split."""
+    names = [name for name in next(iter(scores.values())) if name.startswith("probe_")]
+    titles = [name.removeprefix("probe_").replace("_", " ") for name in names]
+    table = markdown(
+        ["nats a frame", *titles],
+        ([split, *(f"{values.get(name, math.nan):+.1f}" for name in names)] for split, values in scores.items()),
+    )
+    return f"Loss added by a wrong input, in nats a frame (64 codes)\n\n{table}"
 
 
 def drawn_batches(
@@ -148,10 +190,6 @@ def drawn_batches(
             codes = model.draw(tokens, model.image_tokenizer.encode(pixels), keys).codes[:, 0]
             images = model.image_tokenizer.decode(codes)
         yield rearrange(images, "(b f) c h w -> b f c h w", f=num_frames), labels, mask
-
-
-def computed(scores: dict[str, ToonScores]) -> dict[str, dict[str, float]]:
-    return {row: each.compute() for row, each in scores.items()}
 
 
 def fill_results(readme: Path, text: str) -> None:

@@ -172,8 +172,7 @@ def make_label_reader(
     """
     folder = Path(folder)
     start, start_of_process = time.perf_counter(), time.process_time()
-    recipe = {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate}
-    reader = train_label_reader(stories, **recipe, reader=reader, device=device, progress=progress)
+    reader = train_label_reader(stories, steps, seed, batch_size, learning_rate, reader, device, progress)
     seconds = {
         "wall_seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - start_of_process, 1),
@@ -183,7 +182,7 @@ def make_label_reader(
     commit, dirty = git_state(Path(__file__))
     card = {
         "task": "reads the labels of ToonSV's frames",
-        "recipe": recipe,
+        "recipe": {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate},
         "parameters": sum(parameter.numel() for parameter in reader.parameters()),
         "data": {"first": stories[0].id, "last": stories[len(stories) - 1].id, "num_stories": len(stories)}
         | {"resolution": int(stories[0].source.shape[0])},

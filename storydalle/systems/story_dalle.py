@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from storydalle.backbones.dalle import Logits
@@ -31,9 +31,9 @@ class StoryDALLETraining(pl.LightningModule):
     Three things open the paths from story and source, which the plain loss leaves shut (the backbone alone explains
     95 % of it):
 
-    - ``story_warmup_steps``: at first the story encoder alone learns to tell, from the vectors of a frame, the bag of
-      codes in which that frame differs from the source. No label is needed. The loss stays as an auxiliary one with
-      weight ``bag_weight``;
+    - ``story_warmup_steps``: at first the story encoder alone learns to tell, from the vectors of a frame and the
+      source's bag of codes, the bag of codes in which that frame differs from the source. No label is needed. The
+      loss stays as an auxiliary one with weight ``bag_weight``;
     - codes that differ from the source's code in the same place weigh ``changed_weight`` times the others;
     - the gradients of base, source attention and story encoder are clipped each on its own.
 
@@ -79,10 +79,8 @@ class StoryDALLETraining(pl.LightningModule):
         self.probes, self.source_probes = probes or {}, source_probes or {}
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(is_trained(name, tuning))
-        encoder, backbone = self.model.story_encoder, self.model.backbone
-        self.bag_head = None
-        if encoder is not None:
-            self.bag_head = nn.Linear(encoder.num_story_tokens * backbone.dim, len(backbone.head_img.weight))
+        encoder = self.model.story_encoder
+        self.bag_head = None if encoder is None else BagHead(encoder.num_story_tokens, self.model.backbone.dim)
 
     @property
     def model(self) -> RetrofittedDALLE:
@@ -122,9 +120,9 @@ class StoryDALLETraining(pl.LightningModule):
         return image, text_loss(logits.text, logits.text_targets, self.model.backbone.pad_id)
 
     def _bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
-        """Cross-entropy of the codes that differ from the source, in any order, from the frame's story vectors."""
+        """Cross-entropy of the codes that differ from the source, in any order."""
         assert self.bag_head is not None
-        logits = self.bag_head(rearrange(story, "b f s d -> b f (s d)"))
+        logits = self.bag_head(story, batch.source, self.model.backbone.tok_emb_img.weight.detach())
         changed = (batch.codes != batch.source[:, None]) & batch.mask[..., None]
         nats = -F.log_softmax(logits.float(), -1).gather(-1, batch.codes)
         return (nats * changed).sum() / changed.sum().clamp(min=1)
@@ -146,3 +144,25 @@ class StoryDALLETraining(pl.LightningModule):
         optimizer = build_adamw(groups, self.learning_rates, self.weight_decay)
         schedule = warmup_cosine(optimizer, self.warmup_steps, self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class BagHead(nn.Module):
+    """Reads which codes a frame has, in any order, off its story vectors and the mean code of its source.
+
+    The source is given since captions seldom name the setting, which most codes depend on: without it the captions'
+    share of the loss is too small to learn from. Used in training alone.
+    """
+
+    def __init__(self, num_story_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.story = nn.Linear(num_story_tokens * dim, 2 * dim)
+        self.ln_source = nn.LayerNorm(dim)
+        self.source = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(2 * dim, dim)
+
+    def forward(
+        self, story: Float[Tensor, "b f s d"], source: Int[Tensor, "b l"], codes: Float[Tensor, "v d"]
+    ) -> Float[Tensor, "b f v"]:
+        mean = self.ln_source(F.embedding(source, codes).mean(1))
+        hidden = self.story(rearrange(story, "b f s d -> b f (s d)")) + self.source(mean)[:, None]
+        return F.linear(self.out(F.gelu(hidden)), codes)
