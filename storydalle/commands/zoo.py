@@ -18,7 +18,7 @@ from storydalle.stories.toon import ToonSV
 from storydalle.story_dalle import StoryDALLE
 
 EXPERIMENTS = {"story_dalle": "toon/story_dalle", "text_to_image": "toon/text_to_image"}
-READER_STEPS, READER_STORIES, READER_RESOLUTION = 2500, 5000, 128
+READER_STEPS, READER_STORIES = 2600, 16000
 
 
 def publish(name: str, folder: Path, runs: Path) -> None:
@@ -29,8 +29,12 @@ def publish(name: str, folder: Path, runs: Path) -> None:
 
 
 def train_reader(folder: Path) -> None:
-    checks = {split: ToonSV(split, 300, resolution=READER_RESOLUTION) for split in ("val", "test", "unseen")}
-    stories = ToonSV("train", READER_STORIES, resolution=READER_RESOLUTION)
+    checks = {
+        f"{split}/{resolution}": ToonSV(split, resolution=resolution)
+        for split in ("val", "test", "unseen")
+        for resolution in (64, 128)
+    }
+    stories = ToonSV("train", READER_STORIES, resolution=64)
     with tqdm(total=READER_STEPS, desc="training the label reader", disable=None) as bar:
         make_label_reader(folder, stories, checks, READER_STEPS, progress=lambda step, losses: bar.update(1))
 
