@@ -21,10 +21,10 @@ CODEBOOK, GRID, FRAMES, TEXT = 24, 3, 3, 16
 CAPTIONS = ["Pip waves.", "She jumps at the beach.", "Momo puts on a red hat and runs.", "They sleep."]
 
 
-def tiny_story_dalle(seed: int = 0, **options: Any) -> StoryDALLE:
+def tiny_story_dalle(seed: int = 0, resolution: int = GRID * 4, **options: Any) -> StoryDALLE:
     torch.manual_seed(seed)
     image_tokenizer = VQGAN(
-        resolution=GRID * 4,
+        resolution=resolution,
         ch=8,
         ch_mult=(1, 1),
         num_res_blocks=1,
@@ -34,7 +34,7 @@ def tiny_story_dalle(seed: int = 0, **options: Any) -> StoryDALLE:
         embed_dim=4,
         norm_groups=4,
         mid_attention=False,
-        pixel_shuffle=2,
+        pixel_shuffle=resolution // GRID // 2,
     )
     torch.nn.init.normal_(image_tokenizer.quantize.embedding.weight, std=0.3)
     captions = CaptionTokenizer.train(CAPTIONS, vocab_size=60, text_length=TEXT)
