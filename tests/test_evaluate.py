@@ -32,7 +32,7 @@ def evaluate(*settings: str) -> int:
 def test_a_model_is_scored_beside_the_ceilings_and_the_readme_gets_the_same_table(model: Path, capsys):
     readme = Path("README.md")
     readme.write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n")
-    assert evaluate(f"model={model}", f"text_to_image={model}", "readme=README.md") == 0
+    assert evaluate(f"model={model}", f"text_to_image={model}", "readme=README.md", "card=true") == 0
     printed = capsys.readouterr().out
     for row in ("real frames", "tokenizer reconstruction", "copy the source", "text-to-image alone", str(model)):
         assert f"| {row} |" in printed
@@ -40,6 +40,9 @@ def test_a_model_is_scored_beside_the_ceilings_and_the_readme_gets_the_same_tabl
     page = readme.read_text()
     assert table in page
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
+    card = json.loads((model / "card.json").read_text())
+    assert set(card["scores"]) == {"test", "unseen"}
+    assert len(card["tables"]) == 2
     for split in ("test", "unseen"):
         record = json.loads(Path("out", split, "metrics.json").read_text())
         assert record["values"]["real frames"]["character_micro_f1"] == 1

@@ -1,6 +1,7 @@
 """The label reader: what it reads, how it is kept, that it learns; and the rows scored through it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import storydalle
 from storydalle.metrics.label_reader import LabelReader
 from storydalle.metrics.label_reader_training import (
     drawn_frames,
@@ -29,6 +31,7 @@ from storydalle.metrics.toon_rows import (
 )
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
+from storydalle.stories.toon import ToonSV
 
 GUEST = 9
 CLASSES = {"setting": 8, "tint": 3, "action": 8, "prop": 7, "guest_shape": 6, "guest_color": 8, "guest_accessory": 6}
@@ -280,3 +283,26 @@ def test_stories_of_unequal_length_are_padded_and_masked() -> None:
     assert set(labels) == set(TRUE_LABELS) and labels["hat"].shape == (2, 4, 10)
     scores = score_real_frames(PixelReader(dims=(8, 16)).eval(), stories)
     assert scores.compute()["frame_accuracy"] == 1 and scores.counts()["frame_accuracy"] == 6
+
+
+SHIPPED = Path(storydalle.__file__).parent / "zoo" / "label_reader"
+
+
+def test_the_shipped_reader_is_the_one_its_card_describes() -> None:
+    card = json.loads((SHIPPED / "card.json").read_text())
+    assert card["weights_sha256"] == sha256_of_file(SHIPPED / "model.safetensors")
+    read_below = {
+        (check, label)
+        for check, accuracies in card["accuracies"].items()
+        for label, accuracy in accuracies.items()
+        if accuracy < 0.99
+    }
+    assert not read_below
+
+
+@pytest.mark.parametrize("resolution", [64, 96, 128])
+def test_the_shipped_reader_reads_frames_it_has_not_seen(resolution: int) -> None:
+    """Fails when ToonSV's pictures change: the reader is to be made again then."""
+    reader = LabelReader.from_pretrained(SHIPPED)
+    accuracies = reading_accuracies(reader, ToonSV("unseen", 20, resolution=resolution))
+    assert min(accuracies.values()) > 0.94 and np.mean(list(accuracies.values())) > 0.99, accuracies

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 
 import pytest
 
@@ -115,9 +116,7 @@ def test_code_outside_a_checkout_has_no_commit(tmp_path) -> None:
     assert git_state(tmp_path / "record.py") == (None, None)
 
 
-def test_a_changed_checkout_is_dirty(tmp_path) -> None:
-    import subprocess
-
+def test_a_changed_checkout_is_dirty_and_a_file_it_does_not_track_is_not_its_own(tmp_path) -> None:
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b")
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -128,5 +127,7 @@ def test_a_changed_checkout_is_dirty(tmp_path) -> None:
     git("commit", "-m", "first")
     commit, dirty = git_state(tmp_path / "record.py")
     assert commit is not None and len(commit) == 40 and dirty is False
+    (tmp_path / "installed.py").touch()
+    assert git_state(tmp_path / "installed.py") == (None, None)
     (tmp_path / "record.py").write_text("changed")
     assert git_state(tmp_path / "record.py") == (commit, True)

@@ -8,6 +8,7 @@ Prints how well labels are read off real frames, one table a split, the path pro
 metrics.json and table.md.
 """
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ from storydalle.metrics.toon_table import (
 from storydalle.sampling import FrameKey
 from storydalle.stories import toon
 from storydalle.stories.images import from_images
-from storydalle.story_dalle import StoryDALLE
+from storydalle.story_dalle import CARD_NAME, StoryDALLE
 
 READER = "label_reader"
 Frames = tuple[Tensor, dict[str, Tensor], Tensor]  # (b, f, c, h, w) in [-1, 1], true labels, mask (b, f)
@@ -113,6 +114,8 @@ def run(request: Request) -> None:
         write_record(out / split / "metrics.json", record)
     if settings["readme"] is not None:
         fill_results(Path(str(settings["readme"])), text)
+    if settings["card"]:
+        fill_card(folder, rows, [toon_table(each) for each in rows.values()])
     print(f"wrote {out / 'table.md'} and {out}/<split>/metrics.json")
 
 
@@ -216,6 +219,13 @@ def drawn_batches(model: StoryDALLE, stories: toon.ToonSV, batch_size: int, seed
             codes = model.draw(tokens, model.image_tokenizer.encode(source.to(model.device)), keys).codes[:, 0]
             images = model.image_tokenizer.decode(codes)
         yield rearrange(images, "(b f) c h w -> b f c h w", f=num_frames), labels, mask
+
+
+def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]], tables: list[str]) -> None:
+    """Put scores and tables into the model's own card."""
+    path = folder / CARD_NAME
+    card = json.loads(path.read_text()) if path.is_file() else {}
+    write_record(path, card | {"scores": rows, "tables": tables})
 
 
 def fill_results(readme: Path, text: str) -> None:

@@ -26,6 +26,34 @@ def publish(name: str, folder: Path, runs: Path) -> None:
     model = StoryDALLE.from_pretrained(model_folder(EXPERIMENTS[name], runs))
     shutil.rmtree(folder / name, ignore_errors=True)
     model.save_folder(folder / name, tokenizer_of=None if name == "story_dalle" else "../story_dalle")
+    (folder / name / "README.md").write_text(readme(name, model))
+
+
+def readme(name: str, model: StoryDALLE) -> str:
+    """The model card for people; card.json beside it says the same to programs, with all settings and scores."""
+    card, backbone = model.card, model.model.backbone.config
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"""---
+license: mit
+library_name: storydalle
+pipeline_tag: text-to-image
+---
+# {name}
+
+Trained on ToonSV (`data/toon/README.md`), drawn by code: no picture of anybody's is in it.
+
+| | |
+| --- | --- |
+| draws | {model.resolution} x {model.resolution} pixels, {model.image_tokenizer.num_codes} codes a frame |
+| parameters | {num_parameters / 1e6:.1f} M, image tokenizer included; stored in half precision |
+| transformer | {backbone["depth"]} blocks, {backbone["dim"]} wide, {backbone["num_heads"]} heads |
+| recipe | `storydalle train experiment={EXPERIMENTS[name]}`, {card["num_steps"]} steps, seed {card["seed"]} |
+| commit | {card["commit"]}{" and changes on it" if card["dirty"] else ""} |
+| data | {card["data"]["train"]["num_stories"]} training stories of {card["story_window"] + 1} frames |
+
+It knows ToonSV's characters, settings, actions and things; it draws anything else as that world allows. Its scores,
+beside their ceilings, are in `card.json` and in the project's README.
+"""
 
 
 def train_reader(folder: Path) -> None:

@@ -20,9 +20,7 @@ from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
 
 
-def drawn_frames(
-    stories: Sequence[Story], progress: Callable[[int], None] | None = None
-) -> tuple[UInt8[Tensor, "n h w c"], dict[str, Tensor]]:
+def drawn_frames(stories: Sequence[Story]) -> tuple[UInt8[Tensor, "n h w c"], dict[str, Tensor]]:
     """Every frame of the stories, sources included, with the labels to be read."""
     frames: list[np.ndarray] = []
     labels: dict[str, list[np.ndarray]] = {name: [] for name in READ_LABELS}
@@ -31,17 +29,15 @@ def drawn_frames(
         frames += [story.source[None], story.frames]
         for name, values in labels.items():
             values += [np.asarray(story.labels[f"source_{name}"])[None], story.labels[name]]
-        if progress is not None:
-            progress(i + 1)
     return torch.from_numpy(np.concatenate(frames)), {
         name: torch.from_numpy(np.concatenate(values)) for name, values in labels.items()
     }
 
 
 def roughened(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-    """Images blurred, coarsened in colour, shaded in patches and noised, each by its own amount; a quarter are kept.
+    """Images blurred, coarsened in colour and brightened by up to a step of it, shaded in patches, and noised.
 
-    These are the faults of a reconstruction from codes; none of them moves a colour as far as the next one.
+    Each image has its own amount of these faults of a reconstruction from codes; a quarter of them are kept.
     """
     num, channels, height, width = images.shape
 
