@@ -101,16 +101,12 @@ class StoryEncoder(nn.Module):
         embeddings: Float[Tensor, "b f t e"],
         present: Bool[Tensor, "b f t"],
         mask: Bool[Tensor, "b f"],
-        first_frame: int = 0,
     ) -> Float[Tensor, "b f s d"]:
-        """Story vectors from caption embeddings; ``present`` marks tokens that exist, ``mask`` frames that do.
-
-        ``first_frame`` is the index in its story of the first caption given.
-        """
+        """Story vectors from caption embeddings; ``present`` marks tokens that exist, ``mask`` frames that do."""
         num_frames, num_tokens = embeddings.shape[1:3]
         x = self.project(self.ln_in(embeddings))
         if self.positions:
-            frames = sinusoids(first_frame + num_frames, x.shape[-1])[first_frame:]
+            frames = sinusoids(num_frames, x.shape[-1])
             x = x + sinusoids(num_tokens, x.shape[-1]).to(x) + frames[:, None].to(x)
         x = rearrange(x, "b f t d -> b (f t) d")
         visible = self._visible(present & mask[..., None])
@@ -195,9 +191,7 @@ class RetrofittedDALLE(nn.Module):
         hooks = self.hooks(conditions, has_source)
         return self.backbone(rearrange(tokens, flat), rearrange(codes, flat), conditions.prefix, hooks)
 
-    def encode_story(
-        self, tokens: Int[Tensor, "b f t"], mask: Bool[Tensor, "b f"], first_frame: int = 0
-    ) -> Float[Tensor, "b f s d"] | None:
+    def encode_story(self, tokens: Int[Tensor, "b f t"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b f s d"] | None:
         """Story vectors of every frame from the backbone's own token embeddings; None without a story encoder."""
         if self.story_encoder is None:
             return None
@@ -206,7 +200,7 @@ class RetrofittedDALLE(nn.Module):
         present = torch.ones_like(tokens, dtype=torch.bool)
         if self.backbone.pad_id is not None:
             present = tokens != self.backbone.pad_id
-        return self.story_encoder(self.backbone.tok_emb_txt(tokens), present, mask, first_frame)
+        return self.story_encoder(self.backbone.tok_emb_txt(tokens), present, mask)
 
     def conditions(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from storydalle.stories.story import StoryBatch
+from storydalle.systems.optim import warmup_cosine_factor
 from storydalle.tokens.vqgan import VQGAN
 
 
@@ -261,6 +262,4 @@ class ImageTokenizer(pl.LightningModule):
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to a hundredth of the learning rate at ``max_steps``."""
-        warmup = min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
-        progress = min(max(step - self.warmup_steps, 0) / max(self.max_steps - self.warmup_steps, 1), 1.0)
-        return warmup * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+        return warmup_cosine_factor(step, self.warmup_steps, self.max_steps, floor=0.01)

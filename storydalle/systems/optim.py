@@ -33,15 +33,16 @@ def text_loss(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"], pad_i
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, max_steps: int, floor: float = 0.02) -> LambdaLR:
-    """Linear from 0 to the peak in ``warmup_steps``, then half a cosine down to ``floor`` of it at ``max_steps``."""
+    """The schedule of ``warmup_cosine_factor`` for an optimizer, stepped once an optimizer step."""
+    return LambdaLR(optimizer, lambda step: warmup_cosine_factor(step, warmup_steps, max_steps, floor))
 
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        share = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
-    return LambdaLR(optimizer, factor)
+def warmup_cosine_factor(step: int, warmup_steps: int, max_steps: int, floor: float) -> float:
+    """Linear from 0 to 1 in ``warmup_steps``, then half a cosine down to ``floor`` at ``max_steps``."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    share = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def decays(parameter: nn.Parameter) -> bool:
