@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from storydalle.tokens.vqgan import VQGAN
 from tests.tiny import FRAMES, GRID, tiny_stories, tiny_story_dalle
 
 
-def data(folder: Path, num_stories: int = 7, seed: int = 0) -> StoryCodes:
+def data(folder: Path, num_stories: int = 7, seed: int = 0, **options: Any) -> StoryCodes:
     made = tiny_story_dalle(seed)
     train, val = tiny_stories(num_stories), tiny_stories(3, seed=1)
-    return StoryCodes(train, val, made.image_tokenizer, made.caption_tokenizer, folder, batch_size=2)
+    return StoryCodes(train, val, made.image_tokenizer, made.caption_tokenizer, folder, batch_size=2, **options)
 
 
 def test_a_cached_batch_is_what_encoding_gives(tmp_path: Path):
@@ -88,6 +89,18 @@ def test_loaders_yield_batches_and_validation_covers_every_story_once(tmp_path: 
     module.prepare_data()
     assert next(iter(module.train_dataloader())).codes.shape[0] == 2
     assert [len(batch.codes) for batch in module.val_dataloader()] == [2, 1]
+
+
+def test_repeats_train_on_stories_with_a_label_more_often_and_leave_validation_alone(tmp_path: Path):
+    module = data(tmp_path, repeats={"mood": ("mood", 1, 3)})
+    module.prepare_data()
+    plain, repeated = CachedStories(tmp_path / "train"), module.training_set()
+    times = [3 if 1 in plain.arrays["label_mood"][row] else 1 for row in range(7)]
+    assert set(times) == {1, 3}
+    rows = [row for row, count in enumerate(times) for _ in range(count)]
+    assert len(repeated) == len(rows)
+    assert torch.equal(repeated.read(list(range(len(rows)))).codes, plain.batch(rows).codes)
+    assert len(module.validation_set()) == 3
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path):

@@ -171,7 +171,11 @@ def as_batch(arrays: Mapping[str, np.ndarray]) -> EncodedStories:
 
 
 class StoryCodes(StepData):
-    """Encoded stories for training: caches train and val in ``folder`` on first use."""
+    """Encoded stories for training: caches train and val in ``folder`` on first use.
+
+    ``repeats`` trains on some stories more often, as rare facts need: name -> (label, value, times), for stories
+    where any entry of the label has the value. The stories themselves stay as they are, and so do other splits.
+    """
 
     def __init__(
         self,
@@ -182,9 +186,11 @@ class StoryCodes(StepData):
         folder: str | Path,
         batch_size: int,
         seed: int = 0,
+        repeats: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         super().__init__(batch_size, seed)
         self.splits = {"train": train, "val": val}
+        self.repeats = repeats or {}
         self.image_tokenizer, self.caption_tokenizer = image_tokenizer, caption_tokenizer
         self.folder = Path(folder)
 
@@ -199,7 +205,12 @@ class StoryCodes(StepData):
 
     def training_set(self) -> BatchDataset:
         stories = CachedStories(self.folder / "train")
-        return BatchDataset(len(stories), stories.batch)
+        times = np.ones(len(stories), dtype=np.int64)
+        for label, value, count in self.repeats.values():
+            matches = np.asarray(stories.arrays[f"label_{label}"] == value)
+            times[matches.reshape(len(stories), -1).any(1)] *= count
+        rows = np.repeat(np.arange(len(stories)), times)
+        return BatchDataset(len(rows), lambda indices: stories.batch(rows[indices].tolist()))
 
     def validation_set(self) -> BatchDataset:
         stories = CachedStories(self.folder / "val")
