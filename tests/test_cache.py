@@ -1,6 +1,8 @@
 """Encoded stories on disk: the same as encoding at once, kept when nothing changed, made again when something did."""
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from storydalle.stories.images import to_tensor
-from storydalle.tokens.cache import HEADER, CachedStories, FrameEncoder, StoryCodes, encode_stories
+from storydalle.tokens.cache import HEADER, CachedStories, FrameEncoder, StoryCodes, encode_stories, write_encoded
 from storydalle.tokens.vqgan import VQGAN
 from tests.tiny import FRAMES, GRID, tiny_stories, tiny_story_dalle
 
@@ -82,6 +84,24 @@ def test_an_encoding_that_was_cut_off_is_made_again(tmp_path: Path):
     (tmp_path / "train" / "codes.npy").write_bytes(b"half")
     module.prepare_data()
     assert module.training_set().read([0]).codes.shape == (1, FRAMES, 9)
+
+
+def test_of_two_that_want_the_same_cache_one_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    encoded: list[str] = []
+
+    def slowly(*arguments: Any) -> None:
+        encoded.append(threading.current_thread().name)
+        time.sleep(0.2)
+        write_encoded(*arguments)
+
+    monkeypatch.setattr("storydalle.tokens.cache.write_encoded", slowly)
+    threads = [threading.Thread(target=data(tmp_path).prepare_data) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(encoded) == 2, "train and val, once each"
+    assert len(CachedStories(tmp_path / "train")) == 7
 
 
 def test_loaders_yield_batches_and_validation_covers_every_story_once(tmp_path: Path):

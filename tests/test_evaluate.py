@@ -1,6 +1,7 @@
 """evaluate: the rows, the records and the README's table, from a tiny model and from a folder of pictures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,27 @@ def test_a_story_without_its_pictures_is_named(model: Path, capsys):
     (Path("frames") / "toon" / "test" / "000000").mkdir(parents=True)
     assert evaluate("images=frames", f"model={model}", "splits=[test]") == 2
     assert "000000 holds 0 .png files, the story 4 frames" in capsys.readouterr().err
+
+
+def test_the_models_of_a_sweep_stand_in_one_table_with_what_each_path_is_worth(model: Path, capsys):
+    for name in ("full-seed0", "no_story-seed0"):
+        shutil.copytree(model, Path("sweep") / name / "model")
+    assert evaluate("compare=sweep", "splits=[test]") == 0
+    printed = capsys.readouterr().out
+    for row in ("real frames", "full-seed0", "no_story-seed0", "full-seed0, test"):
+        assert f"| {row} |" in printed
+    losses = [line for line in printed.splitlines() if line.startswith("| no story |")]
+    assert len(losses) == 3
+    assert all(line.endswith("| NO |") for line in losses), "equal models lose nothing"
+    record = json.loads(Path("out", "test", "metrics.json").read_text())
+    assert set(record["weights_sha256"]) == {"full-seed0", "no_story-seed0"}
+    assert record["values"]["full-seed0"] == record["values"]["no_story-seed0"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [(["compare=nothing"], "nothing holds no model"), (["compare=x", "card=true"], "leave out images= and card=")],
+)
+def test_a_comparison_of_nothing_or_into_a_card_is_one_line(settings: list[str], said: str, model: Path, capsys):
+    assert evaluate(*settings) == 2
+    assert said in capsys.readouterr().err

@@ -163,7 +163,7 @@ def card(model: StoryDALLE, stories: Sequence[Story], settings: dict[str, Any], 
     pixels = to_tensor(np.concatenate([story.frames for story in stories][:64]))
     commit, dirty = git_state(Path(__file__).parent)
     return {
-        **{name: model.card[name] for name in ("sampling",) if name in model.card},
+        "sampling": settings["sampling"],
         "pretrained": settings["pretrained"],
         "data": settings["data"],
         "system": settings["system"],

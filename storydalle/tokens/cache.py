@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
+from filelock import FileLock
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
@@ -46,12 +47,26 @@ def encode_stories(
 ) -> None:
     """Write the stories' arrays to ``folder``, with ``key`` in the header; a folder with the same key is kept.
 
-    The header is written last: a folder without one is an encoding that was cut off, and is made again.
+    The header is written last: a folder without one is an encoding that was cut off, and is made again. Of several
+    processes, one encodes and the others wait for it.
     """
-    if read_header(folder) == key:
-        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if read_header(folder) != key:
+            write_encoded(stories, image_tokenizer, caption_tokenizer, folder, key, chunk_size)
+
+
+def write_encoded(
+    stories: Sequence[Story],
+    image_tokenizer: VQGAN,
+    caption_tokenizer: CaptionTokenizer,
+    folder: Path,
+    key: dict[str, Any],
+    chunk_size: int,
+) -> None:
+    """Encode chunk by chunk, in place of what the folder held."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     arrays: dict[str, np.memmap] = {}
     encode = FrameEncoder(image_tokenizer)
     starts = range(0, len(stories), chunk_size)
