@@ -24,6 +24,7 @@ lint: $(READY)  ## ruff, formatting, types
 
 zoo: $(READY)  ## train the shipped weights from nothing
 	$(BIN)/storydalle train experiment=toon/image_tokenizer
+	$(BIN)/storydalle train experiment=toon/image_decoder
 	$(BIN)/storydalle train experiment=toon/text_to_image
 	$(BIN)/storydalle train experiment=toon/story_dalle
 	$(BIN)/python -m storydalle.commands.zoo

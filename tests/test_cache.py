@@ -77,6 +77,18 @@ def test_another_set_or_tokenizer_is_encoded_again(change: dict[str, int], tmp_p
     assert json.loads((tmp_path / "train" / HEADER).read_text()) != before
 
 
+def test_a_decoder_that_trained_on_keeps_the_cache(tmp_path: Path):
+    module = data(tmp_path)
+    module.prepare_data()
+    before = written(tmp_path / "train")
+    for part, kept in ((module.image_tokenizer.decoder, True), (module.image_tokenizer.quantize, False)):
+        with torch.no_grad():
+            for parameter in part.parameters():
+                parameter.add_(0.1)
+        module.prepare_data()
+        assert (written(tmp_path / "train") == before) is kept
+
+
 def test_an_encoding_that_was_cut_off_is_made_again(tmp_path: Path):
     module = data(tmp_path)
     module.prepare_data()

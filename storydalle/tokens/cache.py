@@ -138,12 +138,13 @@ def read_header(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def weights_hash(module: torch.nn.Module) -> str:
-    """A short hash of all weights: equal hashes make equal codes."""
+def encoding_hash(image_tokenizer: VQGAN) -> str:
+    """A short hash of the weights that make codes: equal hashes make equal codes, whatever the decoder is."""
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    for name, value in image_tokenizer.state_dict().items():
+        if name.startswith(("encoder.", "quant_conv.", "quantize.")):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -211,7 +212,7 @@ class StoryCodes(StepData):
 
     def prepare_data(self) -> None:
         hashes = {
-            "image_tokenizer": weights_hash(self.image_tokenizer),
+            "image_tokenizer": encoding_hash(self.image_tokenizer),
             "caption_tokenizer": self.caption_tokenizer.fingerprint,
         }
         for name, stories in self.splits.items():
