@@ -664,14 +664,22 @@ def test_a_report_shows_the_metrics_asked_for(command: Command) -> None:
     assert "val/f1" in out and "val/nats" in out and "train/loss" not in out
 
 
+def test_a_report_goes_between_the_markers_of_a_readme(command: Command) -> None:
+    record("runs/a", config="full", seeds=[0], values={"val/f1": 0.25})
+    Path("README.md").write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
+    out = command("report", "readme=README.md").out
+    table = next(line for line in out.splitlines() if line.startswith("| full |"))
+    assert table in Path("README.md").read_text()
+
+
 def test_a_report_of_nothing_is_one_line(command: Command) -> None:
     Path("runs").mkdir()
     assert_mistake(command("report"), "metrics.json")
 
 
 def test_the_results_of_a_readme_are_replaced_between_their_markers(tmp_path: Path) -> None:
-    from storydalle.commands.evaluate import RESULTS_BEGIN, RESULTS_END, fill_results
     from storydalle.commands.mistakes import UserError
+    from storydalle.commands.outputs import RESULTS_BEGIN, RESULTS_END, fill_results
 
     page = tmp_path / "README.md"
     page.write_text(f"before\n{RESULTS_BEGIN}\nold\n{RESULTS_END}\nafter\n")

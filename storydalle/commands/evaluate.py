@@ -55,7 +55,6 @@ from storydalle.story_dalle import CARD_NAME, StoryDALLE
 
 READER = "label_reader"
 Frames = tuple[Tensor, dict[str, Tensor], Tensor]  # (b, f, c, h, w) in [-1, 1], true labels, mask (b, f)
-RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 class Evaluated(NamedTuple):
@@ -96,7 +95,7 @@ def run(request: Request) -> None:
     ]
     (out / "table.md").write_text("\n\n".join([text, *tables]) + "\n")
     if settings["readme"] is not None:
-        fill_results(Path(str(settings["readme"])), text)
+        outputs.fill_results(Path(str(settings["readme"])), text)
     if settings["card"]:
         fill_card(folders[first], {split: each.rows for split, each in evaluated.items()})
     print(f"wrote {out / 'table.md'} and {out}/<split>/metrics.json")
@@ -305,13 +304,3 @@ def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]]) -> Non
     path = folder / CARD_NAME
     card = json.loads(path.read_text()) if path.is_file() else {}
     write_record(path, card | {"scores": rows, "tables": [toon_table(each) for each in rows.values()]})
-
-
-def fill_results(readme: Path, text: str) -> None:
-    """Replace what stands between the two markers of a markdown file."""
-    page = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    before, begin, rest = page.partition(RESULTS_BEGIN)
-    _, end, after = rest.partition(RESULTS_END)
-    if not begin or not end:
-        raise UserError(f"readme={readme} has no {RESULTS_BEGIN} and {RESULTS_END} to write between")
-    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

@@ -15,6 +15,7 @@ from storydalle.commands.mistakes import UserError
 
 RECORDS = ("story.json", "demo.json")  # each marks a folder as ours and lists its files
 PROGRAM = "storydalle"
+RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def check_output(folder: Path, overwrite: bool, megabytes: int) -> None:
@@ -105,3 +106,13 @@ def commit(partial: Path, folder: Path) -> None:
         path = Path(name)
         if not path.is_absolute() and ".." not in path.parts:
             (folder / path).unlink(missing_ok=True)
+
+
+def fill_results(readme: Path, text: str) -> None:
+    """Replace what stands between the two markers of a markdown file."""
+    page = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = page.partition(RESULTS_BEGIN)
+    _, end, after = rest.partition(RESULTS_END)
+    if not begin or not end:
+        raise UserError(f"readme={readme} has no {RESULTS_BEGIN} and {RESULTS_END} to write between")
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

@@ -1,7 +1,7 @@
 """report: the table of runs, their mean and interval over seeds.
 
   storydalle report runs=runs/toon/story_dalle
-  storydalle report runs=experiments 'metrics=["character_*", "hat_carried"]'
+  storydalle report runs=experiments 'metrics=["character_*", "hat_carried"]' readme=experiments/README.md
 
 Prints markdown tables, one a protocol (numbers of different protocols are not comparable), and writes report.md and
 report.csv. A run that failed or was cut off has its row too.
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError
+from storydalle.commands.outputs import fill_results
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond, the normal's value is within 4 %.
@@ -61,7 +62,10 @@ def run(request: Request) -> None:
     if not folder.is_dir():
         raise UserError(f"no folder runs={folder}: give the folder of a run, an experiment or a sweep")
     out = folder if settings["out"] is None else Path(str(settings["out"])).expanduser()
-    print(report(folder, settings["metrics"], out))
+    text = report(folder, settings["metrics"], out)
+    print(text)
+    if settings["readme"] is not None:
+        fill_results(Path(str(settings["readme"])), text)
     print(f"wrote {out / 'report.md'} and {out / 'report.csv'}")
 
 
