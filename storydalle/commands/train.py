@@ -46,6 +46,17 @@ class Checkpoints(ModelCheckpoint):
     FILE_EXTENSION = ".safetensors"
 
 
+class RunningMean(EMAWeightAveraging):
+    """The running mean of the weights, which is the model when the run has ended.
+
+    A run killed between its last checkpoint and its end has no step left to train: Lightning then skips the hook that
+    puts the mean in place, but not this one.
+    """
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_end(trainer, pl_module)
+
+
 def run(request: Request) -> None:
     """Seed, build, resume, fit, save."""
     settings, started = request.settings, time.monotonic()
@@ -149,7 +160,7 @@ def loggers(folder: Path, experiment: str) -> list[Logger]:
 
 def callbacks(folder: Path, settings: dict[str, Any], stories: Sequence[Story]) -> list[Callback]:
     every, decay = settings["save_every"], settings["ema_decay"]
-    average = [EMAWeightAveraging(decay=decay)] if decay else []
+    average = [RunningMean(decay=decay)] if decay else []
     return [
         SampleStrips(stories, folder / "strips", every=every),
         *average,
