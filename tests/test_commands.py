@@ -664,6 +664,32 @@ def test_a_report_shows_the_metrics_asked_for(command: Command) -> None:
     assert "val/f1" in out and "val/nats" in out and "train/loss" not in out
 
 
+def test_a_run_made_again_with_its_seed_counts_once(command: Command) -> None:
+    for name, value in (("a", 0.2), ("b", 0.3), ("c", 0.5)):
+        record(f"runs/{name}", config="full", seeds=[int(name == "c")], values={"f1": value})
+    assert "| full | 2 | 0.4 ± 1.3 |" in command("report").out
+
+
+def test_a_report_draws_scores_and_curves(command: Command) -> None:
+    record("runs/a", config="full", seeds=[0], values={"f1": 0.25})
+    log = Path("runs/a/csv/version_0/metrics.csv")
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch,step,train/loss,val/f1\n0,1,3.0,\n0,1,,0.1\n0,3,2.0,0.2\n")
+    resumed = Path("runs/a/csv/version_10/metrics.csv")
+    resumed.parent.mkdir(parents=True)
+    resumed.write_text("epoch,step,train/loss\n0,3,1.5\n0,5,1.0\n")
+    from storydalle.commands.plots import read_curves
+
+    assert read_curves(Path("runs/a")) == {
+        "train/loss": [(1, 3.0), (3, 1.5), (5, 1.0)],
+        "val/f1": [(1, 0.1), (3, 0.2)],
+    }
+    assert "scores.png, runs/curves.png" in command("report").out
+    for name in ("scores", "curves"):
+        with Image.open(f"runs/{name}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1_000_000)) > 50
+
+
 def test_a_report_goes_between_the_markers_of_a_readme(command: Command) -> None:
     record("runs/a", config="full", seeds=[0], values={"val/f1": 0.25})
     Path("README.md").write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")

@@ -3,8 +3,9 @@
   storydalle report runs=runs/toon/story_dalle
   storydalle report runs=experiments 'metrics=["character_*", "hat_carried"]' readme=experiments/README.md
 
-Prints markdown tables, one a protocol (numbers of different protocols are not comparable), and writes report.md and
-report.csv. A run that failed or was cut off has its row too.
+Prints markdown tables, one a protocol (numbers of different protocols are not comparable), and writes report.md,
+report.csv, scores.png with the same numbers, and curves.png with what the runs logged while they trained. A run that
+failed or was cut off has its row too; of several runs with one config and one seed the last one counts.
 """
 
 import csv
@@ -14,11 +15,14 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError
 from storydalle.commands.outputs import fill_results
+
+if TYPE_CHECKING:
+    from storydalle.commands.plots import Curve
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond, the normal's value is within 4 %.
@@ -66,12 +70,63 @@ def run(request: Request) -> None:
     print(text)
     if settings["readme"] is not None:
         fill_results(Path(str(settings["readme"])), text)
-    print(f"wrote {out / 'report.md'} and {out / 'report.csv'}")
+    drawn = plots(folder, settings["metrics"], out)
+    print(f"wrote {', '.join(str(out / name) for name in ('report.md', 'report.csv', *drawn))}")
+
+
+def plots(folder: Path, patterns: Sequence[str] | None, out: Path) -> list[str]:
+    """Draw scores, a picture a protocol, and curves; return the names of the files."""
+    from storydalle.commands.plots import plot_curves, plot_scores
+
+    names = []
+    runs = [run for run in last_of_each_seed(read_runs(folder)) if not run.failure]
+    protocols = sorted({run.protocol for run in runs})
+    for protocol in protocols:
+        scores = scores_of([run for run in runs if run.protocol == protocol], patterns)
+        if any(scores.values()):
+            names.append("scores.png" if len(protocols) == 1 else f"scores-{protocol[:12]}.png")
+            plot_scores(scores, out / names[-1])
+    curves = curves_of(folder, patterns)
+    if any(run for group in curves.values() for run in group):
+        names.append("curves.png")
+        plot_curves(curves, out / names[-1])
+    return names
+
+
+def scores_of(runs: Sequence[Run], patterns: Sequence[str] | None) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean and half width of each metric by config; the half width is nan without a second seed."""
+    names = matching(dict.fromkeys(name for run in runs for name in run.values), patterns)
+    shared = shared_settings([run.config for run in runs])
+    scores: dict[str, dict[str, tuple[float, float]]] = {}
+    for config in dict.fromkeys(run.config for run in runs):
+        same = [run for run in runs if run.config == config]
+        found = {name: summary([run.values[name] for run in same if name in run.values]) for name in names}
+        scores[without(shared, config)] = {
+            name: (each.mean, math.nan if each.half_width is None else each.half_width)
+            for name, each in found.items()
+            if each is not None
+        }
+    return scores
+
+
+def curves_of(folder: Path, patterns: Sequence[str] | None) -> "dict[str, list[dict[str, Curve]]]":
+    """What the runs under a folder logged, by config."""
+    from storydalle.commands.plots import read_curves
+
+    logged: dict[str, list[dict[str, Curve]]] = {}
+    for path in sorted(folder.rglob(METRICS)):
+        curves = read_curves(path.parent)
+        kept = matching(curves, patterns)
+        if kept:
+            config = str(json.loads(path.read_text()).get("config", path.parent.name))
+            logged.setdefault(config, []).append({name: curves[name] for name in kept})
+    shared = shared_settings(list(logged)) if logged else []
+    return {without(shared, config): runs for config, runs in logged.items()}
 
 
 def report(folder: Path, patterns: Sequence[str] | None, out: Path | None) -> str:
     """Markdown of all runs under a folder, also written to ``out`` with the numbers as csv."""
-    runs = list(read_runs(folder))
+    runs = last_of_each_seed(read_runs(folder))
     if not runs:
         raise UserError(f"no {METRICS} under {folder}: a finished run writes one")
     text = markdown(runs, patterns)
@@ -96,6 +151,14 @@ def read_runs(folder: Path) -> Iterator[Run]:
             yield Run(where, "", (), {}, f"{METRICS} is damaged")
             continue
         yield from runs_of_record(record, where)
+
+
+def last_of_each_seed(runs: Iterable[Run]) -> list[Run]:
+    """Runs without those that were run again: a seed that counts twice would make an interval too narrow."""
+    kept: dict[object, Run] = {}
+    for number, run in enumerate(runs):
+        kept[(run.config, run.protocol, run.seeds, run.failure) if run.seeds else number] = run
+    return list(kept.values())
 
 
 def runs_of_record(record: Mapping[str, Any], where: str) -> Iterator[Run]:
@@ -130,7 +193,7 @@ def markdown(runs: Sequence[Run], patterns: Sequence[str] | None) -> str:
         for config in dict.fromkeys(run.config for run in chosen):
             same = [run for run in chosen if run.config == config]
             cells = [cell(summary([run.values[name] for run in same if name in run.values])) for name in names]
-            lines.append([" ".join(word for word in config.split(" ") if word not in shared), str(len(same)), *cells])
+            lines.append([without(shared, config), str(len(same)), *cells])
         title = f"Protocol `{protocol[:12]}`" if protocol else "No protocol recorded"
         if shared:
             title += f", all with {' '.join(f'`{word}`' for word in shared)}"
@@ -145,6 +208,10 @@ def shared_settings(configs: Sequence[str]) -> list[str]:
     """Settings (``key=value``) that all configs name: a table says them once."""
     words = [[word for word in config.split(" ") if "=" in word] for config in configs]
     return [word for word in words[0] if all(word in each for each in words)]
+
+
+def without(shared: Sequence[str], config: str) -> str:
+    return " ".join(word for word in config.split(" ") if word not in shared)
 
 
 def matching(names: Iterable[str], patterns: Sequence[str] | None) -> list[str]:
