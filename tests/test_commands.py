@@ -758,9 +758,9 @@ TINY = (
 
 
 @pytest.mark.slow
-def test_the_three_trainings_build_on_each_other_and_end_in_a_strip(command: Command) -> None:
+def test_the_trainings_build_on_each_other_and_end_in_a_strip(command: Command) -> None:
     """The whole of ``make zoo`` in two steps each; then a story from the weights it made, and the runs' table."""
-    for experiment in ("toon/image_tokenizer", "toon/text_to_image", "toon/story_dalle"):
+    for experiment in ("toon/image_tokenizer", "toon/image_decoder", "toon/text_to_image", "toon/story_dalle"):
         run = command("train", f"experiment={experiment}", "name=first", *TINY)
         assert run.status == 0, run.err
         folder = Path("runs") / experiment / "first"
