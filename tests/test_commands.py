@@ -130,6 +130,12 @@ def test_a_mistake_in_the_captions_is_told_without_importing_torch() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_package_runs_as_a_module_and_hands_on_the_status() -> None:
+    line = [sys.executable, "-m", "storydalle"]
+    assert subprocess.run([*line, "--version"], capture_output=True, text=True).stdout.startswith("storydalle ")
+    assert subprocess.run([*line, "nothing"], capture_output=True).returncode == 2
+
+
 def test_importing_the_package_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", "import storydalle, sys; sys.exit('torch' in sys.modules)"])
     assert done.returncode == 0

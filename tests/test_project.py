@@ -17,7 +17,7 @@ PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
     *("stories", "tokens", "backbones", "retrofit", "sampling", "story_dalle", "systems", "checkpoints", "metrics"),
-    *("strips", "zoo", "commands"),
+    *("strips", "zoo", "commands", "__main__"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_TRACKED_BYTES = 45 * 2**20
