@@ -668,6 +668,8 @@ def test_a_report_shows_the_metrics_asked_for(command: Command) -> None:
     record("runs/a", config="full", seeds=[0], values={"val/f1": 0.25, "val/nats": 3.0, "train/loss": 1.0})
     out = command("report", 'metrics=["val/*"]').out
     assert "val/f1" in out and "val/nats" in out and "train/loss" not in out
+    assert "train/loss" not in command("report").out
+    assert "train/loss" in command("report", "metrics=[train/loss]").out
 
 
 def test_a_run_made_again_with_its_seed_counts_once(command: Command) -> None:

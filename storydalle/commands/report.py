@@ -95,7 +95,7 @@ def plots(folder: Path, patterns: Sequence[str] | None, out: Path) -> list[str]:
 
 def scores_of(runs: Sequence[Run], patterns: Sequence[str] | None) -> dict[str, dict[str, tuple[float, float]]]:
     """Mean and half width of each metric by config; the half width is nan without a second seed."""
-    names = matching(dict.fromkeys(name for run in runs for name in run.values), patterns)
+    names = shown(dict.fromkeys(name for run in runs for name in run.values), patterns)
     shared = shared_settings([run.config for run in runs])
     scores: dict[str, dict[str, tuple[float, float]]] = {}
     for config in dict.fromkeys(run.config for run in runs):
@@ -187,7 +187,7 @@ def markdown(runs: Sequence[Run], patterns: Sequence[str] | None) -> str:
     parts = []
     for protocol in sorted({run.protocol for run in runs if not run.failure}):
         chosen = [run for run in runs if run.protocol == protocol and not run.failure]
-        names = matching(dict.fromkeys(name for run in chosen for name in run.values), patterns)
+        names = shown(dict.fromkeys(name for run in chosen for name in run.values), patterns)
         shared = shared_settings([run.config for run in chosen])
         lines = [["config", "seeds", *names], ["---", *["---:"] * (len(names) + 1)]]
         for config in dict.fromkeys(run.config for run in chosen):
@@ -212,6 +212,12 @@ def shared_settings(configs: Sequence[str]) -> list[str]:
 
 def without(shared: Sequence[str], config: str) -> str:
     return " ".join(word for word in config.split(" ") if word not in shared)
+
+
+def shown(names: Iterable[str], patterns: Sequence[str] | None) -> list[str]:
+    """The metrics of a table: those asked for, or all but the noise of the last training steps."""
+    names = list(names)
+    return matching(names, patterns) if patterns else [name for name in names if not name.startswith("train/")] or names
 
 
 def matching(names: Iterable[str], patterns: Sequence[str] | None) -> list[str]:
