@@ -201,7 +201,7 @@ def test_nearest_names_only_the_nearest() -> None:
 
 
 def test_a_mistake_is_one_line_in_a_process_of_its_own(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "storydalle.commands.main", "generate", "captions=missing.txt"]
+    line = [sys.executable, "-m", "storydalle", "generate", "captions=missing.txt"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert_mistake(Run(done.returncode, done.stdout, done.stderr), "missing.txt")

@@ -127,7 +127,7 @@ STORYDALLE = [line for line in readme_commands() if line.startswith("storydalle 
 
 
 def run_command(line: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-m", "storydalle.commands.main", *shlex.split(line)[1:], *more]
+    arguments = [sys.executable, "-m", "storydalle", *shlex.split(line)[1:], *more]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
 

@@ -155,7 +155,7 @@ def evaluate_split(
         seeds=[settings["seed"]],
         device=str(model.device),
         wall_seconds=time.monotonic() - started,
-        config=f"toon/{split}",
+        config=f"toon/{split}" + (f" compare={Path(settings['compare']).name}" if settings["compare"] else ""),
         weights_sha256={name: models.weights_sha256(folder) for name, folder in folders.items()},
     )
     return Evaluated(rows, intervals, record)

@@ -108,7 +108,3 @@ def command_help(command: str) -> str:
     for group in groups:
         lines.append(f"  {group}=NAME".ljust(20) + ", ".join(config_names(group))[: width - 20])
     return "\n".join(lines).rstrip()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
