@@ -652,6 +652,7 @@ def test_a_report_never_mixes_protocols(command: Command) -> None:
 
 def test_a_report_shows_failures_and_nested_rows(command: Command) -> None:
     record("runs/bad", config="full lr=9", seeds=[0], error="loss is nan")
+    record("runs/compared", config="toon lr=1", seeds=[0], values={"ours": {"f1": 0.8}})
     record("runs/rows", config="toon", seeds=[0], values={"real frames": {"f1": 1.0}, "ours": {"f1": 0.9}})
     Path("runs/killed").mkdir()
     Path("runs/killed/config.yaml").write_text("seed: 0")
@@ -662,6 +663,7 @@ def test_a_report_shows_failures_and_nested_rows(command: Command) -> None:
     assert "| killed | not finished |" in out
     assert "| torn | metrics.json is damaged |" in out
     assert "| toon: real frames | 1 | 1 |" in out
+    assert "| toon: ours lr=1 | 1 | 0.8 |" in out
 
 
 def test_a_report_shows_the_metrics_asked_for(command: Command) -> None:

@@ -168,7 +168,8 @@ def runs_of_record(record: Mapping[str, Any], where: str) -> Iterator[Run]:
         yield Run(config, "", seeds, {}, f"failed: {record['error']}")
         return
     for row, values in rows_of(record.get("values", {})):
-        name = f"{config}: {row}" if row else config
+        subject, *changed = config.split(" ")
+        name = " ".join([f"{subject}: {row}", *changed]) if row else config
         yield Run(name, str(record.get("protocol_hash", "")), seeds, values)
 
 
