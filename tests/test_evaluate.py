@@ -83,6 +83,15 @@ def test_the_models_of_a_sweep_stand_in_one_table_with_what_each_path_is_worth(m
     assert record["values"]["full-seed0"] == record["values"]["no_story-seed0"]
 
 
+def test_models_that_draw_differently_are_not_compared(model: Path, capsys):
+    for name, temperature in (("full", 1.0), ("no_story", 0.5)):
+        shutil.copytree(model, folder := Path("sweep") / name / "model")
+        (folder / "card.json").write_text(json.dumps({"sampling": {"temperature": temperature}}))
+    assert evaluate("compare=sweep", "splits=[test]") == 2
+    said = capsys.readouterr().err
+    assert "full and no_story differ in sampling" in said and "temperature=0.5" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [(["compare=nothing"], "nothing holds no model"), (["compare=x", "card=true"], "leave out images= and card=")],

@@ -76,6 +76,7 @@ def run(request: Request) -> None:
     with told_in_one_line(f"cannot open the label reader {reader_folder}", ValueError, OSError):
         reader = LabelReader.from_pretrained(reader_folder)
     systems = {name: open_story_dalle(folder) for name, folder in folders.items()}
+    check_alike(systems)
 
     texts = [reader_accuracy(reader, systems[first].resolution)]
     print(texts[0])
@@ -114,6 +115,21 @@ def find_systems(settings: dict[str, Any]) -> dict[str, Path]:
         return {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
     name = settings["model"] if settings["images"] is None else settings["images"]
     return {str(name): models.locate(str(settings["model"]))}
+
+
+def check_alike(systems: dict[str, StoryDALLE]) -> None:
+    """Refuse models that draw at different sizes, or with different sampling: their rows would not compare."""
+    (first, one), *others = systems.items()
+    for name, other in others:
+        for setting, values in {
+            "resolution": (one.resolution, other.resolution),
+            "sampling": (one.sampling(), other.sampling()),
+        }.items():
+            if values[0] != values[1]:
+                raise UserError(
+                    f"{first} and {name} differ in {setting} ({values[0]} and {values[1]}): "
+                    "put the same into their card.json, or compare them apart"
+                )
 
 
 def open_story_dalle(folder: Path) -> StoryDALLE:
