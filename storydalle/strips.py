@@ -20,7 +20,7 @@ PAPER, CARD, EDGE = "#f6f3ee", "#ffffff", "#e4ded4"
 INK, FAINT, ACCENT = "#2f2b36", "#918a9a", "#d9694a"
 COLUMNS = 5  # A source and four frames, the usual story, stand in one row.
 MARGIN, GAP, PADDING, RADIUS = 28, 18, 12, 12
-TEXT_SIZE, LABEL_SIZE, LINE_HEIGHT, MAX_LINES = 17, 13, 22, 14
+TEXT_SIZE, LABEL_SIZE, LINE_HEIGHT, LABEL_HEIGHT, MAX_LINES = 17, 13, 22, 18, 14
 SHOWN_SIZE = 240  # Frames are enlarged by a whole factor to at least this many pixels.
 GIF_COLORS = 128
 PLAIN_LETTERS = str.maketrans(
@@ -39,30 +39,39 @@ class Strip(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One card of a strip: a picture, a small label, and the caption in lines."""
+    """One card of a strip: a picture, a small label, the caption in lines, and remarks in small grey ones."""
 
     picture: Image.Image
     label: str
-    lines: list[str]
+    lines: Sequence[str]
+    remarks: Sequence[str] = ()
 
 
 def strip_image(strip: Strip) -> Image.Image:
     """The source first, then the frames with their captions beneath, in rows of at most five."""
-    panels = panels_of(strip)
+    return framed(cards_image(panels_of(strip)))
+
+
+def framed(picture: Image.Image) -> Image.Image:
+    """A picture with a margin of paper."""
+    canvas = Image.new("RGB", (picture.width + 2 * MARGIN, picture.height + 2 * MARGIN), PAPER)
+    canvas.paste(picture, (MARGIN, MARGIN))
+    return canvas
+
+
+def cards_image(panels: Sequence[Panel]) -> Image.Image:
+    """Cards of pictures of one size in balanced rows, each row as high as its longest caption asks for."""
     num_rows = math.ceil(len(panels) / COLUMNS)
     num_columns = math.ceil(len(panels) / num_rows)
     rows = [panels[start : start + num_columns] for start in range(0, len(panels), num_columns)]
     width, _ = card_size(panels)
     heights = [card_size(row)[1] for row in rows]
-    canvas = Image.new(
-        "RGB",
-        (2 * MARGIN + num_columns * width + (num_columns - 1) * GAP, 2 * MARGIN + sum(heights) + (num_rows - 1) * GAP),
-        PAPER,
-    )
-    top = MARGIN
+    size = (num_columns * (width + GAP) - GAP, sum(heights) + (num_rows - 1) * GAP)
+    canvas = Image.new("RGB", size, PAPER)
+    top = 0
     for row, height in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):
-            draw_card(canvas, panel, (MARGIN + column * (width + GAP), top), (width, height))
+            draw_card(canvas, panel, (column * (width + GAP), top), (width, height))
         top += height + GAP
     return canvas
 
@@ -109,9 +118,8 @@ def enlarged(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 def card_size(panels: Sequence[Panel]) -> tuple[int, int]:
     """Width and height that hold the largest of the cards."""
     picture_width, picture_height = panels[0].picture.size
-    num_lines = max(len(panel.lines) for panel in panels)
-    text_height = LINE_HEIGHT * (1 + num_lines)
-    return picture_width + 2 * PADDING, picture_height + text_height + 3 * PADDING
+    text_height = max(LINE_HEIGHT * len(panel.lines) + LABEL_HEIGHT * len(panel.remarks) for panel in panels)
+    return picture_width + 2 * PADDING, picture_height + LINE_HEIGHT + text_height + 3 * PADDING
 
 
 def draw_card(canvas: Image.Image, panel: Panel, corner: tuple[int, int], size: tuple[int, int]) -> None:
@@ -127,6 +135,10 @@ def draw_card(canvas: Image.Image, panel: Panel, corner: tuple[int, int], size: 
     for line in panel.lines:
         line_top += LINE_HEIGHT
         pen.text((left + PADDING, line_top), line, fill=INK, font=font(TEXT_SIZE))
+    line_top += LINE_HEIGHT
+    for remark in panel.remarks:
+        pen.text((left + PADDING, line_top + 2), remark, fill=FAINT, font=font(LABEL_SIZE))
+        line_top += LABEL_HEIGHT
 
 
 @cache
@@ -145,28 +157,27 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return loaded
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """Lines no wider than ``width``; a word that is wider is broken, and what exceeds the card ends in dots."""
+def wrapped(text: str, width: int, max_lines: int | None = MAX_LINES, size: int = TEXT_SIZE) -> list[str]:
+    """Lines no wider than ``width``; a word that is wider is broken, and what exceeds ``max_lines`` ends in dots."""
     lines: list[str] = []
     for word in drawable(text).split():
-        if lines and font(TEXT_SIZE).getlength(f"{lines[-1]} {word}") <= width:
+        if lines and font(size).getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
             continue
-        pieces = broken(word, width)
-        lines.extend(pieces)
-        if len(lines) > MAX_LINES:
-            lines = lines[:MAX_LINES]
-            while font(TEXT_SIZE).getlength(lines[-1] + "...") > width:
+        lines.extend(broken(word, width, size))
+        if max_lines is not None and len(lines) > max_lines:
+            lines = lines[:max_lines]
+            while font(size).getlength(lines[-1] + "...") > width:
                 lines[-1] = lines[-1][:-1]
             lines[-1] += "..."
             break
     return lines
 
 
-def broken(word: str, width: int) -> list[str]:
+def broken(word: str, width: int, size: int) -> list[str]:
     pieces = [""]
     for letter in word:
-        if pieces[-1] and font(TEXT_SIZE).getlength(pieces[-1] + letter) > width:
+        if pieces[-1] and font(size).getlength(pieces[-1] + letter) > width:
             pieces.append("")
         pieces[-1] += letter
     return pieces

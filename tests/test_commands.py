@@ -136,6 +136,15 @@ def test_the_package_runs_as_a_module_and_hands_on_the_status() -> None:
     assert subprocess.run([*line, "nothing"], capture_output=True).returncode == 2
 
 
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    line = [sys.executable, "-m", "storydalle", "--help"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == main.STOPPED
+
+
 def test_importing_the_package_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", "import storydalle, sys; sys.exit('torch' in sys.modules)"])
     assert done.returncode == 0

@@ -14,7 +14,7 @@ from storydalle.stories.data import Frames
 from storydalle.stories.story import StoryBatch
 from storydalle.systems.image_tokenizer import ImageTokenizer, Pictures, edge_weight, perplexity, pictures_of
 from storydalle.tokens.vqgan import VQGAN
-from tests.tiny import tiny_stories, trainer
+from tests.tiny import TinyStories, trainer
 
 CODEBOOK, DIM = 16, 4
 pytestmark = [
@@ -53,7 +53,7 @@ class Critic(nn.Sequential):
 
 def fit(system: ImageTokenizer, folder: Path, steps: int, resume: bool = False, **options: Any) -> ImageTokenizer:
     saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
-    data = Frames(tiny_stories(12, resolution=8), tiny_stories(2, resolution=8, seed=1), batch_size=4)
+    data = Frames(TinyStories(12, resolution=8), TinyStories(2, resolution=8, seed=1), batch_size=4)
     last = folder / "last.ckpt"
     fitting = trainer(folder, steps, [saving], **options)
     fitting.fit(system, data, ckpt_path=last if resume else None, weights_only=True)

@@ -314,7 +314,7 @@ def test_missing_labels_and_foreign_shapes_are_named() -> None:
 def test_copying_the_source_of_toonsv_wins_only_what_the_source_tells() -> None:
     """ToonSV's own labels, as if every frame were the source: right on few guest frames, blind to what changes."""
     stories = ToonSV("test", 100)
-    labels = [stories.labels(i) for i in range(len(stories))]
+    labels = [stories.outline(i).labels for i in range(len(stories))]
     truth = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in TRUE_LABELS}
     source = {name: torch.from_numpy(np.stack([label[f"source_{name}"] for label in labels])) for name in READ_LABELS}
     result = scores({name: value[:, None].expand_as(truth[name]) for name, value in source.items()}, truth)

@@ -31,7 +31,7 @@ Told: TypeAlias = tuple[StoryFacts, list[str], list[str]]
 def told() -> list[Told]:
     """Facts, captions and descriptions of stories, half of them of held-out looks."""
     sets = (ToonSV("train", NUM // 2), ToonSV("unseen", NUM // 2))
-    return [(s.facts(i), s.captions(i), s.descriptions(i)) for s in sets for i in range(NUM // 2)]
+    return [(s.facts(i), s.outline(i).captions, s.outline(i).descriptions) for s in sets for i in range(NUM // 2)]
 
 
 def words(text: str) -> list[str]:

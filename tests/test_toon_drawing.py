@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from storydalle.stories.toon import (
     ACTIONS,
@@ -21,7 +20,6 @@ from storydalle.stories.toon import (
     Guest,
     StoryFacts,
     ToonSV,
-    contact_sheet,
 )
 from storydalle.stories.toon.backgrounds import background
 from storydalle.stories.toon.drawing import TINT_MAPS, Look, draw_frame, draw_sprite
@@ -218,13 +216,6 @@ def test_over_equals_the_slow_formula_and_clips_at_every_border():
                     expected[y + down, x + right] = layer.pixels[y, x, :3] + np.round(behind).astype(np.uint8)
         over(canvas, layer, down, right)
         assert np.array_equal(canvas, expected)
-
-
-def test_a_contact_sheet_has_a_row_for_each_story():
-    one, two = contact_sheet("val", 1, 64), contact_sheet("val", 2, 64)
-    assert isinstance(one, Image.Image) and one.width == two.width and two.height > 1.8 * one.height
-    frame = np.asarray(ToonSV("val", 1)[0].source)
-    assert (np.asarray(one)[12 : 12 + 192 : 3, 12 : 12 + 192 : 3] == frame).all()
 
 
 def test_the_probe_changes_the_guests_look_and_nothing_else() -> None:

@@ -43,12 +43,12 @@ def test_facts_and_captions_are_the_same_at_every_resolution(stories: ToonSV):
     large = ToonSV("train", NUM, resolution=256)
     for i in range(20):
         assert large.facts(i) == stories.facts(i)
-        assert large.captions(i) == stories.captions(i)
-        assert large.descriptions(i) == stories.descriptions(i)
+        assert large.outline(i).captions == stories.outline(i).captions
+        assert large.outline(i).descriptions == stories.outline(i).descriptions
 
 
 def test_splits_tell_different_stories():
-    captions = {split: tuple(tuple(ToonSV(split, 20).captions(i)) for i in range(20)) for split in SPLITS}
+    captions = {split: tuple(tuple(ToonSV(split, 20).outline(i).captions) for i in range(20)) for split in SPLITS}
     assert len(set(captions.values())) == len(SPLITS)
 
 
@@ -91,7 +91,7 @@ def test_casts_are_ordered_by_first_appearance(stories: ToonSV):
 
 
 def test_guests_never_wear_hats(stories: ToonSV):
-    hats = np.stack([stories.labels(i)["hat"] for i in range(NUM)])
+    hats = np.stack([stories.outline(i).labels["hat"] for i in range(NUM)])
     assert hats[..., GUEST].max() == 0
     assert hats[..., :GUEST].max() > 0
 
@@ -156,7 +156,7 @@ def test_names_of_guests_are_new_words():
 
 
 def test_labels_have_the_documented_shapes_and_ranges():
-    labels = ToonSV("train", 5, num_targets=6).labels(2)
+    labels = ToonSV("train", 5, num_targets=6).outline(2).labels
     wide = {"characters", "hat", "hat_known"}
     for key, names in LABEL_NAMES.items():
         assert labels[key].shape == ((6, len(CHARACTERS)) if key in wide else (6,))
@@ -170,7 +170,7 @@ def test_labels_have_the_documented_shapes_and_ranges():
 
 def test_labels_agree_with_the_facts(stories: ToonSV):
     for i in range(50):
-        facts, labels = stories.facts(i), stories.labels(i)
+        facts, labels = stories.facts(i), stories.outline(i).labels
         for f, frame in enumerate(facts.targets):
             assert np.flatnonzero(labels["characters"][f]).tolist() == sorted(frame.cast)
             assert labels["guest"][f] == (GUEST in frame.cast)
@@ -193,7 +193,7 @@ def test_every_value_of_every_label_occurs():
 
 
 def test_counts_are_those_of_the_labels():
-    labels = [ToonSV("val", 40).labels(i) for i in range(40)]
+    labels = [ToonSV("val", 40).outline(i).labels for i in range(40)]
     settings = Counter(setting for label in labels for setting in label["setting"].tolist())
     assert list(counts("val", 40)["setting"].values()) == [settings[i] for i in range(8)]
     assert counts("val", 40)["characters"]["guest"] == sum(label["guest"].sum() for label in labels)

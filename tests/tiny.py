@@ -1,5 +1,6 @@
 """Tiny models and encoded stories for tests of training: made in milliseconds, no data set needed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from storydalle.backbones.dalle import DALLE
 from storydalle.checkpoints.training_state import SafetensorsCheckpointIO
 from storydalle.retrofit import retrofit
 from storydalle.stories.data import BatchDataset, StepData
-from storydalle.stories.story import Story
+from storydalle.stories.pictures import ClipError
+from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.cache import EncodedStories
 from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.encoding import digest_of
 from storydalle.tokens.vqgan import VQGAN
 
 CODEBOOK, GRID, FRAMES, TEXT = 24, 3, 3, 16
@@ -42,16 +45,49 @@ def tiny_story_dalle(seed: int = 0, resolution: int = GRID * 4, **options: Any) 
     return StoryDALLE(image_tokenizer, captions, retrofit(backbone, **options)).eval()
 
 
-def tiny_stories(num_stories: int = 8, resolution: int = GRID * 4, seed: int = 0) -> list[Story]:
-    rng = np.random.default_rng(seed)
-    stories = []
-    for i in range(num_stories):
-        pixels = rng.integers(0, 256, (FRAMES + 1, resolution, resolution, 3), dtype=np.uint8)
-        captions = [CAPTIONS[int(rng.integers(len(CAPTIONS)))] for _ in range(FRAMES + 1)]
-        labels = {"mood": rng.integers(0, 2, (FRAMES,))}
-        probes = {"other": 255 - pixels[0]}
-        stories.append(Story(f"tiny/{i}", captions[1:], pixels[0], pixels[1:], labels, captions, probes))
-    return stories
+class TinyStories(Stories):
+    """Random pictures; clip k has ``clip_frames[k % len]`` frames, and story i ``lengths[i % len]`` targets.
+
+    Clips named in ``broken`` cannot be read; ``stamps`` says which have changed.
+    """
+
+    def __init__(
+        self,
+        num_stories: int = 8,
+        seed: int = 0,
+        resolution: int = GRID * 4,
+        lengths: Sequence[int] = (FRAMES,),
+        clip_frames: Sequence[int] = (1,),
+    ) -> None:
+        self.resolution = resolution
+        self.num_stories, self.seed, self.lengths, self.clip_frames = num_stories, seed, lengths, clip_frames
+        self.broken: set[str] = set()
+        self.stamps: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return self.num_stories
+
+    def outline(self, index: int) -> Outline:
+        rng = np.random.default_rng([self.seed, index])
+        num_targets = self.lengths[index % len(self.lengths)]
+        captions = [CAPTIONS[int(rng.integers(len(CAPTIONS)))] for _ in range(num_targets + 1)]
+        shots = [Shot(f"{index}/{i}") for i in range(num_targets + 1)]
+        labels = {"mood": rng.integers(0, 2, (num_targets,)), "source_mood": np.array(index)}
+        return Outline(f"tiny/{index}", captions[1:], shots, labels, captions, {"other": Shot(shots[1].clip, 0)})
+
+    def read(self, clip: str) -> np.ndarray:
+        if clip in self.broken:
+            raise ClipError("missing")
+        story, number = map(int, clip.split("/"))
+        rng = np.random.default_rng([self.seed, story, number, len(self.stamps.get(clip, ""))])
+        shape = (self.clip_frames[number % len(self.clip_frames)], self.resolution, self.resolution, 3)
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+
+    def stamp(self, clip: str) -> str:
+        return self.stamps.get(clip, "")
+
+    def fingerprint(self) -> str:
+        return digest_of(f"{self.num_stories} {self.seed} {self.lengths}")
 
 
 def tiny_batch(story_dalle: StoryDALLE, indices: list[int]) -> EncodedStories:
@@ -73,7 +109,7 @@ def tiny_batch(story_dalle: StoryDALLE, indices: list[int]) -> EncodedStories:
 class TinyData(StepData):
     def __init__(self, story_dalle: StoryDALLE, batch_size: int = 2, num_items: int = 10) -> None:
         super().__init__(batch_size)
-        self.dataset = BatchDataset(num_items, lambda indices: tiny_batch(story_dalle, indices))
+        self.dataset = BatchDataset(lambda indices, _: tiny_batch(story_dalle, indices), np.ones(num_items))
 
     def training_set(self) -> BatchDataset:
         return self.dataset

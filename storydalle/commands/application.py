@@ -37,9 +37,10 @@ def conf_folder() -> Path:
 
 
 def config_names(group: str) -> list[str]:
-    """Names of a config group, those in its sub-folders too: ``toon/story_dalle``."""
+    """Names of a config group, those in its sub-folders too: ``toon/story_dalle``. ``_NAME`` is a part of others."""
     folder = conf_folder() / group
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    files = (path for path in folder.rglob("*.yaml") if not path.stem.startswith("_"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
 
 
 def run(command: str, task: Command, arguments: list[str]) -> None:

@@ -1,13 +1,13 @@
 """Models to train, from what a config says: ``_target_`` of conf/system."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from storydalle.backbones.dalle import DALLE
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.retrofit import retrofit as retrofitted
-from storydalle.stories.story import Story
+from storydalle.stories.story import Stories
 from storydalle.story_dalle import CONFIG_NAME, StoryDALLE
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.vqgan import VQGAN
@@ -26,7 +26,7 @@ def text_to_image(
     image_tokenizer: str | None,
     runs: str,
     captions: Mapping[str, Any],
-    stories: Sequence[Story],
+    stories: Stories,
     backbone: Mapping[str, Any],
 ) -> StoryDALLE:
     """A fresh backbone behind a trained image tokenizer and a caption tokenizer trained on the stories."""
@@ -68,12 +68,7 @@ def model_folder(pretrained: str | None, runs: Path) -> Path:
     return max(finished, key=lambda path: path.stat().st_mtime).parent
 
 
-def training_captions(stories: Sequence[Story], num_stories: int = 4000) -> list[str]:
-    """Captions and descriptions of the first stories, without drawing them where a data set can."""
-    texts: list[str] = []
-    for i in range(min(num_stories, len(stories))):
-        if hasattr(stories, "captions") and hasattr(stories, "descriptions"):
-            texts += [*stories.captions(i), *stories.descriptions(i)]
-        else:
-            texts += [*stories[i].captions, *stories[i].descriptions]
-    return texts
+def training_captions(stories: Stories, num_stories: int = 4000) -> list[str]:
+    """Captions and descriptions of the first stories."""
+    outlines = [stories.outline(i) for i in range(min(num_stories, len(stories)))]
+    return [text for outline in outlines for text in (*outline.captions, *outline.descriptions) if text]

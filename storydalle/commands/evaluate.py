@@ -1,12 +1,13 @@
-"""evaluate: scores of a model on ToonSV, with the ceilings that make them readable.
+"""evaluate: scores of a model on ToonSV or any story set, with the ceilings that make them readable.
 
   storydalle evaluate experiment=toon/story_dalle
   storydalle evaluate model=runs/toon/story_dalle/2026-01-31_12-00-00/model splits='[test]' num_stories=100
   storydalle evaluate images=frames                     any system's pictures: frames/toon/test/000000/01.png, ...
   storydalle evaluate compare=runs/toon/story_dalle/ablation        every model of a sweep, and what each path is worth
+  storydalle evaluate data=pororo data.root=/your/pororo model=FOLDER         a set from a folder: table and strips
 
 Prints how well labels are read off real frames, one table a split, the path probes and the targets; writes
-metrics.json and table.md.
+metrics.json and table.md. A set without ToonSV's labels gets distances of frames, the path probes and a page of strips.
 """
 
 import json
@@ -15,23 +16,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from einops import rearrange
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.building import MODEL
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+from storydalle.commands.set_scores import score_story_set
+from storydalle.commands.systems import (
+    Frames,
+    drawn_batches,
+    find_systems,
+    open_story_dalle,
+    open_systems,
+    stored_batches,
+)
 from storydalle.metrics.label_reader import LabelReader
 from storydalle.metrics.label_reader_training import reading_accuracies
 from storydalle.metrics.probes import measure_probes
 from storydalle.metrics.record import metrics_record, toon_protocol, write_record
 from storydalle.metrics.toon import Interval, ToonScores
 from storydalle.metrics.toon_rows import (
-    padded,
     score_copied_source,
     score_frames,
     score_real_frames,
@@ -48,13 +52,15 @@ from storydalle.metrics.toon_table import (
     targets_table,
     toon_table,
 )
-from storydalle.sampling import FrameKey
 from storydalle.stories import toon
-from storydalle.stories.images import from_images
 from storydalle.story_dalle import CARD_NAME, StoryDALLE
 
 READER = "label_reader"
-Frames = tuple[Tensor, dict[str, Tensor], Tensor]  # (b, f, c, h, w) in [-1, 1], true labels, mask (b, f)
+
+
+def run(request: Request) -> None:
+    score = score_story_set if "set" in request.settings["data"] else score_toon
+    score(request)
 
 
 class Evaluated(NamedTuple):
@@ -65,7 +71,7 @@ class Evaluated(NamedTuple):
     record: dict[str, Any]
 
 
-def run(request: Request) -> None:
+def score_toon(request: Request) -> None:
     settings = request.settings
     check_settings(settings)
     folders = find_systems(settings)
@@ -75,8 +81,7 @@ def run(request: Request) -> None:
     reader_folder = models.zoo_folder() / READER
     with told_in_one_line(f"cannot open the label reader {reader_folder}", ValueError, OSError):
         reader = LabelReader.from_pretrained(reader_folder)
-    systems = {name: open_story_dalle(folder) for name, folder in folders.items()}
-    check_alike(systems)
+    systems = open_systems(folders)
 
     texts = [reader_accuracy(reader, systems[first].resolution)]
     print(texts[0])
@@ -100,42 +105,6 @@ def run(request: Request) -> None:
     if settings["card"]:
         fill_card(folders[first], {split: each.rows for split, each in evaluated.items()})
     print(f"wrote {out / 'table.md'} and {out}/<split>/metrics.json")
-
-
-def find_systems(settings: dict[str, Any]) -> dict[str, Path]:
-    """The folders of the models to score, by the names of their rows.
-
-    With ``images`` the row is the pictures', and the model gives their resolution and the tokenizer's ceiling.
-    """
-    if settings["compare"] is not None:
-        runs = Path(str(settings["compare"])).expanduser()
-        found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{models.CONFIG}"))
-        if not found:
-            raise UserError(f"compare={runs} holds no model: give the folder of a sweep's finished runs")
-        return {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
-    name = settings["model"] if settings["images"] is None else settings["images"]
-    return {str(name): models.locate(str(settings["model"]))}
-
-
-def check_alike(systems: dict[str, StoryDALLE]) -> None:
-    """Refuse models that draw at different sizes, or with different sampling: their rows would not compare."""
-    (first, one), *others = systems.items()
-    for name, other in others:
-        for setting, values in {
-            "resolution": (one.resolution, other.resolution),
-            "sampling": (one.sampling(), other.sampling()),
-        }.items():
-            if values[0] != values[1]:
-                raise UserError(
-                    f"{first} and {name} differ in {setting} ({values[0]} and {values[1]}): "
-                    "put the same into their card.json, or compare them apart"
-                )
-
-
-def open_story_dalle(folder: Path) -> StoryDALLE:
-    model = models.open_model(folder)
-    assert isinstance(model, StoryDALLE)
-    return model
 
 
 def evaluate_split(
@@ -281,38 +250,6 @@ def paths_table(split: str, intervals: dict[str, dict[str, Interval]]) -> str:
     if "full" not in variants or not ablations:
         return f"{split}: no run is called full, so nothing says what a path is worth"
     return f"**{split}**: each path taken away\n\n{ablation_table(variants['full'], ablations)}"
-
-
-def stored_batches(folder: Path, stories: toon.ToonSV, batch_size: int) -> Iterator[Frames]:
-    """Frames of ``folder/<story id>/*.png`` in the order of their names, resized to the stories'."""
-    for start in range(0, len(stories), batch_size):
-        group = stories[start : start + batch_size]
-        _, frames, labels, mask = padded(group)
-        pictures: list[Tensor] = []
-        for story in group:
-            files = sorted((folder / story.id).glob("*.png"))
-            if len(files) != len(story.frames):
-                raise UserError(
-                    f"{folder / story.id} holds {len(files)} .png files, the story {len(story.frames)} frames"
-                )
-            with told_in_one_line(f"{folder / story.id} holds a picture that cannot be read", OSError):
-                pictures.append(from_images([Image.open(file) for file in files], stories.resolution))
-        yield torch.stack(pictures).view_as(frames), labels, mask
-
-
-def drawn_batches(model: StoryDALLE, stories: toon.ToonSV, batch_size: int, seed: int) -> Iterator[Frames]:
-    """Frames that the model draws, with true labels and mask; a story's frames do not depend on its batch."""
-    for start in tqdm(range(0, len(stories), batch_size), desc=f"drawing {stories.split}", disable=None):
-        group = stories[start : start + batch_size]
-        source, frames, labels, mask = padded(group)
-        num_frames = frames.shape[1]
-        tokens = model.caption_tokenizer.encode([caption for story in group for caption in story.captions]).tokens
-        tokens = rearrange(tokens, "(b f) t -> b f t", f=num_frames).to(model.device)
-        keys = [FrameKey(seed, start + i, frame) for i in range(len(group)) for frame in range(num_frames)]
-        with torch.inference_mode():
-            codes = model.draw(tokens, model.image_tokenizer.encode(source.to(model.device)), keys).codes[:, 0]
-            images = model.image_tokenizer.decode(codes)
-        yield rearrange(images, "(b f) c h w -> b f c h w", f=num_frames), labels, mask
 
 
 def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]]) -> None:

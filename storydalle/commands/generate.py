@@ -73,7 +73,7 @@ def read_story(settings: dict[str, Any]) -> Story:
         return Story(captions, None, [])
     path = Path(str(settings["source"])).expanduser()
     picture, notes = inputs.open_source(path)
-    from storydalle.stories.images import centre_square
+    from storydalle.stories.pictures import centre_square
 
     source = centre_square(picture)
     if picture.width != picture.height:

@@ -6,6 +6,7 @@ import importlib
 import os
 import shutil
 import sys
+import textwrap
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ from types import ModuleType
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest
 
-COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "report")
+COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "report", "bench")
 HELP_FLAGS = ("--help", "-h")
 MISTAKE, STOPPED = 2, 130  # exit statuses
 
@@ -32,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"storydalle: {mistake}", file=sys.stderr)
         return MISTAKE
+    except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -106,5 +110,8 @@ def command_help(command: str) -> str:
     lines = [docstring(command), "", "settings:", *(f"  {line}" for line in settings)]
     width = min(shutil.get_terminal_size().columns, 120)
     for group in groups:
-        lines.append(f"  {group}=NAME".ljust(20) + ", ".join(config_names(group))[: width - 20])
+        names = ", ".join(config_names(group))
+        lines += textwrap.wrap(
+            names, width, initial_indent=f"  {group}=NAME".ljust(20), subsequent_indent=" " * 20, break_on_hyphens=False
+        )
     return "\n".join(lines).rstrip()

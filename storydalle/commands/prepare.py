@@ -1,40 +1,325 @@
-"""prepare: looks at a data set: a contact sheet with captions and labels, and the counts.
+"""prepare: looks at a data set: is a copy whole, what is wrong with it, how does it look.
 
   storydalle prepare data=toon
   storydalle prepare data=toon split=unseen num_stories=12 out=look
+  storydalle prepare data=pororo data.root=/your/pororo preview=8
+  storydalle prepare data=openstory data.root=/your/openstory-256 caption_tokenizer=story_dalle
+  storydalle prepare data=pororo data.root=/your/pororo pretrained=FOLDER    encodes train and val for training
 
-Writes contact_sheet.png and counts.json.
+Reads every picture that a story has and prints counts, damages, duplicates, leaks across splits, and statistics of
+captions and characters. Writes contact_sheet.png, strips of preview=8 stories as a model sees them, and of a set on
+disk report.json, problems.csv, manifest.json, clips.jsonl, the ids of the stories that can be used (ids-<split>.txt)
+and what is known of every clip (clips/), from which a run that was killed goes on. Of a set in words only, the captions
+of each story (captions/<id>.txt). ToonSV is drawn, not read: of it, counts.json tells the labels.
 """
 
+import csv
+import hashlib
+import io
 import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from storydalle.commands import inputs, outputs
+from PIL.Image import Image
+from tqdm import tqdm
+
+from storydalle import sheets
+from storydalle.commands import findings, inputs, models, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect, write_whole
+from storydalle.stories.pictures import squared
+from storydalle.stories.story_set import Problem, StoryRecord, StorySet
+
+SHEET, STRIPS, CAPTIONS = "contact_sheet.png", "strips", "captions"
+LOCK = ".storydalle.lock"  # also marks a folder as ours
+BYTES_A_CLIP = 1500  # that are written
+CHUNK = 4096  # captions counted at once
 
 
 def run(request: Request) -> None:
     settings = request.settings
     inputs.check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
+    inputs.check_number("preview", settings["preview"], 0, 1000, whole=True)
+    if settings["workers"] is not None:
+        inputs.check_number("workers", settings["workers"], 1, whole=True)
+    inputs.check_number("stories_per_shard", settings["stories_per_shard"], 1, whole=True)
+    if settings["shards"] is not None and settings["pretrained"] is None:
+        raise UserError("shards hold encoded stories: give the model that encodes them, pretrained=FOLDER")
     name = settings["data"]["name"]
     out = Path("prepared") / name if settings["out"] is None else Path(str(settings["out"])).expanduser()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out={out} is a file: choose a folder")
-    outputs.check_space(out, megabytes=50)
+    outputs.check_output(out, overwrite=True, megabytes=50)
+    look_at = look_at_copy if "set" in settings["data"] else look_at_toon
+    look_at(request, out)
+    if settings["pretrained"] is not None:
+        from storydalle.commands.caching import encode_splits
+
+        print("\n".join(encode_splits(settings, settings["workers"] or num_cores())))
+
+
+# ------------------------------------------------------------------------------------------------ a set on disk
+
+
+def look_at_copy(request: Request, out: Path) -> None:
+    settings = request.settings
+    story_set = opened(settings["data"])
+    split = chosen_split(story_set, str(settings["split"]), "split" in request.given)
+    tokens = token_counter(settings["caption_tokenizer"])
+    records, problems = stories_of(story_set)
+    clips = {clip for stories in records.values() for record in stories for clip in record.clips}
+    outputs.check_space(out, megabytes=50 + len(clips) * BYTES_A_CLIP // 1_000_000)
+    options = {key: value for key, value in settings["data"]["set"].items() if key not in ("_target_", "root")}
+    with written_by_one(out):
+        annotations = hash_annotations(story_set, out)
+        inputs_of = {"set": story_set.name, "options": options, "annotations": annotations}
+        facts = read_clips(story_set, clips, out, inputs_of, settings["workers"]) if story_set.has_pictures else {}
+        found = findings.findings_of(story_set, records, facts, problems)
+        report = findings.report_of(story_set, found, tokens)
+        write_files(out, found, report, inputs_of)
+        show = draw if story_set.has_pictures else write_captions
+        if not found.usable[split] and "split" not in request.given:
+            split = next((other for other, stories in found.usable.items() if stories), split)
+        shown = show(story_set, found.usable[split], split, out, settings)
+    print(findings.report_text(report))
+    print(f"\nwrote {out}: report.json, problems.csv, manifest.json and ids of the stories")
+    print("\n".join(shown))
+
+
+def opened(data: Mapping[str, Any]) -> StorySet:
+    """The set of a config's ``data.set``, on the user's copy."""
+    from hydra.utils import get_class
+
+    options = {key: value for key, value in data["set"].items() if key != "_target_"}
+    given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "root")
+    with (
+        told_in_one_line("", ValueError),
+        told_in_one_line(f"a setting of data is of the wrong kind ({given})", TypeError),
+        told_in_one_line(f"data.root={data['root']} cannot be read", OSError),
+    ):
+        story_set = get_class(data["set"]["_target_"])(**options)
+    assert isinstance(story_set, StorySet)
+    return story_set
+
+
+def chosen_split(story_set: StorySet, split: str, is_given: bool) -> str:
+    """The split to be shown; the first one where the set lacks a split that nobody asked for."""
+    if split in story_set.splits:
+        return split
+    if is_given:
+        raise UserError(f"{story_set.name} has no split {split!r}; {nearest(split, story_set.splits)}")
+    return story_set.splits[0]
+
+
+def stories_of(story_set: StorySet) -> tuple[dict[str, list[StoryRecord]], list[Problem]]:
+    """The stories of every split, and all problems; a split that cannot be had is one of them."""
+    records: dict[str, list[StoryRecord]] = {}
+    empty = []
+    for split in story_set.splits:
+        try:
+            records[split] = story_set.records(split)
+        except ValueError as error:
+            records[split] = []
+            empty.append(Problem(split, f"empty split: {error}"))
+    if not any(records.values()):
+        raise UserError(f"{story_set.name} has no story: {empty[0].what if empty else 'no split has one'}")
+    return records, [*story_set.problems, *empty]
+
+
+def token_counter(name: str | None) -> findings.Tokens | None:
+    """Lengths in tokens by the caption tokenizer of a model, or by one in a folder."""
+    if name is None:
+        return None
+    folder = models.zoo_folder() / name if name in models.zoo_names() else Path(name).expanduser()
+    folder = folder / "captions" if (folder / "captions").is_dir() else folder
+    from storydalle.tokens.captions import CaptionTokenizer
+
+    vocabularies, merges = sorted(folder.glob("*vocab.json")), sorted(folder.glob("*merges.txt"))
+    with told_in_one_line(f"caption_tokenizer={name} is none"):
+        if vocabularies and merges:
+            tokenizer = CaptionTokenizer.from_files(vocabularies[0], merges[0])
+        else:
+            tokenizer = CaptionTokenizer.load(folder)
+
+    def count(texts: Sequence[str]) -> list[int]:
+        lengths: list[int] = []
+        for start in range(0, len(texts), CHUNK):
+            encoded = tokenizer.encode(texts[start : start + CHUNK])
+            part = (encoded.tokens != tokenizer.pad_id).sum(1).tolist()
+            for i, num_cut in encoded.overflow:
+                part[i] += num_cut
+            lengths += part
+        return lengths
+
+    return findings.Tokens(count, tokenizer.text_length)
+
+
+@contextmanager
+def written_by_one(out: Path) -> Iterator[None]:
+    """Make the folder, keep a second run out of it, and tell what prevents writing in one line."""
+    from filelock import FileLock, Timeout
+
+    with told_in_one_line(f"out={out} cannot be written", OSError):
+        out.mkdir(parents=True, exist_ok=True)
+        foreign = next(out.iterdir(), None)
+        if foreign is not None and not (out / LOCK).exists():
+            raise UserError(f"out={out} holds other files ({foreign.name}): choose another folder")
+        try:
+            with FileLock(out / LOCK, timeout=0):
+                yield
+        except Timeout as error:
+            raise UserError(f"out={out} is being written by another prepare: wait for it, or choose another") from error
+
+
+def read_clips(
+    story_set: StorySet, clips: set[str], out: Path, depends_on: Mapping[str, Any], workers: int | None
+) -> dict[str, ClipFacts]:
+    """Facts of every clip, read where they are not known yet."""
+    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+    with tqdm(total=len(clips), desc="reading", unit="clip", disable=None, leave=False) as bar:
+        try:
+            return inspect(story_set, clips, out, key, workers or num_cores(), bar.update)
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"a process that reads pictures was killed after {bar.n} of {len(clips)} clips, perhaps for want of "
+                "memory: run the same again, which goes on from there, with workers=1"
+            ) from error
+
+
+def num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_files(out: Path, found: findings.Findings, report: Mapping[str, Any], inputs_of: Mapping[str, Any]) -> None:
+    clips = "".join(f"{json.dumps([clip, facts.sha256])}\n" for clip, facts in found.clips.items())
+    splits = {split: {key: counts[key] for key in ("stories", "usable")} for split, counts in report["splits"].items()}
+    digest = {"file": "clips.jsonl", "number": len(found.clips), "sha256": hashlib.sha256(clips.encode()).hexdigest()}
+    problems = io.StringIO()
+    writer = csv.writer(problems, lineterminator="\n")
+    writer.writerows([Problem._fields, *found.annotation_problems, *found.picture_problems])
+    write_whole(out / "clips.jsonl", clips)
+    write_whole(out / "manifest.json", as_json({**inputs_of, "splits": splits, "clips": digest}))
+    write_whole(out / "report.json", as_json(report))
+    write_whole(out / "problems.csv", problems.getvalue())
+    texts = {f"ids-{file_name(split)}.txt": findings.ids_text(stories) for split, stories in found.usable.items()}
+    write_only(out, "ids-*.txt", texts)
+
+
+def write_only(folder: Path, pattern: str, texts: Mapping[str, str]) -> None:
+    """Write files, and remove those of an earlier run that match ``pattern`` and are not among them."""
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        write_whole(folder / name, text)
+    for path in folder.glob(pattern):
+        if path.name not in texts:
+            path.unlink()
+
+
+def draw(
+    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: Mapping[str, Any]
+) -> list[str]:
+    """The contact sheet of the first stories, and strips of some that are spread over the split, as a model sees them.
+
+    A sheet has whole pictures, as large as they are; a strip their centred squares, at the model's resolution.
+    """
+    if not stories:
+        return [f"no story of {split} can be used: nothing is drawn"]
+    with told_in_one_line("a picture has changed since it was read"):
+        first = disjoint(stories, settings["num_stories"])
+        heading = f"{story_set.name}, {split}: {len(first)} of {len(stories):,} stories"
+        sheet = save_sheet(sheets.story_rows(story_set, first), heading, out)
+        previewed = [stories[i] for i in spread(settings["preview"], len(stories))]
+        resolution = settings["data"]["resolution"]
+        strips = save_strips(sheets.story_rows(story_set, previewed, lambda picture: squared(picture, resolution)), out)
+    return [sheet, *strips]
+
+
+def write_captions(
+    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: Mapping[str, Any]
+) -> list[str]:
+    """The captions of every story of a set in words only, for drawing them: what ``generate captions=FILE`` reads."""
+    texts = {f"{file_name(story.id)}.txt": findings.captions_text(story) for story in stories}
+    write_only(out / CAPTIONS, "*.txt", texts)
+    example = out / CAPTIONS / next(iter(texts), "<id>.txt")
+    return [
+        f"wrote {out / CAPTIONS}: the captions of {len(texts):,} stories, which have no pictures; to draw one:",
+        f"  storydalle generate captions={example} source=frame.png",
+    ]
+
+
+def disjoint(stories: Sequence[StoryRecord], number: int) -> list[StoryRecord]:
+    """The first stories that have no clip of one before: windows of a book otherwise show its pages over and over."""
+    chosen: list[StoryRecord] = []
+    shown: set[str] = set()
+    for record in stories:
+        if len(chosen) < number and shown.isdisjoint(record.clips):
+            chosen.append(record)
+            shown.update(record.clips)
+    return chosen
+
+
+# ------------------------------------------------------------------------------------------------ ToonSV
+
+
+def look_at_toon(request: Request, out: Path) -> None:
     from storydalle.stories import toon
 
-    split = str(settings["split"])
+    settings = request.settings
+    name, split = settings["data"]["name"], str(settings["split"])
     if split not in toon.SPLITS:
         raise UserError(f"{name} has no split {split!r}; {nearest(split, toon.SPLITS)}")
     with told_in_one_line(""):
-        sheet = toon.contact_sheet(split, settings["num_stories"], settings["data"]["resolution"])
+        stories = toon.ToonSV(split, resolution=settings["data"]["resolution"])
         counts = toon.counts(split)
+    num_shown = min(settings["num_stories"], len(stories))
     out.mkdir(parents=True, exist_ok=True)
-    sheet.save(out / "contact_sheet.png")
-    (out / "counts.json").write_text(json.dumps(counts, indent=2) + "\n")
+    sheet = save_sheet(sheets.toon_rows(stories, range(num_shown)), f"{name}, {split}: {num_shown} stories", out)
+    strips = save_strips(sheets.toon_rows(stories, spread(settings["preview"], len(stories))), out)
+    (out / "counts.json").write_text(as_json(counts))
     num_frames = sum(counts["setting"].values())
     print(f"{name}, {split}: {num_frames} target frames")
     for label, table in counts.items():
         print(f"  {label:<16}" + ", ".join(f"{value} {number}" for value, number in table.items()))
-    print(f"wrote {out / 'contact_sheet.png'} and {out / 'counts.json'}")
+    print("\n".join([f"wrote {out / 'counts.json'}", sheet, *strips]))
+
+
+# ------------------------------------------------------------------------------------------------ both
+
+
+def spread(number: int, length: int) -> list[int]:
+    """At most ``number`` indices, at equal distances from the first on."""
+    number = min(number, length)
+    return [i * length // number for i in range(number)]
+
+
+def save_sheet(rows: Iterable[sheets.Row], heading: str, out: Path) -> str:
+    save_whole(sheets.draw_sheet(rows, heading), out / SHEET)
+    return f"drew {out / SHEET}: {heading}"
+
+
+def save_strips(rows: Iterable[sheets.Row], out: Path) -> list[str]:
+    files = []
+    for row in rows:
+        files.append(out / STRIPS / f"{file_name(row.id)}.png")
+        files[-1].parent.mkdir(exist_ok=True)
+        save_whole(sheets.draw_sheet([row]), files[-1])
+    return [f"drew {file}" for file in files]
+
+
+def save_whole(picture: Image, file: Path) -> None:
+    partial = file.with_name(f"{file.name}.partial")
+    picture.save(partial, "PNG")
+    os.replace(partial, file)
+
+
+def file_name(text: str) -> str:
+    """A name without folders: "book/12#3" becomes "book_12_3"."""
+    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)[:100]
+
+
+def as_json(tree: Any) -> str:
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"

@@ -13,7 +13,6 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from storydalle.commands.report import METRICS
 from storydalle.commands.training_strips import SampleStrips
 from storydalle.metrics.record import git_state, metrics_record, write_record
 from storydalle.stories.images import to_tensor
-from storydalle.stories.story import Story
+from storydalle.stories.story import Stories
 from storydalle.story_dalle import StoryDALLE
 
 LAST = Path("checkpoints") / "last.safetensors"
@@ -158,7 +157,7 @@ def loggers(folder: Path, experiment: str) -> list[Logger]:
     ]
 
 
-def callbacks(folder: Path, settings: dict[str, Any], stories: Sequence[Story]) -> list[Callback]:
+def callbacks(folder: Path, settings: dict[str, Any], stories: Stories) -> list[Callback]:
     every, decay = settings["save_every"], settings["ema_decay"]
     average = [RunningMean(decay=decay)] if decay else []
     return [
@@ -169,9 +168,9 @@ def callbacks(folder: Path, settings: dict[str, Any], stories: Sequence[Story]) 
     ]
 
 
-def card(model: StoryDALLE, stories: Sequence[Story], settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
+def card(model: StoryDALLE, stories: Stories, settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
     """What a model says of itself: how it was made, and the settings that its use depends on."""
-    pixels = to_tensor(np.concatenate([story.frames for story in stories][:64]))
+    pixels = to_tensor(np.concatenate([story.frames for story in stories.readable(64)]))
     commit, dirty = git_state(Path(__file__).parent)
     return {
         "sampling": settings["sampling"],

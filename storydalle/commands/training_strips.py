@@ -1,13 +1,12 @@
 """Strips drawn while a model trains: what the numbers do not say, every few steps, as pictures."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 from PIL import Image
 
 from storydalle import strips
-from storydalle.stories.story import Story
+from storydalle.stories.story import Stories, Story
 from storydalle.story_dalle import StoryDALLE
 
 
@@ -18,7 +17,7 @@ class SampleStrips(pl.Callback):
     goes on as if they had not been made.
     """
 
-    def __init__(self, stories: Sequence[Story], folder: Path, every: int = 500, num_stories: int = 2) -> None:
+    def __init__(self, stories: Stories, folder: Path, every: int = 500, num_stories: int = 2) -> None:
         self.stories, self.folder, self.every, self.num_stories = stories, folder, every, num_stories
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
@@ -27,7 +26,7 @@ class SampleStrips(pl.Callback):
             return
         training = model.training
         model.eval()
-        pictures = [self.draw(model, self.stories[i]) for i in range(self.num_stories)]
+        pictures = [self.draw(model, story) for story in self.stories.readable(self.num_stories)]
         model.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
         for i, picture in enumerate(pictures):

@@ -8,7 +8,8 @@ import torch
 from storydalle.stories.story import Story
 from storydalle.story_dalle import StoryDALLE
 from storydalle.systems.probes import Match, probe_paths
-from storydalle.tokens.cache import FrameEncoder, as_batch, encoded_arrays
+from storydalle.tokens.cache import encode_batch
+from storydalle.tokens.encoding import FrameEncoder
 
 
 def measure_probes(
@@ -24,7 +25,7 @@ def measure_probes(
     counts: dict[str, int] = defaultdict(int)
     for start in range(0, len(stories), batch_size):
         chunk = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
-        batch = as_batch(dict(encoded_arrays(chunk, encode, model.caption_tokenizer)))
+        batch = encode_batch(chunk, encode, model.caption_tokenizer)
         with torch.inference_mode():
             found = probe_paths(model.model, batch, caption_probes, source_probes)
         for name, probed in found.items():

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from storydalle.metrics.label_reader import LabelReader
-from storydalle.metrics.toon import TRUE_LABELS, ToonScores
-from storydalle.stories.images import to_tensor
+from storydalle.metrics.toon import ToonScores
+from storydalle.stories.data import batch_of
 from storydalle.stories.story import Story
 
 Frames = Float[Tensor, "b f c h w"] | UInt8[Tensor, "b f c h w"]
@@ -49,8 +48,8 @@ def score_stories(reader: LabelReader, stories: Sequence[Story], draw: Draw, bat
     scores = ToonScores()
     for start in range(0, len(stories), batch_size):
         group = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
-        source, frames, labels, mask = padded(group)
-        score_frames(reader, draw(source, frames), labels, mask, scores)
+        batch = batch_of(group)
+        score_frames(reader, draw(batch.source, batch.frames), batch.labels, batch.mask, scores)
     return scores
 
 
@@ -82,18 +81,3 @@ def score_reconstructions(
         return rearrange(images, "(b f) c h w -> b f c h w", b=frames.shape[0])
 
     return score_stories(reader, stories, reconstructed, batch_size)
-
-
-def padded(stories: Sequence[Story]) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
-    """Source and target frames in [-1, 1], labels and mask of stories, padded to the longest."""
-    num_frames = max(len(story.frames) for story in stories)
-
-    def stacked(arrays: list[np.ndarray]) -> Tensor:
-        rows = [np.pad(a, [(0, num_frames - len(a))] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
-        return torch.from_numpy(np.stack(rows))
-
-    source = np.stack([story.source for story in stories])
-    frames = stacked([story.frames for story in stories])
-    labels = {name: stacked([story.labels[name] for story in stories]) for name in TRUE_LABELS}
-    mask = stacked([np.ones(len(story.frames), dtype=bool) for story in stories])
-    return to_tensor(source), to_tensor(frames), labels, mask

@@ -1,7 +1,7 @@
 """Batches for training: an order that is a function of (seed, step) alone, and frames drawn on the fly."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,47 +10,73 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from storydalle.stories.images import to_tensor
-from storydalle.stories.story import Story
+from storydalle.stories.story import Stories, Story, StoryBatch
+
+
+class Step(NamedTuple):
+    """The items of a batch, and the training step that it is for; none in validation."""
+
+    indices: list[int]
+    number: int | None
 
 
 class StepSampler:
     """Batches of indices without end: epoch after epoch, each in its own order, from step ``start`` on.
 
-    The batch of a step depends on (seed, step) only, so a resumed run reads on exactly where it was killed.
+    The batch of a step depends on (seed, step) only, so a resumed run reads on exactly where it was killed. Of
+    ``num_ranks`` processes each reads its own ``batch_size`` items of a step. Items of several ``lengths`` are
+    batched with those of about their own: of ``BUCKET_BATCHES`` batches in the epoch's order, sorted, each is one.
     """
 
-    def __init__(self, num_items: int, batch_size: int, seed: int, start: int = 0) -> None:
-        if num_items < batch_size:
-            raise ValueError(f"batch_size={batch_size} is larger than the data ({num_items}); use fewer")
-        self.num_items, self.batch_size, self.seed, self.start = num_items, batch_size, seed, start
+    BUCKET_BATCHES = 32
 
-    def __iter__(self) -> Iterator[list[int]]:
-        steps_per_epoch = self.num_items // self.batch_size
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, seed: int, start: int = 0, rank: int = 0, num_ranks: int = 1
+    ) -> None:
+        if len(lengths) < batch_size * num_ranks:
+            raise ValueError(
+                f"batch_size={batch_size} on {num_ranks} devices is larger than the data ({len(lengths)}); use fewer"
+                if num_ranks > 1
+                else f"batch_size={batch_size} is larger than the data ({len(lengths)}); use fewer"
+            )
+        self.lengths, self.batch_size, self.seed, self.start = lengths, batch_size, seed, start
+        self.rank, self.num_ranks = rank, num_ranks
+
+    def __iter__(self) -> Iterator[Step]:
+        size = self.batch_size * self.num_ranks
+        steps_per_epoch = len(self.lengths) // size
         step = self.start
         while True:
             epoch, position = divmod(step, steps_per_epoch)
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_items)
+            batches = self._epoch(epoch, steps_per_epoch, size)
             for i in range(position, steps_per_epoch):
-                yield order[i * self.batch_size : (i + 1) * self.batch_size].tolist()
+                own = batches[i][self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+                yield Step(own.tolist(), step)
                 step += 1
+
+    def _epoch(self, epoch: int, num_batches: int, size: int) -> np.ndarray:
+        """Every batch of an epoch, (num_batches, size); what does not fill a batch waits for the next epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.lengths))[: num_batches * size]
+        if self.lengths.min() == self.lengths.max():
+            return order.reshape(num_batches, size)
+        bucket = size * self.BUCKET_BATCHES
+        parts = [order[start : start + bucket] for start in range(0, len(order), bucket)]
+        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
+        return rng.permutation(ordered.reshape(num_batches, size))
 
 
 class BatchDataset(Dataset):
-    """A data set whose unit is a batch: ``read(indices)`` returns one, ready for the model."""
+    """A data set whose unit is a batch: ``read(indices, step)`` returns one, ready for the model."""
 
-    def __init__(self, num_items: int, read: Callable[[list[int]], Any]) -> None:
-        self.num_items, self.read = num_items, read
+    def __init__(self, read: Callable[[list[int], int | None], Any], lengths: np.ndarray) -> None:
+        self.read, self.lengths = read, lengths
 
     def __len__(self) -> int:
-        return self.num_items
+        return len(self.lengths)
 
-    def __getitem__(self, indices: list[int]) -> Any:
-        return self.read(indices)
-
-
-def first_of(batch: Sequence[Any]) -> Any:
-    (only,) = batch
-    return only
+    def __getitem__(self, step: Step) -> Any:
+        return self.read(*step)
 
 
 class StepData(pl.LightningDataModule):
@@ -72,7 +98,8 @@ class StepData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = self.training_set()
-        sampler = StepSampler(len(dataset), self.batch_size, self.seed, self.start)
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = StepSampler(dataset.lengths, self.batch_size, self.seed, self.start, rank, num_ranks)
         # A batch is one item of the sampler here: collation has nothing left to do.
         return DataLoader(
             dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers, persistent_workers=False
@@ -81,7 +108,7 @@ class StepData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         dataset = self.validation_set()
         indices = range(len(dataset))
-        batches = [list(indices[i : i + self.batch_size]) for i in range(0, len(dataset), self.batch_size)]
+        batches = [Step(list(indices[i : i + self.batch_size]), None) for i in range(0, len(dataset), self.batch_size)]
         return DataLoader(dataset, batch_size=None, sampler=batches)
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,8 +126,8 @@ class Frames(StepData):
 
     def __init__(
         self,
-        train: Sequence[Story],
-        val: Sequence[Story],
+        train: Stories,
+        val: Stories,
         batch_size: int,
         frames_per_story: int = 1,
         seed: int = 0,
@@ -110,16 +137,38 @@ class Frames(StepData):
         self.train, self.val, self.frames_per_story = train, val, frames_per_story
 
     def training_set(self) -> BatchDataset:
-        return BatchDataset(len(self.train), lambda indices: self._read(self.train, indices))
+        return BatchDataset(lambda indices, _: self._read(self.train, indices), np.ones(len(self.train)))
 
     def validation_set(self) -> BatchDataset:
-        return BatchDataset(len(self.val), lambda indices: self._read(self.val, indices))
+        return BatchDataset(lambda indices, _: self._read(self.val, indices), np.ones(len(self.val)))
 
-    def _read(self, stories: Sequence[Story], indices: list[int]) -> Tensor:
+    def _read(self, stories: Stories, indices: list[int]) -> Tensor:
         pictures: list[np.ndarray] = []
         for index in indices:
-            story = stories[index]
-            frames = np.concatenate([story.source[None], story.frames])
-            chosen = np.random.default_rng([self.seed, index]).permutation(len(frames))[: self.frames_per_story]
-            pictures.extend(frames[chosen])
+            rng = np.random.default_rng([self.seed, index])
+            shots = stories.outline(index).shots
+            chosen = [shots[i] for i in rng.permutation(len(shots))[: self.frames_per_story]]
+            clips = {clip: stories.read(clip) for clip in dict.fromkeys(shot.clip for shot in chosen)}
+            for shot in chosen:
+                frames = clips[shot.clip]
+                pictures.append(frames[rng.integers(len(frames)) if shot.frame is None else shot.frame])
         return to_tensor(torch.from_numpy(np.stack(pictures)))
+
+
+def batch_of(stories: Sequence[Story]) -> StoryBatch:
+    """Stories with their pictures, padded to the longest one."""
+    num_frames = max(len(story.frames) for story in stories)
+
+    def stacked(arrays: list[np.ndarray]) -> Tensor:
+        rows = [np.pad(a, [(0, num_frames - len(a))] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
+        return torch.from_numpy(np.stack(rows))
+
+    names = [name for name in stories[0].labels if not name.startswith("source_")]
+    return StoryBatch(
+        captions=[story.captions for story in stories],
+        source=to_tensor(np.stack([story.source for story in stories])),
+        frames=to_tensor(stacked([story.frames for story in stories])),
+        mask=stacked([np.ones(len(story.frames), dtype=bool) for story in stories]),
+        labels={name: stacked([story.labels[name] for story in stories]) for name in names},
+        ids=[story.id for story in stories],
+    )

@@ -9,6 +9,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from storydalle.stories.pictures import squared
+
 
 def to_tensor(pixels: np.ndarray | UInt8[Tensor, "... h w c"]) -> Float[Tensor, "... c h w"]:
     """uint8 pictures, channels last, as floats in [-1, 1]."""
@@ -26,16 +28,4 @@ def to_images(images: Float[Tensor, "n c h w"]) -> list[Image.Image]:
 
 def from_images(images: Sequence[Image.Image], resolution: int) -> Float[Tensor, "n c h w"]:
     """Square Pillow pictures at ``resolution``; others are cropped to their centre first."""
-    squares = [centre_square(image).resize((resolution, resolution), Image.Resampling.LANCZOS) for image in images]
-    return to_tensor(np.stack([np.asarray(square) for square in squares]))
-
-
-def centre_square(image: Image.Image) -> Image.Image:
-    """The largest centred square of a picture, in RGB; transparency is laid on white."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    return to_tensor(np.stack([np.asarray(squared(image, resolution)) for image in images]))

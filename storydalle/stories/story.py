@@ -1,11 +1,16 @@
-"""What every data set yields: a ``Story``; what a batch of them looks like: a ``StoryBatch``."""
+"""What every data set yields: ``Stories``, each told by an ``Outline`` before its pictures are read."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from torch import Tensor
+
+from storydalle.stories.pictures import ClipError
+from storydalle.stories.story_set import fixed_choice
 
 
 class Story(NamedTuple):
@@ -15,8 +20,8 @@ class Story(NamedTuple):
     captions: list[str]  # one a target frame; the source's own caption is not part of the task
     source: np.ndarray  # uint8 (h, w, 3)
     frames: np.ndarray  # uint8 (f, h, w, 3)
-    labels: dict[str, np.ndarray]
-    descriptions: list[str]  # f + 1 captions that say everything, the source's first; empty where a data set has none
+    labels: dict[str, np.ndarray]  # (f, ...); those named source_... are the source frame's
+    descriptions: list[str]  # f + 1 captions, each of its own frame alone, the source's first; or none
     probes: Mapping[str, np.ndarray] = MappingProxyType({})  # other source frames, uint8 (h, w, 3), for probing a model
 
 
@@ -29,3 +34,88 @@ class StoryBatch(NamedTuple):
     mask: Tensor  # bool (b, f)
     labels: dict[str, Tensor]
     ids: list[str]
+
+
+class Shot(NamedTuple):
+    """A frame of a clip; any of them where ``frame`` is None: training draws one, evaluation sees a fixed one."""
+
+    clip: str
+    frame: int | None = None
+
+
+class Outline(NamedTuple):
+    """A story before its pictures are read; the fields of ``Story`` are as there."""
+
+    id: str
+    captions: list[str]
+    shots: list[Shot]  # f + 1, the source first
+    labels: dict[str, np.ndarray]
+    descriptions: list[str]
+    probes: Mapping[str, Shot] = MappingProxyType({})
+
+
+class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that type read a story at every call
+    """Stories whose pictures all have one size, read when they are asked for."""
+
+    resolution: int
+
+    @abstractmethod
+    def outline(self, index: int) -> Outline:
+        """What a story tells, and which frames show it; nothing is read or drawn."""
+
+    @abstractmethod
+    def read(self, clip: str) -> np.ndarray:
+        """All frames of a clip, uint8 (n, resolution, resolution, 3); raises ClipError."""
+
+    @abstractmethod
+    def stamp(self, clip: str) -> str:
+        """A text that changes when the clip's pictures do, without reading them."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A short hash of all that the outlines tell."""
+
+    def clips(self) -> list[str]:
+        """Every clip that a story shows, in the order of the stories."""
+        outlines = (self.outline(i) for i in range(len(self)))
+        return list(dict.fromkeys(shot.clip for outline in outlines for shot in outline.shots))
+
+    def readable(self, number: int) -> list[Story]:
+        """The first stories, at most ``number``, all of whose pictures can be read."""
+        found: list[Story] = []
+        for index in range(len(self)):
+            if len(found) == number:
+                break
+            with suppress(ClipError):
+                found.append(self[index])
+        return found
+
+    @overload
+    def __getitem__(self, index: int) -> Story: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Story]: ...
+    def __getitem__(self, index: int | slice) -> Story | list[Story]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        outline = self.outline(index)
+        shots = [*outline.shots, *outline.probes.values()]
+        clips = {clip: self.read(clip) for clip in dict.fromkeys(shot.clip for shot in shots)}
+        frames = np.stack([clips[shot.clip][shown_frame(shot, len(clips[shot.clip]))] for shot in shots])
+        num_own = len(outline.shots)
+        return Story(
+            id=outline.id,
+            captions=outline.captions,
+            source=frames[0],
+            frames=frames[1:num_own],
+            labels=outline.labels,
+            descriptions=outline.descriptions,
+            probes=dict(zip(outline.probes, frames[num_own:], strict=True)),
+        )
+
+    def __iter__(self) -> Iterator[Story]:
+        return (self[i] for i in range(len(self)))
+
+
+def shown_frame(shot: Shot, num_frames: int) -> int:
+    """The frame of a clip that every evaluation sees: the shot's own, or one by a hash of the clip's name."""
+    return fixed_choice(shot.clip, num_frames) if shot.frame is None else shot.frame

@@ -50,8 +50,10 @@ class TextToImage(pl.LightningModule):
         if not batch.descriptions.shape[1]:
             raise ValueError("text-to-image training needs descriptions of the frames; this data set has none")
         codes = torch.cat([batch.source[:, None], batch.codes], 1)
-        chosen = [(step * self.frames_per_story + i) % codes.shape[1] for i in range(self.frames_per_story)]
-        return batch.descriptions[:, chosen].flatten(0, 1), codes[:, chosen].flatten(0, 1)
+        num_frames = 1 + batch.mask.sum(1, keepdim=True)
+        turns = step * self.frames_per_story + torch.arange(self.frames_per_story, device=num_frames.device)
+        stories, chosen = torch.arange(len(codes), device=num_frames.device)[:, None], turns % num_frames
+        return batch.descriptions[stories, chosen].flatten(0, 1), codes[stories, chosen].flatten(0, 1)
 
     def _losses(self, tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         backbone = self.story_dalle.model.backbone

@@ -1,32 +1,35 @@
-"""Stories as tokens and codes: encoded once, kept in memory-mapped arrays, read in batches."""
+"""Encoded stories for training: memory-mapped, read in batches, encoded on first use."""
 
-import hashlib
-import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
-from filelock import FileLock
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from storydalle.stories.data import BatchDataset, StepData
-from storydalle.stories.images import to_tensor
-from storydalle.stories.story import Story
+from storydalle.stories.story import Stories, Story
 from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.encoding import (
+    CODES,
+    HEADER,
+    IDS,
+    FrameEncoder,
+    build_cache,
+    encoding_hash,
+    read_json,
+    tables_folder,
+)
 from storydalle.tokens.vqgan import VQGAN
 
-HEADER = "header.json"
+Row = dict[str, np.ndarray]  # of one story: "codes" (f + 1, l), "captions" (f, t), "label_...", "probe_..." (l,)
 
 
 class EncodedStories(NamedTuple):
-    """A batch of stories, ready for a transformer."""
+    """A batch of stories, ready for a transformer, padded to the longest one; ``mask`` is true at frames that exist."""
 
     tokens: Int[Tensor, "b f t"]
     descriptions: Int[Tensor, "b g t"]  # g = f + 1: full captions, the source's first; g = 0 where there are none
@@ -37,157 +40,137 @@ class EncodedStories(NamedTuple):
     probes: dict[str, Tensor]  # codes (b, l) of other sources, by the name of the probe
 
 
-def encode_stories(
-    stories: Sequence[Story],
-    image_tokenizer: VQGAN,
-    caption_tokenizer: CaptionTokenizer,
-    folder: Path,
-    key: dict[str, Any],
-    chunk_size: int = 64,
-) -> None:
-    """Write the stories' arrays to ``folder``, with ``key`` in the header; a folder with the same key is kept.
+def collate(rows: Sequence[Row], pad_id: int) -> EncodedStories:
+    """Stories of any lengths as one batch."""
+    num_targets = [len(row["captions"]) for row in rows]
+    longest = max(num_targets)
 
-    The header is written last: a folder without one is an encoding that was cut off, and is made again. Of several
-    processes, one encodes and the others wait for it.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if read_header(folder) != key:
-            write_encoded(stories, image_tokenizer, caption_tokenizer, folder, key, chunk_size)
+    def padded(name: str, length: int, value: int = 0) -> Tensor:
+        batch = np.full((len(rows), length, *rows[0][name].shape[1:]), value, np.int64)
+        for entry, row in zip(batch, rows, strict=True):
+            entry[: len(row[name])] = row[name]
+        return torch.from_numpy(batch)
 
+    def stacked(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([row[name] for row in rows]).astype(np.int64))
 
-def write_encoded(
-    stories: Sequence[Story],
-    image_tokenizer: VQGAN,
-    caption_tokenizer: CaptionTokenizer,
-    folder: Path,
-    key: dict[str, Any],
-    chunk_size: int,
-) -> None:
-    """Encode chunk by chunk, in place of what the folder held."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    arrays: dict[str, np.memmap] = {}
-    encode = FrameEncoder(image_tokenizer)
-    starts = range(0, len(stories), chunk_size)
-    for start in tqdm(starts, desc=f"encoding {len(stories)} stories", unit_scale=chunk_size, disable=None):
-        chunk = [stories[i] for i in range(start, min(start + chunk_size, len(stories)))]
-        for name, values in encoded_arrays(chunk, encode, caption_tokenizer):
-            if name not in arrays:
-                path, shape = folder / f"{name}.npy", (len(stories), *values.shape[1:])
-                arrays[name] = np.lib.format.open_memmap(path, "w+", dtype=values.dtype, shape=shape)
-            arrays[name][start : start + len(chunk)] = values
-    for array in arrays.values():
-        array.flush()
-    (folder / HEADER).write_text(json.dumps(key, indent=2, sort_keys=True) + "\n")
-
-
-class FrameEncoder:
-    """Codes of uint8 frames. A tokenizer that sees windows alone encodes each distinct window only once."""
-
-    def __init__(self, image_tokenizer: VQGAN) -> None:
-        self.image_tokenizer = image_tokenizer
-        self.device = next(image_tokenizer.parameters()).device
-        patch = image_tokenizer.resolution // image_tokenizer.grid
-        self.window = patch if image_tokenizer.window == patch else None
-        self.known: dict[bytes, int] = {}
-
-    @torch.inference_mode()
-    def __call__(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Int[np.ndarray, "n l"]:
-        if self.window is None:
-            parts = to_tensor(torch.from_numpy(frames)).split(128)
-            return torch.cat([self.image_tokenizer.encode(part.to(self.device)).cpu() for part in parts]).numpy()
-        windows = rearrange(frames, "n (r h) (c w) k -> (n r c) h w k", h=self.window, w=self.window)
-        keys = [hashlib.blake2b(window.tobytes(), digest_size=16).digest() for window in windows]
-        first = {key: i for i, key in enumerate(keys) if key not in self.known}
-        for part in batched(first.items(), 4096):
-            pixels = to_tensor(torch.from_numpy(windows[[i for _, i in part]]))
-            latents = self.image_tokenizer.window_latents(pixels.to(self.device))
-            codes = self.image_tokenizer.quantize(latents).codes[:, 0].tolist()
-            self.known.update(zip((key for key, _ in part), codes, strict=True))
-        return np.array([self.known[key] for key in keys]).reshape(len(frames), -1)
-
-
-def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of up to ``size`` items (itertools.batched comes with Python 3.12)."""
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
-
-
-def encoded_arrays(
-    chunk: Sequence[Story], encode: FrameEncoder, caption_tokenizer: CaptionTokenizer
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of some stories of one length, by name."""
-    num_stories = len(chunk)
-    pictures = np.concatenate([frames for story in chunk for frames in (story.source[None], story.frames)])
-    yield "codes", encode(pictures).reshape(num_stories, -1, encode.image_tokenizer.num_codes).astype(np.uint16)
-    for name in chunk[0].probes:
-        yield f"probe_{name}", encode(np.stack([story.probes[name] for story in chunk])).astype(np.uint16)
-    for name in ("captions", "descriptions"):
-        captions = [caption for story in chunk for caption in getattr(story, name)]
-        if captions:
-            tokens = caption_tokenizer.encode(captions).tokens
-            yield name, tokens.view(num_stories, -1, tokens.shape[-1]).numpy().astype(np.uint16)
-    for name in chunk[0].labels:
-        yield f"label_{name}", np.stack([story.labels[name] for story in chunk])
-
-
-def read_header(folder: Path) -> dict[str, Any] | None:
-    path = folder / HEADER
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def encoding_hash(image_tokenizer: VQGAN) -> str:
-    """A short hash of the weights that make codes: equal hashes make equal codes, whatever the decoder is."""
-    digest = hashlib.sha256()
-    for name, value in image_tokenizer.state_dict().items():
-        if name.startswith(("encoder.", "quant_conv.", "quantize.")):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def stories_hash(stories: Sequence[Story], num_samples: int = 16) -> str:
-    """A short hash of captions, pixels and labels of some stories, spread over the set."""
-    digest = hashlib.sha256()
-    for i in range(0, len(stories), max(1, len(stories) // num_samples)):
-        story = stories[i]
-        digest.update("\n".join([story.id, *story.captions, *story.descriptions]).encode())
-        for array in (story.source, story.frames, *story.labels.values(), *story.probes.values()):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-class CachedStories:
-    """Encoded stories on disk; opening costs nothing, a batch reads its rows."""
-
-    def __init__(self, folder: Path) -> None:
-        self.arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-
-    def __len__(self) -> int:
-        return len(self.arrays["codes"])
-
-    def batch(self, indices: Sequence[int]) -> EncodedStories:
-        rows = np.asarray(indices)
-        return as_batch({name: array[rows] for name, array in self.arrays.items()})
-
-
-def as_batch(arrays: Mapping[str, np.ndarray]) -> EncodedStories:
-    """The arrays of some stories, as they are stored, as a batch."""
-    read = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
-    codes, tokens = read["codes"], read["captions"]
-    descriptions = read.get("descriptions", tokens[:, :0])
-    labels, probes = (
-        {name.removeprefix(kind): value for name, value in read.items() if name.startswith(kind)}
-        for kind in ("label_", "probe_")
-    )
-    mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+    tokens, codes = padded("captions", longest, pad_id), padded("codes", longest + 1)
+    descriptions = padded("descriptions", longest + 1, pad_id) if "descriptions" in rows[0] else tokens[:, :0]
+    labels = {
+        name.removeprefix("label_"): stacked(name) if name.startswith("label_source_") else padded(name, longest)
+        for name in rows[0]
+        if name.startswith("label_")
+    }
+    probes = {name.removeprefix("probe_"): stacked(name) for name in rows[0] if name.startswith("probe_")}
+    mask = torch.arange(longest) < torch.tensor(num_targets)[:, None]
     return EncodedStories(tokens, descriptions, codes[:, 0], codes[:, 1:], mask, labels, probes)
 
 
+def encode_batch(stories: Sequence[Story], encode: FrameEncoder, caption_tokenizer: CaptionTokenizer) -> EncodedStories:
+    """Stories with their pictures as a batch."""
+
+    def row(story: Story) -> Row:
+        codes = encode(np.concatenate([story.source[None], story.frames, *(p[None] for p in story.probes.values())]))
+        num_own = len(story.frames) + 1
+        texts = {"captions": story.captions, "descriptions": story.descriptions}
+        return {
+            "codes": codes[:num_own],
+            **{name: caption_tokenizer.encode(text).tokens.numpy() for name, text in texts.items() if text},
+            **{f"label_{name}": label for name, label in story.labels.items()},
+            **{f"probe_{name}": code for name, code in zip(story.probes, codes[num_own:], strict=True)},
+        }
+
+    return collate([row(story) for story in stories], caption_tokenizer.pad_id)
+
+
+class CachedStories:
+    """The stories of a cache; opening reads two headers, a batch reads its rows, and a copy for a worker is a path.
+
+    ``folder`` is that of the codes, ``tables`` that of the stories. Raises ValueError where the cache is not finished,
+    or, with both hashes, where its codes are another tokenizer's than that of hash ``image_tokenizer``.
+    """
+
+    def __init__(self, folder: Path, tables: Path, image_tokenizer: str | None = None) -> None:
+        self.folder, self.tables, self.image_tokenizer = folder, tables, image_tokenizer
+        codes, stories = read_json(folder / CODES / HEADER), read_json(tables / HEADER)
+        if codes is None or stories is None or stories["key"]["codes"] != codes:
+            raise ValueError(f"{tables} is not finished, or older than its codes: encode the stories again")
+        found = codes["key"]["image_tokenizer"]
+        if image_tokenizer not in (None, found):
+            raise ValueError(
+                f"{folder} holds codes of the image tokenizer {found}, the model's is {image_tokenizer}: "
+                "encode the stories with the model's"
+            )
+        self.pad_id, self.num_codes, self.columns = stories["pad_id"], codes["num_codes"], stories["columns"]
+        self.left_out = stories["left_out"]
+        self.shard_starts = np.cumsum([0, *codes["frames"]])
+        self.shards: dict[int, np.ndarray] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedStories, (self.folder, self.tables, self.image_tokenizer)
+
+    def __len__(self) -> int:
+        return self.columns["num_targets"]["shape"][0]
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            name: np.memmap(self.tables / f"{name}.bin", column["dtype"], "r", shape=tuple(column["shape"]))
+            for name, column in self.columns.items()
+        }
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """The first target of each story, and the number of all."""
+        return np.concatenate([[0], np.cumsum(self.arrays["num_targets"], dtype=np.int64)])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Targets of each story."""
+        return self.arrays["num_targets"]
+
+    def ids(self) -> list[str]:
+        return (self.tables / IDS).read_text(encoding="utf-8").splitlines()
+
+    def codes(self, frames: np.ndarray) -> np.ndarray:
+        """Codes (n, l) of frames by their number in the cache."""
+        shards = np.searchsorted(self.shard_starts, frames, side="right") - 1
+        found = np.empty((len(shards), self.num_codes), np.uint16)
+        for row, (shard, frame) in enumerate(zip(shards.tolist(), frames.tolist(), strict=True)):
+            if shard not in self.shards:
+                self.shards[shard] = np.load(self.folder / CODES / f"{shard:05d}.npy", mmap_mode="r")
+            found[row] = self.shards[shard][frame - self.shard_starts[shard]]
+        return found
+
+    def row(self, index: int, draw: np.random.Generator | None = None) -> Row:
+        """One story. ``draw`` chooses among the frames of each clip; without it the frames are those of evaluation."""
+        start, stop = self.starts[index : index + 2].tolist()
+        shots = slice(start + index, stop + index + 1)  # a story has one shot more than it has targets
+
+        row: Row = {"codes": self.codes(chosen_frames(self.arrays["shots"][shots], draw))}
+        for name, array in self.arrays.items():
+            if name == "captions":
+                row[name] = array[start:stop]
+            elif name == "descriptions":
+                row[name] = array[shots]
+            elif name.startswith("label_"):
+                row[name] = array[index] if name.startswith("label_source_") else array[start:stop]
+            elif name.startswith("probe_"):
+                row[name] = self.codes(chosen_frames(array[index : index + 1], draw))[0]
+        return row
+
+    def batch(self, indices: Sequence[int], draw: np.random.Generator | None = None) -> EncodedStories:
+        return collate([self.row(index, draw) for index in indices], self.pad_id)
+
+
+def chosen_frames(places: Int[np.ndarray, "k 3"], draw: np.random.Generator | None) -> Int[np.ndarray, " k"]:
+    """Of places (first row, number of frames, the one that evaluation sees) the rows to read, drawn or as evaluated."""
+    first, count, shown = places.T
+    return first + (shown if draw is None else (draw.random(len(count)) * count).astype(np.int64))
+
+
 class StoryCodes(StepData):
-    """Encoded stories for training: caches train and val in ``folder`` on first use.
+    """Encoded stories for training: caches train and val below ``folder`` on first use.
 
     ``repeats`` trains on some stories more often, as rare facts need: name -> (label, value, times), for stories
     where any entry of the label has the value. The stories themselves stay as they are, and so do other splits.
@@ -195,39 +178,64 @@ class StoryCodes(StepData):
 
     def __init__(
         self,
-        train: Sequence[Story],
-        val: Sequence[Story],
+        train: Stories,
+        val: Stories,
         image_tokenizer: VQGAN,
         caption_tokenizer: CaptionTokenizer,
         folder: str | Path,
         batch_size: int,
         seed: int = 0,
         repeats: Mapping[str, Sequence[Any]] | None = None,
+        num_workers: int = 0,
+        encoding_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, seed)
+        super().__init__(batch_size, seed, num_workers)
         self.splits = {"train": train, "val": val}
         self.repeats = repeats or {}
         self.image_tokenizer, self.caption_tokenizer = image_tokenizer, caption_tokenizer
-        self.folder = Path(folder)
+        self.folder, self.encoding_workers = Path(folder), encoding_workers
 
     def prepare_data(self) -> None:
-        hashes = {
-            "image_tokenizer": encoding_hash(self.image_tokenizer),
-            "caption_tokenizer": self.caption_tokenizer.fingerprint,
-        }
-        for name, stories in self.splits.items():
-            key = {"stories": stories_hash(stories), "num_stories": len(stories), **hashes}
-            encode_stories(stories, self.image_tokenizer, self.caption_tokenizer, self.folder / name, key)
+        for split, stories in self.splits.items():
+            folder = cache_folder(self.folder, split, stories, self.image_tokenizer)
+            build_cache(stories, self.image_tokenizer, self.caption_tokenizer, folder, self.encoding_workers)
+            left_out = self.cached(split).left_out
+            if left_out:
+                print(
+                    f"{split}: {left_out} of {len(stories)} stories are left out, since a picture of theirs cannot be "
+                    "read; storydalle prepare names it"
+                )
+
+    def cached(self, split: str) -> CachedStories:
+        folder = cache_folder(self.folder, split, self.splits[split], self.image_tokenizer)
+        tables = tables_folder(folder, self.caption_tokenizer)
+        return CachedStories(folder, tables, encoding_hash(self.image_tokenizer))
 
     def training_set(self) -> BatchDataset:
-        stories = CachedStories(self.folder / "train")
+        stories = self.cached("train")
         times = np.ones(len(stories), dtype=np.int64)
         for label, value, count in self.repeats.values():
-            matches = np.asarray(stories.arrays[f"label_{label}"] == value)
-            times[matches.reshape(len(stories), -1).any(1)] *= count
+            matches = (stories.arrays[f"label_{label}"] == value).reshape(stories.starts[-1], -1).any(1)
+            of_story = np.repeat(np.arange(len(stories)), stories.lengths)
+            times[np.unique(of_story[matches])] *= count
         rows = np.repeat(np.arange(len(stories)), times)
-        return BatchDataset(len(rows), lambda indices: stories.batch(rows[indices].tolist()))
+        return BatchDataset(TrainingBatches(stories, rows, self.seed), stories.lengths[rows])
 
     def validation_set(self) -> BatchDataset:
-        stories = CachedStories(self.folder / "val")
-        return BatchDataset(len(stories), stories.batch)
+        stories = self.cached("val")
+        return BatchDataset(lambda indices, _: stories.batch(indices), stories.lengths)
+
+
+class TrainingBatches:
+    """Reads batches of ``rows`` of stories; which frames of their clips depends on (seed, step)."""
+
+    def __init__(self, stories: CachedStories, rows: np.ndarray, seed: int) -> None:
+        self.stories, self.rows, self.seed = stories, rows, seed
+
+    def __call__(self, indices: list[int], step: int | None) -> EncodedStories:
+        return self.stories.batch(self.rows[indices].tolist(), np.random.default_rng([self.seed, step or 0]))
+
+
+def cache_folder(folder: Path, split: str, stories: Stories, image_tokenizer: VQGAN) -> Path:
+    """Of these stories in this tokenizer's codes: what depends on something else has another name."""
+    return folder / encoding_hash(image_tokenizer)[:8] / f"{split}-{stories.fingerprint()[:8]}"

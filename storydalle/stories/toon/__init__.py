@@ -5,18 +5,15 @@ picture on these and the resolution. The tuples of names below say what the numb
 each occur is in ``data/toon/README.md``.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import overload
 
 import numpy as np
-from PIL import Image
 
-from storydalle.stories.story import Story
+from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.stories.toon.captions import captions_of, descriptions_of
 from storydalle.stories.toon.drawing import check_resolution, draw_frame
-from storydalle.stories.toon.sheet import draw_sheet
 from storydalle.stories.toon.world import (
     ACCESSORIES,
     ACTIONS,
@@ -40,10 +37,12 @@ from storydalle.stories.toon.world import (
     Guest,
     HatEvent,
     StoryFacts,
+    label_words,
     labels_of,
     sample_story,
 )
 
+NUM_SAMPLES = 16  # stories that stand for all in a fingerprint
 NUM_STORIES = {"train": 40_000, "val": 500, "test": 500, "unseen": 500}
 # What the values of each label are called. "characters" and "guest" are 0 or 1; guest looks are -1 without a guest.
 LABEL_NAMES: dict[str, tuple[str, ...]] = {
@@ -63,7 +62,7 @@ LABEL_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-class ToonSV(Sequence[Story]):
+class ToonSV(Stories):
     """The stories of a split. Looks of guests in ``unseen`` never occur in the other splits.
 
     ``probes=True`` adds to each story the source frame "other_guest": the same, but for the look of the guest, which
@@ -93,24 +92,39 @@ class ToonSV(Sequence[Story]):
     def __len__(self) -> int:
         return self.num_stories
 
-    @overload
-    def __getitem__(self, index: int) -> Story: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Story]: ...
-    def __getitem__(self, index: int | slice) -> Story | list[Story]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def outline(self, index: int) -> Outline:
         facts = self.facts(index)
-        frames = [draw_frame(facts, frame, self.resolution) for frame in facts.frames]
-        return Story(
+        clip, num_frames = str(facts.index), len(facts.frames)
+        return Outline(
             id=f"toon/{self.split}/{facts.index:06d}",
             captions=captions_of(facts),
-            source=frames[0],
-            frames=np.stack(frames[1:]),
+            shots=[Shot(clip, i) for i in range(num_frames)],
             labels=labels_of(facts),
             descriptions=descriptions_of(facts),
-            probes={"other_guest": self._other_guest(facts)} if self.probes else {},
+            probes={"other_guest": Shot(clip, num_frames)} if self.probes else {},
         )
+
+    def clips(self) -> list[str]:
+        return [str(i) for i in range(len(self))]
+
+    def read(self, clip: str) -> np.ndarray:
+        """A story's frames, source first; then its probes."""
+        facts = self.facts(int(clip))
+        frames = [draw_frame(facts, frame, self.resolution) for frame in facts.frames]
+        return np.stack([*frames, self._other_guest(facts)] if self.probes else frames)
+
+    def stamp(self, clip: str) -> str:
+        return "drawn"
+
+    def fingerprint(self) -> str:
+        """Of the stories of the split as they are drawn: the code that draws them is what may change."""
+        digest = hashlib.sha256(f"{len(self)}\n".encode())
+        for i in range(0, len(self), max(1, len(self) // NUM_SAMPLES)):
+            outline = self.outline(i)
+            digest.update("\n".join([outline.id, *outline.captions, *outline.descriptions]).encode())
+            for array in (self.read(outline.shots[0].clip), *outline.labels.values()):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
     def _other_guest(self, facts: StoryFacts) -> np.ndarray:
         if facts.guest is not None:
@@ -120,38 +134,17 @@ class ToonSV(Sequence[Story]):
             facts = replace(facts, guest=Guest(facts.guest.name, *look))
         return draw_frame(facts, facts.source, self.resolution)
 
-    def __iter__(self) -> Iterator[Story]:
-        return (self[i] for i in range(len(self)))
-
     def facts(self, index: int) -> StoryFacts:
         """What happens in a story, without drawing it."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"story {index} of {len(self)}")
         return sample_story(self.split, index % len(self), self.num_targets)
 
-    def captions(self, index: int) -> list[str]:
-        """The captions of a story, without drawing it."""
-        return captions_of(self.facts(index))
-
-    def descriptions(self, index: int) -> list[str]:
-        """The full descriptions of a story, source first, without drawing it."""
-        return descriptions_of(self.facts(index))
-
-    def labels(self, index: int) -> dict[str, np.ndarray]:
-        """The labels of a story, without drawing it."""
-        return labels_of(self.facts(index))
-
-
-def contact_sheet(split: str, num_stories: int = 6, resolution: int = 64) -> Image.Image:
-    """The first stories of a split with captions and labels, one story a row."""
-    stories = ToonSV(split, num_stories, resolution=resolution)
-    return draw_sheet(list(stories), [stories.facts(i) for i in range(num_stories)])
-
 
 def counts(split: str, num_stories: int | None = None) -> dict[str, dict[str, int]]:
     """How often every value of every label occurs in the target frames of the first ``num_stories`` of a split."""
     stories = ToonSV(split, num_stories)
-    labels = [stories.labels(i) for i in range(len(stories))]
+    labels = [stories.outline(i).labels for i in range(len(stories))]
     table: dict[str, dict[str, int]] = {}
     for key, names in LABEL_NAMES.items():
         values = np.stack([label[key] for label in labels])
@@ -190,6 +183,6 @@ __all__ = [
     "HatEvent",
     "StoryFacts",
     "ToonSV",
-    "contact_sheet",
     "counts",
+    "label_words",
 ]

@@ -284,3 +284,19 @@ def _frame_labels(facts: StoryFacts, frame: FrameFacts) -> dict[str, object]:
         "hat": list(frame.hats),
         "hat_known": list(frame.hats_known),
     }
+
+
+def label_words(facts: StoryFacts, frame: FrameFacts) -> str:
+    """The labels of a frame in short words, for people."""
+    names = [(*NAMED, facts.guest.name if facts.guest else "guest")[character] for character in frame.cast]
+    setting, cast = SETTINGS[frame.setting], " ".join(names)
+    if frame is not facts.source:
+        cast += f" ({CAST_KNOWN[frame.cast_known]})"
+        setting += f" ({SETTING_KNOWN[frame.setting_known]})"
+    words = [cast, ACTIONS[frame.action], setting, TINTS[facts.tint]]
+    if frame.prop:
+        words.append(PROPS[frame.prop])
+    for character, hat in enumerate(frame.hats):
+        if hat:
+            words.append(f"{NAMED[character]} {HATS[hat]} hat ({HAT_KNOWN[frame.hats_known[character]]})")
+    return " | ".join(words)

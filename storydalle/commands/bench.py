@@ -1,0 +1,168 @@
+"""bench: speed on this machine, side by side with a floor, as ratios of medians.
+
+  storydalle bench bench=data                  reading, encoding and caching stories, and the wait for data in training
+  storydalle bench bench=data rounds=9 workers=2
+
+Measurements are interleaved, round after round, so that a busy machine slows all of them alike. Writes table.md and
+bench.json.
+"""
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from storydalle.commands import inputs, models, outputs
+from storydalle.commands.application import Request
+from storydalle.commands.mistakes import UserError, nearest
+from storydalle.commands.systems import open_story_dalle
+from storydalle.metrics.record import git_state, versions, write_record
+from storydalle.metrics.toon_table import markdown
+from storydalle.stories.data import StepData
+from storydalle.stories.folder import FolderStories
+from storydalle.stories.set_stories import SetStories
+from storydalle.stories.toon import ToonSV
+from storydalle.story_dalle import StoryDALLE
+from storydalle.systems.story_dalle import StoryDALLETraining
+from storydalle.tokens.cache import CachedStories, StoryCodes
+from storydalle.tokens.encoding import build_cache, read_clips, tables_folder
+
+DECODE, READ, PREPARE, CACHE = "decode alone", "decode and resize", "decode, resize and encode", "read from the cache"
+TRAINING_STEPS = 4
+
+
+class Speeds(NamedTuple):
+    """Medians over the rounds: frames a second, and the share of a training step that waits for data."""
+
+    frames: dict[str, float]
+    waiting: float
+
+
+def run(request: Request) -> None:
+    settings = request.settings
+    if settings["bench"] not in BENCHES:
+        raise UserError(f"no benchmark bench={settings['bench']}; {nearest(str(settings['bench']), BENCHES)}")
+    inputs.check_seed(settings["seed"])
+    for name in ("num_stories", "rounds", "batch_size"):
+        inputs.check_number(name, settings[name], 1, None, whole=True)
+    inputs.check_number("picture_size", settings["picture_size"], 64, 256, whole=True)
+    inputs.check_number("workers", settings["workers"], 0, 64, whole=True)
+    if settings["num_stories"] < settings["batch_size"]:
+        raise UserError(f"num_stories={settings['num_stories']} fill no batch: give at least {settings['batch_size']}")
+    out = Path(str(settings["out"] or Path("benched") / settings["bench"])).expanduser()
+    outputs.check_space(out, megabytes=10)
+    text, values = BENCHES[settings["bench"]](settings)
+    commit, dirty = git_state(Path(__file__).parent)
+    record = {"values": values, "settings": settings, "commit": commit, "dirty": dirty, "versions": versions()}
+    write_record(out / "bench.json", record | {"device": f"cpu, {torch.get_num_threads()} threads"})
+    (out / "table.md").write_text(text + "\n")
+    if settings["readme"] is not None:
+        outputs.fill_results(Path(str(settings["readme"])), text)
+    print(f"{text}\nwrote {out / 'table.md'} and {out / 'bench.json'}")
+
+
+def bench_data(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The way of a picture from its file into a batch."""
+    model = open_story_dalle(models.locate(str(settings["model"])))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = write_pictures(folder / "pictures", settings["num_stories"], settings["picture_size"])
+        stories = SetStories(FolderStories(folder / "pictures"), "train", model.resolution)
+        speeds = measure(model, stories, files, folder, settings)
+    floor = speeds.frames[DECODE]
+    lines = [[name, f"{rate:,.0f}", f"{rate / floor:.2f}"] for name, rate in speeds.frames.items()]
+    size, rounds = settings["picture_size"], settings["rounds"]
+    text = (
+        f"{len(files)} pictures of {size} x {size} pixels to {model.resolution}; medians of {rounds} rounds\n\n"
+        f"{markdown(['', 'frames a second', 'of decoding alone'], lines)}\n\n"
+        f"Reading the cache is {speeds.frames[CACHE] / floor:.0f} times as fast as decoding. "
+        f"Training waits for data {100 * speeds.waiting:.2f} % of a step of {settings['batch_size']} stories."
+    )
+    return text, {"frames_per_second": speeds.frames, "share_of_a_step_waiting": speeds.waiting}
+
+
+def write_pictures(folder: Path, num_stories: int, size: int) -> list[Path]:
+    """ToonSV's stories as a folder of one's own stories."""
+    files = []
+    for story in ToonSV("train", num_stories, resolution=size):
+        own = folder / story.id.rpartition("/")[2]
+        own.mkdir(parents=True)
+        for i, frame in enumerate([story.source, *story.frames]):
+            files.append(own / f"{i}.png")
+            Image.fromarray(frame).save(files[-1])
+        (own / "captions.txt").write_text("\n".join(story.captions) + "\n")
+    return files
+
+
+def measure(
+    model: StoryDALLE, stories: SetStories, files: list[Path], folder: Path, settings: dict[str, Any]
+) -> Speeds:
+    """All measurements, once a round."""
+    clips, workers = stories.clips(), settings["workers"]
+    build_cache(stories, model.image_tokenizer, model.caption_tokenizer, folder / "cache", workers)
+    cached = CachedStories(folder / "cache", tables_folder(folder / "cache", model.caption_tokenizer))
+    chosen = np.random.default_rng(settings["seed"]).permutation(len(cached))[: settings["batch_size"]].tolist()
+    frames_read = int((cached.lengths[chosen] + 1).sum())
+
+    def decode() -> int:
+        for file in files:
+            with Image.open(file) as picture:
+                picture.load()
+        return len(files)
+
+    def read() -> int:
+        return sum(len(pictures) for pictures in read_clips(stories, clips, workers))
+
+    def prepare() -> int:
+        shutil.rmtree(folder / "again", ignore_errors=True)
+        build_cache(stories, model.image_tokenizer, model.caption_tokenizer, folder / "again", workers)
+        return len(clips)
+
+    def read_cache() -> int:
+        for _ in range(20):
+            cached.batch(chosen)
+        return 20 * frames_read
+
+    rates: dict[str, list[float]] = {DECODE: [], READ: [], PREPARE: [], CACHE: []}
+    shares = []
+    data = StoryCodes(
+        *(stories, stories, model.image_tokenizer, model.caption_tokenizer, folder / "training"),
+        batch_size=settings["batch_size"],
+    )
+    data.prepare_data()
+    for _ in range(settings["rounds"]):
+        for name, work in ((DECODE, decode), (READ, read), (PREPARE, prepare), (CACHE, read_cache)):
+            rates[name].append(rate(work))
+        shares.append(share_waiting(model, data))
+    return Speeds({name: statistics.median(found) for name, found in rates.items()}, statistics.median(shares))
+
+
+def rate(work: Callable[[], int]) -> float:
+    """Items a second."""
+    started = time.perf_counter()
+    return work() / (time.perf_counter() - started)
+
+
+def share_waiting(model: StoryDALLE, data: StepData) -> float:
+    """The part of training steps in which the next batch is not there yet."""
+    system = StoryDALLETraining(model)
+    batches: Iterator[Any] = iter(data.train_dataloader())
+    waited, started = 0.0, time.perf_counter()
+    for _ in range(TRAINING_STEPS):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        logits = system.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask)
+        logits.image.square().mean().backward()
+        system.zero_grad()
+    return waited / (time.perf_counter() - started)
+
+
+BENCHES: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {"data": bench_data}

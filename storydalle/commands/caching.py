@@ -1,0 +1,89 @@
+"""``prepare pretrained=``: the stories as tokens and codes of a model, so that training starts at once."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from storydalle.commands import models, outputs
+from storydalle.commands.building import model_folder
+from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.stories.story import Stories
+from storydalle.story_dalle import StoryDALLE
+from storydalle.tokens.cache import CachedStories, cache_folder
+from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.encoding import CODES, HEADER, build_cache, read_json, tables_folder
+from storydalle.tokens.shards import write_shards
+from storydalle.tokens.vqgan import VQGAN
+
+FRAMES_A_CLIP, KILOBYTES_A_STORY = 8, 20  # guesses, for the space on the disk
+
+
+def encode_splits(settings: dict[str, Any], workers: int) -> list[str]:
+    """Encode what training reads, splits train and val, where training looks for it; one line a split."""
+    image_tokenizer, caption_tokenizer = tokenizers(str(settings["pretrained"]), Path(settings["runs"]))
+    data = settings["data"]
+    if "train" not in data:
+        raise UserError(f"{data['name']} has no pictures to encode: leave pretrained out")
+    root = Path(settings["runs"]) / "cache" / f"{data['name']}-{data['resolution']}"
+    lines = []
+    for split in ("train", "val"):
+        with told_in_one_line(f"{split} cannot be encoded", ValueError, TypeError):
+            stories = instantiate(data[split])
+            lines.append(encode_split(split, stories, image_tokenizer, caption_tokenizer, root, workers))
+            if settings["shards"] is not None:
+                lines.append(shard_split(split, stories, image_tokenizer, caption_tokenizer, root, settings))
+    return lines
+
+
+def encode_split(
+    split: str,
+    stories: Stories,
+    image_tokenizer: VQGAN,
+    caption_tokenizer: CaptionTokenizer | None,
+    root: Path,
+    workers: int,
+) -> str:
+    folder = cache_folder(root, split, stories, image_tokenizer)
+    num_clips = len(stories.clips())
+    outputs.check_space(folder, megabytes=50 + num_clips * FRAMES_A_CLIP * image_tokenizer.num_codes * 2 // 1_000_000)
+    build_cache(stories, image_tokenizer, caption_tokenizer, folder, workers, check_pictures=True)
+    header = read_json(folder / CODES / HEADER) or {}
+    told = f"{split}: {sum(header['frames']):,} frames of {num_clips:,} clips"
+    if header["num_problems"]:
+        told += f" ({header['num_problems']:,} cannot be read)"
+    if caption_tokenizer is not None:
+        cached = CachedStories(folder, tables_folder(folder, caption_tokenizer))
+        told += f", {len(cached):,} stories"
+        if cached.left_out:
+            told += f" ({cached.left_out:,} left out, for want of a picture)"
+    return f"encoded {told}, in {folder}"
+
+
+def shard_split(
+    split: str,
+    stories: Stories,
+    image_tokenizer: VQGAN,
+    caption_tokenizer: CaptionTokenizer | None,
+    root: Path,
+    settings: dict[str, Any],
+) -> str:
+    """The encoded stories of a split as webdataset shards."""
+    if caption_tokenizer is None:
+        raise UserError(f"shards hold tokens, and pretrained={settings['pretrained']} has no caption tokenizer")
+    folder = cache_folder(root, split, stories, image_tokenizer)
+    cached = CachedStories(folder, tables_folder(folder, caption_tokenizer))
+    target = Path(str(settings["shards"])).expanduser() / split
+    outputs.check_space(target, megabytes=50 + len(cached) * KILOBYTES_A_STORY // 1000)
+    paths = write_shards(cached, target, settings["stories_per_shard"])
+    return f"wrote {len(paths):,} shards of {len(cached):,} stories, {target}"
+
+
+def tokenizers(pretrained: str, runs: Path) -> tuple[VQGAN, CaptionTokenizer | None]:
+    """Those of a model, or an image tokenizer alone: a name in the zoo, an experiment or a folder."""
+    folder = models.zoo_folder() / pretrained if pretrained in models.zoo_names() else model_folder(pretrained, runs)
+    with told_in_one_line(f"cannot open the tokenizers of {folder}", ValueError, OSError):
+        if not (folder / "captions").is_dir():
+            return VQGAN.from_pretrained(folder), None
+        model = StoryDALLE.from_pretrained(folder)
+        return model.image_tokenizer, model.caption_tokenizer

@@ -1,0 +1,92 @@
+"""The stories of a story set's split, at one resolution: what training and evaluation read of any set."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from storydalle.stories.pictures import squared
+from storydalle.stories.reading import read_text
+from storydalle.stories.story import Outline, Shot, Stories
+from storydalle.stories.story_set import StoryRecord, StorySet
+
+
+class SetStories(Stories):
+    """The stories of ``split``: those of ``ids_folder``'s list where it is given, and at most ``num_stories`` of them.
+
+    ``ids_folder`` holds ``ids-SPLIT.txt``, one id a line, as ``storydalle prepare`` writes it for the stories whose
+    pictures can all be read. A smaller number of stories is spread evenly over the split.
+
+    Raises ValueError where the split does not exist, or a listed id is in no story of it.
+    """
+
+    def __init__(
+        self,
+        story_set: StorySet,
+        split: str,
+        resolution: int,
+        num_stories: int | None = None,
+        ids_folder: str | Path | None = None,
+    ) -> None:
+        if split not in story_set.splits:
+            raise ValueError(f"{story_set.name} has no split {split!r}: choose one of {', '.join(story_set.splits)}")
+        self.story_set, self.split, self.resolution = story_set, split, resolution
+        records = story_set.records(split)
+        if ids_folder is not None:
+            records = listed(records, Path(ids_folder).expanduser() / f"ids-{split}.txt")
+        if num_stories is not None and num_stories < len(records):
+            if num_stories < 1:
+                raise ValueError(f"num_stories={num_stories}: give at least 1")
+            records = [records[i * len(records) // num_stories] for i in range(num_stories)]
+        if not records:
+            raise ValueError(f"{story_set.name}'s split {split!r} has no stories")
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def outline(self, index: int) -> Outline:
+        record = self.records[index]
+        labels = {}
+        if record.characters is not None:
+            rows = np.array(record.characters, dtype=np.int64)
+            labels = {"characters": rows[1:], "source_characters": rows[0]}
+        return Outline(
+            id=f"{self.story_set.name}/{self.split}/{record.id}",
+            captions=list(record.captions[1:]),
+            shots=[Shot(clip) for clip in record.clips],
+            labels=labels,
+            descriptions=list(record.captions),
+        )
+
+    def clips(self) -> list[str]:
+        return list(dict.fromkeys(clip for record in self.records for clip in record.clips))
+
+    def read(self, clip: str) -> np.ndarray:
+        return np.stack([np.asarray(squared(picture, self.resolution)) for picture in self.story_set.pictures(clip)])
+
+    def stamp(self, clip: str) -> str:
+        try:
+            found = self.story_set.clip_file(clip).stat()
+        except FileNotFoundError:
+            return "missing"
+        return f"{found.st_size}-{found.st_mtime_ns}"
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.story_set.name} {self.resolution}\n".encode())
+        for record in self.records:
+            told = (record.id, record.clips, record.captions, record.characters)
+            digest.update(json.dumps(told, ensure_ascii=False).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+
+def listed(records: list[StoryRecord], path: Path) -> list[StoryRecord]:
+    """The records whose ids stand in a file, in the records' order."""
+    ids = set(read_text(path).splitlines())
+    unknown = sorted(ids - {record.id for record in records})
+    if unknown:
+        raise ValueError(
+            f"{path} names {unknown[0]!r}, which is no story of the split: was it written for another copy?"
+        )
+    return [record for record in records if record.id in ids]

@@ -1,0 +1,111 @@
+"""What every story data set gives: its stories as records, and the pictures of its clips; read off its own files.
+
+A set is named once (``conf/data``), opened from the folder that a user got from its authors, and checked: what is
+missing or damaged becomes a named ``Problem`` or one ``ValueError``, never a silent change of the number of stories.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from PIL import Image
+
+
+class Problem(NamedTuple):
+    """Something that is wrong with a copy of a set: where, and what."""
+
+    where: str  # a file below the root, or the key of a clip or story
+    what: str  # "missing", "truncated", ...: one of few words first, then details
+
+
+@dataclass(frozen=True)
+class StoryRecord:
+    """A story before its pictures are read: ``clips[0]`` shows the source, the others one target each."""
+
+    id: str  # unique within the set, and the same in every copy of it
+    clips: tuple[str, ...]
+    captions: tuple[str, ...]  # one a clip; "" where the set has none (often the source's)
+    group: str  # what stories may share besides clips: an episode, a book, a video
+    characters: tuple[tuple[int, ...], ...] | None = None  # a clip's row of 0 and 1 over the set's ``characters``
+
+    def __post_init__(self) -> None:
+        assert len(self.clips) == len(self.captions) > 1
+        assert self.characters is None or len(self.characters) == len(self.clips)
+
+
+class StorySet(ABC):
+    """A story data set, opened. Subclasses read all annotations when they are made, and no picture.
+
+    Raises ValueError, naming the file and the remedy, where an annotation file is missing or has another layout.
+    """
+
+    name: ClassVar[str]
+    whole: ClassVar[str] = "whole stories"  # what stories are cut from, as the set calls it
+    has_pictures: ClassVar[bool] = True
+    characters: Sequence[str] = ()
+    official_counts: ClassVar[Mapping[str, int]] = {}  # stories of each split, as its authors or papers state them
+
+    def __init__(self, root: str | Path | None) -> None:
+        if root is None:
+            raise ValueError(f"data.root is not set: give the folder of your copy of {self.name}, data.root=DIR")
+        self.root = Path(root).expanduser()
+        self.problems: list[Problem] = []  # found in the annotations; pictures are checked when they are read
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def records(self, split: str) -> list[StoryRecord]:
+        """The stories of a split, always in the same order."""
+
+    @abstractmethod
+    def pictures(self, clip: str) -> list[Image.Image]:
+        """All frames of a clip, RGB, in time; raises ClipError for a missing or damaged one."""
+
+    @abstractmethod
+    def clip_file(self, clip: str) -> Path:
+        """The file that holds a clip."""
+
+    @abstractmethod
+    def annotation_files(self) -> list[Path]:
+        """The files that decide which stories there are."""
+
+    def unusable(self, hashes: Mapping[str, str]) -> list[Problem]:
+        """Clips, as ``where``, whose stories are to be left out for what only the hashes of all clips can show."""
+        return []
+
+    def contents(self) -> Mapping[str, int]:
+        """Counts of what the copy holds before stories are cut or left out, such as its books."""
+        return {}
+
+    def credit(self, record: StoryRecord) -> str:
+        """What has to stand beside the pictures of a story when they are shown."""
+        return ""
+
+
+def find_root(root: Path, name: str, markers: Sequence[str], remedy: str) -> Path:
+    """``root`` where it holds one of ``markers`` (glob patterns).
+
+    Raises ValueError where it does not, saying where the set seems to be: one level up, or up to two down.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data.root={root} is no folder: give the folder of your copy of {name}")
+
+    def holds(folder: Path) -> bool:
+        return any(next(folder.glob(marker), None) is not None for marker in markers)
+
+    if holds(root):
+        return root
+    below = (folder for pattern in ("*", "*/*") for folder in sorted(root.glob(pattern)) if folder.is_dir())
+    near = next((folder for folder in (root.resolve().parent, *below) if holds(folder)), None)
+    seems = f"; it seems to be in {near}: give data.root={near}" if near else f"; {remedy}"
+    raise ValueError(f"data.root={root} holds no {name} ({' or '.join(markers)} is missing){seems}")
+
+
+def fixed_choice(key: str, num_choices: int) -> int:
+    """One of ``num_choices``, by a hash of the key: the frame of a clip that every evaluation sees."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % num_choices

@@ -1,0 +1,294 @@
+"""Encoded stories as webdataset shards, for training on several machines: each reads its own files from end to end.
+
+FOLDER/00000.tar ...   of each story the codes of all frames of its clips, its shots, tokens, labels, probes and id
+FOLDER/header.json     tokenizers, columns, and the number of stories of each shard; written last
+
+Shards are dealt to readers: every worker of every node is one. The order of shards and stories, and the frames drawn
+from clips, depend on (seed, epoch) only.
+"""
+
+import io
+import json
+import os
+import random
+import sys
+import tarfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from storydalle.stories.data import StepData
+from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
+from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash, read_json, write_json
+from storydalle.tokens.vqgan import VQGAN
+
+FORMAT = 1
+ENDLESS = range(sys.maxsize)
+
+
+def shard_name(shard: int) -> str:
+    return f"{shard:05d}.tar"
+
+
+def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 1000) -> list[Path]:
+    """Write the stories of a cache in their order, unless ``folder`` holds exactly them; the paths of the shards.
+
+    Equal caches give equal bytes. Without a header, as after a kill, everything is written again.
+    """
+    if stories_per_shard < 1:
+        raise ValueError(f"stories_per_shard={stories_per_shard} is to be at least 1")
+    parts = list(batched(range(len(cache)), stories_per_shard))
+    paths = [folder / shard_name(shard) for shard in range(len(parts))]
+    header = header_of(cache, [len(part) for part in parts])
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if read_json(folder / HEADER) == header and all(path.is_file() for path in paths):
+            return paths
+        (folder / HEADER).unlink(missing_ok=True)
+        ids = cache.ids()
+        for path, part in zip(paths, parts, strict=True):
+            write_shard(path, ({"__key__": f"{i:09d}", "id.txt": ids[i].encode(), **files_of(cache, i)} for i in part))
+        for path in {*folder.glob("[0-9]*.tar"), *folder.glob("[0-9]*.partial")} - {*paths}:
+            path.unlink()
+        write_json(folder / HEADER, header)
+    return paths
+
+
+def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
+    """Write files as a tar that is never half there; owner and time are fixed, since they would be in its bytes."""
+    partial = path.with_name(f"{path.name}.partial")
+    owner = "storydalle"
+    with partial.open("wb") as file, _webdataset().TarWriter(file, owner, owner, mtime=0, encoder=False) as tar:
+        for sample in samples:
+            tar.write(sample)
+    os.replace(partial, path)
+
+
+def header_of(cache: CachedStories, num_stories: list[int]) -> dict[str, Any]:
+    """What a reader must know of shards that hold ``num_stories`` stories each."""
+    codes, tables = read_json(cache.folder / CODES / HEADER), read_json(cache.tables / HEADER)
+    assert codes is not None and tables is not None
+    return {
+        "format": FORMAT,
+        "image_tokenizer": codes["key"]["image_tokenizer"],
+        "caption_tokenizer": tables["key"]["caption_tokenizer"],
+        "resolution": codes["key"]["resolution"],
+        "num_codes": cache.num_codes,
+        "pad_id": cache.pad_id,
+        "columns": [name for name in cache.columns if name != "num_targets"],
+        "stories": num_stories,
+        "cache": digest_of(json.dumps(tables, sort_keys=True)),
+    }
+
+
+def files_of(cache: CachedStories, index: int) -> dict[str, bytes]:
+    """A story as a row of the cache, but with the codes of all its frames, and where among them its shots are."""
+    start, stop = cache.starts[index : index + 2].tolist()
+    own_shots, own = slice(start + index, stop + index + 1), slice(index, index + 1)
+    columns = {name: array for name, array in cache.arrays.items() if name.startswith(("shots", "probe_"))}
+    places = {name: array[own_shots if name == "shots" else own] for name, array in columns.items()}
+    ranges = [np.arange(first, first + count) for place in places.values() for first, count, _ in place.tolist()]
+    frames = np.unique(np.concatenate(ranges))  # shots may share a clip; what was a range of frames stays one
+    row = {**cache.row(index), "codes": cache.codes(frames)}
+    for name, place in places.items():
+        row[name] = np.column_stack([np.searchsorted(frames, place[:, 0]), place[:, 1:]])
+    return {f"{name}.npy": npy(array) for name, array in row.items()}
+
+
+def npy(array: np.ndarray | np.generic) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def array_of(content: bytes) -> np.ndarray:
+    """What a .npy file holds, if it is numbers: np.load would open archives as well."""
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+
+
+class StoryShards:
+    """The stories of a folder of shards, read from end to end.
+
+    Raises ValueError where the folder is not finished, or, with both hashes, where it was made with other tokenizers
+    than those of hash ``image_tokenizer`` and ``caption_tokenizer``. The files may come from strangers: of them,
+    arrays of numbers alone are read, and nothing is unpickled or unpacked to disk.
+    """
+
+    def __init__(
+        self, folder: Path, image_tokenizer: str | None = None, caption_tokenizer: str | None = None, buffer: int = 1000
+    ) -> None:
+        header = read_json(folder / HEADER)
+        if header is None or header.get("format") != FORMAT:
+            raise ValueError(f"{folder} holds no finished shards of format {FORMAT}: write them again")
+        for name, model in (("image_tokenizer", image_tokenizer), ("caption_tokenizer", caption_tokenizer)):
+            if model not in (None, header[name]):
+                raise ValueError(
+                    f"{folder} was written with the {name.replace('_', ' ')} {header[name]}, the model's is {model}: "
+                    "write shards of a cache of the model's"
+                )
+        self.folder, self.buffer = folder, buffer
+        self.num_codes, self.pad_id, self.columns = header["num_codes"], header["pad_id"], header["columns"]
+        self.num_stories = np.array(header["stories"])
+        found = {path.name for path in folder.glob("*.tar")}
+        missing = [name for name in map(shard_name, range(len(self.num_stories))) if name not in found]
+        if missing or not self.num_stories.all():
+            raise ValueError(f"{folder} lacks {len(missing)} shards, or stories ({missing[:3]}): copy them again")
+
+    def __len__(self) -> int:
+        return int(self.num_stories.sum())
+
+    def check_readers(self, num_ranks: int, num_workers: int) -> None:
+        num_readers = num_ranks * num_workers
+        if num_readers > len(self.num_stories):
+            raise ValueError(
+                f"{self.folder} has {len(self.num_stories)} shards for {num_readers} readers ({num_ranks} processes x "
+                f"{num_workers} workers): write it with fewer stories a shard, or use fewer workers"
+            )
+
+    def dealt(self, reader: int, num_readers: int, order: tuple[int, int] | None) -> list[int]:
+        """The shards of a reader in the order of (seed, epoch), or in that of writing."""
+        number = len(self.num_stories)
+        shards = np.arange(number) if order is None else np.random.default_rng(order).permutation(number)
+        return shards[reader::num_readers].tolist()
+
+    def rows(self, shards: list[int], order: tuple[int, int] | None) -> Iterator[Row]:
+        """Stories of shards: in the order of (seed, epoch), which also draws frames, or as written and evaluated."""
+        if order is None:
+            return self._rows(shards, order)
+        draws = random.Random(f"{order[0]} {order[1]}")
+        return _webdataset().shuffle(self.buffer, self.buffer, rng=draws)(self._rows(shards, order))
+
+    def _rows(self, shards: list[int], order: tuple[int, int] | None) -> Iterator[Row]:
+        for shard in shards:
+            path, number = self.folder / shard_name(shard), 0
+            try:
+                for sample in self._samples(path):
+                    draw = None if order is None else np.random.default_rng([*order, int(sample["__key__"])])
+                    yield self.row(sample, draw)
+                    number += 1
+            except (tarfile.TarError, ValueError, LookupError) as error:
+                raise ValueError(f"{path} is damaged after {number} stories, {error.args[0]}: copy it again") from error
+            if number != self.num_stories[shard]:
+                raise ValueError(f"{path} has {number} of {self.num_stories[shard]} stories: copy it again")
+
+    def _samples(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The files of each story as bytes, by the names of columns; others are passed over."""
+        tariterators = _webdataset().tariterators
+        names = {f"{name}.npy" for name in ("codes", *self.columns)}
+        with path.open("rb") as stream:
+            files = tariterators.tar_file_expander(
+                [{"url": path.name, "stream": stream}], select_files=lambda name: name.partition(".")[2] in names
+            )
+            yield from tariterators.group_by_keys(files, lcase=False)
+
+    def row(self, sample: dict[str, Any], draw: np.random.Generator | None) -> Row:
+        """One story, with frames as ``CachedStories.row`` chooses them."""
+        arrays = {name: array_of(sample[f"{name}.npy"]) for name in self.columns}
+        if (codes := array_of(sample["codes.npy"])).shape[1:] != (self.num_codes,):
+            raise ValueError(f"codes of shape {codes.shape} are not {self.num_codes} a frame")
+
+        row: Row = {"codes": codes[chosen_frames(arrays.pop("shots"), draw)]}
+        for name, array in arrays.items():
+            row[name] = codes[chosen_frames(array, draw)][0] if name.startswith("probe_") else array
+        return row
+
+
+class ShardBatches(IterableDataset[EncodedStories]):
+    """Batches of the share of process ``rank`` of ``num_ranks``, dealt on to the workers of its loader.
+
+    With ``seed`` the stories are shuffled and their frames drawn; without it they come as written and evaluated.
+    A batch may reach over the end of an epoch, only the last one is smaller. ``start`` is the number of batches that
+    this process has had, with as many processes and workers: it reads on exactly there.
+    """
+
+    def __init__(
+        self,
+        shards: StoryShards,
+        batch_size: int,
+        seed: int | None = None,
+        epochs: range = range(1),
+        start: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        self.shards, self.batch_size, self.seed, self.epochs, self.start = shards, batch_size, seed, epochs, start
+        self.rank, self.num_ranks = rank, num_ranks
+
+    def __iter__(self) -> Iterator[EncodedStories]:
+        info = get_worker_info()
+        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
+        self.shards.check_readers(self.num_ranks, num_workers)
+        # A loader's first batch is worker 0's: on resuming, that one takes the part of the worker whose turn it was.
+        part = (worker + self.start) % num_workers
+        skip = len(range(part, self.start, num_workers)) * self.batch_size
+        rows = self._rows(self.rank + self.num_ranks * part, self.num_ranks * num_workers, skip)
+        while batch := list(islice(rows, self.batch_size)):
+            yield collate(batch, self.shards.pad_id)
+
+    def _rows(self, reader: int, num_readers: int, skip: int) -> Iterator[Row]:
+        """A reader's stories from number ``skip`` on; of epochs that are skipped no file is opened."""
+        for epoch in self.epochs:
+            order = None if self.seed is None else (self.seed, epoch)
+            dealt = self.shards.dealt(reader, num_readers, order)
+            number = int(self.shards.num_stories[dealt].sum())
+            if skip < number:
+                yield from islice(self.shards.rows(dealt, order), skip, None)
+            skip = max(0, skip - number)
+
+
+def shard_loader(shards: StoryShards, batch_size: int, num_workers: int = 0, **options: Any) -> DataLoader:
+    """A loader of ``ShardBatches``; without ``rank`` the process is the one that the environment or torch says.
+
+    The rank is found here, since a worker that is spawned does not know it, and would read every process's stories.
+    """
+    if "rank" not in options:
+        options["rank"], options["num_ranks"], *_ = _webdataset().utils.pytorch_worker_info()
+    batches = ShardBatches(shards, batch_size, **options)
+    shards.check_readers(batches.num_ranks, max(1, num_workers))
+    return DataLoader(batches, batch_size=None, num_workers=num_workers)
+
+
+class ShardedStoryCodes(StepData):
+    """Encoded stories for training on several machines, from folders that ``write_shards`` made.
+
+    Each process trains on its share of ``train``, epoch after epoch, and sees the whole of ``val``. A resumed run
+    reads on exactly where it was if it has as many processes and workers; within its epoch it reads what it skips.
+    """
+
+    def __init__(
+        self,
+        train: str | Path,
+        val: str | Path,
+        image_tokenizer: VQGAN,
+        caption_tokenizer: CaptionTokenizer,
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+        buffer: int = 1000,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        self.train, self.val, self.buffer = Path(train), Path(val), buffer
+        self.hashes = encoding_hash(image_tokenizer), caption_tokenizer.fingerprint
+
+    def train_dataloader(self) -> DataLoader:
+        ranks = {"rank": self.trainer.global_rank, "num_ranks": self.trainer.world_size} if self.trainer else {}
+        shards = StoryShards(self.train, *self.hashes, buffer=self.buffer)
+        options = {"epochs": ENDLESS, "start": self.start, **ranks}
+        return shard_loader(shards, self.batch_size, self.num_workers, seed=self.seed, **options)
+
+    def val_dataloader(self) -> DataLoader:
+        return shard_loader(StoryShards(self.val, *self.hashes), self.batch_size, rank=0, num_ranks=1)
+
+
+def _webdataset() -> Any:
+    try:
+        import webdataset
+    except ImportError as error:
+        raise ValueError('shards need the package webdataset: pip install "storydalle[data]"') from error
+    return webdataset

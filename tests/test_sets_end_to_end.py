@@ -1,0 +1,212 @@
+"""Every story set goes the whole way: prepared, trained on by a tiny model, evaluated under its protocol."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storydalle.commands import main
+from storydalle.stories.flintstones import FlintstonesSV
+from storydalle.stories.folder import FolderStories
+from storydalle.stories.pororo import PororoSV
+from storydalle.stories.story_set import StorySet
+from tests import test_clevr, test_folder, test_openstory, test_pororo
+from tests.test_arldm import pororo as arldm_file  # noqa: F401  (fixtures)
+from tests.test_didemo import root as didemo_root  # noqa: F401
+from tests.test_flintstones import root as flintstones_root  # noqa: F401
+from tests.test_pororo import root as pororo_root  # noqa: F401
+from tests.test_vist import root as vist_root  # noqa: F401
+from tests.tiny import tiny_story_dalle
+
+SIZE = 12
+
+
+class Run(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Run]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["storydalle"])
+    tiny_story_dalle(source_blocks="none", story_depth=0).save_pretrained(folder / "base")
+
+    def run(*arguments: str) -> Run:
+        capsys.readouterr()
+        return Run(main.main(list(arguments)), *capsys.readouterr())
+
+    return run
+
+
+def clips_of(story_set: StorySet) -> Iterator[tuple[int, str]]:
+    records = (record for split in story_set.splits for record in story_set.records(split))
+    return enumerate(dict.fromkeys(clip for record in records for clip in record.clips))
+
+
+def pororo(request: pytest.FixtureRequest, folder: Path) -> Path:
+    root: Path = request.getfixturevalue("pororo_root")
+    for i, clip in clips_of(PororoSV(root)):
+        test_pororo.write_strip(root, clip, num_frames=1 + i % 5)
+    return root
+
+
+def flintstones(request: pytest.FixtureRequest, folder: Path) -> Path:
+    root: Path = request.getfixturevalue("flintstones_root")
+    story_set = FlintstonesSV(root)
+    for i, clip in clips_of(story_set):
+        np.save(story_set.clip_file(clip), np.full((1 + i % 4, SIZE, SIZE, 3), i, np.uint8))
+    return root
+
+
+def didemo(request: pytest.FixtureRequest, folder: Path) -> Path:
+    root: Path = request.getfixturevalue("didemo_root")
+    from storydalle.stories.didemo import DiDeMoSV
+
+    story_set = DiDeMoSV(root)
+    for i, clip in clips_of(story_set):
+        story_set.clip_file(clip).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (SIZE + 4, SIZE), (i, 2 * i, 0)).save(story_set.clip_file(clip))
+    return root
+
+
+def vist(request: pytest.FixtureRequest, folder: Path) -> Path:
+    root: Path = request.getfixturevalue("vist_root")
+    return root
+
+
+def arldm(request: pytest.FixtureRequest, folder: Path) -> Path:
+    path: Path = request.getfixturevalue("arldm_file")
+    return path
+
+
+def clevr(request: pytest.FixtureRequest, folder: Path) -> Path:
+    return test_clevr.write(folder / "clevr", test_clevr.scenes(0, 1, 10_000, 10_001))
+
+
+def mine(request: pytest.FixtureRequest, folder: Path) -> Path:
+    for name, num_frames in (("a trip", 3), ("b", 5), ("c", 2), ("d", 4)):
+        test_folder.story(folder / "mine" / name, num_frames, [f"line {k}" for k in range(num_frames)])
+    return folder / "mine"
+
+
+def openstory(request: pytest.FixtureRequest, folder: Path) -> Path:
+    return test_openstory.write(folder / "openstory", test_openstory.rows())
+
+
+SETS: dict[str, tuple[Callable[[pytest.FixtureRequest, Path], Path], tuple[str, ...]]] = {
+    "pororo": (pororo, ("data.train.split=train", "data.val.split=test")),
+    "flintstones": (flintstones, ()),
+    "didemo": (didemo, ()),
+    "vist": (vist, ()),
+    "arldm": (arldm, ()),
+    "clevr": (clevr, (f"data.set.size=[{test_clevr.SIZE[0]},{test_clevr.SIZE[1]}]",)),
+    "folder": (mine, ("data.val.split=train",)),
+    "openstory": (openstory, ("data.set.min_side=8", "data.val.split=train")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_is_prepared_trains_a_tiny_model_and_is_evaluated(
+    name: str, command: Command, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    make, options = SETS[name]
+    data = (f"data={name}", f"data.root={make(request, tmp_path)}", f"data.resolution={SIZE}", *options)
+    prepared = command("prepare", *data, "workers=1", "num_stories=2")
+    assert prepared.status == 0, prepared.err
+    report = json.loads(Path("prepared", name, "report.json").read_text())
+    usable = {split: counts["usable"] for split, counts in report["splits"].items()}
+    assert any(usable.values())
+
+    tiny = ("pretrained=base", "trainer=smoke", "name=first", "save_every=1", "data_module.batch_size=1")
+    trained = command("train", "experiment=toon/story_dalle", *data, *tiny, "system.story_warmup_steps=1")
+    assert trained.status == 0, trained.err
+    split = next(split for split in ("test", "val", "train") if usable.get(split))
+    scored = command(
+        *("evaluate", *data, "model=runs/toon/story_dalle/first/model", f"data.ids=prepared/{name}"),
+        *(f"splits=[{split}]", "num_stories=2", "preview=1"),
+    )
+    assert scored.status == 0, scored.err
+    record = json.loads(Path("evaluated", name, split, "metrics.json").read_text())
+    assert record["protocol"]["dataset"] == name and record["protocol"]["num_stories"] == min(2, usable[split])
+    values: dict[str, Any] = record["values"]
+    assert values["real frames"]["error"] == 0 and values["copy the source"]["change"] == 0
+    assert values["runs/toon/story_dalle/first/model"]["nats"] > 0
+    assert Path("evaluated", name, split, "strip-1.png").is_file()
+
+
+def test_prepare_encodes_what_training_then_finds(
+    command: Command, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = mine(request, tmp_path)
+    (root / "b" / "2.png").write_bytes(b"half")
+    data = ("data=folder", f"data.root={root}", "data.val.split=train")
+    told = command("prepare", *data, "data.resolution=16", "pretrained=base", "workers=1")
+    assert told.status == 2 and told.err.splitlines()[-1].endswith("give data.resolution=12"), told.err
+    told = command("prepare", *data, f"data.resolution={SIZE}", "pretrained=base", "workers=1")
+    assert told.status == 0, told.err
+    clips = sum(len(record.clips) for record in FolderStories(root).records("train"))
+    expected = f"encoded train: {clips - 1} frames of {clips} clips (1 cannot be read), 2 stories (1 left out"
+    assert expected in told.out, told.out
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr("storydalle.tokens.encoding.encode_clips", refuse)
+    tiny = ("pretrained=base", "trainer=smoke", "name=first", "data_module.batch_size=1")
+    trained = command("train", "experiment=toon/story_dalle", *data, f"data.resolution={SIZE}", *tiny)
+    assert trained.status == 0, trained.err
+
+
+def test_shards_that_prepare_wrote_train(command: Command, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    data = ("data=folder", f"data.root={mine(request, tmp_path)}", "data.val.split=train", f"data.resolution={SIZE}")
+    told = command("prepare", *data, "workers=1", "shards=shards")
+    assert told.status == 2 and "pretrained=FOLDER" in told.err
+    told = command("prepare", *data, "workers=1", "pretrained=base", "shards=shards", "stories_per_shard=2")
+    assert told.status == 0, told.err
+    assert len(list(Path("shards/train").glob("*.tar"))) == 2
+    tiny = ("pretrained=base", "trainer=smoke", "name=first", "data_module.batch_size=1", "system.story_warmup_steps=1")
+    trained = command(
+        "train", "experiment=toon/story_dalle", "system=story_dalle_shards", "shards=shards", *data, *tiny
+    )
+    assert trained.status == 0, trained.err
+
+
+def test_a_picture_that_cannot_be_read_is_told_with_the_remedy(
+    command: Command, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    root = mine(request, tmp_path)
+    (root / "b" / "2.png").write_bytes(b"half")
+    data = ("data=folder", f"data.root={root}", f"data.resolution={SIZE}", "splits=[train]", "model=base")
+    told = command("evaluate", *data)
+    assert (told.status, len(told.err.splitlines())) == (2, 1), told.err
+    assert "data.ids=prepared/folder" in told.err
+    assert command("prepare", *data[:3], "workers=1").status == 0
+    assert command("evaluate", *data, "data.ids=prepared/folder", "preview=1").status == 0
+
+
+def test_bench_tells_each_stage_beside_decoding(command: Command) -> None:
+    small = ("model=base", "num_stories=8", "batch_size=2", "rounds=1", "picture_size=64")
+    told = command("bench", "bench=data", *small)
+    assert told.status == 0, told.err
+    record = json.loads(Path("benched/data/bench.json").read_text())
+    rates = record["values"]["frames_per_second"]
+    assert list(rates) == ["decode alone", "decode and resize", "decode, resize and encode", "read from the cache"]
+    assert rates["decode and resize"] > rates["decode, resize and encode"] > 0
+    assert 0 < record["values"]["share_of_a_step_waiting"] < 1
+    for mistake in ("bench=speed", "num_stories=1", "rounds=0", "picture_size=7"):
+        refused = command("bench", *small, mistake)
+        assert refused.status == 2 and len(refused.err.splitlines()) == 1, refused.err
