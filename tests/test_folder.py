@@ -129,7 +129,7 @@ def test_sub_folders_are_splits(tmp_path: Path) -> None:
     assert made.splits == ("train", "test")
     assert ids(made) == ["train/a", "train/b", "test/a"]
     assert made.problems == [Problem("astray", "no split: it lies beside train, test")]
-    with pytest.raises(ValueError, match=r"split val has no story \(train, test have\)"):
+    with pytest.raises(ValueError, match=r"split val of folder has no story \(train, test have\)"):
         made.records("val")
 
 

@@ -99,7 +99,7 @@ def test_pages_follow_a_source_without_words(tmp_path: Path) -> None:
     assert made.annotation_files() == [made.clip_file(record.clips[1])]
     with pytest.raises(ClipError, match=r"^missing: longstory is words only"):
         made.pictures(record.clips[1])
-    with pytest.raises(ValueError, match="split=train"):
+    with pytest.raises(ValueError, match="split train of longstory has no story"):
         made.records("train")
 
 

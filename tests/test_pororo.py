@@ -197,7 +197,7 @@ def test_annotation_files_are_those_that_decide_the_stories(root: Path):
 
 
 def test_an_unknown_split_is_refused(root: Path):
-    with pytest.raises(ValueError, match="split=unseen: PororoSV has train, val, test"):
+    with pytest.raises(ValueError, match=r"split unseen of pororo has no story \(train, val, test have\)"):
         PororoSV(root).records("unseen")
 
 

@@ -14,7 +14,7 @@ from storydalle import strips
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, told_in_one_line
-from storydalle.commands.prepare import chosen_split, opened, spread
+from storydalle.commands.story_sets import chosen_split, opened, spread
 from storydalle.commands.systems import drawn_batches, find_systems, open_systems, stored_batches
 from storydalle.metrics.pictures import PictureScores
 from storydalle.metrics.probes import measure_probes

@@ -51,13 +51,6 @@ class ARLDM(StorySet):
         with _opened(self.file) as content:
             self._records = {split: self._stories(split, self._captions(content, split)) for split in SPLITS}
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return SPLITS
-
-    def records(self, split: str) -> list[StoryRecord]:
-        return list(self._records[split])
-
     def pictures(self, clip: str) -> list[Image.Image]:
         picture = open_photo(io.BytesIO(self._picture_file(clip)))
         if self.swap_red_blue:

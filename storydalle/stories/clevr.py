@@ -80,15 +80,6 @@ class ClevrSV(StorySet):
         find_root(self.root, "CLEVR-SV", [DICTIONARY], remedy)
         self._records = self._read()
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self.ranges)
-
-    def records(self, split: str) -> list[StoryRecord]:
-        if split not in self._records:
-            raise ValueError(f"split={split} is none of {', '.join(self.splits)}")
-        return list(self._records[split])
-
     def pictures(self, clip: str) -> list[Image.Image]:
         picture = open_picture(self.clip_file(clip))
         if picture.size != self.size:

@@ -44,13 +44,6 @@ class DiDeMoSV(StorySet):
         self.base, found = _frame_folder(self.folder, frames)
         self._records = {split: self._stories(split, entries[split], found) for split in SPLITS}
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return SPLITS
-
-    def records(self, split: str) -> list[StoryRecord]:
-        return list(self._records[split])
-
     def pictures(self, clip: str) -> list[Image.Image]:
         return [open_photo(self.clip_file(clip))]
 

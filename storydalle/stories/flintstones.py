@@ -63,15 +63,6 @@ class FlintstonesSV(StorySet):
         self._check_cache(followings)
         self._records = {split: self._stories(split, followings, legacy_cut) for split in SPLITS}
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return SPLITS
-
-    def records(self, split: str) -> list[StoryRecord]:
-        if split not in self._records:
-            raise ValueError(f"split={split}: FlintstonesSV has {', '.join(SPLITS)}")
-        return list(self._records[split])
-
     def pictures(self, clip: str) -> list[Image.Image]:
         return [Image.fromarray(np.ascontiguousarray(frame)) for frame in _read_frames(self.clip_file(clip))]
 

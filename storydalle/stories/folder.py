@@ -43,6 +43,7 @@ class FolderStories(StorySet):
     """
 
     name = "folder"
+    to_fill_a_split = f'put stories into sub-folders {", ".join(SPLITS)}, or give rows a "split"'
     characters: Sequence[str]  # Read off the rows, so it differs from object to object.
 
     def __init__(self, root: str | Path | None, num_targets: int | None = None, stride: int = 1) -> None:
@@ -56,23 +57,13 @@ class FolderStories(StorySet):
         self._annotation_files: list[Path] = []
         stories = self._read_rows() if (self.root / ROWS).is_file() else self._read_folders()
         self.characters = tuple(sorted({name for story in stories for row in story.names or () for name in row}))
-        self._records: dict[str, list[StoryRecord]] = {split: [] for split in SPLITS}
+        records: dict[str, list[StoryRecord]] = {split: [] for split in SPLITS}
         for story in stories:
-            self._records[story.split or TENTHS[fixed_choice(story.id, 10)]].extend(self._cut(story))
-        if not self.splits:
+            records[story.split or TENTHS[fixed_choice(story.id, 10)]].extend(self._cut(story))
+        self._records = {split: found for split, found in records.items() if found}
+        if not self._records:
             first = f": {self.problems[0].where}: {self.problems[0].what}" if self.problems else ""
             raise ValueError(f"data.root={root} gives no story{first}")
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Those that have a story."""
-        return tuple(split for split in SPLITS if self._records[split])
-
-    def records(self, split: str) -> list[StoryRecord]:
-        if split not in self.splits:
-            remedy = f'put stories into sub-folders {", ".join(SPLITS)}, or give rows a "split"'
-            raise ValueError(f"split {split} has no story ({', '.join(self.splits)} have): {remedy}")
-        return list(self._records[split])
 
     def pictures(self, clip: str) -> list[Image.Image]:
         picture = open_picture(self.clip_file(clip))

@@ -36,24 +36,7 @@ class LongStories(StorySet):
     def __init__(self, root: str | Path | None) -> None:
         super().__init__(root)
         self.stories = read_long_stories(self.root)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return ("test",)
-
-    def records(self, split: str) -> list[StoryRecord]:
-        if split not in self.splits:
-            raise ValueError(f"split={split}: the stories of {self.name} are one split, {self.splits[0]}")
-        return [
-            StoryRecord(
-                id=story.id,
-                clips=tuple(f"{story.id}/{page}" for page in range(len(story.captions) + 1)),
-                captions=("", *story.captions),
-                group=story.id,
-                characters=((0,) * len(CHARACTERS), *story.characters),
-            )
-            for story in self.stories
-        ]
+        self._records = {"test": [_record(story) for story in self.stories]}
 
     def pictures(self, clip: str) -> list[Image.Image]:
         raise ClipError(f"missing: {self.name} is words only")
@@ -68,6 +51,16 @@ class LongStories(StorySet):
 
     def contents(self) -> dict[str, int]:
         return {"pages": sum(len(story.captions) for story in self.stories)}
+
+
+def _record(story: LongStory) -> StoryRecord:
+    return StoryRecord(
+        id=story.id,
+        clips=tuple(f"{story.id}/{page}" for page in range(len(story.captions) + 1)),
+        captions=("", *story.captions),
+        group=story.id,
+        characters=((0,) * len(CHARACTERS), *story.characters),
+    )
 
 
 def read_long_stories(root: str | Path) -> list[LongStory]:

@@ -44,6 +44,7 @@ class OpenStory(StorySet):
     """
 
     name = "openstory"
+    to_fill_a_split = "the copy has too few groups of stories, or none long enough"
     whole = "books"
 
     def __init__(
@@ -73,20 +74,9 @@ class OpenStory(StorySet):
         self._groups = self._read_groups(self.root / "groups.json")
         self._stories = {page.image: story for story, pages in self._pages.items() for page in pages}
         self._sizes = {page.image: page.size for pages in self._pages.values() for page in pages}
-        self._records: dict[str, list[StoryRecord]] = {split: [] for split in SPLITS}
+        self._records = {split: [] for split in SPLITS}
         for record in self._windows():
             self._records[split_of(record.group)].append(record)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return SPLITS
-
-    def records(self, split: str) -> list[StoryRecord]:
-        if split not in SPLITS:
-            raise ValueError(f"split={split} is none of {', '.join(SPLITS)}")
-        if not self._records[split]:
-            raise ValueError(f"split {split} of {self.root} is empty: too few groups of stories, or none long enough")
-        return list(self._records[split])
 
     def pictures(self, clip: str) -> list[Image.Image]:
         picture, (width, height) = open_picture(self.clip_file(clip)), self._sizes[clip]

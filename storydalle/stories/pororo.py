@@ -50,15 +50,6 @@ class PororoSV(StorySet):
         self._records = {split: self._stories(split, indices[split], windows, captions, labels) for split in indices}
         self._name_leaks()
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self._records)
-
-    def records(self, split: str) -> list[StoryRecord]:
-        if split not in self._records:
-            raise ValueError(f"split={split}: PororoSV has {', '.join(self._records)}")
-        return list(self._records[split])
-
     def pictures(self, clip: str) -> list[Image.Image]:
         """The square frames that a clip's file holds one below the other."""
         strip = open_picture(self.clip_file(clip))

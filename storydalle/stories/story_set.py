@@ -46,21 +46,28 @@ class StorySet(ABC):
     whole: ClassVar[str] = "whole stories"  # what stories are cut from, as the set calls it
     has_pictures: ClassVar[bool] = True
     characters: Sequence[str] = ()
+    to_fill_a_split: ClassVar[str] = "choose another"
     official_counts: ClassVar[Mapping[str, int]] = {}  # stories of each split, as its authors or papers state them
 
     def __init__(self, root: str | Path | None) -> None:
         if root is None:
             raise ValueError(f"data.root is not set: give the folder of your copy of {self.name}, data.root=DIR")
         self.root = Path(root).expanduser()
+        self._records: dict[str, list[StoryRecord]] = {}  # of each split; subclasses fill it when they are made
         self.problems: list[Problem] = []  # found in the annotations; pictures are checked when they are read
 
     @property
-    @abstractmethod
-    def splits(self) -> tuple[str, ...]: ...
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._records)
 
-    @abstractmethod
     def records(self, split: str) -> list[StoryRecord]:
-        """The stories of a split, always in the same order."""
+        """The stories of a split, always in the same order; ValueError where the set has none."""
+        if not self._records.get(split):
+            filled = ", ".join(other for other, records in self._records.items() if records)
+            raise ValueError(
+                f"split {split} of {self.name} has no story ({filled or 'none'} have): {self.to_fill_a_split}"
+            )
+        return list(self._records[split])
 
     @abstractmethod
     def pictures(self, clip: str) -> list[Image.Image]:

@@ -65,16 +65,9 @@ class VIST(StorySet):
         )
         self._photos = _list_photos(self.root / Path(photos).expanduser())
         descriptions = self._descriptions() if text == "dii" else None
-        self._records: dict[str, list[StoryRecord]] = {}
+        self._records = {}
         for split in SPLITS:
             self._records[split] = self._stories(split, descriptions)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return SPLITS
-
-    def records(self, split: str) -> list[StoryRecord]:
-        return list(self._records[split])
 
     def pictures(self, clip: str) -> list[Image.Image]:
         return [open_photo(self.clip_file(clip))]
