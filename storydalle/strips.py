@@ -52,6 +52,19 @@ def strip_image(strip: Strip) -> Image.Image:
     return framed(cards_image(panels_of(strip)))
 
 
+def compared_image(strip: Strip) -> Image.Image:
+    """The strip, and beneath it the same cards with the true frames."""
+    if len(strip.references) != len(strip.frames):
+        raise ValueError(f"{len(strip.references)} true frames for {len(strip.frames)} drawn ones: give one each")
+    drawn = cards_image(panels_of(strip))
+    panels = panels_of(strip._replace(frames=strip.references, captions=[""] * len(strip.frames)))
+    true = cards_image([panel if panel.label == "source" else panel._replace(label="true frame") for panel in panels])
+    canvas = Image.new("RGB", (drawn.width, drawn.height + GAP + true.height), PAPER)
+    canvas.paste(drawn, (0, 0))
+    canvas.paste(true, (0, drawn.height + GAP))
+    return framed(canvas)
+
+
 def framed(picture: Image.Image) -> Image.Image:
     """A picture with a margin of paper."""
     canvas = Image.new("RGB", (picture.width + 2 * MARGIN, picture.height + 2 * MARGIN), PAPER)

@@ -135,3 +135,16 @@ def test_a_page_needs_no_other_file_and_shows_everything() -> None:
 
 def test_a_page_is_readable_in_the_dark() -> None:
     assert re.search(r"prefers-color-scheme: dark", strips.story_page([], "title"))
+
+
+def test_a_true_frame_stands_beneath_the_drawn_one() -> None:
+    drawn, true = frames(3), [Image.new("RGB", (32, 32), "black")] * 3
+    picture = strips.compared_image(Strip(captions(3), drawn, frames(1)[0], references=true))
+    column = strips.panels_of(Strip(captions(3), drawn, frames(1)[0]))
+    width, height = strips.card_size(column)
+    middle = strips.MARGIN + 2 * (width + strips.GAP) + width // 2  # of the second frame's card
+    below = strips.MARGIN + height + strips.GAP + strips.PADDING + 60
+    assert picture.getpixel((middle, strips.MARGIN + strips.PADDING + 60)) == (0, 128, 0)
+    assert picture.getpixel((middle, below)) == (0, 0, 0)
+    with pytest.raises(ValueError, match="1 true frames for 3 drawn ones"):
+        strips.compared_image(Strip(captions(3), drawn, references=true[:1]))

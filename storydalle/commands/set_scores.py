@@ -211,4 +211,4 @@ def write_page(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(page, encoding="utf-8")
     for number, strip in enumerate(flat, start=1):
-        strips.strip_image(strip).save(folder / f"strip-{number}.png")
+        strips.compared_image(strip).save(folder / f"strip-{number}.png")
