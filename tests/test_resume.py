@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.optim.swa_utils import AveragedModel
 
 from storydalle.checkpoints.training_state import load_state, save_state
 from storydalle.commands.train import RunningMean
@@ -103,3 +104,18 @@ def test_saving_keeps_the_old_checkpoint_until_the_new_one_is_whole(tmp_path: Pa
     with pytest.raises(OSError, match="space"):
         save_state({"a": 2}, path)
     assert load_state(path) == {"a": 1}
+
+
+def test_a_short_run_does_not_keep_the_weights_that_it_began_with():
+    weights, mean = torch.nn.Linear(1, 1, bias=False), RunningMean(decay=0.998)
+    torch.nn.init.constant_(weights.weight, 100.0)
+    averaged = AveragedModel(weights, **mean._kwargs)
+    for step in range(100):
+        torch.nn.init.constant_(weights.weight, 100.0 if step == 0 else 1.0)
+        averaged.update_parameters(weights)
+    assert averaged.module.weight.item() == pytest.approx(1.0, abs=0.01)
+    for _ in range(6000):  # by now the mean is as long as it is said to be
+        averaged.update_parameters(weights)
+    torch.nn.init.constant_(weights.weight, 2.0)
+    averaged.update_parameters(weights)
+    assert averaged.module.weight.item() == pytest.approx(1.002, abs=1e-4)

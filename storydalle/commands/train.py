@@ -22,8 +22,9 @@ import torch
 import wandb
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from torch import Tensor
 
 from storydalle.checkpoints.training_state import SafetensorsCheckpointIO, load_state
 from storydalle.commands import inputs, outputs
@@ -45,12 +46,23 @@ class Checkpoints(ModelCheckpoint):
     FILE_EXTENSION = ".safetensors"
 
 
-class RunningMean(EMAWeightAveraging):
+class RunningMean(WeightAveraging):
     """The running mean of the weights, which is the model when the run has ended.
+
+    Over its first steps the mean is shorter than ``decay`` makes it, as what it began with is random and must not
+    weigh on a short run: it never reaches back over more than about a ninth of the steps that were made.
 
     A run killed between its last checkpoint and its end has no step left to train: Lightning then skips the hook that
     puts the mean in place, but not this one.
     """
+
+    def __init__(self, decay: float) -> None:
+        @torch.no_grad()
+        def mean(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+            kept = min(decay, (1 + int(num_averaged)) / (10 + int(num_averaged)))
+            return kept * averaged + (1 - kept) * current
+
+        super().__init__(avg_fn=mean)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.on_train_end(trainer, pl_module)
