@@ -189,6 +189,8 @@ def markdown(runs: Sequence[Run], patterns: Sequence[str] | None) -> str:
     for protocol in sorted({run.protocol for run in runs if not run.failure}):
         chosen = [run for run in runs if run.protocol == protocol and not run.failure]
         names = shown(dict.fromkeys(name for run in chosen for name in run.values), patterns)
+        if not names:
+            continue
         shared = shared_settings([run.config for run in chosen])
         lines = [["config", "seeds", *names], ["---", *["---:"] * (len(names) + 1)]]
         for config in dict.fromkeys(run.config for run in chosen):
