@@ -60,7 +60,8 @@ def run(request: Request) -> None:
     outputs.check_space(out, megabytes=10)
     text, values = BENCHES[settings["bench"]](settings)
     commit, dirty = git_state(Path(__file__).parent)
-    record = {"values": values, "settings": settings, "commit": commit, "dirty": dirty, "versions": versions()}
+    measured = {name: value for name, value in settings.items() if name not in ("out", "readme")}
+    record = {"values": values, "settings": measured, "commit": commit, "dirty": dirty, "versions": versions()}
     write_record(out / "bench.json", record | {"device": f"cpu, {torch.get_num_threads()} threads"})
     (out / "table.md").write_text(text + "\n")
     if settings["readme"] is not None:
