@@ -116,6 +116,41 @@ class StoryDALLE(nn.Module, ModelHubMixin):
         candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order, strict=True)]
         return Drawn([row[0] for row in candidates], candidates, scores.sort(1, descending=True).values, notes)
 
+    @torch.inference_mode()
+    def draw_stories(
+        self,
+        captions: Sequence[Sequence[str]],
+        source: Float[Tensor, "b c h w"],
+        seed: int = 0,
+        first: int = 0,
+        num_candidates: int = 1,
+    ) -> Float[Tensor, "b f k c h w"]:
+        """Frames of many stories at once, in [-1, 1]; of each frame ``k`` candidates, the likeliest first.
+
+        ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
+        depend on the seed and its number, and not on the stories beside it. Behind the end of a shorter story stand
+        frames that mean nothing.
+        """
+        num_frames = max(map(len, captions))
+        mask = torch.tensor([[i < len(story) for i in range(num_frames)] for story in captions], device=self.device)
+        padded = [caption for story in captions for caption in [*story, *[""] * (num_frames - len(story))]]
+        tokens = rearrange(self.caption_tokenizer.encode(padded).tokens, "(b f) t -> b f t", f=num_frames)
+        keys = [FrameKey(seed, first + story, frame) for story in range(len(captions)) for frame in range(num_frames)]
+        codes = self.image_tokenizer.encode(source.to(self.device))
+        drawn = self.draw(tokens.to(self.device), codes, keys, num_candidates, mask=mask)
+        order = drawn.log_likelihood.argsort(1, descending=True)
+        ranked = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))
+        images = torch.cat(
+            [self.image_tokenizer.decode(part) for part in rearrange(ranked, "r k l -> (r k) l").split(64)]
+        )
+        return rearrange(images, "(b f k) c h w -> b f k c h w", f=num_frames, k=num_candidates)
+
+    @torch.inference_mode()
+    def reconstruct(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Pictures in [-1, 1] as the image tokenizer gives them back: what the model can draw at best."""
+        parts = [self.image_tokenizer.encode(part.to(self.device)) for part in images.split(64)]
+        return torch.cat([self.image_tokenizer.decode(part) for part in parts])
+
     def sampling(
         self,
         temperature: float | int | None = None,

@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ MARGIN, GAP, PADDING, RADIUS = 28, 18, 12, 12
 TEXT_SIZE, LABEL_SIZE, LINE_HEIGHT, LABEL_HEIGHT, MAX_LINES = 17, 13, 22, 18, 14
 SHOWN_SIZE = 240  # Frames are enlarged by a whole factor to at least this many pixels.
 GIF_COLORS = 128
+EMPHASIS = re.compile(r"\*([^*]+)\*")
 PLAIN_LETTERS = str.maketrans(
     {"\u2013": "-", "\u2014": "-", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d"}
 )
@@ -216,14 +218,24 @@ def story_page(
     tables: Sequence[str] = (),
 ) -> str:
     """A page that needs no other file. ``tables`` are markdown tables; ``facts`` stand at its foot."""
-    parts = [f"<h1>{escaped(title)}</h1>"]
-    parts += [f'<p class="note">{escaped(note)}</p>' for note in notes]
+    parts = [f'<p class="note">{escaped(note)}</p>' for note in notes]
     parts += [strip_section(strip) for strip in strips]
     parts += [html_table(table) for table in tables]
     if facts:
-        entries = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in facts.items())
-        parts.append(f"<footer><dl>{entries}</dl></footer>")
-    return PAGE.format(title=escaped(title), style=STYLE, body="\n".join(parts))
+        parts.append(facts_list(facts))
+    return page_of(title, parts)
+
+
+def facts_list(facts: Mapping[str, str]) -> str:
+    """The foot of a page."""
+    entries = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in facts.items())
+    return f"<footer><dl>{entries}</dl></footer>"
+
+
+def page_of(title: str, parts: Sequence[str]) -> str:
+    """A page that needs no other file, of parts in html."""
+    body = "\n".join([f"<h1>{escaped(title)}</h1>", *parts])
+    return PAGE.format(title=escaped(title), style=STYLE, body=body)
 
 
 def strip_section(strip: Strip) -> str:
@@ -260,14 +272,22 @@ def html_table(markdown: str) -> str:
     paragraphs: list[str] = []
     for line in filter(None, map(str.strip, markdown.splitlines())):
         if not line.startswith("|"):
-            paragraphs.append(f"<p>{escaped(line)}</p>")
+            text = EMPHASIS.sub(r"<em>\1</em>", escaped(line))
+            paragraphs.append(f"<p>{text}</p>")
             continue
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if all(set(cell) <= set("-:") for cell in cells):
             continue
         tag = "td" if rows else "th"
-        rows.append("<tr>" + "".join(f"<{tag}>{escaped(cell)}</{tag}>" for cell in cells) + "</tr>")
-    return f'<div class="table"><table>{"".join(rows)}</table></div>{"".join(paragraphs)}'
+        rows.append("<tr>" + "".join(f"<{tag}>{spaced(cell)}</{tag}>" for cell in cells) + "</tr>")
+    table = f'<div class="table"><table>{"".join(rows)}</table></div>' if rows else ""
+    return table + "".join(paragraphs)
+
+
+def spaced(cell: str) -> str:
+    """A cell of a table; an interval stands small beneath its value."""
+    value, bracket, interval = cell.partition(" [")
+    return escaped(cell) if not bracket else f"{escaped(value)}<small>[{escaped(interval)}</small>"
 
 
 PAGE = """<!doctype html>
@@ -308,6 +328,16 @@ figcaption b { color: var(--accent); font-size: .85rem; margin-right: .5em; }
 table { border-collapse: collapse; background: var(--card); font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { border: 1px solid var(--edge); padding: .35rem .6rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
+td small { display: block; color: var(--faint); font-size: .75rem; white-space: nowrap; }
+h2 { font-size: 1.15rem; font-weight: 600; margin: 2rem 0 .6rem; }
+h3 { font-size: 1rem; font-weight: 600; margin: 1.4rem 0 .3rem; }
+h3 + p { margin: 0 0 .6rem; max-width: 75ch; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 1rem; }
+.plots > div { background: #fff; min-width: 0; border: 1px solid var(--edge); border-radius: 12px; padding: .5rem;
+  overflow-x: auto; }
+.plots .wide { grid-column: 1 / -1; }
+.plots svg { display: block; width: 100%; height: auto; min-width: 440px; }
+.plots .wide svg { min-width: 760px; }
 footer { color: var(--faint); font-size: .85rem; margin-top: 1.5rem; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; }

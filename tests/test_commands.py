@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from storydalle import strips
-from storydalle.commands import application, completion, inputs, main, models, outputs, report
+from storydalle.commands import application, completion, inputs, main, models, outputs
 from storydalle.commands.mistakes import nearest
 
 Run = namedtuple("Run", "status out err")
@@ -40,6 +40,7 @@ class PaintingModel:
         top_k: int | None = None,
         top_p: float | None = None,
         guidance: float = 1.0,
+        reranker: Any = None,
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> Any:
@@ -272,7 +273,7 @@ def test_generate_writes_strip_animation_frames_page_and_record(command: Command
     assert record["seed"] == 5
     assert record["source"] == "frames/00-source.png"
     assert len(record["weights_sha256"]) == 64
-    assert set(record["sampling"]) == {"num_candidates", "temperature", "top_k", "top_p", "guidance"}
+    assert set(record["sampling"]) == {"num_candidates", "temperature", "top_k", "top_p", "guidance", "reranker"}
     assert "strips/story/strip.png" in run.out
 
 
@@ -633,93 +634,6 @@ def test_demo_writes_a_gallery_that_can_be_written_again(command: Command, paint
     finally:
         monkey.undo()
     assert set(files(Path("demo"))) == {"index.html", "strip-1.png", "strip-2.png", "demo.json"}
-
-
-def record(folder: str, **fields: Any) -> None:
-    Path(folder).mkdir(parents=True)
-    (Path(folder) / report.METRICS).write_text(json.dumps(fields))
-
-
-def test_a_report_gives_mean_and_interval_over_seeds(command: Command) -> None:
-    for seed, value in enumerate((0.8, 0.9, 1.0)):
-        record(f"runs/full/{seed}", config="full", seeds=[seed], protocol_hash="aa", values={"f1": value})
-    record("runs/none/0", config="none", seeds=[0], protocol_hash="aa", values={"f1": 0.5, "fid": None})
-    run = command("report")
-    assert "| full | 3 | 0.9 ± 0.25 |" in run.out  # 4.303 * 0.1 / sqrt(3)
-    assert "| none | 1 | 0.5 |" in run.out
-    assert Path("runs/report.md").is_file()
-    assert "full,aa,f1,0.9" in Path("runs/report.csv").read_text()
-
-
-def test_a_report_never_mixes_protocols(command: Command) -> None:
-    record("runs/a", config="full", seeds=[0], protocol_hash="aaaa", values={"f1": 0.25})
-    record("runs/b", config="full", seeds=[1], protocol_hash="bbbb", values={"f1": 0.75})
-    out = command("report").out
-    assert out.count("Protocol") == 2
-    assert "0.5" not in out
-
-
-def test_a_report_shows_failures_and_nested_rows(command: Command) -> None:
-    record("runs/bad", config="full lr=9", seeds=[0], error="loss is nan")
-    record("runs/compared", config="toon lr=1", seeds=[0], values={"ours": {"f1": 0.8}})
-    record("runs/rows", config="toon", seeds=[0], values={"real frames": {"f1": 1.0}, "ours": {"f1": 0.9}})
-    Path("runs/killed").mkdir()
-    Path("runs/killed/config.yaml").write_text("seed: 0")
-    Path("runs/torn").mkdir()
-    Path("runs/torn/metrics.json").write_text("{")
-    out = command("report").out
-    assert "| full lr=9 | failed: loss is nan |" in out
-    assert "| killed | not finished |" in out
-    assert "| torn | metrics.json is damaged |" in out
-    assert "| toon: real frames | 1 | 1 |" in out
-    assert "| toon: ours lr=1 | 1 | 0.8 |" in out
-
-
-def test_a_report_shows_the_metrics_asked_for(command: Command) -> None:
-    record("runs/a", config="full", seeds=[0], values={"val/f1": 0.25, "val/nats": 3.0, "train/loss": 1.0})
-    out = command("report", 'metrics=["val/*"]').out
-    assert "val/f1" in out and "val/nats" in out and "train/loss" not in out
-    assert "train/loss" not in command("report").out
-    assert "train/loss" in command("report", "metrics=[train/loss]").out
-
-
-def test_a_run_made_again_with_its_seed_counts_once(command: Command) -> None:
-    for name, value in (("a", 0.2), ("b", 0.3), ("c", 0.5)):
-        record(f"runs/{name}", config="full", seeds=[int(name == "c")], values={"f1": value})
-    assert "| full | 2 | 0.4 ± 1.3 |" in command("report").out
-
-
-def test_a_report_draws_scores_and_curves(command: Command) -> None:
-    record("runs/a", config="full", seeds=[0], values={"f1": 0.25})
-    log = Path("runs/a/csv/version_0/metrics.csv")
-    log.parent.mkdir(parents=True)
-    log.write_text("epoch,step,train/loss,val/f1\n0,1,3.0,\n0,1,,0.1\n0,3,2.0,0.2\n")
-    resumed = Path("runs/a/csv/version_10/metrics.csv")
-    resumed.parent.mkdir(parents=True)
-    resumed.write_text("epoch,step,train/loss\n0,3,1.5\n0,5,1.0\n")
-    from storydalle.commands.plots import read_curves
-
-    assert read_curves(Path("runs/a")) == {
-        "train/loss": [(1, 3.0), (3, 1.5), (5, 1.0)],
-        "val/f1": [(1, 0.1), (3, 0.2)],
-    }
-    assert "scores.png, runs/curves.png" in command("report").out
-    for name in ("scores", "curves"):
-        with Image.open(f"runs/{name}.png") as picture:
-            assert len(picture.convert("RGB").getcolors(1_000_000)) > 50
-
-
-def test_a_report_goes_between_the_markers_of_a_readme(command: Command) -> None:
-    record("runs/a", config="full", seeds=[0], values={"val/f1": 0.25})
-    Path("README.md").write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
-    out = command("report", "readme=README.md").out
-    table = next(line for line in out.splitlines() if line.startswith("| full |"))
-    assert table in Path("README.md").read_text()
-
-
-def test_a_report_of_nothing_is_one_line(command: Command) -> None:
-    Path("runs").mkdir()
-    assert_mistake(command("report"), "metrics.json")
 
 
 def test_the_results_of_a_readme_are_replaced_between_their_markers(tmp_path: Path) -> None:

@@ -149,6 +149,11 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
         key = unknown[1].partition("@")[0]
         choices = known_keys(command, arguments) + (config_groups() if command in EXTENSIBLE else [])
         return UserError(f"{command} has no setting {key!r}; {nearest(key, choices)}")
+    if missing := re.search(r"Interpolation key 'data\.(\w+)' not found", message):
+        return UserError(
+            f"the chosen data has no {missing[1]}, which {command} needs: a set of words only is prepared, and drawn "
+            "by generate; for pictures choose another data=NAME"
+        )
     return UserError(next(iter(message.splitlines()), type(error).__name__))
 
 

@@ -2,6 +2,7 @@
 
   storydalle generate captions=story.txt source=frame.png
   storydalle generate 'captions=["Pip waves in the meadow.", "Pip runs to the beach."]' seed=3 num_candidates=4
+  storydalle generate captions=story.txt num_candidates=8 reranker=clip
   storydalle generate story=strips/story/story.json seed=4
 
 Writes strip.png, strip.gif, frames/, index.html and story.json (everything needed to draw the story again).
@@ -18,12 +19,13 @@ import storydalle
 from storydalle import strips
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.models import DrawnStory, StoryModel
 
 RECORD, FRAMES = "story.json", "frames"
 SAMPLING = ("num_candidates", "temperature", "top_k", "top_p", "guidance")
-REDRAWN = ("captions", "source", "model", "seed", *SAMPLING)  # what story.json sets, unless the user does
+RECORDED = (*SAMPLING, "reranker")
+REDRAWN = ("captions", "source", "model", "seed", *RECORDED)  # what story.json sets, unless the user does
 
 
 class Story(NamedTuple):
@@ -59,6 +61,8 @@ def check_settings(settings: dict[str, Any]) -> None:
     """Refuse values that no model could use, before one is loaded."""
     inputs.check_seed(settings["seed"])
     inputs.check_number("num_candidates", settings["num_candidates"], 1, 64, whole=True)
+    if settings["reranker"] not in models.RERANKERS:
+        raise UserError(f"no reranker={settings['reranker']}; {nearest(str(settings['reranker']), models.RERANKERS)}")
     inputs.check_number("seconds", settings["seconds"], 0.02, 60)
     inputs.check_number("guidance", settings["guidance"], 0, 100)
     for name, low, high, whole in (("temperature", 0, 100, False), ("top_k", 1, None, True), ("top_p", 0, 1, False)):
@@ -123,7 +127,10 @@ def draw(model: StoryModel, story: Story, settings: dict[str, Any]) -> DrawnStor
 
         sampling = {name: settings[name] for name in SAMPLING}
         with told_in_one_line(""):
-            return model.generate(story.captions, story.source, seed=settings["seed"], progress=advance, **sampling)
+            reranker = models.open_reranker(settings["reranker"])
+            return model.generate(
+                story.captions, story.source, seed=settings["seed"], reranker=reranker, progress=advance, **sampling
+            )
 
 
 def story_record(story: Story, drawn: DrawnStory, settings: dict[str, Any], sha256: str) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def story_record(story: Story, drawn: DrawnStory, settings: dict[str, Any], sha2
         "model": str(settings["model"]),
         "weights_sha256": sha256,
         "seed": settings["seed"],
-        "sampling": {name: settings[name] for name in SAMPLING},
+        "sampling": {name: settings[name] for name in RECORDED},
         "frames": [row[0] for row in names],
         "candidates": names,
         "scores": [[round(float(score), 3) for score in row] for row in drawn.scores],

@@ -10,6 +10,10 @@ from PIL import Image
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 
+RERANKERS = ("likelihood", "clip")
+CLIP = "clip"  # of the zoo
+Reranker = Callable[[list[Image.Image], str], Any]  # candidates of a frame and its caption to scores, the best highest
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -44,6 +48,7 @@ class StoryModel(Protocol):
         top_k: int | None = None,
         top_p: float | None = None,
         guidance: float = 1.0,
+        reranker: Reranker | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> DrawnStory: ...
@@ -91,6 +96,19 @@ def open_model(folder: Path) -> StoryModel:
 
     with told_in_one_line(f"cannot open model {folder}", ValueError, OSError):
         return StoryDALLE.from_pretrained(folder)
+
+
+def open_reranker(name: str) -> Reranker | None:
+    """What chooses among candidates; nothing where it is the model's own likelihood."""
+    if name != CLIP:
+        return None
+    from storydalle.metrics.clip import open_image_text_network
+    from storydalle.metrics.text_image import rerank
+    from storydalle.stories.images import from_images
+
+    with told_in_one_line("reranker=clip cannot be opened", ValueError, OSError):
+        network = open_image_text_network(zoo_folder() / CLIP)
+    return lambda images, caption: rerank(network, [caption], from_images(images, images[0].width)[:, None])
 
 
 def weights_sha256(folder: Path) -> str:

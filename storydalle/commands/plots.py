@@ -1,10 +1,14 @@
 """Plots of runs: final scores with their intervals, and learning curves."""
 
 import csv
+import io
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +20,8 @@ MAX_PANELS, COLUMNS = 24, 4
 COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#b7791f", "#4a5568", "#00838f")
 
 
-def plot_scores(scores: Mapping[str, Mapping[str, tuple[float, float]]], path: Path) -> None:
-    """One panel a metric, one line a config: its mean and the half width of its interval (nan where there is none)."""
+def plot_scores(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], path: Path) -> None:
+    """One panel a metric, one line a config: its mean and the ends of its interval (nan where there is none)."""
     names = list(dict.fromkeys(name for values in scores.values() for name in values))[:MAX_PANELS]
     configs = list(scores)
     width = 0.07 * max(map(len, configs))  # of the names beside the first panel of a row, in inches
@@ -25,13 +29,71 @@ def plot_scores(scores: Mapping[str, Mapping[str, tuple[float, float]]], path: P
     for number, (name, axes) in enumerate(zip(names, panels, strict=True)):
         for row, config in enumerate(configs):
             if name in scores[config]:
-                mean, half_width = scores[config][name]
-                error = None if math.isnan(half_width) else half_width
+                mean, low, high = scores[config][name]
+                error = np.nan_to_num([[mean - low], [high - mean]]).clip(0)
                 axes.errorbar(mean, row, xerr=error, fmt="o", color=COLORS[row % len(COLORS)], capsize=3)
         axes.set_yticks(range(len(configs)), configs if number % COLUMNS == 0 else [""] * len(configs))
         axes.set_ylim(len(configs) - 0.5, -0.5)
         axes.margins(x=0.15)
     figure.savefig(path, dpi=120)
+
+
+Points = Mapping[str, tuple[float, float, float]]  # value and ends of its interval, by what stands on the axis
+
+
+def plot_bars(rows: Mapping[str, Points], title: str) -> str:
+    """Bars with intervals, a group a name and a colour a row, as SVG."""
+    names = list(dict.fromkeys(name for points in rows.values() for name in points))
+    figure, axes = one_panel(title, width=13.0)
+    width = 0.8 / len(rows)
+    for number, (row, points) in enumerate(rows.items()):
+        places = [names.index(name) + (number - (len(rows) - 1) / 2) * width for name in points]
+        values, low, high = (np.array(list(each)) for each in zip(*points.values(), strict=True))
+        errors = np.nan_to_num(np.stack([values - low, high - values]).clip(0))
+        color, thin = COLORS[number % len(COLORS)], {"elinewidth": 0.8, "capsize": 2}
+        axes.bar(places, values, width * 0.92, yerr=errors, color=color, label=row, error_kw=thin)
+    axes.set_xticks(range(len(names)), names)
+    return finished(figure, axes)
+
+
+def plot_lines(rows: Mapping[str, Points], title: str, label: str) -> str:
+    """Lines with bands, a colour a row, over whole numbers, as SVG."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = one_panel(title, width=6.5)
+    for number, (row, points) in enumerate(rows.items()):
+        color = COLORS[number % len(COLORS)]
+        places = [int(name) for name in points]
+        values, low, high = zip(*points.values(), strict=True)
+        axes.plot(places, values, marker="o", markersize=4, color=color, label=row)
+        axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return finished(figure, axes)
+
+
+def one_panel(title: str, width: float) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.tick_params(labelsize=9)
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def finished(figure: "Figure", axes: "Axes", columns: int = 2) -> str:
+    """A figure as the text of an SVG, its legend below; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "storydalle"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def panels_of(names: Sequence[str], height: float, margin: float = 0.0) -> "tuple[Figure, list[Axes]]":
@@ -77,3 +139,64 @@ def read_curves(run: Path) -> dict[str, Curve]:
                     if value and "/" in name:
                         curves.setdefault(name, {})[int(row["step"])] = float(value)
     return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
+
+
+MARKERS = "osD^v"
+NARROW = 4.8  # inches, so that text stays legible on a phone
+MAX_POINTS = 500  # of a curve on a page
+ROUNDING = 1e-6  # by which a share may exceed 1
+
+
+def plot_dots(rows: Mapping[str, Points], title: str) -> str:
+    """Scores from top to bottom, a dot with its interval a row, as SVG; where all are shares, from 0 to 1.
+
+    A row without points keeps its colour for the next plot.
+    """
+    names = list(dict.fromkeys(name for points in rows.values() for name in points))
+    pitch = 0.8 / len(rows)
+    figure, axes = one_panel("", width=NARROW)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.set_figheight(
+        1.0 + height_of_legend(row for row in rows if rows[row]) + len(names) * max(0.24, 0.075 * len(rows) + 0.06)
+    )
+    for number, (row, points) in enumerate(rows.items()):
+        if not points:
+            continue
+        places = [names.index(name) + (number - (len(rows) - 1) / 2) * pitch for name in points]
+        values, low, high = (np.array(list(each)) for each in zip(*points.values(), strict=True))
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
+        errors = np.nan_to_num(np.stack([values - low, high - values]).clip(0))
+        look = axes.errorbar(values, places, xerr=errors, fmt=marker, color=color, markersize=4, elinewidth=1.2)
+        look.set_label(in_lines(row))
+    if all(0 <= value <= 1 + ROUNDING for points in rows.values() for value, _, _ in points.values()):
+        axes.set_xlim(-0.02, 1.02)
+    for border in range(1, len(names)):
+        axes.axhline(border - 0.5, color="#e8e8e8", linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    return finished(figure, axes, columns=1)
+
+
+def plot_steps(runs: Mapping[str, Sequence[Curve]], title: str) -> str:
+    """Curves of training, one colour a config and one line a run, as SVG; long ones are thinned."""
+    figure, axes = one_panel(title, width=NARROW)
+    figure.set_figheight(2.8 + height_of_legend(runs))
+    for number, (config, curves) in enumerate(runs.items()):
+        for i, curve in enumerate(curves):
+            steps, values = zip(*curve[:: math.ceil(len(curve) / MAX_POINTS)], strict=True)
+            label = in_lines(config) if i == 0 else None
+            axes.plot(steps, values, color=COLORS[number % len(COLORS)], label=label, linewidth=1.2)
+    axes.set_xlabel("step")
+    return finished(figure, axes, columns=1)
+
+
+def in_lines(name: str) -> str:
+    """A name as a narrow plot's legend holds it."""
+    return textwrap.fill(name, 56, break_on_hyphens=False)
+
+
+def height_of_legend(names: Iterable[str]) -> float:
+    """In inches."""
+    return sum(0.03 + 0.14 * (in_lines(name).count("\n") + 1) for name in names)

@@ -1,52 +1,209 @@
-"""What ``evaluate`` scores: models, or pictures that any system has drawn."""
+"""What ``evaluate`` scores: models, or pictures that any system has drawn; each a row of frames, story by story."""
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+from torch.nn import functional as F
 
 from storydalle.commands import models
 from storydalle.commands.building import MODEL
 from storydalle.commands.mistakes import UserError, told_in_one_line
-from storydalle.sampling import FrameKey
+from storydalle.metrics.clip import ImageTextNetwork
+from storydalle.metrics.text_image import rerank
 from storydalle.stories.data import batch_of
-from storydalle.stories.images import from_images
-from storydalle.stories.story import Stories
+from storydalle.stories.drawn import DrawnFrames, Survey
+from storydalle.stories.images import to_tensor
+from storydalle.stories.story import Stories, Story, StoryBatch
 from storydalle.story_dalle import StoryDALLE
 
-Frames = tuple[Tensor, dict[str, Tensor], Tensor]  # (b, f, c, h, w) in [-1, 1], true labels, mask (b, f)
+Inputs = tuple[list[str], np.ndarray]  # captions, and a source frame, uint8 (h, w, 3)
+Choice = Callable[[Stories, int], Inputs]
 
 
-def find_systems(settings: dict[str, Any]) -> dict[str, Path]:
-    """The folders of the models to score, by the names of their rows.
+class Subjects:
+    """The stories of a split, at any resolution; those of the last batches are kept, since every row asks for them."""
 
-    With ``images`` the row is the pictures', and the model gives their resolution and the tokenizer's ceiling.
-    """
-    if settings["compare"] is not None:
-        runs = Path(str(settings["compare"])).expanduser()
-        found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{models.CONFIG}"))
-        if not found:
-            raise UserError(f"compare={runs} holds no model: give the folder of a sweep's finished runs")
-        return {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
-    name = settings["model"] if settings["images"] is None else settings["images"]
-    return {str(name): models.locate(str(settings["model"]))}
+    def __init__(self, open_at: Callable[[int], Stories], resolution: int) -> None:
+        self.at = lru_cache(maxsize=None)(open_at)
+        self.resolution = resolution  # at which frames are judged
+        self.group = lru_cache(maxsize=4)(self._group)
+
+    def __len__(self) -> int:
+        return len(self.at(self.resolution))
+
+    def _group(self, start: int, stop: int, resolution: int) -> list[Story]:
+        return self.at(resolution)[start:stop]
+
+    def batch(self, start: int, stop: int) -> StoryBatch:
+        """Stories at the resolution of the judging."""
+        return batch_of(self.group(start, stop, self.resolution))
 
 
-def open_systems(folders: Mapping[str, Path]) -> dict[str, StoryDALLE]:
+def at_resolution(frames: Tensor, resolution: int) -> Tensor:
+    """Frames ``(b, f, c, h, w)`` at the size of the judging, antialiased."""
+    if frames.shape[-1] == resolution:
+        return frames
+    flat = rearrange(frames, "b f c h w -> (b f) c h w")
+    resized = F.interpolate(flat, (resolution, resolution), mode="bicubic", antialias=True).clamp(-1, 1)
+    return rearrange(resized, "(b f) c h w -> b f c h w", b=len(frames))
+
+
+class System(ABC):
+    """One row."""
+
+    name: str
+
+    @abstractmethod
+    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
+        """Frames of some stories, (b, f, c, h, w) in [-1, 1], of any size; padded as ``StoryBatch``."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What made the frames, for the record."""
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+def own_inputs(stories: Stories, index: int) -> Inputs:
+    story = stories[index]
+    return story.captions, story.source
+
+
+class DrawingModel(System):
+    """What a model draws; ``choose`` says from which captions and which source."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        model: StoryDALLE,
+        seed: int,
+        num_candidates: int = 1,
+        reranker: ImageTextNetwork | None = None,
+        choose: Choice = own_inputs,
+    ) -> None:
+        self.name, self.folder, self.model, self.seed = name, folder, model, seed
+        self.num_candidates, self.reranker, self.choose = num_candidates, reranker, choose
+
+    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
+        stories = subjects.at(self.model.resolution)
+        if self.choose is own_inputs:
+            inputs: list[Inputs] = [
+                (story.captions, story.source) for story in subjects.group(start, stop, self.model.resolution)
+            ]
+        else:
+            inputs = [self.choose(stories, index) for index in range(start, stop)]
+        captions, sources = [each[0] for each in inputs], to_tensor(np.stack([each[1] for each in inputs]))
+        drawn = self.model.draw_stories(captions, sources, self.seed, start, self.num_candidates)
+        return drawn[:, :, 0] if self.reranker is None else reranked(self.reranker, captions, drawn)
+
+    def varied(self, seed: int | None = None, choose: Choice = own_inputs) -> "DrawingModel":
+        """The same model under another seed, or with other inputs."""
+        seed = self.seed if seed is None else seed
+        return DrawingModel(self.name, self.folder, self.model, seed, self.num_candidates, self.reranker, choose)
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "model": str(self.folder.name if self.folder.parent == models.zoo_folder() else self.folder),
+            "weights_sha256": models.weights_sha256(self.folder),
+            "sampling": vars(self.model.sampling()),
+            "best_of": self.num_candidates,
+            "chosen_by": "likelihood" if self.reranker is None else self.reranker.name,
+        }
+
+
+def reranked(network: ImageTextNetwork, captions: Sequence[Sequence[str]], drawn: Tensor) -> Tensor:
+    """Of each frame the candidate that shows its caption best, from ``(b, f, k, c, h, w)``."""
+    best = drawn[:, :, 0].clone()
+    for story, texts in enumerate(captions):
+        for frame, text in enumerate(texts):
+            scores = rerank(network, [text], drawn[story, frame][:, None])
+            best[story, frame] = drawn[story, frame, scores.argmax()]
+    return best
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+class StoredFrames(System):
+    """Pictures that lie in a folder."""
+
+    def __init__(self, name: str, drawn: DrawnFrames, survey: Survey) -> None:
+        self.name, self.drawn, self.survey = name, drawn, survey
+
+    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
+        stories = subjects.group(start, stop, subjects.resolution)
+        with told_in_one_line(""):
+            frames = [to_tensor(self.drawn.read(story.id)) for story in stories]
+        longest = max(len(each) for each in frames)
+        return torch.stack([F.pad(each, (0, 0, 0, 0, 0, 0, 0, longest - len(each))) for each in frames])
+
+    def about(self) -> dict[str, Any]:
+        return {"images": self.survey.record()}
+
+
+class Reconstructions(System):
+    """True frames through a model's image tokenizer: the ceiling of what it can draw."""
+
+    def __init__(self, name: str, model: StoryDALLE) -> None:
+        self.name, self.model = name, model
+
+    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
+        frames = batch_of(subjects.group(start, stop, self.model.resolution)).frames
+        images = self.model.reconstruct(rearrange(frames, "b f c h w -> (b f) c h w"))
+        return rearrange(images, "(b f) c h w -> b f c h w", b=len(frames))
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+
+class MadeFrames(System):
+    """Frames made of the true ones: a ceiling, or a floor."""
+
+    def __init__(self, name: str, make: Callable[[StoryBatch], Tensor]) -> None:
+        self.name, self.make = name, make
+
+    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
+        return self.make(subjects.batch(start, stop))
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+
+# ------------------------------------------------------------------------------------------------ finding them
+
+
+def find_models(settings: Mapping[str, Any]) -> dict[str, Path]:
+    """The folders of the models to score, by the names of their rows: one, or all of a sweep (``compare``)."""
+    if settings["compare"] is None:
+        return {} if settings["model"] is None else {str(settings["model"]): models.locate(str(settings["model"]))}
+    runs = Path(str(settings["compare"])).expanduser()
+    found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{models.CONFIG}"))
+    if not found:
+        raise UserError(f"compare={runs} holds no model: give the folder of a sweep's finished runs")
+    return {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
+
+
+def open_models(folders: Mapping[str, Path]) -> dict[str, StoryDALLE]:
     """Models by the names of their rows, which must draw alike to compare."""
-    systems = {name: open_story_dalle(folder) for name, folder in folders.items()}
-    check_alike(systems)
-    return systems
+    opened = {name: open_story_dalle(folder) for name, folder in folders.items()}
+    check_alike(opened)
+    return opened
 
 
-def check_alike(systems: Mapping[str, StoryDALLE]) -> None:
+def check_alike(opened: Mapping[str, StoryDALLE]) -> None:
     """Refuse models that draw at different sizes, or with different sampling: their rows would not compare."""
-    (first, one), *others = systems.items()
+    if not opened:
+        return
+    (first, one), *others = opened.items()
     for name, other in others:
         for setting, values in {
             "resolution": (one.resolution, other.resolution),
@@ -63,37 +220,3 @@ def open_story_dalle(folder: Path) -> StoryDALLE:
     model = models.open_model(folder)
     assert isinstance(model, StoryDALLE)
     return model
-
-
-def stored_batches(folder: Path, stories: Stories, batch_size: int) -> Iterator[Frames]:
-    """Frames of ``folder/<story id>/*.png`` in the order of their names, resized to the stories'."""
-    for start in range(0, len(stories), batch_size):
-        group = stories[start : start + batch_size]
-        batch = batch_of(group)
-        pictures: list[Tensor] = []
-        for story in group:
-            files = sorted((folder / story.id).glob("*.png"))
-            if len(files) != len(story.frames):
-                raise UserError(
-                    f"{folder / story.id} holds {len(files)} .png files, the story {len(story.frames)} frames"
-                )
-            with told_in_one_line(f"{folder / story.id} holds a picture that cannot be read", OSError):
-                pictures.append(from_images([Image.open(file) for file in files], stories.resolution))
-        yield torch.stack(pictures).view_as(batch.frames), batch.labels, batch.mask
-
-
-def drawn_batches(model: StoryDALLE, stories: Stories, batch_size: int, seed: int) -> Iterator[Frames]:
-    """Frames that the model draws, with true labels and mask; a story's frames do not depend on its batch."""
-    for start in tqdm(range(0, len(stories), batch_size), desc="drawing", disable=None):
-        group = stories[start : start + batch_size]
-        batch = batch_of(group)
-        num_frames = batch.frames.shape[1]
-        captions = [[*captions, *[""] * (num_frames - len(captions))] for captions in batch.captions]
-        tokens = model.caption_tokenizer.encode([caption for story in captions for caption in story]).tokens
-        tokens = rearrange(tokens, "(b f) t -> b f t", f=num_frames).to(model.device)
-        keys = [FrameKey(seed, start + i, frame) for i in range(len(group)) for frame in range(num_frames)]
-        with torch.inference_mode():
-            source = model.image_tokenizer.encode(batch.source.to(model.device))
-            codes = model.draw(tokens, source, keys, mask=batch.mask.to(model.device)).codes[:, 0]
-            images = model.image_tokenizer.decode(codes)
-        yield rearrange(images, "(b f) c h w -> b f c h w", f=num_frames), batch.labels, batch.mask

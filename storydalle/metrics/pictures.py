@@ -1,14 +1,13 @@
 """Scores of drawn frames that need no label: how far from the true frame, and from the source."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
-from storydalle.metrics.toon import Interval
+from storydalle.metrics.story_metric import StoryMetric
 
 
 class FrameDistances(NamedTuple):
@@ -28,17 +27,10 @@ def frame_distances(
     return FrameDistances(error, change, (change < error).float())
 
 
-class PictureScores(Metric):
+class PictureScores(StoryMetric):
     """Means over frames of ``FrameDistances``; a story counts as often as it has frames."""
 
-    full_state_update = False
-    higher_is_better = None
     names = FrameDistances._fields
-    sums: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("sums", default=[], dist_reduce_fx="cat")
 
     def update(
         self,
@@ -46,31 +38,14 @@ class PictureScores(Metric):
         true: Float[Tensor, "b f c h w"],
         source: Float[Tensor, "b c h w"],
         mask: Bool[Tensor, "b f"],
+        ids: Sequence[str] | None = None,
     ) -> None:
         """Add stories, frames in [-1, 1]; ``mask`` is true at frames that exist."""
-        distances = torch.stack([*frame_distances(frames, true, source), torch.ones_like(mask, dtype=torch.float)], -1)
-        self.sums.append((distances * mask[..., None]).sum(1).double())
-
-    def story_sums(self) -> Float[Tensor, "n k"]:
-        """Of each story the sums over its frames, and their number."""
-        if not isinstance(self.sums, Tensor) and not self.sums:
-            raise ValueError("no story has been scored: call update first")
-        return dim_zero_cat(self.sums)
-
-    def compute(self) -> dict[str, float]:
-        *sums, number = self.story_sums().sum(0).tolist()
-        return {name: total / number for name, total in zip(self.names, sums, strict=True)}
-
-    def compute_intervals(self, num_resamples: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
-        """Percentile intervals from resampling stories with replacement."""
-        rows = self.story_sums().cpu()
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.stack([torch.randint(len(rows), (len(rows),), generator=generator) for _ in range(num_resamples)])
-        sums = rows[drawn].sum(1)
-        tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)
-        ends = (sums[:, :-1] / sums[:, -1:]).quantile(tails, dim=0).T.tolist()
-        return {name: Interval(*pair) for name, pair in zip(self.names, ends, strict=True)}
+        distances = torch.stack(frame_distances(frames, true, source), dim=-1) * mask[..., None]
+        ratios = torch.stack([distances, mask[..., None].expand_as(distances)], dim=-1)
+        self.add_stories(ratios.sum(1), ids)
 
     def counts(self) -> dict[str, int]:
-        rows = self.story_sums()
-        return {"stories": len(rows), "frames": int(rows[:, -1].sum())}
+        """How many stories were scored, and how many frames."""
+        counts = super().counts()
+        return {"stories": counts["stories"], "frames": int(counts["error"])}

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from storydalle.metrics.toon import Interval
+from storydalle.metrics.resampling import Interval
 
 PACKAGES = ("storydalle", "torch", "numpy", "pillow", "torchmetrics")
 PROTOCOL_FIELDS = (

@@ -5,15 +5,15 @@ The sums are kept per story, so a score does not depend on batches or their orde
 counts neither for nor against it, and intervals come from resampling whole stories.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
+from storydalle.metrics.resampling import Interval as Interval
+from storydalle.metrics.story_metric import StoryMetric
 from storydalle.stories.toon import CAST_KNOWN, HAT_KNOWN, SETTING_KNOWN
 
 EXPLICIT, PRONOUN = (CAST_KNOWN.index(known) for known in ("explicit", "pronoun"))
@@ -24,13 +24,6 @@ READ_LABELS = ("characters", "setting", "tint", "action", "prop", "guest", *LOOK
 TRUE_LABELS = (*READ_LABELS, "cast_known", "setting_known", "hat_known")
 
 Labels = Mapping[str, Tensor]
-
-
-class Interval(NamedTuple):
-    """Ends of a percentile interval."""
-
-    low: float
-    high: float
 
 
 class Ratio(NamedTuple):
@@ -114,31 +107,11 @@ def story_sums(ratio: Ratio) -> Int[Tensor, "b 2"]:
     return torch.stack([right.flatten(1).sum(1), ratio.of.flatten(1).sum(1)], dim=1)
 
 
-def scores_of_sums(names: tuple[str, ...], sums: Float[Tensor, "*r k 2"]) -> dict[str, Float[Tensor, "*r"]]:
-    """Scores from summed ratios: the named ones first, then one a character; nan where nothing could be right."""
-    right, of = sums.unbind(-1)
-    num_named = len(names)
-    characters_right, characters_of = right[..., num_named:], of[..., num_named:]
-    scores = {
-        "character_micro_f1": characters_right.sum(-1) / characters_of.sum(-1),
-        "character_macro_f1": (characters_right / characters_of).nanmean(-1),
-    }
-    return scores | {name: right[..., i] / of[..., i] for i, name in enumerate(names)}
-
-
-class ToonScores(Metric):
+class ToonScores(StoryMetric):
     """Scores of ToonSV from the labels read in drawn frames and the true ones.
 
     ``compute`` returns a float a score, nan where no frame had an item of that kind.
     """
-
-    full_state_update = False
-    higher_is_better = None
-    sums: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("sums", default=[], dist_reduce_fx="cat")
 
     names = (
         *("frame_accuracy", "frame_accuracy_explicit", "frame_accuracy_pronoun"),
@@ -148,7 +121,9 @@ class ToonScores(Metric):
         *("hat_said", "hat_carried", "hat_said_if_present", "hat_carried_if_present", "hat_false"),
     )
 
-    def update(self, predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> None:
+    def update(
+        self, predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"], ids: Sequence[str] | None = None
+    ) -> None:
         """Add stories: labels encoded as ToonSV's, ``(b, f)`` or ``(b, f, characters)``; ``mask`` is true at frames."""
         predicted, truth = self.checked(predicted, READ_LABELS), self.checked(truth, TRUE_LABELS)
         mask = mask.to(self.device)
@@ -162,7 +137,7 @@ class ToonScores(Metric):
         assert tuple(ratios) == self.names
         characters = character_ratio(predicted, truth, mask)
         each = [Ratio(characters.right[..., k], characters.of[..., k]) for k in range(characters.of.shape[-1])]
-        self.sums.append(torch.stack([story_sums(ratio) for ratio in (*ratios.values(), *each)], dim=1))
+        self.add_stories(torch.stack([story_sums(ratio) for ratio in (*ratios.values(), *each)], dim=1), ids)
 
     def checked(self, labels: Labels, names: tuple[str, ...]) -> dict[str, Tensor]:
         """The named labels on this metric's device."""
@@ -171,32 +146,11 @@ class ToonScores(Metric):
             raise ValueError(f"labels without {', '.join(missing)}: ToonSV scores need {', '.join(names)}")
         return {name: labels[name].to(self.device) for name in names}
 
-    def story_rows(self) -> Int[Tensor, "b k 2"]:
-        """One row of sums a story, in an order that does not depend on the order of updates."""
-        if not isinstance(self.sums, Tensor) and not self.sums:
-            raise ValueError("no story has been scored: call update first")
-        rows, times = torch.unique(dim_zero_cat(self.sums), dim=0, return_counts=True)
-        return rows.repeat_interleave(times, dim=0)
-
-    def compute(self) -> dict[str, float]:
-        scores = scores_of_sums(self.names, self.story_rows().sum(0).double())
-        return {name: value.item() for name, value in scores.items()}
-
-    def compute_intervals(self, num_resamples: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
-        """Percentile intervals from resampling stories with replacement."""
-        with self.sync_context():
-            rows = self.story_rows().double().cpu()
-        num_stories = len(rows)
-        drawn = torch.randint(num_stories, (num_resamples, num_stories), generator=torch.Generator().manual_seed(seed))
-        times = torch.zeros(num_resamples, num_stories, dtype=torch.double)
-        times.scatter_add_(1, drawn, torch.ones_like(times))
-        resampled = torch.einsum("rb,bks->rks", times, rows)
-        tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)
-        scores = scores_of_sums(self.names, resampled)
-        return {name: Interval(*values.nanquantile(tails).tolist()) for name, values in scores.items()}
-
-    def counts(self) -> dict[str, int]:
-        """How many stories were scored, and how many items each score stands on."""
-        with self.sync_context():
-            rows = self.story_rows()
-        return {"stories": len(rows)} | dict(zip(self.names, rows[..., 1].sum(0).tolist(), strict=False))
+    def scores_of_sums(self, sums: Float[Tensor, "*r k 2"]) -> dict[str, Float[Tensor, "*r"]]:
+        """The characters' F1 first, of the entries after the named ones; nan where nothing could be right."""
+        right, of = sums[..., len(self.names) :, :].unbind(-1)
+        scores = {
+            "character_micro_f1": right.sum(-1) / of.sum(-1),
+            "character_macro_f1": (right / of).nanmean(-1),
+        }
+        return scores | super().scores_of_sums(sums)

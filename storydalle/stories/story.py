@@ -119,3 +119,25 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
 def shown_frame(shot: Shot, num_frames: int) -> int:
     """The frame of a clip that every evaluation sees: the shot's own, or one by a hash of the clip's name."""
     return fixed_choice(shot.clip, num_frames) if shot.frame is None else shot.frame
+
+
+class PickedStories(Stories):
+    """Some stories of a set, in its order."""
+
+    def __init__(self, stories: Stories, indices: Sequence[int]) -> None:
+        self.stories, self.indices, self.resolution = stories, list(indices), stories.resolution
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def outline(self, index: int) -> Outline:
+        return self.stories.outline(self.indices[index])
+
+    def read(self, clip: str) -> np.ndarray:
+        return self.stories.read(clip)
+
+    def stamp(self, clip: str) -> str:
+        return self.stories.stamp(clip)
+
+    def fingerprint(self) -> str:
+        return self.stories.fingerprint()

@@ -1,0 +1,370 @@
+"""One split of a data set, judged under a protocol: rows of frames in, scores and their record out."""
+
+import ctypes
+import hashlib
+import re
+import resource
+import sys
+import time
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from einops import repeat
+from torch import Tensor
+from tqdm import tqdm
+
+from storydalle.commands import models
+from storydalle.commands.application import Request
+from storydalle.commands.building import MODEL
+from storydalle.commands.comparison import comparison_table, comparisons
+from storydalle.commands.diagnostics import Diagnosis, diagnose
+from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+from storydalle.commands.protocols import Scoring, captions_of, open_text_network, protocol_of
+from storydalle.commands.story_sets import chosen_split, opened, spread
+from storydalle.commands.systems import (
+    DrawingModel,
+    MadeFrames,
+    Reconstructions,
+    StoredFrames,
+    Subjects,
+    System,
+    at_resolution,
+    open_story_dalle,
+)
+from storydalle.metrics.judging import Judges, Scorecard, Seen, Truth
+from storydalle.metrics.probes import measure_probes
+from storydalle.metrics.record import metrics_record
+from storydalle.metrics.resampling import Interval
+from storydalle.metrics.tables import score_tables
+from storydalle.metrics.toon_table import CEILINGS, COPY, REAL, RECONSTRUCTION, TEXT_TO_IMAGE, toon_table
+from storydalle.stories import toon
+from storydalle.stories.drawn import DrawnFrames, Survey
+from storydalle.stories.images import to_images
+from storydalle.stories.pictures import ClipError
+from storydalle.stories.set_stories import SetStories
+from storydalle.stories.story import PickedStories, Stories
+from storydalle.stories.story_set import StorySet
+from storydalle.story_dalle import StoryDALLE
+
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # of malloc.h; bytes
+
+
+class Subject(NamedTuple):
+    """The data that is judged on."""
+
+    settings: Mapping[str, Any]
+    splits: list[str]
+    story_set: StorySet | None  # None for ToonSV, which is drawn
+
+    @classmethod
+    def of(cls, request: Request, settings: Mapping[str, Any]) -> "Subject":
+        chosen = settings["splits"]
+        asked = [str(split) for split in (chosen if isinstance(chosen, list) else [chosen])] if chosen else []
+        splits = asked or list(settings["protocol"]["splits"])
+        if "set" not in settings["data"]:
+            for split in splits:
+                if split not in toon.SPLITS:
+                    raise UserError(f"toon has no split {split!r}; {nearest(split, toon.SPLITS)}")
+            return cls(settings, splits, None)
+        story_set = opened(settings["data"])
+        if not asked:
+            splits = [split for split in splits if split in story_set.splits] or [story_set.splits[0]]
+        return cls(settings, [chosen_split(story_set, split, is_given=True) for split in splits], story_set)
+
+    @property
+    def characters(self) -> Sequence[str]:
+        return toon.CHARACTERS if self.story_set is None else self.story_set.characters
+
+    def stories(self, split: str, resolution: int, whole: bool = False) -> Stories:
+        """The stories that are judged, or the whole split."""
+        number = None if whole else self.settings["num_stories"] or self.settings["protocol"]["num_stories"]
+        data = self.settings["data"]
+        with told_in_one_line(""):
+            if self.story_set is None:
+                return toon.ToonSV(split, number, num_targets=data["num_targets"], resolution=resolution)
+            return SetStories(self.story_set, split, resolution, number, data["ids"])
+
+    def clusters(self, stories: Stories) -> dict[str, str]:
+        """The episode or book of each story."""
+        outlines = [stories.outline(index).id for index in range(len(stories))]
+        inner = stories.stories if isinstance(stories, PickedStories) else stories
+        if not isinstance(inner, SetStories):
+            return {name: name for name in outlines}
+        groups = {inner.outline(index).id: record.group for index, record in enumerate(inner.records)}
+        return {name: groups[name] for name in outlines}
+
+
+class Evaluated(NamedTuple):
+    """One split: the scores of each row, their intervals, and the record of both."""
+
+    title: str
+    rows: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval]]
+    record: dict[str, Any]
+    scoring: Scoring
+    scorecards: dict[str, Scorecard]
+    systems: dict[str, System]
+    subjects: Subjects
+    credit: Any
+    diagnoses: dict[str, Diagnosis]
+    first: str  # the system that others are compared with
+
+    def text(self, intervals: bool = False) -> str:
+        """The tables as markdown."""
+        shown = self.intervals if intervals else None
+        heading = f"**{self.title}**, protocol `{self.scoring.protocol.name}` `{self.record['protocol_hash'][:12]}`"
+        parts = [heading + (", 95 % intervals" if intervals else "")]
+        parts += [f"Left out: {', '.join(self.record['not_scored'])}."] if self.record["not_scored"] else []
+        if "labels" in self.scoring.protocol.metrics:
+            parts.append(toon_table(self.rows, shown))
+        parts.append(score_tables(self.rows, shown))
+        parts.append(comparison_table(self.first, self.record["comparisons"]))
+        parts += [each.text(name, intervals) for name, each in self.diagnoses.items()]
+        return "\n\n".join(filter(None, parts))
+
+
+def evaluate_split(
+    subject: Subject,
+    split: str,
+    judges: Judges,
+    opened_models: Mapping[str, StoryDALLE],
+    folders: Mapping[str, Path],
+    settings: Mapping[str, Any],
+) -> Evaluated:
+    """Scores of the ceilings and of every system on one split."""
+    started, resolution = time.monotonic(), settings["protocol"]["resolution"]
+    stories = subject.stories(split, resolution)
+    stored, kept = stored_frames(subject, split, stories, settings)
+    lost = [name for name in ids_of(stories) if name not in kept]
+    if lost:
+        stories = PickedStories(stories, [i for i, name in enumerate(ids_of(stories)) if name in kept])
+    picked = stories.indices if isinstance(stories, PickedStories) else None
+
+    def at(other: int) -> Stories:
+        if other == resolution:
+            return stories
+        whole = subject.stories(split, other)
+        return whole if picked is None else PickedStories(whole, picked)
+
+    subjects = Subjects(at, resolution)
+    scoring = scoring_of(settings, subject, stories, split, judges, lost)
+    systems = rows_of(opened_models, folders, settings, judges, stored)
+    try:
+        save = None if settings["save"] is None else Path(str(settings["save"])).expanduser()
+        scorecards, truth_sha256 = score(systems, subjects, scoring, settings["batch_size"], save)
+        rows = {name: card.compute() for name, card in scorecards.items()}
+        for name, system in tested_models(systems).items():
+            rows[name] |= probed(system.model, subject, split, subjects, settings)
+        diagnoses = diagnosed(systems, subjects, scoring, settings)
+    except ClipError as error:
+        raise UserError(
+            f"a picture of {settings['data']['name']}, {split}, cannot be read ({error}): storydalle prepare names it; "
+            f"then data.ids=prepared/{settings['data']['name']} scores the stories whose pictures are whole"
+        ) from error
+    intervals = {name: card.compute_intervals() for name, card in scorecards.items()}
+    tested = [name for name in systems if name not in CEILINGS] + [name for name in systems if name == TEXT_TO_IMAGE]
+    first = tested[0] if tested else ""
+    protocol = scoring.protocol
+    record = metrics_record(
+        rows,
+        protocol=protocol.record(),
+        n={name: card.counts() for name, card in scorecards.items()},
+        intervals=intervals,
+        seeds=[settings["seed"]],
+        device=next((str(model.device) for model in opened_models.values()), "cpu"),
+        wall_seconds=time.monotonic() - started,
+        config=f"{protocol.dataset}/{split}"
+        + (f" compare={Path(settings['compare']).name}" if settings["compare"] else ""),
+        systems={name: system.about() for name, system in systems.items() if system.about()},
+        truth_sha256=truth_sha256,
+        comparisons=comparisons(scorecards, first, tested[1:], ids_of(stories)) if first else {},
+        peak_memory_megabytes=peak_megabytes(),
+        diagnostics={name: each._asdict() for name, each in diagnoses.items()},
+        not_scored=[name for name in settings["protocol"]["metrics"] if name not in protocol.metrics],
+    )
+    title = f"{protocol.dataset}, {split}: {len(stories)} stories"
+    credit = credits_of(stories)
+    return Evaluated(title, rows, intervals, record, scoring, scorecards, systems, subjects, credit, diagnoses, first)
+
+
+def hand_memory_back() -> None:
+    """Have glibc return large blocks when they are freed: kept, blocks of changing sizes would pile up in its heap."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+
+
+def peak_megabytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def ids_of(stories: Stories) -> list[str]:
+    return [stories.outline(index).id for index in range(len(stories))]
+
+
+def credits_of(stories: Stories) -> Any:
+    """Says what has to stand beside a story's true frames."""
+    inner = stories.stories if isinstance(stories, PickedStories) else stories
+    if not isinstance(inner, SetStories):
+        return lambda index: ""
+    indices = stories.indices if isinstance(stories, PickedStories) else range(len(stories))
+    return lambda index: inner.story_set.credit(inner.records[indices[index]])
+
+
+class OtherSplits(Container[str]):
+    """The ids of stories that are not of a split: their pictures may lie beside those of the split."""
+
+    def __init__(self, dataset: str, split: str) -> None:
+        self.dataset, self.split = dataset, split
+
+    def __contains__(self, story: object) -> bool:
+        dataset, _, rest = str(story).partition("/")
+        return dataset == self.dataset and "/" in rest and rest.partition("/")[0] != self.split
+
+
+def stored_frames(
+    subject: Subject, split: str, stories: Stories, settings: Mapping[str, Any]
+) -> tuple[list[StoredFrames], set[str]]:
+    """The pictures to score, surveyed, and the ids of the stories that are whole in all of their folders."""
+    if not settings["images"]:
+        return [], set(ids_of(stories))
+    options = {} if settings["stories_per_batch"] is None else {"stories_per_batch": settings["stories_per_batch"]}
+    options |= {"scored": ids_of(stories), "others": OtherSplits(settings["data"]["name"], split)}
+    whole_split = subject.stories(split, stories.resolution, whole=True)
+    stored, kept = [], set(ids_of(stories))
+    for folder in settings["images"]:
+        with told_in_one_line(""):
+            drawn = DrawnFrames.of(folder, whole_split, settings["layout"], **options)
+            survey = surveyed(drawn)
+            kept &= set(survey.check(settings["allow_partial"]))
+        for note in survey.notes:
+            print(f"note: {folder}: {note}")
+        stored.append(StoredFrames(folder, drawn, survey))
+    if not kept:
+        raise UserError(f"images={settings['images']}: no story is whole in all of them")
+    return stored, kept
+
+
+def surveyed(drawn: DrawnFrames) -> Survey:
+    with tqdm(desc="looking at the pictures", unit="story", disable=None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return drawn.survey(progress=advance)
+
+
+def scoring_of(
+    settings: Mapping[str, Any], subject: Subject, stories: Stories, split: str, judges: Judges, lost: Sequence[str]
+) -> Scoring:
+    clusters = subject.clusters(stories)
+    protocol = protocol_of(settings, stories, split, judges, len(set(clusters.values())), lost)
+    captions = None
+    if protocol.texts is not None and {"r_precision", "clip_t"} & set(protocol.metrics):
+        captions = captions_of(protocol.texts, stories, judges)
+    longest = max(len(stories.outline(index).captions) for index in range(len(stories)))
+    return Scoring(protocol, judges, subject.characters, longest, clusters, captions)
+
+
+def rows_of(
+    opened_models: Mapping[str, StoryDALLE],
+    folders: Mapping[str, Path],
+    settings: Mapping[str, Any],
+    judges: Judges,
+    stored: Sequence[StoredFrames],
+) -> dict[str, System]:
+    """The ceilings, then the systems, which share their tokenizer's."""
+    systems: list[System] = [MadeFrames(REAL, lambda batch: batch.frames)]
+    if opened_models:
+        systems.append(Reconstructions(RECONSTRUCTION, next(iter(opened_models.values()))))
+    systems.append(
+        MadeFrames(COPY, lambda batch: repeat(batch.source, "b c h w -> b f c h w", f=batch.frames.shape[1]))
+    )
+    seed = settings["seed"]
+    if opened_models and settings["data"]["name"] == "toon" and settings["text_to_image"] is not None:
+        folder = models.locate(str(settings["text_to_image"]))
+        systems.append(DrawingModel(TEXT_TO_IMAGE, folder, open_story_dalle(folder), seed))
+    num_candidates = settings["num_candidates"]
+    reranker = None
+    if num_candidates > 1 and settings["reranker"] == "clip":
+        reranker = judges.text or open_text_network(settings["protocol"]["text_network"] or "clip")
+    for name, model in opened_models.items():
+        row = name if num_candidates == 1 else f"{name} (best of {num_candidates} by {settings['reranker']})"
+        systems.append(DrawingModel(row, folders[name], model, seed, num_candidates, reranker))
+    systems += stored
+    return {system.name: system for system in systems}
+
+
+def score(
+    systems: Mapping[str, System], subjects: Subjects, scoring: Scoring, batch_size: int, save: Path | None
+) -> tuple[dict[str, Scorecard], str]:
+    """Scores of all rows, batch by batch, so that what the judges see of the true frames serves every row.
+
+    Also a hash of the true frames' pixels. Frames of the systems, but for ceilings, are written below ``save``.
+    """
+    hand_memory_back()
+    scorecards = {name: scoring.scorecard() for name in systems}
+    pixels = hashlib.sha256()
+    for start in tqdm(range(0, len(subjects), batch_size), desc="scoring", unit="batch", disable=None, leave=False):
+        stop = min(start + batch_size, len(subjects))
+        truth = Truth.of(subjects.batch(start, stop), scoring.judges)
+        for story in subjects.group(start, stop, subjects.resolution):
+            pixels.update(story.source.tobytes() + story.frames.tobytes())
+        for name, system in systems.items():
+            frames = system.frames(subjects, start, stop)
+            scorecards[name].update(Seen(at_resolution(frames, subjects.resolution), scoring.judges), truth)
+            if save is not None and name not in CEILINGS:
+                save_frames(save / file_name(name), frames, truth)
+    for card in scorecards.values():
+        card.finish()
+    return scorecards, pixels.hexdigest()
+
+
+def diagnosed(
+    systems: Mapping[str, System], subjects: Subjects, scoring: Scoring, settings: Mapping[str, Any]
+) -> dict[str, Diagnosis]:
+    """What each model makes of its inputs, on stories spread over the split."""
+    if settings["diagnose"] is None:
+        return {}
+    indices = spread(settings["diagnose"], len(subjects))
+    picked = Subjects(lambda resolution: PickedStories(subjects.at(resolution), indices), subjects.resolution)
+    return {
+        name: diagnose(system, picked, scoring, settings["batch_size"])
+        for name, system in tested_models(systems).items()
+    }
+
+
+def tested_models(systems: Mapping[str, System]) -> dict[str, DrawingModel]:
+    """The models that are scored for their own sake."""
+    return {
+        name: system for name, system in systems.items() if isinstance(system, DrawingModel) and name != TEXT_TO_IMAGE
+    }
+
+
+def save_frames(folder: Path, frames: Tensor, truth: Truth) -> None:
+    """``folder/<story id>/<number>.png``, as ``images=`` reads them."""
+    for story, row, exists in zip(truth.batch.ids, frames, truth.batch.mask, strict=True):
+        (folder / story).mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(to_images(row[exists]), start=1):
+            picture.save(folder / story / f"{number}.png")
+
+
+def file_name(row: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", Path(row).parent.name if Path(row).name == MODEL else Path(row).name)
+
+
+def probed(
+    model: StoryDALLE, subject: Subject, split: str, subjects: Subjects, settings: Mapping[str, Any]
+) -> dict[str, float]:
+    """The path probes, with ToonSV's other sources drawn too."""
+    stories = subjects.at(model.resolution)
+    data = settings["data"]
+    if subject.story_set is None:
+        stories = toon.ToonSV(
+            split, len(stories), num_targets=data["num_targets"], resolution=model.resolution, probes=True
+        )
+    return measure_probes(model, stories, data["probes"], data["source_probes"])

@@ -1,0 +1,380 @@
+"""Distances between two sets of pictures as a network's features see them: FID, KID and their like on other features.
+
+What a distance is called depends on the features: FID and KID are of Inception's pool3 only; of others, name them
+(CLIP-FD, toon-FD). All are 0 for equal distributions, without an upper end, and lower is better.
+
+Metrics take features ``(n, d)`` or, with a ``network``, whatever it maps to features; a network's weights are frozen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from storydalle.metrics.story_metric import hashed_keys, lexical_order, story_keys
+
+STATISTICS_FORMAT = "storydalle feature statistics 1"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """Sums over samples, from which their mean and covariance follow; those of two parts add up to the whole's.
+
+    Plain sums in double precision merge in any order, which running means don't; what cancels in the covariance costs
+    some (mean / deviation)^2 of the 16 digits, which for a network's features leaves ten.
+    """
+
+    count: int
+    sum: Float[Tensor, " d"]
+    outer: Float[Tensor, "d d"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n d"]) -> "FeatureStatistics":
+        features = checked_features(features, features.shape[1]).double()
+        return cls(len(features), features.sum(0), features.T @ features)
+
+    def __add__(self, other: "FeatureStatistics") -> "FeatureStatistics":
+        if self.dim != other.dim:
+            raise ValueError(f"statistics of {self.dim}-d and of {other.dim}-d features: merge those of one network")
+        return FeatureStatistics(self.count + other.count, self.sum + other.sum, self.outer + other.outer)
+
+    @property
+    def dim(self) -> int:
+        return len(self.sum)
+
+    def mean(self) -> Float[Tensor, " d"]:
+        return self.sum / self.count
+
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Unbiased (over count - 1), as the FID's reference code has it."""
+        mean = self.mean()
+        return (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
+
+    def to(self, device: torch.device) -> "FeatureStatistics":
+        return FeatureStatistics(self.count, self.sum.to(device), self.outer.to(device))
+
+
+def checked_features(features: Tensor, dim: int) -> Float[Tensor, "n d"]:
+    """Features as they are; refuses another shape, and rows that hold nan or infinite values."""
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise ValueError(f"features of shape {tuple(features.shape)}: give (n, {dim}), one row a sample")
+    broken = len(features) - int(features.isfinite().all(1).sum())
+    if broken:
+        raise ValueError(
+            f"{broken} of {len(features)} feature rows hold nan or infinite values: look at those pictures, and at "
+            "the network's precision"
+        )
+    return features
+
+
+def frechet_distance(real: FeatureStatistics, drawn: FeatureStatistics) -> float:
+    """The squared Fréchet distance of two Gaussians (Heusel et al. 2017, eq. 6), in double precision.
+
+    The trace of (A B)^(1/2) is the sum of singular values of A^(1/2) B^(1/2), with roots of the symmetric A and B by
+    their eigenvalues: nothing complex turns up, and eigenvalues near zero, which FID has by the hundred, keep their
+    digits. Raises ``ValueError`` where a side has too few samples for a covariance of full rank.
+    """
+    if real.dim != drawn.dim:
+        raise ValueError(f"real features are {real.dim}-d and drawn ones {drawn.dim}-d: use one network for both")
+    for side, statistics in (("real", real), ("drawn", drawn)):
+        if statistics.count < statistics.dim + 1:
+            raise ValueError(
+                f"{statistics.count} {side} samples of {statistics.dim}-d features: a Fréchet distance needs at least "
+                f"{statistics.dim + 1} on each side. Score more, or use the kernel distance (KID), which is unbiased "
+                "for any number of samples"
+            )
+    drawn = drawn.to(real.sum.device)
+    first, second = real.covariance(), drawn.covariance()
+    overlap = torch.linalg.svdvals(root_factor(first).T @ root_factor(second)).sum()
+    distance = (real.mean() - drawn.mean()).square().sum() + first.trace() + second.trace() - 2 * overlap
+    return max(0.0, distance.item())  # below zero by rounding alone
+
+
+def root_factor(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """A factor F with F F^T the covariance: its eigenvectors by the roots of their eigenvalues."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
+
+
+def save_statistics(
+    path: Path | str, statistics: FeatureStatistics, *, protocol_hash: str, network_sha256: str
+) -> None:
+    """Write a reference set's statistics, with what they are of, in one piece."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    header = {"format": STATISTICS_FORMAT, "protocol_hash": protocol_hash, "network_sha256": network_sha256}
+    tensors = {"sum": statistics.sum.cpu().contiguous(), "outer": statistics.outer.cpu().contiguous()}
+    save_file(tensors, partial, metadata=header | {"count": str(statistics.count)})
+    partial.replace(path)
+
+
+def load_statistics(path: Path | str, *, protocol_hash: str, network_sha256: str) -> FeatureStatistics:
+    """Statistics of a reference set; refused (``ValueError``) if of another protocol or network, or damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} can't be read ({error}): delete it, and it is made again") from error
+    if header.get("format") != STATISTICS_FORMAT or tensors.keys() != {"sum", "outer"}:
+        raise ValueError(f"{path} holds no feature statistics of this version: delete it, and it is made again")
+    for name, wanted in (("protocol_hash", protocol_hash), ("network_sha256", network_sha256)):
+        if header.get(name) != wanted:
+            raise ValueError(
+                f"{path} was made under {name} {header.get(name)}, and this evaluation has {wanted}: their numbers "
+                "can't be compared. Delete the file, or give the folder of this protocol"
+            )
+    return FeatureStatistics(int(header["count"]), tensors["sum"], tensors["outer"])
+
+
+class FeatureMetric(Metric):
+    """A metric of features ``(n, feature_dim)``, or of what ``network`` maps to them."""
+
+    full_state_update = False
+    higher_is_better = False
+
+    def __init__(self, feature_dim: int, network: nn.Module | None = None) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.network = None if network is None else network.requires_grad_(False)
+
+    def features_of(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
+        inputs = inputs.to(self.device)
+        # A module that holds this metric may have put it, and the network with it, in training mode.
+        features = inputs if self.network is None else self.network.eval()(inputs)
+        return checked_features(features, self.feature_dim)
+
+
+class FrechetDistance(FeatureMetric):
+    """The Fréchet distance between real and drawn samples: FID on Inception's pool3 (Heusel et al. 2017).
+
+    0 for equal means and covariances, lower is better. Biased upwards by few samples, so it stands beside their
+    number, and only numbers of equal counts compare. ``reference`` replaces the real samples by their statistics.
+    Memory is that of two covariances, whatever the number of samples.
+    """
+
+    def __init__(self, dim: int, reference: FeatureStatistics | None = None, network: nn.Module | None = None) -> None:
+        super().__init__(dim, network)
+        if reference is not None and reference.dim != dim:
+            raise ValueError(f"reference statistics of {reference.dim}-d features, and dim={dim}: use one network")
+        self.reference = reference
+        for side in ("real", "drawn"):
+            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+            self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.double), dist_reduce_fx="sum")
+            self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.double), dist_reduce_fx="sum")
+
+    def update(self, inputs: Shaped[Tensor, "n ..."], real: bool) -> None:
+        """Add real or drawn samples: features ``(n, d)`` or, with a network, its inputs."""
+        self.add(self.features_of(inputs), real)
+
+    def add(self, features: Float[Tensor, "n d"], real: bool) -> None:
+        if real and self.reference is not None:
+            raise ValueError("real samples beside reference statistics: give one of the two")
+        added = FeatureStatistics.of(features)
+        side = "real" if real else "drawn"
+        for name, value in (("count", added.count), ("sum", added.sum), ("outer", added.outer)):
+            setattr(self, f"{side}_{name}", getattr(self, f"{side}_{name}") + value)
+
+    def own_statistics(self, real: bool) -> FeatureStatistics:
+        """Of the samples that came here, and of the other processes' where states are gathered."""
+        if real and self.reference is not None:
+            return self.reference.to(self.device)
+        count, *sums = (getattr(self, f"{'real' if real else 'drawn'}_{name}") for name in ("count", "sum", "outer"))
+        return FeatureStatistics(int(count), *sums)
+
+    def statistics(self, real: bool) -> FeatureStatistics:
+        """Of all processes' samples, to be saved as a reference."""
+        with self.sync_context(self.dist_sync_fn):
+            return self.own_statistics(real)
+
+    def compute(self) -> float:
+        return frechet_distance(self.own_statistics(real=True), self.own_statistics(real=False))
+
+    def counts(self) -> dict[str, int]:
+        """How many real and drawn samples the distance stands on."""
+        with self.sync_context(self.dist_sync_fn):
+            return {side: self.own_statistics(real=side == "real").count for side in ("real", "drawn")}
+
+
+def story_features(features: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b e"]:
+    """What a story shows and how much it changes: the mean of its frames' features, and the root mean square of the
+    differences between neighbouring frames; ``e = 2 d``. Raises ``ValueError`` for a story without two neighbours.
+    """
+    neighbours = mask[:, 1:] & mask[:, :-1]
+    short = int((neighbours.sum(1) == 0).sum())
+    if short:
+        raise ValueError(f"{short} of {len(mask)} stories have no two frames in a row: leave them out")
+    steps = (features[:, 1:] - features[:, :-1]).square() * neighbours[..., None]
+    change = (steps.sum(1) / neighbours.sum(1, keepdim=True)).sqrt()
+    mean = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return torch.cat([mean, change], dim=1)
+
+
+def random_projection(dim: int, num_projections: int, seed: int) -> Float[Tensor, "d p"]:
+    """Orthogonal directions drawn at random, scaled so that distances keep their expectation."""
+    drawn = torch.randn(dim, num_projections, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
+    directions, triangle = torch.linalg.qr(drawn)
+    # QR leaves the signs open; a positive diagonal makes the directions a function of the seed alone.
+    return directions * triangle.diagonal().sign() * (dim / num_projections) ** 0.5
+
+
+class FrechetStoryDistance(FrechetDistance):
+    """A Fréchet distance over stories: are they as varied, and do they change as much, as real ones?
+
+    A distance over frames can't see which frames belong together. Here each story is one sample, its
+    ``story_features``: frames shuffled between stories, a look that wanders and a frame repeated all tell. It is blind
+    to a story told backwards. 0 is best; numbers compare for one network, one number of frames, and equal counts.
+
+    Differs from CP-CSV's FSD (Song et al. 2020), which takes features of a video network, R(2+1)D, trained on clips of
+    actions: a story's frames are scenes apart, where such a network has nothing to see move, and any frame features,
+    those of the other metrics too, serve here. The two numbers don't compare.
+
+    A covariance needs more stories than dimensions, and test sets have some hundred. Features wider than
+    ``num_projections`` are therefore first projected on that many random directions (seeded, so part of the protocol;
+    nothing is fitted, so stories can still come in parts): the distance has ``2 num_projections`` dimensions.
+    """
+
+    projection: Tensor | None
+
+    def __init__(
+        self,
+        dim: int,
+        num_projections: int = 64,
+        seed: int = 0,
+        reference: FeatureStatistics | None = None,
+        network: nn.Module | None = None,
+    ) -> None:
+        super().__init__(2 * min(dim, num_projections), reference, network)
+        self.feature_dim = dim
+        projection = random_projection(dim, num_projections, seed) if dim > num_projections else None
+        self.register_buffer("projection", projection, persistent=False)
+
+    def update(self, inputs: Shaped[Tensor, "b f ..."], real: bool, mask: Bool[Tensor, "b f"] | None = None) -> None:
+        """Add stories: frame features ``(b, f, d)`` or, with a network, frames; ``mask`` is true at those that exist.
+
+        Whether the source is the first frame is the caller's choice, and part of the protocol.
+        """
+        mask = torch.ones(inputs.shape[:2], dtype=torch.bool) if mask is None else mask
+        mask = mask.to(self.device)
+        found = self.features_of(inputs.to(self.device)[mask]).double()
+        if self.projection is not None:
+            found = found @ self.projection
+        features = found.new_zeros(*mask.shape, found.shape[1])
+        features[mask] = found
+        self.add(story_features(features, mask), real)
+
+
+class KernelResult(NamedTuple):
+    """A kernel distance, and the standard deviation of it over subsets."""
+
+    mean: float
+    deviation: float
+
+
+class KernelDistance(FeatureMetric):
+    """The kernel distance between real and drawn samples: KID on Inception's pool3 (Binkowski et al. 2018, section 4).
+
+    The squared maximum mean discrepancy under the kernel ``(x y / d + 1)^3``, unbiased, so 0 on average for equal
+    distributions (a single value may be below), lower is better, and sets of any size compare. ``compute`` gives the
+    mean over ``num_subsets`` random subsets of ``subset_size`` a side, and the deviation over them, which describes
+    subsets of that size and not the mean's error.
+
+    Of each side at most ``max_samples`` are kept, those of the lowest hash: memory is bounded, and neither order nor
+    batches nor processes matter. The hash is of the sample's id where ``ids`` are given (prefer them: the same picture
+    in another batch has the same id, but in the last bits other features), else of its features.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_subsets: int = 100,
+        subset_size: int = 1000,
+        max_samples: int = 10_000,
+        seed: int = 0,
+        network: nn.Module | None = None,
+    ) -> None:
+        super().__init__(dim, network)
+        if num_subsets < 1 or not 2 <= subset_size <= max_samples:
+            raise ValueError(
+                f"num_subsets={num_subsets}, subset_size={subset_size}, max_samples={max_samples}: give at least one "
+                "subset of two samples, and keep as many as a subset has"
+            )
+        self.num_subsets, self.subset_size, self.max_samples, self.seed = num_subsets, subset_size, max_samples, seed
+        for side in ("real", "drawn"):
+            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+            self.add_state(f"{side}_features", default=[], dist_reduce_fx="cat")
+            self.add_state(f"{side}_keys", default=[], dist_reduce_fx="cat")
+
+    def update(self, inputs: Shaped[Tensor, "n ..."], real: bool, ids: Sequence[str] | None = None) -> None:
+        """Add real or drawn samples: features ``(n, d)`` or, with a network, its inputs; ``ids`` name the samples."""
+        features = self.features_of(inputs).float()
+        if ids is not None and len(ids) != len(features):
+            raise ValueError(f"{len(ids)} ids for {len(features)} samples: give one id a sample")
+        keys = feature_keys(features) if ids is None else story_keys(ids)
+        side = "real" if real else "drawn"
+        kept, kept_keys = getattr(self, f"{side}_features"), getattr(self, f"{side}_keys")
+        kept.append(features)
+        kept_keys.append(keys.to(self.device))
+        setattr(self, f"{side}_count", getattr(self, f"{side}_count") + len(features))
+        if sum(map(len, kept)) > 2 * self.max_samples:
+            features, keys = self.lowest(side)
+            kept[:], kept_keys[:] = [features], [keys]
+
+    def lowest(self, side: str) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n 2"]]:
+        """The samples of a side that are kept, in the order of their hashes."""
+        features, keys = dim_zero_cat(getattr(self, f"{side}_features")), dim_zero_cat(getattr(self, f"{side}_keys"))
+        order = lexical_order(keys)[: self.max_samples].to(features.device)
+        return features[order], keys[order]
+
+    def compute(self) -> KernelResult:
+        for side in ("real", "drawn"):
+            count = int(getattr(self, f"{side}_count"))
+            if count < self.subset_size:
+                raise ValueError(
+                    f"{count} {side} samples, and subsets of {self.subset_size}: score more, or set a smaller "
+                    "subset_size (numbers of different subset sizes have different deviations)"
+                )
+        real, drawn = self.lowest("real")[0], self.lowest("drawn")[0]
+        generator = torch.Generator().manual_seed(self.seed)
+        values = torch.stack(
+            [
+                squared_discrepancy(*(self.subset(features, generator).double() for features in (real, drawn)))
+                for _ in range(self.num_subsets)
+            ]
+        )
+        return KernelResult(values.mean().item(), values.std().item() if len(values) > 1 else torch.nan)
+
+    def subset(self, features: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "m d"]:
+        return features[torch.randperm(len(features), generator=generator)[: self.subset_size].to(features.device)]
+
+    def counts(self) -> dict[str, int]:
+        """How many real and drawn samples came; of each side at most ``max_samples`` are compared."""
+        with self.sync_context(self.dist_sync_fn):
+            return {side: int(getattr(self, f"{side}_count")) for side in ("real", "drawn")}
+
+
+def feature_keys(features: Float[Tensor, "n d"]) -> Int[Tensor, "n 2"]:
+    """Keys of the rows' bytes: equal for equal features, wherever they stand."""
+    return hashed_keys(row.tobytes() for row in features.cpu().numpy())
+
+
+def squared_discrepancy(x: Float[Tensor, "m d"], y: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
+    """The unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, lemma 6)."""
+    own = sum(
+        (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
+        for kernel in (polynomial_kernel(x, x), polynomial_kernel(y, y))
+    )
+    return own - 2 * polynomial_kernel(x, y).mean()
+
+
+def polynomial_kernel(x: Float[Tensor, "m d"], y: Float[Tensor, "k d"]) -> Float[Tensor, "m k"]:
+    return (x @ y.T / x.shape[1] + 1) ** 3

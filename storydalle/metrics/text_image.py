@@ -1,0 +1,304 @@
+"""Do the pictures show what the captions say: R-precision, cosines, captions read back, and the choice of candidates.
+
+The captions of a split are embedded once (``EmbeddedCaptions``) and shared by the metrics, which take pictures or
+their embeddings. Numbers of different networks never compare: name the network beside them.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.text import BLEUScore
+
+from storydalle.metrics.clip import ImageTextNetwork
+from storydalle.metrics.story_metric import StoryMetric
+
+CHUNK = 64  # pictures that a network sees at once
+
+
+class EmbeddedCaptions(NamedTuple):
+    """The distinct captions of a split's stories, embedded, and which of them each story's frames have."""
+
+    texts: list[str]
+    embeddings: Float[Tensor, "u d"]  # of length 1, in double precision
+    of_story: dict[str, list[int]]  # by id, one a frame
+
+    @classmethod
+    def of(
+        cls, captions: Mapping[str, Sequence[str]], embed_captions: Callable[[list[str]], Tensor]
+    ) -> "EmbeddedCaptions":
+        """Embed what the stories say: ``captions`` are the frames' own, in their order, by story id.
+
+        ``embed_captions`` is a network's, or looks embeddings up that were made before. Captions that differ in case
+        or spaces alone are one.
+        """
+        keys: dict[str, int] = {}
+        texts: list[str] = []
+        for text in chain.from_iterable(captions.values()):
+            if keys.setdefault(plain(text), len(texts)) == len(texts):
+                texts.append(text)
+        if not texts:
+            raise ValueError("no captions: text and pictures are compared on stories that have some")
+        embeddings = embed_captions(texts)
+        if embeddings.shape[0] != len(texts):
+            raise ValueError(f"{embeddings.shape[0]} embeddings of {len(texts)} captions: embed_captions loses some")
+        embeddings = F.normalize(embeddings.clone().double(), dim=-1)  # the clone may be used outside inference mode
+        return cls(texts, embeddings, {name: [keys[plain(text)] for text in told] for name, told in captions.items()})
+
+
+def plain(text: str) -> str:
+    """A caption in lower case, with single spaces: what it takes for two captions to be the same."""
+    return " ".join(text.lower().split())
+
+
+def embedded_frames(network: ImageTextNetwork, frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f d"]:
+    """Embeddings of frames in [-1, 1]."""
+    parts = [network.embed_images(part) for part in frames.flatten(0, 1).split(CHUNK)]
+    return torch.cat(parts).unflatten(0, frames.shape[:2])
+
+
+class CaptionMetric(StoryMetric):
+    """The base of metrics that compare each frame of a story with the captions of a split.
+
+    ``network`` is needed only where ``update`` gets pictures; embeddings of another network than that of the captions
+    compare nothing.
+    """
+
+    def __init__(self, captions: EmbeddedCaptions, network: ImageTextNetwork | None = None) -> None:
+        super().__init__()
+        self.captions, self.network = captions, network
+
+    def update(self, frames: Float[Tensor, "b f *k"], mask: Bool[Tensor, "b f"], ids: Sequence[str]) -> None:
+        """Add stories by their ids: pictures ``(b, f, c, h, w)`` in [-1, 1], or their embeddings ``(b, f, d)``.
+
+        Frame i has the story's caption i; ``mask`` is true at frames that there are. Raises ``ValueError`` for stories
+        without captions, for frames without a caption and for embeddings that are not finite.
+        """
+        texts = self.texts_of(mask, ids)
+        embeddings = self.embeddings_of(frames).masked_fill(~mask.to(self.device)[..., None], 0.0)
+        finite = embeddings.isfinite().all(-1).all(-1)
+        if not finite.all():
+            raise ValueError(f"story {ids[int(finite.int().argmin())]!r} has embeddings that are nan or infinite")
+        self.add_stories(self.sums_of(embeddings, mask.to(self.device), texts, ids), ids)
+
+    def texts_of(self, mask: Bool[Tensor, "b f"], ids: Sequence[str]) -> list[list[int]]:
+        """Each story's captions, as indices of ``captions.texts``."""
+        unknown = [name for name in ids if name not in self.captions.of_story]
+        if unknown:
+            raise ValueError(f"story {unknown[0]!r} has no captions here: embed the captions of all stories first")
+        texts = [self.captions.of_story[name] for name in ids]
+        for name, told, exists in zip(ids, texts, mask, strict=True):
+            if exists[len(told) :].any():
+                raise ValueError(f"story {name!r} has {len(told)} captions, and a frame after the last of them")
+        return texts
+
+    def embeddings_of(self, frames: Float[Tensor, "b f *k"]) -> Float[Tensor, "b f d"]:
+        if frames.dim() == 5:
+            if self.network is None:
+                raise ValueError("pictures need a network: give one at construction, or embeddings (b, f, d)")
+            frames = embedded_frames(self.network, frames)
+        expected = self.captions.embeddings.shape[-1]
+        if frames.dim() != 3 or frames.shape[-1] != expected:
+            raise ValueError(f"embeddings {tuple(frames.shape)}: give (b, f, {expected}), as wide as the captions'")
+        return F.normalize(frames.to(self.device).double(), dim=-1)
+
+    def text_embeddings(self) -> Float[Tensor, "u d"]:
+        return self.captions.embeddings.to(self.device)
+
+    def sums_of(
+        self,
+        embeddings: Float[Tensor, "b f d"],
+        mask: Bool[Tensor, "b f"],
+        texts: list[list[int]],
+        ids: Sequence[str],
+    ) -> Tensor:
+        """A row of sums a story, from embeddings of length 1 (0 where the mask is false)."""
+        raise NotImplementedError
+
+
+class RPrecision(CaptionMetric):
+    """CLIP R-precision (Park et al. 2021): is a frame's own caption nearer to it than ``num_negatives`` others?
+
+    In [0, 1], higher is better, chance is ``1 / (1 + num_negatives)``. Negatives are distinct captions of other stories
+    and never one that the frame's own story has; they are drawn by (seed, story id, frame), so neither batches
+    nor their order matter. A tie is a miss. ``r_precision`` is the mean over ``num_draws`` draws of all negatives and
+    ``r_precision_deviation`` their standard deviation: it says how much the draw matters, not how sure the score is.
+
+    Differs from the DAMSM of AttnGAN, which R-precision was first measured with: numbers do not compare.
+    """
+
+    names = ("r_precision",)
+
+    def __init__(
+        self,
+        captions: EmbeddedCaptions,
+        network: ImageTextNetwork | None = None,
+        num_negatives: int = 99,
+        num_draws: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(captions, network)
+        if num_negatives < 1 or num_draws < 1:
+            raise ValueError(f"num_negatives={num_negatives}, num_draws={num_draws}: both must be at least 1")
+        most = max((len(set(told)) for told in captions.of_story.values()), default=0)
+        if len(captions.texts) - most < num_negatives:
+            raise ValueError(
+                f"num_negatives={num_negatives}: beside its own, a story has {len(captions.texts) - most} distinct "
+                "captions to be told from; give fewer negatives or more stories"
+            )
+        self.num_negatives, self.num_draws, self.seed = num_negatives, num_draws, seed
+
+    @property
+    def chance(self) -> float:
+        return 1 / (1 + self.num_negatives)
+
+    def negatives(self, name: str, frame: int) -> Int[Tensor, "draws k"]:
+        """The captions that a frame's own is drawn against, as indices of ``captions.texts``."""
+        own = sorted(set(self.captions.of_story[name]))
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+        num_others = len(self.captions.texts) - len(own)
+        rng = np.random.default_rng([self.seed, key, frame])
+        draws = [
+            rng.choice(num_others, self.num_negatives, replace=False, shuffle=False) for _ in range(self.num_draws)
+        ]
+        drawn = np.stack(draws)
+        for index in own:  # In ascending order, so that each index skips those that are left out below it.
+            drawn += drawn >= index
+        return torch.from_numpy(drawn)
+
+    def sums_of(
+        self,
+        embeddings: Float[Tensor, "b f d"],
+        mask: Bool[Tensor, "b f"],
+        texts: list[list[int]],
+        ids: Sequence[str],
+    ) -> Int[Tensor, "b draws 2"]:
+        """How many frames found their caption in each draw, and how many there are."""
+        known = self.text_embeddings()
+        rows = torch.zeros(len(ids), self.num_draws, 2, dtype=torch.long, device=self.device)
+        for row, name in enumerate(ids):
+            cosines = embeddings[row] @ known.T
+            for frame in mask[row].nonzero()[:, 0].tolist():
+                against = cosines[frame][self.negatives(name, frame).to(self.device)].amax(1)
+                rows[row, :, 0] += cosines[frame, texts[row][frame]] > against
+                rows[row, :, 1] += 1
+        return rows
+
+    def scores_of_sums(self, sums: Float[Tensor, "*r draws 2"]) -> dict[str, Float[Tensor, "*r"]]:
+        draws = sums[..., 0] / sums[..., 1]
+        deviation = draws.std(-1) if self.num_draws > 1 else torch.full_like(draws[..., 0], float("nan"))
+        return {"r_precision": draws.mean(-1), "r_precision_deviation": deviation}
+
+
+class ClipT(CaptionMetric):
+    """CLIP-T: the mean cosine of a frame and its caption, in [-1, 1], higher is better.
+
+    A bare cosine, as papers on stories print it (0.2 to 0.35 for OpenAI's CLIPs); CLIPScore is 100 times this, or 2.5
+    times (Hessel et al. 2021), with negative cosines cut to 0. ``clip_t_chance`` is the mean cosine of each frame with
+    every caption of every other story, which an unrelated picture reaches too; nan where there is one story alone.
+    """
+
+    names = ("clip_t", "clip_t_chance")
+
+    def sums_of(
+        self,
+        embeddings: Float[Tensor, "b f d"],
+        mask: Bool[Tensor, "b f"],
+        texts: list[list[int]],
+        ids: Sequence[str],
+    ) -> Float[Tensor, "b 2 2"]:
+        known = self.text_embeddings()
+        everything = list(chain.from_iterable(self.captions.of_story.values()))
+        total = known[everything].sum(0)
+        rows = torch.zeros(len(ids), 2, 2, dtype=torch.double, device=self.device)
+        for row, told in enumerate(texts):
+            shown = mask[row].nonzero()[:, 0]
+            frames, own = embeddings[row, shown], known[[told[frame] for frame in shown.tolist()]]
+            rows[row, 0] = torch.stack([(frames * own).sum(), frames.new_tensor(len(shown))])
+            num_others = len(everything) - len(told)
+            if num_others:
+                others = (total - known[told].sum(0)) / num_others
+                rows[row, 1] = torch.stack([(frames @ others).sum(), frames.new_tensor(len(shown))])
+        return rows
+
+
+class RecaptioningBleu(StoryMetric):
+    """BLEU-2 and BLEU-3 (Papineni et al. 2002) of captions that a captioner reads off the drawn frames.
+
+    In [0, 1] (papers print 100 times this), higher is better; one corpus, one reference a frame, unsmoothed. Texts are
+    lower-cased and split into words and single punctuation marks, so values compare only with those of the same
+    captioner and this splitting. ``captioner`` maps images ``(n, c, h, w)`` in [-1, 1] to n captions.
+    """
+
+    names = ("bleu_2", "bleu_3")
+    ORDERS = (2, 3, 1)  # of the n-grams in a row: those that give a score its name come first
+
+    def __init__(self, captioner: Callable[[Tensor], list[str]]) -> None:
+        super().__init__()
+        self.captioner = captioner
+
+    def update(
+        self,
+        frames: Float[Tensor, "b f c h w"],
+        captions: Sequence[Sequence[str]],
+        mask: Bool[Tensor, "b f"],
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        """Add stories: drawn frames in [-1, 1] and the captions they were drawn for; ``mask`` is true at frames."""
+        rows = []
+        for pictures, told, exists in zip(frames, captions, mask, strict=True):
+            shown = exists.nonzero()[:, 0]
+            if len(shown) and int(shown[-1]) >= len(told):
+                raise ValueError(f"a story has {len(told)} captions, and a frame after the last of them: give one each")
+            read = self.captioner(pictures[shown]) if len(shown) else []
+            if len(read) != len(shown):
+                raise ValueError(
+                    f"the captioner gave {len(read)} captions for {len(shown)} frames: it must give one each"
+                )
+            rows.append(self.counted(read, [told[frame] for frame in shown.tolist()]))
+        self.add_stories(torch.stack(rows), ids)
+
+    def counted(self, read: list[str], told: list[str]) -> Float[Tensor, "4 2"]:
+        """Matched and read n-grams of each of ``ORDERS``, then the numbers of words read and told."""
+        bleu = BLEUScore(n_gram=max(self.ORDERS))
+        bleu.update([split(text) for text in read], [[split(text)] for text in told])
+        grams = [torch.stack([bleu.numerator[n - 1], bleu.denominator[n - 1]]) for n in self.ORDERS]
+        return torch.stack([*grams, torch.stack([bleu.preds_len, bleu.target_len])]).double()
+
+    def scores_of_sums(self, sums: Float[Tensor, "*r 4 2"]) -> dict[str, Float[Tensor, "*r"]]:
+        """The geometric mean of the n-grams' precisions, times a penalty where less is read than was told."""
+        two, three, one = (sums[..., i, 0] / sums[..., i, 1].clamp(min=1) for i in range(len(self.ORDERS)))
+        penalty = (1 - sums[..., -1, 1] / sums[..., -1, 0]).clamp(max=0).exp()
+        return {"bleu_2": penalty * (one * two).sqrt(), "bleu_3": penalty * (one * two * three) ** (1 / 3)}
+
+
+def split(text: str) -> str:
+    """A caption's words and punctuation marks in lower case, with spaces between them."""
+    return " ".join(re.findall(r"\w+|[^\w\s]", text.lower()))
+
+
+def caption_cosines(
+    network: ImageTextNetwork, captions: Sequence[str], candidates: Float[Tensor, "m f c h w"]
+) -> Float[Tensor, "m f"]:
+    """The cosine of each frame of ``m`` drawings of a story, in [-1, 1], with its caption; higher is better."""
+    if candidates.shape[1] != len(captions):
+        raise ValueError(f"{len(captions)} captions for {candidates.shape[1]} frames a candidate: give one a frame")
+    texts = network.embed_captions(list(captions))
+    return (embedded_frames(network, candidates).to(texts) * texts).sum(-1)
+
+
+def rerank(
+    network: ImageTextNetwork, captions: Sequence[str], candidates: Float[Tensor, "m f c h w"]
+) -> Float[Tensor, " m"]:
+    """How well each of ``m`` drawings of a story shows its captions: the mean cosine over its frames.
+
+    Higher is better. Candidates of single frames are ranked by the columns of ``caption_cosines``.
+    """
+    return caption_cosines(network, captions, candidates).mean(-1)

@@ -1,0 +1,120 @@
+"""Single frames with the characters that are in them, of any story set that says so."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from storydalle.stories.data import BatchDataset, StepData
+from storydalle.stories.images import to_tensor
+from storydalle.stories.set_stories import SetStories
+from storydalle.stories.story import Outline, Shot, Stories, shown_frame
+from storydalle.stories.toon import CHARACTERS, ToonSV
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class LabelledPictures(NamedTuple):
+    """A batch of frames, and who is in each."""
+
+    images: Float[Tensor, "n c h w"]  # in [-1, 1]
+    characters: Int[Tensor, "n k"]  # 0 or 1
+
+
+def character_names(stories: Stories) -> tuple[str, ...]:
+    """What the columns of the stories' label "characters" are called; ValueError where there are none."""
+    names: tuple[str, ...] = ()
+    if isinstance(stories, ToonSV):
+        names = CHARACTERS
+    elif isinstance(stories, SetStories):
+        names = tuple(stories.story_set.characters)
+    if not names or not labelled(stories):
+        raise ValueError(
+            f"{told_name(stories)} does not say which characters are in its frames, so no classifier can learn them: "
+            "choose data that does, such as toon, pororo or flintstones"
+        )
+    return names
+
+
+def told_name(stories: Stories) -> str:
+    return stories.story_set.name if isinstance(stories, SetStories) else type(stories).__name__
+
+
+def labelled(stories: Stories) -> list[int]:
+    """The stories whose characters are known; a set may lack them for some."""
+    if isinstance(stories, SetStories):
+        return [i for i, record in enumerate(stories.records) if record.characters is not None]
+    return list(range(len(stories))) if "characters" in stories.outline(0).labels else []
+
+
+class LabelledFrames(StepData):
+    """Frames for a character classifier.
+
+    Training draws ``frames_per_story`` of each story's, source or target, anew in every step, any frame of its clip,
+    mirrored half of the time; then ``augment(images, generator)`` where it is given. All draws are functions of
+    (seed, step). Validation sees every frame of each story, the one of its clip that every evaluation sees.
+    """
+
+    def __init__(
+        self,
+        train: Stories,
+        val: Stories,
+        batch_size: int,
+        frames_per_story: int = 1,
+        mirror: bool = True,
+        augment: Augment | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        if (names := character_names(train)) != character_names(val):
+            raise ValueError(f"train has the characters {', '.join(names)}, val {', '.join(character_names(val))}")
+        self.train, self.val, self.frames_per_story = train, val, frames_per_story
+        self.mirror, self.augment = mirror, augment
+        self.labelled_train, self.labelled_val = labelled(train), labelled(val)
+
+    def training_set(self) -> BatchDataset:
+        return BatchDataset(self._training_batch, np.ones(len(self.labelled_train)))
+
+    def validation_set(self) -> BatchDataset:
+        return BatchDataset(self._validation_batch, np.ones(len(self.labelled_val)))
+
+    def _training_batch(self, indices: list[int], step: int | None) -> LabelledPictures:
+        rng = np.random.default_rng([self.seed, step or 0])
+        pictures: list[np.ndarray] = []
+        rows: list[np.ndarray] = []
+        for index in indices:
+            outline = self.train.outline(self.labelled_train[index])
+            chosen = rng.permutation(len(outline.shots))[: self.frames_per_story]
+            for frames, shot in clips_of(self.train, [outline.shots[i] for i in chosen]):
+                picture = frames[rng.integers(len(frames)) if shot.frame is None else shot.frame]
+                pictures.append(picture[:, ::-1] if self.mirror and rng.random() < 0.5 else picture)
+            rows.append(characters_of(outline)[chosen])
+        images = to_tensor(torch.from_numpy(np.stack(pictures)))
+        if self.augment is not None:
+            images = self.augment(images, torch.Generator().manual_seed(int(rng.integers(2**63))))
+        return LabelledPictures(images, torch.from_numpy(np.concatenate(rows)))
+
+    def _validation_batch(self, indices: list[int], _: int | None) -> LabelledPictures:
+        outlines = [self.val.outline(self.labelled_val[index]) for index in indices]
+        pictures = [
+            frames[shown_frame(shot, len(frames))]
+            for outline in outlines
+            for frames, shot in clips_of(self.val, outline.shots)
+        ]
+        rows = np.concatenate([characters_of(outline) for outline in outlines])
+        return LabelledPictures(to_tensor(torch.from_numpy(np.stack(pictures))), torch.from_numpy(rows))
+
+
+def characters_of(outline: Outline) -> np.ndarray:
+    """The characters of all frames, (f + 1, k), the source's first."""
+    return np.concatenate([outline.labels["source_characters"][None], outline.labels["characters"]])
+
+
+def clips_of(stories: Stories, shots: list[Shot]) -> list[tuple[np.ndarray, Shot]]:
+    """Each shot with all frames of its clip, every clip read once."""
+    clips = {clip: stories.read(clip) for clip in dict.fromkeys(shot.clip for shot in shots)}
+    return [(clips[shot.clip], shot) for shot in shots]

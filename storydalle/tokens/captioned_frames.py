@@ -1,0 +1,64 @@
+"""Single frames and the texts that say them, for training networks that compare pictures with captions."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from storydalle.stories.data import BatchDataset, StepData
+from storydalle.stories.images import to_tensor
+from storydalle.stories.story import Stories, Story
+from storydalle.tokens.captions import CaptionTokenizer
+
+
+class CaptionedFrames(NamedTuple):
+    """Frames of a batch, sources included, in [-1, 1], and the tokens of two texts of each.
+
+    A description says its frame alone, a caption tells it in its story; the source has none, and so its description
+    stands for it.
+    """
+
+    images: Float[Tensor, "n c h w"]
+    descriptions: Int[Tensor, "n t"]
+    captions: Int[Tensor, "n t"]
+
+
+class CaptionedStories(StepData):
+    """All frames of ``batch_size`` stories a step, drawn or read when they are asked for.
+
+    The frames of one story share cast, light and place, so each is the others' best negative.
+    """
+
+    def __init__(
+        self,
+        train: Stories,
+        val: Stories,
+        caption_tokenizer: CaptionTokenizer,
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        self.train, self.val, self.caption_tokenizer = train, val, caption_tokenizer
+
+    def training_set(self) -> BatchDataset:
+        return BatchDataset(lambda indices, _: self._read(self.train, indices), np.ones(len(self.train)))
+
+    def validation_set(self) -> BatchDataset:
+        return BatchDataset(lambda indices, _: self._read(self.val, indices), np.ones(len(self.val)))
+
+    def _read(self, stories: Stories, indices: list[int]) -> CaptionedFrames:
+        told: list[Story] = [stories[index] for index in indices]
+        for story in told:
+            if not story.descriptions:
+                raise ValueError(f"story {story.id} has no descriptions of its frames: train on a data set that has")
+        images = np.concatenate([pixels for story in told for pixels in (story.source[None], story.frames)])
+        descriptions = [text for story in told for text in story.descriptions]
+        captions = [text for story in told for text in (story.descriptions[0], *story.captions)]
+        return CaptionedFrames(
+            to_tensor(torch.from_numpy(images)),
+            self.caption_tokenizer.encode(descriptions).tokens,
+            self.caption_tokenizer.encode(captions).tokens,
+        )
