@@ -2,12 +2,13 @@
 
 import ctypes
 import hashlib
+import math
 import re
 import resource
 import sys
 import time
-from collections.abc import Container, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,9 +101,8 @@ class Evaluated(NamedTuple):
     """One split: the scores of each row, their intervals, and the record of both."""
 
     title: str
-    rows: dict[str, dict[str, float]]
-    intervals: dict[str, dict[str, Interval]]
     record: dict[str, Any]
+    rows: dict[str, dict[str, float]]
     scoring: Scoring
     scorecards: dict[str, Scorecard]
     systems: dict[str, System]
@@ -110,6 +110,14 @@ class Evaluated(NamedTuple):
     credit: Any
     diagnoses: dict[str, Diagnosis]
     first: str  # the system that others are compared with
+
+    @property
+    def intervals(self) -> dict[str, dict[str, Interval]]:
+        """95 % intervals of each row's scores, nan where there is none."""
+        return {
+            row: {name: Interval(*(math.nan if end is None else end for end in ends)) for name, ends in each.items()}
+            for row, each in self.record["intervals"].items()
+        }
 
     def text(self, intervals: bool = False) -> str:
         """The tables as markdown."""
@@ -134,59 +142,74 @@ def evaluate_split(
     settings: Mapping[str, Any],
 ) -> Evaluated:
     """Scores of the ceilings and of every system on one split."""
-    started, resolution = time.monotonic(), settings["protocol"]["resolution"]
-    stories = subject.stories(split, resolution)
-    stored, kept = stored_frames(subject, split, stories, settings)
-    lost = [name for name in ids_of(stories) if name not in kept]
-    if lost:
-        stories = PickedStories(stories, [i for i, name in enumerate(ids_of(stories)) if name in kept])
-    picked = stories.indices if isinstance(stories, PickedStories) else None
-
-    def at(other: int) -> Stories:
-        if other == resolution:
-            return stories
-        whole = subject.stories(split, other)
-        return whole if picked is None else PickedStories(whole, picked)
-
-    subjects = Subjects(at, resolution)
+    started = time.monotonic()
+    subjects, stored, lost = subjects_of(subject, split, settings)
+    stories = subjects.at(subjects.resolution)
     scoring = scoring_of(settings, subject, stories, split, judges, lost)
     systems = rows_of(opened_models, folders, settings, judges, stored)
-    try:
-        save = None if settings["save"] is None else Path(str(settings["save"])).expanduser()
+    save = None if settings["save"] is None else Path(str(settings["save"])).expanduser()
+    with told_of_pictures(settings["data"]["name"], split):
         scorecards, truth_sha256 = score(systems, subjects, scoring, settings["batch_size"], save)
         rows = {name: card.compute() for name, card in scorecards.items()}
         for name, system in tested_models(systems).items():
             rows[name] |= probed(system.model, subject, split, subjects, settings)
         diagnoses = diagnosed(systems, subjects, scoring, settings)
-    except ClipError as error:
-        raise UserError(
-            f"a picture of {settings['data']['name']}, {split}, cannot be read ({error}): storydalle prepare names it; "
-            f"then data.ids=prepared/{settings['data']['name']} scores the stories whose pictures are whole"
-        ) from error
-    intervals = {name: card.compute_intervals() for name, card in scorecards.items()}
-    tested = [name for name in systems if name not in CEILINGS] + [name for name in systems if name == TEXT_TO_IMAGE]
-    first = tested[0] if tested else ""
-    protocol = scoring.protocol
+    first, *others = tested_rows(systems) or [""]
+    compare = Path(settings["compare"]).name if settings["compare"] else None
     record = metrics_record(
         rows,
-        protocol=protocol.record(),
+        protocol=scoring.protocol.record(),
         n={name: card.counts() for name, card in scorecards.items()},
-        intervals=intervals,
+        intervals={name: card.compute_intervals() for name, card in scorecards.items()},
         seeds=[settings["seed"]],
         device=next((str(model.device) for model in opened_models.values()), "cpu"),
         wall_seconds=time.monotonic() - started,
-        config=f"{protocol.dataset}/{split}"
-        + (f" compare={Path(settings['compare']).name}" if settings["compare"] else ""),
+        config=f"{scoring.protocol.dataset}/{split}" + (f" compare={compare}" if compare else ""),
         systems={name: system.about() for name, system in systems.items() if system.about()},
         truth_sha256=truth_sha256,
-        comparisons=comparisons(scorecards, first, tested[1:], ids_of(stories)) if first else {},
+        comparisons=comparisons(scorecards, first, others, ids_of(stories)) if first else {},
         peak_memory_megabytes=peak_megabytes(),
         diagnostics={name: each._asdict() for name, each in diagnoses.items()},
-        not_scored=[name for name in settings["protocol"]["metrics"] if name not in protocol.metrics],
+        not_scored=[name for name in settings["protocol"]["metrics"] if name not in scoring.protocol.metrics],
     )
-    title = f"{protocol.dataset}, {split}: {len(stories)} stories"
-    credit = credits_of(stories)
-    return Evaluated(title, rows, intervals, record, scoring, scorecards, systems, subjects, credit, diagnoses, first)
+    title = f"{scoring.protocol.dataset}, {split}: {len(stories)} stories"
+    return Evaluated(title, record, rows, scoring, scorecards, systems, subjects, credits_of(stories), diagnoses, first)
+
+
+def subjects_of(
+    subject: Subject, split: str, settings: Mapping[str, Any]
+) -> tuple[Subjects, list[StoredFrames], list[str]]:
+    """The stories to judge at any resolution, the pictures to score, and the ids of stories left out for theirs."""
+    resolution = settings["protocol"]["resolution"]
+    stories = subject.stories(split, resolution)
+    stored, kept = stored_frames(subject, split, stories, settings)
+    ids = ids_of(stories)
+    lost = [name for name in ids if name not in kept]
+    picked = [index for index, name in enumerate(ids) if name in kept]
+
+    def at(other: int) -> Stories:
+        whole = stories if other == resolution else subject.stories(split, other)
+        return PickedStories(whole, picked) if lost else whole
+
+    return Subjects(at, resolution), stored, lost
+
+
+@contextmanager
+def told_of_pictures(data: str, split: str) -> Iterator[None]:
+    """Say in one line that a picture of the set cannot be read, or that frames cannot be scored."""
+    with told_in_one_line(f"{data}, {split}, cannot be scored"):
+        try:
+            yield
+        except ClipError as error:
+            raise UserError(
+                f"a picture of {data}, {split}, cannot be read ({error}): storydalle prepare names it; then "
+                f"data.ids=prepared/{data} scores the stories whose pictures are whole"
+            ) from error
+
+
+def tested_rows(systems: Mapping[str, System]) -> list[str]:
+    """Rows that are compared: the systems, then what captions alone can do."""
+    return [name for name in systems if name not in CEILINGS] + [name for name in systems if name == TEXT_TO_IMAGE]
 
 
 def hand_memory_back() -> None:
