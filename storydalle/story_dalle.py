@@ -145,6 +145,10 @@ class StoryDALLE(nn.Module, ModelHubMixin):
         )
         return rearrange(images, "(b f k) c h w -> b f k c h w", f=num_frames, k=num_candidates)
 
+    def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What true frames can be put through to see the best that the model could draw, by the names of table rows."""
+        return {"tokenizer reconstruction": self.reconstruct}
+
     @torch.inference_mode()
     def reconstruct(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Pictures in [-1, 1] as the image tokenizer gives them back: what the model can draw at best."""

@@ -22,24 +22,25 @@ from storydalle.commands.building import MODEL
 from storydalle.commands.comparison import comparison_table, comparisons
 from storydalle.commands.diagnostics import Diagnosis, diagnose
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+from storydalle.commands.models import ScoredModel
 from storydalle.commands.protocols import Scoring, captions_of, open_text_network, protocol_of
 from storydalle.commands.story_sets import chosen_split, opened, spread
 from storydalle.commands.systems import (
+    Ceiling,
     DrawingModel,
     MadeFrames,
-    Reconstructions,
     StoredFrames,
     Subjects,
     System,
     at_resolution,
-    open_story_dalle,
+    open_scored,
 )
 from storydalle.metrics.judging import Judges, Scorecard, Seen, Truth
 from storydalle.metrics.probes import measure_probes
 from storydalle.metrics.record import metrics_record
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.tables import score_tables
-from storydalle.metrics.toon_table import CEILINGS, COPY, REAL, RECONSTRUCTION, TEXT_TO_IMAGE, toon_table
+from storydalle.metrics.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE, toon_table
 from storydalle.stories import toon
 from storydalle.stories.drawn import DrawnFrames, Survey
 from storydalle.stories.images import to_images
@@ -47,7 +48,6 @@ from storydalle.stories.pictures import ClipError
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story import PickedStories, Stories
 from storydalle.stories.story_set import StorySet
-from storydalle.story_dalle import StoryDALLE
 
 M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # of malloc.h; bytes
 
@@ -137,7 +137,7 @@ def evaluate_split(
     subject: Subject,
     split: str,
     judges: Judges,
-    opened_models: Mapping[str, StoryDALLE],
+    opened_models: Mapping[str, ScoredModel],
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
 ) -> Evaluated:
@@ -294,7 +294,7 @@ def scoring_of(
 
 
 def rows_of(
-    opened_models: Mapping[str, StoryDALLE],
+    opened_models: Mapping[str, ScoredModel],
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
     judges: Judges,
@@ -302,15 +302,15 @@ def rows_of(
 ) -> dict[str, System]:
     """The ceilings, then the systems, which share their tokenizer's."""
     systems: list[System] = [MadeFrames(REAL, lambda batch: batch.frames)]
-    if opened_models:
-        systems.append(Reconstructions(RECONSTRUCTION, next(iter(opened_models.values()))))
+    for model in list(opened_models.values())[:1]:
+        systems += [Ceiling(name, model.resolution, limit) for name, limit in model.ceilings().items()]
     systems.append(
         MadeFrames(COPY, lambda batch: repeat(batch.source, "b c h w -> b f c h w", f=batch.frames.shape[1]))
     )
     seed = settings["seed"]
     if opened_models and settings["data"]["name"] == "toon" and settings["text_to_image"] is not None:
         folder = models.locate(str(settings["text_to_image"]))
-        systems.append(DrawingModel(TEXT_TO_IMAGE, folder, open_story_dalle(folder), seed))
+        systems.append(DrawingModel(TEXT_TO_IMAGE, folder, open_scored(folder), seed))
     num_candidates = settings["num_candidates"]
     reranker = None
     if num_candidates > 1 and settings["reranker"] == "clip":
@@ -381,7 +381,7 @@ def file_name(row: str) -> str:
 
 
 def probed(
-    model: StoryDALLE, subject: Subject, split: str, subjects: Subjects, settings: Mapping[str, Any]
+    model: ScoredModel, subject: Subject, split: str, subjects: Subjects, settings: Mapping[str, Any]
 ) -> dict[str, float]:
     """The path probes, with ToonSV's other sources drawn too."""
     stories = subjects.at(model.resolution)

@@ -1,14 +1,18 @@
 """``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL import Image
 
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 RERANKERS = ("likelihood", "clip")
 CLIP = "clip"  # of the zoo
@@ -52,6 +56,24 @@ class StoryModel(Protocol):
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> DrawnStory: ...
+
+
+@runtime_checkable
+class ScoredModel(StoryModel, Protocol):
+    """What scoring asks beside: many stories at once, how they are sampled, and what the model can show at best."""
+
+    @property
+    def device(self) -> "torch.device": ...
+    def sampling(self) -> Any: ...
+    def draw_stories(
+        self,
+        captions: Sequence[Sequence[str]],
+        source: "Tensor",
+        seed: int = 0,
+        first: int = 0,
+        num_candidates: int = 1,
+    ) -> "Tensor": ...
+    def ceilings(self) -> dict[str, Callable[["Tensor"], "Tensor"]]: ...
 
 
 def zoo_folder() -> Path:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ from torch.nn import functional as F
 from storydalle.commands import models
 from storydalle.commands.building import MODEL
 from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.commands.models import ScoredModel
 from storydalle.metrics.clip import ImageTextNetwork
 from storydalle.metrics.text_image import rerank
 from storydalle.stories.data import batch_of
 from storydalle.stories.drawn import DrawnFrames, Survey
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Stories, Story, StoryBatch
-from storydalle.story_dalle import StoryDALLE
+
+if TYPE_CHECKING:
+    from storydalle.story_dalle import StoryDALLE
 
 Inputs = tuple[list[str], np.ndarray]  # captions, and a source frame, uint8 (h, w, 3)
 Choice = Callable[[Stories, int], Inputs]
@@ -84,7 +87,7 @@ class DrawingModel(System):
         self,
         name: str,
         folder: Path,
-        model: StoryDALLE,
+        model: ScoredModel,
         seed: int,
         num_candidates: int = 1,
         reranker: ImageTextNetwork | None = None,
@@ -150,15 +153,15 @@ class StoredFrames(System):
         return {"images": self.survey.record()}
 
 
-class Reconstructions(System):
-    """True frames through a model's image tokenizer: the ceiling of what it can draw."""
+class Ceiling(System):
+    """True frames at a model's resolution, through the part of it that limits what it can draw."""
 
-    def __init__(self, name: str, model: StoryDALLE) -> None:
-        self.name, self.model = name, model
+    def __init__(self, name: str, resolution: int, limit: Callable[[Tensor], Tensor]) -> None:
+        self.name, self.resolution, self.limit = name, resolution, limit
 
     def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
-        frames = batch_of(subjects.group(start, stop, self.model.resolution)).frames
-        images = self.model.reconstruct(rearrange(frames, "b f c h w -> (b f) c h w"))
+        frames = batch_of(subjects.group(start, stop, self.resolution)).frames
+        images = self.limit(rearrange(frames, "b f c h w -> (b f) c h w"))
         return rearrange(images, "(b f) c h w -> b f c h w", b=len(frames))
 
     def about(self) -> dict[str, Any]:
@@ -192,14 +195,14 @@ def find_models(settings: Mapping[str, Any]) -> dict[str, Path]:
     return {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
 
 
-def open_models(folders: Mapping[str, Path]) -> dict[str, StoryDALLE]:
+def open_models(folders: Mapping[str, Path]) -> dict[str, ScoredModel]:
     """Models by the names of their rows, which must draw alike to compare."""
-    opened = {name: open_story_dalle(folder) for name, folder in folders.items()}
+    opened = {name: open_scored(folder) for name, folder in folders.items()}
     check_alike(opened)
     return opened
 
 
-def check_alike(opened: Mapping[str, StoryDALLE]) -> None:
+def check_alike(opened: Mapping[str, ScoredModel]) -> None:
     """Refuse models that draw at different sizes, or with different sampling: their rows would not compare."""
     if not opened:
         return
@@ -216,7 +219,17 @@ def check_alike(opened: Mapping[str, StoryDALLE]) -> None:
                 )
 
 
-def open_story_dalle(folder: Path) -> StoryDALLE:
+def open_scored(folder: Path) -> ScoredModel:
     model = models.open_model(folder)
-    assert isinstance(model, StoryDALLE)
+    assert isinstance(model, ScoredModel)
+    return model
+
+
+def open_story_dalle(folder: Path) -> "StoryDALLE":
+    """A model whose tokenizer is asked for."""
+    from storydalle.story_dalle import StoryDALLE
+
+    model = models.open_model(folder)
+    if not isinstance(model, StoryDALLE):
+        raise UserError(f"model={folder} is no StoryDALL-E: give one, whose image tokenizer is needed here")
     return model

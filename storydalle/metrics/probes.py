@@ -13,13 +13,15 @@ from storydalle.tokens.encoding import FrameEncoder
 
 
 def measure_probes(
-    model: StoryDALLE,
+    model: object,
     stories: Sequence[Story],
     caption_probes: Mapping[str, Match],
     source_probes: Mapping[str, Match],
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """Mean nats a frame of every probe of ``systems.probes`` over all stories."""
+    """Mean nats a frame of every probe of ``systems.probes`` over all stories; none of a model without a likelihood."""
+    if not isinstance(model, StoryDALLE):
+        return {}
     encode = FrameEncoder(model.image_tokenizer)
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
