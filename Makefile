@@ -27,6 +27,7 @@ zoo: $(READY)  ## train the shipped weights from nothing
 	$(BIN)/storydalle train experiment=toon/image_decoder
 	$(BIN)/storydalle train experiment=toon/text_to_image
 	$(BIN)/storydalle train experiment=toon/story_dalle
+	$(BIN)/storydalle train experiment=toon/clip
 	$(BIN)/python -m storydalle.commands.zoo
 	$(BIN)/storydalle evaluate experiment=toon/story_dalle readme=README.md card=true
 

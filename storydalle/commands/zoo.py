@@ -1,7 +1,8 @@
 """Fills ``storydalle/zoo/`` from finished runs: ``python -m storydalle.commands.zoo`` (``make zoo`` runs it last).
 
 Copies the newest models of toon/story_dalle and toon/text_to_image, the latter without the image tokenizer that both
-share, and trains the label reader that evaluation reads pictures with.
+share, and the two networks that evaluation judges ToonSV by: of toon/clip the newest, while the label reader is trained
+here.
 """
 
 import shutil
@@ -13,12 +14,14 @@ from tqdm import tqdm
 
 from storydalle.commands.building import model_folder
 from storydalle.commands.models import zoo_folder
+from storydalle.metrics.clip_card import publish_clip
 from storydalle.metrics.label_reader_training import make_label_reader
 from storydalle.stories.toon import ToonSV
 from storydalle.story_dalle import StoryDALLE
 
 EXPERIMENTS = {"story_dalle": "toon/story_dalle", "text_to_image": "toon/text_to_image"}
 READER_STEPS, READER_STORIES = 2600, 16000
+NUM_CHECKED = 200  # stories of each split that the card of clip scores
 
 
 def publish(name: str, folder: Path, runs: Path) -> None:
@@ -71,6 +74,8 @@ def main(runs: str = "runs") -> None:
     torch.manual_seed(0)
     for name in EXPERIMENTS:
         publish(name, zoo_folder(), Path(runs))
+    checks = {split: ToonSV(split, NUM_CHECKED, resolution=64) for split in ("val", "test", "unseen")}
+    publish_clip(model_folder("toon/clip", Path(runs)).parent, zoo_folder() / "clip", checks)
     train_reader(zoo_folder() / "label_reader")
 
 
