@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import storydalle
-from storydalle.metrics.label_reader import LabelReader
+from storydalle.metrics.label_reader import LabelReader, read_frames
 from storydalle.metrics.label_reader_training import (
     drawn_frames,
     make_label_reader,
@@ -21,13 +21,7 @@ from storydalle.metrics.label_reader_training import (
     train_label_reader,
 )
 from storydalle.metrics.record import jsonable, sha256_of_file
-from storydalle.metrics.toon import READ_LABELS, TRUE_LABELS
-from storydalle.metrics.toon_rows import (
-    score_copied_source,
-    score_frames,
-    score_real_frames,
-    score_reconstructions,
-)
+from storydalle.metrics.toon import READ_LABELS, TRUE_LABELS, ToonScores
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
@@ -238,41 +232,19 @@ def test_accuracies_are_those_of_a_perfect_reader_and_of_a_spoilt_image() -> Non
     assert reading_accuracies(reader, stories, change=spoilt)["tint"] == 0
 
 
-def test_real_frames_score_one() -> None:
-    stories = [pixel_story(seed) for seed in range(5)]
-    result = score_real_frames(PixelReader(dims=(8, 16)).eval(), stories, batch_size=2).compute()
-    assert {value for name, value in result.items() if not np.isnan(value) and not name.endswith("_false")} == {1.0}
-
-
-def test_a_reconstruction_is_scored_on_what_it_returns_in_minus_one_to_one() -> None:
-    reader, stories = PixelReader(dims=(8, 16)).eval(), [pixel_story(seed) for seed in range(5)]
-    seen: list[Tensor] = []
-
-    def reconstruct(images: Tensor) -> Tensor:
-        seen.append(images)
-        images = images.clone()
-        images[:, :, 0, 2] = images[0, :, 0, 2, None].T  # every action becomes the first one
-        return images
-
-    result = score_reconstructions(reader, stories, reconstruct).compute()
-    actions = np.concatenate([story.labels["action"] for story in stories])
-    assert result["action"] == pytest.approx((actions == actions[0]).mean()) and result["tint"] == 1
-    assert seen[0].shape == (15, 3, 16, 16) and seen[0].min() == -1
-
-
-def test_the_copied_source_is_read_as_every_frame() -> None:
-    stories = [pixel_story(seed) for seed in range(20)]
-    result = score_copied_source(PixelReader(dims=(8, 16)).eval(), stories, batch_size=7).compute()
-    right = np.mean([(story.labels["tint"] == story.labels["source_tint"]).mean() for story in stories])
-    assert result["tint"] == pytest.approx(right)
+def scored(read: dict[str, Tensor], labels: dict[str, Tensor], mask: Tensor) -> ToonScores:
+    scores = ToonScores()
+    scores.update(read, labels, mask)
+    return scores
 
 
 def test_bytes_and_floats_are_read_alike() -> None:
     reader = PixelReader(dims=(8, 16)).eval()
     _, _, frames, mask, labels, _ = batch_of([pixel_story(0), pixel_story(1)])
     pixels = ((frames + 1) * 127.5).round().to(torch.uint8)
-    scores = [score_frames(reader, images, labels, mask).compute() for images in (frames, pixels)]
-    assert scores[0] == pytest.approx(scores[1], nan_ok=True) and scores[0]["tint"] == 1
+    floats, read = (read_frames(reader, images, batch_size=3) for images in (frames, pixels))
+    assert all(torch.equal(floats[name], read[name]) for name in floats)
+    assert scored(floats, labels, mask).compute()["tint"] == 1
 
 
 def test_stories_of_unequal_length_are_padded_and_masked() -> None:
@@ -282,7 +254,7 @@ def test_stories_of_unequal_length_are_padded_and_masked() -> None:
     assert source.shape == (2, 3, 16, 16) and frames.shape == (2, 4, 3, 16, 16)
     assert mask.tolist() == [[True, True, False, False], [True] * 4]
     assert set(labels) >= set(TRUE_LABELS) and labels["hat"].shape == (2, 4, 10)
-    scores = score_real_frames(PixelReader(dims=(8, 16)).eval(), stories)
+    scores = scored(read_frames(PixelReader(dims=(8, 16)).eval(), frames), labels, mask)
     assert scores.compute()["frame_accuracy"] == 1 and scores.counts()["frame_accuracy"] == 6
 
 

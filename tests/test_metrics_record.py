@@ -7,53 +7,18 @@ import subprocess
 import pytest
 
 from storydalle.metrics.record import (
-    PROTOCOL_FIELDS,
     git_state,
     metrics_record,
     protocol_hash,
-    sha256_of_file,
-    toon_protocol,
     versions,
     write_record,
 )
 from storydalle.metrics.toon import Interval
 
-CHANGES = {
-    "dataset": "pororo",
-    "version": "2",
-    "split": "unseen",
-    "num_stories": 3,
-    "num_targets": 5,
-    "ids_sha256": "0",
-    "resolution": 64,
-    "reader_sha256": "0",
-    "sampling": {"temperature": 0.9, "top_k": None},
-    "metrics": ["tint"],
-}
-
 
 @pytest.fixture
-def protocol(tmp_path) -> dict:
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    return toon_protocol(
-        version="1",
-        split="test",
-        ids=["test-0", "test-1"],
-        num_targets=4,
-        resolution=128,
-        reader_weights=tmp_path / "model.safetensors",
-        sampling={"temperature": 1.0, "top_k": None},
-        metrics=["tint", "action"],
-    )
-
-
-def test_every_field_of_a_protocol_has_a_change_tried_here(protocol) -> None:
-    assert set(CHANGES) == set(protocol) == set(PROTOCOL_FIELDS)
-
-
-@pytest.mark.parametrize("field", CHANGES)
-def test_the_protocol_hash_changes_with_every_field(protocol, field) -> None:
-    assert protocol_hash(protocol | {field: CHANGES[field]}) != protocol_hash(protocol)
+def protocol() -> dict:
+    return {"dataset": "toon", "split": "test", "metrics": ["tint", "action"]}
 
 
 def test_the_protocol_hash_does_not_depend_on_the_order_of_keys(protocol) -> None:
@@ -63,23 +28,6 @@ def test_the_protocol_hash_does_not_depend_on_the_order_of_keys(protocol) -> Non
 def test_the_protocol_hash_is_a_sha256_that_stays() -> None:
     known = "43258cff783fe7036d8a43033f830adfc60ec037382473548ac742b888292777"
     assert protocol_hash({"b": 2, "a": 1}) == known
-
-
-def test_a_protocol_names_its_stories_by_hash_and_number(protocol, tmp_path) -> None:
-    weights = tmp_path / "model.safetensors"
-    ids = ["test-1", "test-0"]
-    other = toon_protocol(
-        version="1",
-        split="test",
-        ids=ids,
-        num_targets=4,
-        resolution=128,
-        reader_weights=weights,
-        sampling={},
-        metrics=[],
-    )
-    assert protocol["num_stories"] == 2 and other["ids_sha256"] != protocol["ids_sha256"]
-    assert protocol["reader_sha256"] == sha256_of_file(weights) and protocol["metrics"] == ["action", "tint"]
 
 
 def test_a_record_says_where_its_numbers_come_from(protocol) -> None:

@@ -12,7 +12,8 @@ from storydalle.commands.application import compose, config_names
 from storydalle.commands.mistakes import UserError
 from storydalle.commands.protocols import check_protocol
 from storydalle.metrics.judging import METRICS
-from storydalle.metrics.protocol import Network, Protocol, differing_fields, protocol_hash
+from storydalle.metrics.protocol import Network, Protocol, differing_fields
+from storydalle.metrics.record import protocol_hash
 
 PROTOCOL = Protocol(
     name="toon",

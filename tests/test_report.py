@@ -18,7 +18,7 @@ from storydalle.commands.report_page import short_names
 from storydalle.commands.report_runs import METRICS
 from storydalle.commands.report_scores import OVER_SEEDS, OVER_STORIES, Summary, families
 from storydalle.commands.report_tables import cell, latex, latex_text
-from storydalle.metrics.protocol import protocol_hash
+from storydalle.metrics.record import protocol_hash
 
 Run = namedtuple("Run", "status out err")
 Command = Callable[..., Run]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storydalle.commands.mistakes import UserError
-from storydalle.metrics.protocol import protocol_hash
+from storydalle.metrics.record import protocol_hash
 from storydalle.metrics.toon_table import CEILINGS
 
 METRICS, CONFIG = "metrics.json", "config.yaml"

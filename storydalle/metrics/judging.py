@@ -20,14 +20,13 @@ from storydalle.metrics.clip import ImageTextNetwork
 from storydalle.metrics.continuation import Consistency, CopyRate, PositionScores
 from storydalle.metrics.features import FeatureNetwork, feature_dim, features_of
 from storydalle.metrics.frechet import FrechetDistance, FrechetStoryDistance, KernelDistance, KernelResult
-from storydalle.metrics.label_reader import LabelReader
+from storydalle.metrics.label_reader import LabelReader, read_frames
 from storydalle.metrics.pictures import PictureScores, frame_distances
 from storydalle.metrics.protocol import Protocol
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.story_metric import StoryMetric
 from storydalle.metrics.text_image import ClipT, EmbeddedCaptions, RPrecision, embedded_frames
 from storydalle.metrics.toon import ToonScores
-from storydalle.metrics.toon_rows import read_frames
 from storydalle.stories.story import StoryBatch
 
 

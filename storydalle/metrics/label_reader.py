@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from storydalle.stories.toon import ACCESSORIES, ACTIONS, CHARACTERS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS
 
 Logits = dict[str, Tensor]
+Frames = Float[Tensor, "b f c h w"] | UInt8[Tensor, "b f c h w"]
 
 # Heads that choose one class for the whole frame; those of the guest's look hold only where there is a guest.
 LOOK_HEADS = ("guest_shape", "guest_color", "guest_accessory")
@@ -111,6 +112,20 @@ class LabelReader(nn.Module):
         reader = cls(**config | {"dims": tuple(config["dims"])})
         reader.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         return reader.eval()
+
+
+def read_frames(reader: LabelReader, frames: Frames, batch_size: int = 256) -> dict[str, Tensor]:
+    """Labels read from frames, bytes or floats in [-1, 1]: ``(b, f)``, or ``(b, f, characters)``."""
+    num_stories = frames.shape[0]
+    device = next(reader.parameters()).device
+    parts = []
+    for part in rearrange(frames, "b f c h w -> (b f) c h w").split(batch_size):
+        images = part.to(device)
+        parts.append(reader.read(images / 127.5 - 1 if images.dtype == torch.uint8 else images.float()))
+    return {
+        name: rearrange(torch.cat([part[name] for part in parts]), "(b f) ... -> b f ...", b=num_stories)
+        for name in parts[0]
+    }
 
 
 def resized(images: Float[Tensor, "n c h w"], resolution: int) -> Float[Tensor, "n c r r"]:

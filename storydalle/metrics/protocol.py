@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from storydalle.metrics.record import canonical_json, sha256_of_text
+from storydalle.metrics.record import canonical_json, protocol_hash, sha256_of_text
 
 FRAME_CHOICE = "sha256 of the clip's name"
 AVERAGING = "ratios of sums over stories; characters micro and macro"
@@ -59,11 +59,6 @@ class Protocol:
     def hash(self) -> str:
         """sha256 of the record's canonical json."""
         return protocol_hash(self.record())
-
-
-def protocol_hash(record: Mapping[str, Any]) -> str:
-    """sha256 of a protocol's canonical json; the order of fields does not matter."""
-    return sha256_of_text(canonical_json(record))
 
 
 def sha256_of_ids(ids: Sequence[str]) -> str:

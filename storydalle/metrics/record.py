@@ -13,10 +13,6 @@ from typing import Any
 from storydalle.metrics.resampling import Interval
 
 PACKAGES = ("storydalle", "torch", "numpy", "pillow", "torchmetrics")
-PROTOCOL_FIELDS = (
-    *("dataset", "version", "split", "num_stories", "num_targets", "ids_sha256", "resolution"),
-    *("reader_sha256", "sampling", "metrics"),
-)
 
 
 def canonical_json(value: object) -> str:
@@ -31,35 +27,6 @@ def sha256_of_text(text: str) -> str:
 def sha256_of_file(path: Path | str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def toon_protocol(
-    *,
-    version: str,
-    split: str,
-    ids: Sequence[str],
-    num_targets: int,
-    resolution: int,
-    reader_weights: Path | str,
-    sampling: Mapping[str, Any],
-    metrics: Sequence[str],
-    dataset: str = "toon",
-) -> dict[str, Any]:
-    """What must agree before two numbers may stand in one column."""
-    protocol = {
-        "dataset": dataset,
-        "version": version,
-        "split": split,
-        "num_stories": len(ids),
-        "num_targets": num_targets,
-        "ids_sha256": sha256_of_text(canonical_json(list(ids))),
-        "resolution": resolution,
-        "reader_sha256": sha256_of_file(reader_weights),
-        "sampling": dict(sampling),
-        "metrics": sorted(metrics),
-    }
-    assert tuple(protocol) == PROTOCOL_FIELDS
-    return protocol
 
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
