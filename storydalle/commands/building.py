@@ -6,9 +6,12 @@ from typing import Any
 
 from storydalle.backbones.dalle import DALLE
 from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
+from storydalle.gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
 from storydalle.retrofit import retrofit as retrofitted
 from storydalle.stories.story import Stories
 from storydalle.story_dalle import CONFIG_NAME, StoryDALLE
+from storydalle.story_gan import StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.vqgan import VQGAN
 
@@ -50,6 +53,29 @@ def story_dalle(text_to_image: str | None, runs: str, retrofit: Mapping[str, Any
         base = StoryDALLE.from_pretrained(folder)
     model = retrofitted(base.model.backbone, **retrofit)
     return StoryDALLE(base.image_tokenizer, base.caption_tokenizer, model, base.card)
+
+
+def story_gan(caption_encoder: CaptionEncoder, stories: Stories, **networks: Any) -> StoryGANc:
+    """A fresh StoryGANc for the characters and the size of the stories."""
+    labels = stories.outline(0).labels
+    num_characters = labels["characters"].shape[-1] if "characters" in labels else 0
+    return StoryGANc(caption_encoder, num_characters, stories.resolution, **networks)
+
+
+def small_caption_encoder(captions: Mapping[str, Any], stories: Stories, **sizes: int) -> CaptionEncoder:
+    """A fresh encoder behind a caption tokenizer trained on the stories."""
+    return SmallCaptionEncoder(CaptionTokenizer.train(training_captions(stories), **captions), **sizes)
+
+
+def pretrained_caption_encoder(kind: str, folder: str | None, tuning: str) -> CaptionEncoder:
+    """A language model from a folder, as a caption encoder."""
+    if folder is None:
+        raise UserError(
+            f"language_model is not set: give the folder of a {kind} model, or take the small encoder, which needs "
+            "none (caption_encoder@network.caption_encoder=small)"
+        )
+    encoders: dict[str, type[LanguageModelEncoder]] = {"roberta": RobertaCaptionEncoder, "clip": CLIPCaptionEncoder}
+    return encoders[kind].from_pretrained(Path(folder).expanduser(), tuning)
 
 
 def model_folder(pretrained: str | None, runs: Path) -> Path:

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+MOST_SHOWN = 40  # names of a list of choices
+
 
 class UserError(ValueError):
     """What ``storydalle`` answers with one line on stderr and exit status 2, never with a traceback."""
@@ -22,7 +24,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if matches:
         best = likeness(name, matches[0])
         return f"did you mean {' or '.join(lower[match] for match in matches if likeness(name, match) > best - 0.1)}?"
-    shown = choices[:12]
+    shown = choices[:MOST_SHOWN]
     return f"choose one of {', '.join(shown)}" + (", ..." if len(choices) > len(shown) else "")
 
 

@@ -1,6 +1,8 @@
 """``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
 
 import hashlib
+import importlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -14,11 +16,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from storydalle.stories.story import Stories
+
 RERANKERS = ("likelihood", "clip")
 CLIP = "clip"  # of the zoo
 Reranker = Callable[[list[Image.Image], str], Any]  # candidates of a frame and its caption to scores, the best highest
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# The class of a folder, by the model_type of its config.json; imported when one is opened.
+MODELS = {None: "storydalle.story_dalle.StoryDALLE", "storyganc": "storydalle.story_gan.StoryGANc"}
 
 
 @runtime_checkable
@@ -56,6 +62,15 @@ class StoryModel(Protocol):
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> DrawnStory: ...
+
+
+@runtime_checkable
+class TrainedStoryModel(StoryModel, Protocol):
+    """What training asks of a story model beside: a card to fill, and what it says of the data trained on."""
+
+    card: dict[str, Any]
+
+    def measured(self, stories: "Stories") -> dict[str, Any]: ...
 
 
 @runtime_checkable
@@ -114,10 +129,20 @@ def downloaded(model: str) -> Path:
 
 def open_model(folder: Path) -> StoryModel:
     """The model in a folder; a truncated or foreign one is a user's mistake."""
-    from storydalle.story_dalle import StoryDALLE
-
     with told_in_one_line(f"cannot open model {folder}", ValueError, OSError):
-        return StoryDALLE.from_pretrained(folder)
+        module, _, name = MODELS[model_type(folder)].rpartition(".")
+        return getattr(importlib.import_module(module), name).from_pretrained(folder)
+
+
+def model_type(folder: Path) -> str | None:
+    """What kind of model a folder's config.json names; StoryDALL-E's names none."""
+    try:
+        named = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError):  # the model itself says what is wrong with the file
+        return None
+    if named not in MODELS:
+        raise ValueError(f"{folder / CONFIG} names the model_type {named!r}, which this program does not know")
+    return named
 
 
 def open_reranker(name: str) -> Reranker | None:

@@ -16,7 +16,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import wandb
@@ -31,12 +30,12 @@ from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.building import MODEL
 from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.commands.models import StoryModel, TrainedStoryModel
 from storydalle.commands.report import METRICS
 from storydalle.commands.training_strips import SampleStrips
 from storydalle.metrics.record import git_state, metrics_record, write_record
-from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Stories
-from storydalle.story_dalle import StoryDALLE
+from storydalle.systems import ForeignState
 
 LAST = Path("checkpoints") / "last.safetensors"
 NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every")
@@ -94,17 +93,18 @@ def run(request: Request) -> None:
             trainer = instantiate(settings["trainer"], _partial_=True)(
                 default_root_dir=folder,
                 logger=loggers(folder, experiment),
-                callbacks=callbacks(folder, settings, stories := instantiate(settings["data"]["val"])),
+                callbacks=callbacks(folder, settings, model, stories := instantiate(settings["data"]["val"])),
                 plugins=[SafetensorsCheckpointIO()],
             )
-        trainer.fit(system, data, ckpt_path=checkpoint)
+        with told_in_one_line("", ForeignState):
+            trainer.fit(system, data, ckpt_path=checkpoint)
     except Exception as error:
         text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         write_record(folder / METRICS, {"config": config, "seeds": seeds, "error": text})
         raise
     finally:
         wandb.finish()
-    if isinstance(model, StoryDALLE):
+    if isinstance(model, TrainedStoryModel):
         model.card = card(model, stories, settings, trainer.global_step)
     model.save_pretrained(folder / MODEL)
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -169,20 +169,20 @@ def loggers(folder: Path, experiment: str) -> list[Logger]:
     ]
 
 
-def callbacks(folder: Path, settings: dict[str, Any], stories: Stories) -> list[Callback]:
+def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stories) -> list[Callback]:
     every, decay = settings["save_every"], settings["ema_decay"]
+    strips = [SampleStrips(model, stories, folder / "strips", every=every)] if isinstance(model, StoryModel) else []
     average = [RunningMean(decay=decay)] if decay else []
     return [
-        SampleStrips(stories, folder / "strips", every=every),
+        *strips,
         *average,
         Checkpoints(dirpath=folder / LAST.parent, save_last=True, save_top_k=0, every_n_train_steps=every),
         TQDMProgressBar(refresh_rate=10),
     ]
 
 
-def card(model: StoryDALLE, stories: Stories, settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
+def card(model: TrainedStoryModel, stories: Stories, settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
     """What a model says of itself: how it was made, and the settings that its use depends on."""
-    pixels = to_tensor(np.concatenate([story.frames for story in stories.readable(64)]))
     commit, dirty = git_state(Path(__file__).parent)
     return {
         "sampling": settings["sampling"],
@@ -195,7 +195,7 @@ def card(model: StoryDALLE, stories: Stories, settings: dict[str, Any], num_step
         "dirty": dirty,
         "story_window": settings["data"]["num_targets"],  # captions that the story encoder read at once in training
         "guidance": bool(settings["system"].get("caption_dropout")),
-        "reconstruction_error_p99": float(np.quantile(model.reconstruction_errors(pixels).numpy(), 0.99)),
+        **model.measured(stories),
     }
 
 

@@ -155,6 +155,28 @@ class Frames(StepData):
         return to_tensor(torch.from_numpy(np.stack(pictures)))
 
 
+class WholeStories(StepData):
+    """Stories with their pictures, read when they are asked for.
+
+    Of a clip with several frames training draws one anew each time, keyed by (seed, step, index).
+    """
+
+    def __init__(self, train: Stories, val: Stories, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        self.train, self.val = train, val
+
+    def training_set(self) -> BatchDataset:
+        return BatchDataset(lambda indices, step: self._read(self.train, indices, step), self.train.story_lengths())
+
+    def validation_set(self) -> BatchDataset:
+        return BatchDataset(lambda indices, step: self._read(self.val, indices, step), self.val.story_lengths())
+
+    def _read(self, stories: Stories, indices: list[int], step: int | None) -> StoryBatch:
+        if step is None:
+            return batch_of([stories[i] for i in indices])
+        return batch_of([stories.drawn(i, np.random.default_rng([self.seed, step, i])) for i in indices])
+
+
 def batch_of(stories: Sequence[Story]) -> StoryBatch:
     """Stories with their pictures, padded to the longest one; labels named source_... are ``(b, ...)``."""
     num_frames = max(len(story.frames) for story in stories)

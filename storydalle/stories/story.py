@@ -1,7 +1,7 @@
 """What every data set yields: ``Stories``, each told by an ``Outline`` before its pictures are read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple, overload
@@ -75,6 +75,10 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
     def fingerprint(self) -> str:
         """A short hash of all that the outlines tell."""
 
+    def story_lengths(self) -> np.ndarray:
+        """The number of target frames of each story."""
+        return np.array([len(self.outline(i).captions) for i in range(len(self))])
+
     def clips(self) -> list[str]:
         """Every clip that a story shows, in the order of the stories."""
         outlines = (self.outline(i) for i in range(len(self)))
@@ -97,10 +101,21 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
     def __getitem__(self, index: int | slice) -> Story | list[Story]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        return self._story(index, shown_frame)
+
+    def drawn(self, index: int, rng: np.random.Generator) -> Story:
+        """A story as training sees it: of a clip with several frames one is drawn."""
+
+        def drawn_frame(shot: Shot, num_frames: int) -> int:
+            return int(rng.integers(num_frames)) if shot.frame is None else shot.frame
+
+        return self._story(index, drawn_frame)
+
+    def _story(self, index: int, choose: Callable[[Shot, int], int]) -> Story:
         outline = self.outline(index)
         shots = [*outline.shots, *outline.probes.values()]
         clips = {clip: self.read(clip) for clip in dict.fromkeys(shot.clip for shot in shots)}
-        frames = np.stack([clips[shot.clip][shown_frame(shot, len(clips[shot.clip]))] for shot in shots])
+        frames = np.stack([clips[shot.clip][choose(shot, len(clips[shot.clip]))] for shot in shots])
         num_own = len(outline.shots)
         return Story(
             id=outline.id,

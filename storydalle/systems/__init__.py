@@ -1,1 +1,2 @@
-
+class ForeignState(ValueError):
+    """A checkpoint that a run with other settings wrote."""

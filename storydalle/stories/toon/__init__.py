@@ -104,6 +104,9 @@ class ToonSV(Stories):
             probes={"other_guest": Shot(clip, num_frames)} if self.probes else {},
         )
 
+    def story_lengths(self) -> np.ndarray:
+        return np.full(len(self), self.num_targets)
+
     def clips(self) -> list[str]:
         return [str(i) for i in range(len(self))]
 

@@ -1,0 +1,278 @@
+"""StoryGANc's training: who moves whom, wrong captions, resuming, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from storydalle.checkpoints.training_state import load_state
+from storydalle.commands.train import RunningMean
+from storydalle.stories.data import WholeStories
+from storydalle.systems import ForeignState
+from storydalle.systems.optim import step_generator
+from storydalle.systems.story_gan import StoryGANTraining, frozen, rolled, separation, shifted
+from tests.test_resume import leaves
+from tests.tiny import trainer
+from tests.tiny_gan import ShapeStories, shape_batch, shape_data, tiny_story_gan
+
+
+def system(**options: Any) -> StoryGANTraining:
+    networks = {
+        name: options.pop(name) for name in list(options) if name in ("num_characters", "has_story_discriminator")
+    }
+    made = StoryGANTraining(tiny_story_gan(**networks), **options)
+    made.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    made.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    return made.train()
+
+
+def gradients(network: nn.Module) -> list[Tensor | None]:
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def drawing_networks(made: StoryGANTraining) -> nn.ModuleList:
+    gan = made.story_gan
+    return nn.ModuleList([gan.caption_encoder, gan.story_encoder, gan.generator])
+
+
+def test_a_discriminator_step_leaves_the_generator_alone() -> None:
+    made, batch = system(), shape_batch()
+    imagined = made.imagine(batch, step_generator(0, 0))
+    condition = imagined.state.condition().detach()
+    for name, discriminator in made.judges().items():
+        loss = made.discriminator_loss(name, discriminator, batch.frames, imagined.frames.detach(), condition, batch)
+        loss.backward()
+        assert all(gradient is not None for gradient in gradients(discriminator))
+    assert all(gradient is None for gradient in gradients(drawing_networks(made)))
+
+
+def test_a_generator_step_leaves_the_discriminators_alone() -> None:
+    made, batch = system(), shape_batch()
+    imagined = made.imagine(batch, step_generator(0, 0))
+    condition = imagined.state.condition().detach()
+    with frozen(made.judges().values()):
+        made.generator_loss(imagined, imagined.frames, condition, batch).backward()
+    for discriminator in made.judges().values():
+        assert all(gradient is None for gradient in gradients(discriminator))
+        assert all(parameter.requires_grad for parameter in discriminator.parameters())
+    assert all(gradient is not None for gradient in gradients(made.story_gan.generator))
+    assert all(gradient is not None for gradient in gradients(made.story_gan.story_encoder))
+
+
+def test_one_step_moves_every_network(tmp_path: Path) -> None:
+    made = StoryGANTraining(tiny_story_gan())
+    before = {name: value.clone() for name, value in made.named_parameters()}
+    trainer(tmp_path, 2).fit(made, shape_data())
+    still = [name for name, value in made.named_parameters() if torch.equal(value, before[name])]
+    # Words that the first two batches do not have keep their vectors, but the table as a whole moves.
+    assert still == []
+
+
+def test_a_step_counts_once_whatever_the_number_of_optimizers(tmp_path: Path) -> None:
+    fitting = trainer(tmp_path, 3)
+    fitting.fit(StoryGANTraining(tiny_story_gan()), shape_data())
+    assert fitting.global_step == 3
+
+
+@pytest.mark.parametrize("num_stories", [2, 3, 8])
+def test_wrong_captions_are_never_the_storys_own(num_stories: int) -> None:
+    owners = torch.arange(num_stories)[:, None].expand(-1, 4)
+    assert (rolled(owners) != owners).all()
+
+
+def test_a_story_alone_has_no_wrong_captions() -> None:
+    made, batch = system(), shape_batch(1)
+    kinds = []
+    made.log = lambda name, *args, **kwargs: kinds.append(name)  # type: ignore[method-assign]
+    imagined = made.imagine(batch, step_generator(0, 0))
+    for name, discriminator in made.judges().items():
+        condition = imagined.state.condition().detach()
+        loss = made.discriminator_loss(name, discriminator, batch.frames, imagined.frames.detach(), condition, batch)
+        assert torch.isfinite(loss)
+    assert "train/image_right_fake" in kinds and not any("wrong" in kind for kind in kinds)
+
+
+def test_shifted_frames_stay_within_their_story() -> None:
+    mask = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
+    rows = torch.tensor([[1, 2, 3], [4, 5, 0], [6, 0, 0]])
+    assert shifted(rows, mask).tolist() == [[2, 3, 1], [5, 4, 0], [6, 0, 0]]
+
+
+def test_separation_is_the_area_under_the_curve() -> None:
+    assert separation(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])) == 1
+    assert separation(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])).item() == pytest.approx(0.625)
+
+
+@pytest.mark.parametrize("lengths", [(2,), (4,), (5,), (1, 4, 2)])
+def test_stories_of_any_length_train(lengths: tuple[int, ...]) -> None:
+    made, batch = system(order_weight=1.0, reconstruction_weight=1.0), shape_batch(4, lengths)
+    imagined = made.imagine(batch, step_generator(0, 0))
+    condition = imagined.state.condition().detach()
+    for name, discriminator in made.judges().items():
+        loss = made.discriminator_loss(name, discriminator, batch.frames, imagined.frames.detach(), condition, batch)
+        assert torch.isfinite(loss)
+    assert torch.isfinite(made.generator_loss(imagined, imagined.frames, condition, batch))
+
+
+def test_the_weights_of_the_divergence_and_the_classes_are_the_settings() -> None:
+    losses = {}
+    for kl_weight, class_weight in ((0.0, 0.0), (1.0, 0.0), (3.0, 0.0), (0.0, 2.0)):
+        made, batch = system(kl_weight=kl_weight, class_weight=class_weight), shape_batch()
+        imagined = made.imagine(batch, step_generator(0, 0))
+        condition = imagined.state.condition().detach()
+        losses[kl_weight, class_weight] = made.generator_loss(imagined, imagined.frames, condition, batch).item()
+        divergence = imagined.state.divergence().item()
+    base = losses[0.0, 0.0]
+    assert losses[1.0, 0.0] - base == pytest.approx(divergence, rel=1e-3)
+    assert losses[3.0, 0.0] - base == pytest.approx(3 * divergence, rel=1e-3)
+    assert losses[0.0, 2.0] > base
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "hinge"},
+        {"r1_weight": 10.0, "r1_every": 1},
+        {"augmentation": ["color", "translation", "cutout"]},
+        {"clip": 1.0},
+        {"reconstruction_weight": 10.0, "adversarial_start": 1},
+        {"has_story_discriminator": False},
+        {"num_characters": 0, "class_weight": 0.0},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_every_option_trains(options: dict[str, Any], tmp_path: Path) -> None:
+    networks = {name: options[name] for name in ("has_story_discriminator", "num_characters") if name in options}
+    rest = {name: value for name, value in options.items() if name not in networks}
+    made = StoryGANTraining(tiny_story_gan(**networks), **rest)
+    fitting = trainer(tmp_path, 2, limit_val_batches=1, val_check_interval=2)
+    fitting.fit(made, shape_data(is_labelled=options.get("num_characters", 3) > 0))
+    assert all(torch.isfinite(value).all() for value in made.state_dict().values())
+    assert 0 <= fitting.callback_metrics["val/error"] <= 1
+    assert ("val/story_order_auc" in fitting.callback_metrics) == ("has_story_discriminator" not in options)
+
+
+def test_the_discriminators_wait_until_they_are_started(tmp_path: Path) -> None:
+    made = StoryGANTraining(tiny_story_gan(), reconstruction_weight=1.0, adversarial_start=2)
+    before = [value.clone() for each in made.story_gan.discriminators().values() for value in each.parameters()]
+    trainer(tmp_path, 2).fit(made, shape_data())
+    after = [value for each in made.story_gan.discriminators().values() for value in each.parameters()]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_rates_halve_or_follow_a_cosine() -> None:
+    halving = system(learning_rate=1.0, discriminator_learning_rate=4.0, halve_every=10)
+    assert [halving.rates(step) for step in (0, 9, 10, 25)] == [[1, 4, 4], [1, 4, 4], [0.5, 2, 2], [0.25, 1, 1]]
+    cosine = system(learning_rate=1.0, warmup_steps=2, max_steps=102)
+    assert [round(cosine.rates(step)[0], 2) for step in (0, 1, 2, 52, 102)] == [0.5, 1.0, 1.0, 0.51, 0.02]
+
+
+def test_the_discriminators_schedule_begins_where_they_do() -> None:
+    late = system(
+        learning_rate=1.0,
+        discriminator_learning_rate=1.0,
+        reconstruction_weight=1.0,
+        adversarial_start=50,
+        max_steps=100,
+    )
+    assert [round(rate, 2) for rate in late.rates(50)] == [0.51, 1.0, 1.0]
+    assert [round(rate, 2) for rate in late.rates(100)] == [0.02, 0.02, 0.02]
+
+
+def test_the_rates_reach_the_optimizers(tmp_path: Path) -> None:
+    made = StoryGANTraining(tiny_story_gan(), learning_rate=1e-3, discriminator_learning_rate=1e-4, halve_every=2)
+    fitting = trainer(tmp_path, 3)
+    fitting.fit(made, shape_data())
+    assert [optimizer.param_groups[0]["lr"] for optimizer in fitting.optimizers] == [5e-4, 5e-5, 5e-5]
+
+
+def test_it_overfits_eight_stories_without_a_nan(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, fitting: pl.Trainer, *_: object) -> None:
+            losses.append(float(fitting.callback_metrics["train/loss_characters"]))
+
+    made = StoryGANTraining(
+        tiny_story_gan(), learning_rate=4e-3, discriminator_learning_rate=1e-3, reconstruction_weight=5.0, max_steps=200
+    )
+    trainer(tmp_path, 200, [Watch()]).fit(made, shape_data(8, 8))
+    assert all(torch.isfinite(value).all() for value in made.state_dict().values())
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+# ----------------------------------------------------------------------------------------------------- resuming
+
+
+def run(folder: Path, steps: int, resume: bool = False, **networks: Any) -> StoryGANTraining:
+    made = StoryGANTraining(tiny_story_gan(**networks), max_steps=12, warmup_steps=2, augmentation=["translation"])
+    saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
+    fitting = trainer(folder, steps, [saving, RunningMean(decay=0.9)])
+    fitting.fit(made, shape_data(2, 7), ckpt_path=folder / "last.ckpt" if resume else None, weights_only=True)
+    return made
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", 7)
+    run(tmp_path / "cut", 4)
+    resumed = run(tmp_path / "cut", 7, resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    first, second = (leaves(load_state(tmp_path / name / "last.ckpt")) for name in ("whole", "cut"))
+    compared = [name for name, leaf in first.items() if isinstance(leaf, Tensor)]
+    for number in range(3):
+        assert sum(name.startswith(f"/optimizer_states/{number}") for name in compared) > 10
+    for name in compared:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_a_run_with_other_optimizers_is_not_resumed(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    with pytest.raises(ForeignState, match=r"3 optimizers and this run has 2.*has_story_discriminator"):
+        run(tmp_path, 3, resume=True, has_story_discriminator=False)
+
+
+# ----------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("networks", "options", "said"),
+    [
+        ({"num_characters": 0}, {}, "class_weight=1.0: .*names no characters.*class_weight=0"),
+        ({}, {"batch_size": 1}, "batch_size=1: .*2 or more"),
+        ({}, {"loss": "wasserstein"}, "logistic, hinge"),
+        ({}, {"adversarial_start": 5}, "reconstruction_weight=0"),
+    ],
+)
+def test_what_cannot_train_is_said_before_it_does(networks: dict, options: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        StoryGANTraining(tiny_story_gan(**networks), **options)
+
+
+def test_augmentations_are_checked_before_training() -> None:
+    with pytest.raises(ValueError, match="rotation"):
+        StoryGANTraining(tiny_story_gan(), augmentation=["rotation"])
+
+
+# ----------------------------------------------------------------------------------------------------- data
+
+
+def test_training_draws_the_frames_of_a_clip_anew_and_validation_does_not() -> None:
+    from tests.tiny import TinyStories
+
+    stories = TinyStories(4, clip_frames=(9,))
+    data = WholeStories(stories, stories, 2)
+    train, val = data.training_set(), data.validation_set()
+    assert torch.equal(train.read([0, 1], 3).frames, train.read([0, 1], 3).frames)
+    assert not torch.equal(train.read([0, 1], 3).frames, train.read([0, 1], 4).frames)
+    assert torch.equal(val.read([0, 1], None).frames, val.read([0, 1], None).frames)
+    assert torch.equal(val.read([1], None).source[0], val.read([0, 1], None).source[1])
+
+
+def test_stories_of_a_set_say_their_lengths() -> None:
+    stories = ShapeStories(5, (2, 4))
+    assert stories.story_lengths().tolist() == [2, 4, 2, 4, 2]

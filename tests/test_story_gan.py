@@ -1,0 +1,221 @@
+"""StoryGANc as one object: drawing, what it depends on, files, and mistakes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from storydalle.commands import models
+from storydalle.commands.mistakes import UserError
+from storydalle.gan.story_encoder import Noise
+from storydalle.story_dalle import StoryDALLE
+from storydalle.story_gan import DISCRIMINATORS_NAME, GANSampling, StoryGANc
+from tests.tiny import tiny_story_dalle
+from tests.tiny_gan import RESOLUTION, shape_batch, tiny_story_gan
+
+CAPTIONS = ["a red square on the left", "a blue square on the right", "a green square on the left"]
+
+
+def settled(seed: int = 0, **options: object) -> StoryGANc:
+    """A fresh network whose batch norms have seen frames, so that its pictures are not grey."""
+    gan, batch = tiny_story_gan(seed, **options), shape_batch(6)
+    gan.train()
+    for _ in range(30):
+        noise = Noise(torch.randn(6, 24), torch.randn(6, 3, 5))
+        gan.imagine(gan.caption_encoder(batch.captions), batch.source, noise, batch.mask)
+    return gan.eval()
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 40)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def same(first: list[Image.Image], second: list[Image.Image]) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------- drawing
+
+
+@pytest.mark.parametrize("num_captions", [1, 2, 3, 7])
+def test_a_frame_a_caption_in_the_models_size(num_captions: int) -> None:
+    drawn = settled().generate((CAPTIONS * 3)[:num_captions], picture(), num_candidates=2)
+    assert [frame.size for frame in drawn.frames] == [(RESOLUTION, RESOLUTION)] * num_captions
+    assert [len(row) for row in drawn.candidates] == [2] * num_captions and drawn.scores.shape == (num_captions, 2)
+
+
+def test_candidates_are_ordered_by_the_image_discriminator() -> None:
+    drawn = settled().generate(CAPTIONS, picture(), num_candidates=4)
+    assert torch.equal(drawn.scores, drawn.scores.sort(1, descending=True).values)
+    assert drawn.scores.std(1).min() > 0
+    assert all(frame is row[0] for frame, row in zip(drawn.frames, drawn.candidates, strict=True))
+
+
+def test_a_reranker_decides_the_order_instead() -> None:
+    def darkest(images: list[Image.Image], caption: str) -> list[float]:
+        return [-float(np.asarray(image).mean()) for image in images]
+
+    drawn = settled().generate(CAPTIONS, picture(), num_candidates=4, reranker=darkest)
+    for row in drawn.candidates:
+        means = [np.asarray(image).mean() for image in row]
+        assert means == sorted(means) and len(set(means)) > 1
+
+
+def test_the_same_seed_draws_the_same_frames_and_another_does_not() -> None:
+    gan = settled()
+    first, again, other = (gan.generate(CAPTIONS, picture(), seed=seed).frames for seed in (3, 3, 4))
+    assert same(first, again) and not same(first, other)
+
+
+def test_a_candidate_does_not_depend_on_how_many_there_are() -> None:
+    gan, batch = settled(), shape_batch(2)
+    one, many = (gan.draw_stories(batch.captions, batch.source, num_candidates=number) for number in (1, 3))
+    assert many.shape == (2, 3, 3, 3, RESOLUTION, RESOLUTION)
+    assert torch.equal(one[:, :, 0], many[:, :, 0]) and not torch.equal(many[:, :, 0], many[:, :, 1])
+
+
+def test_frames_lie_in_range_and_are_no_flat_colour() -> None:
+    batch = shape_batch(2)
+    frames = settled().draw_stories(batch.captions, batch.source)
+    assert frames.abs().max() <= 1 and frames.std((-1, -2)).min() > 0
+
+
+def test_a_story_is_the_same_whatever_stands_beside_it() -> None:
+    gan, batch = settled(), shape_batch(4, lengths=(3, 2, 4))
+    together = gan.draw_stories(batch.captions, batch.source, seed=5, first=10)
+    for i, captions in enumerate(batch.captions):
+        alone = gan.draw_stories([captions], batch.source[i : i + 1], seed=5, first=10 + i)
+        assert torch.allclose(together[i : i + 1, : len(captions)], alone, atol=1e-5)
+    moved = gan.draw_stories(batch.captions[1:2], batch.source[1:2], seed=5, first=10)
+    assert not torch.allclose(together[1:2, :2], moved, atol=1e-5)
+
+
+def test_source_captions_and_noise_all_reach_the_frames() -> None:
+    gan, batch = settled(), shape_batch(1)
+    drawn = gan.draw_stories(batch.captions, batch.source)
+    others = [[caption.replace("square", "red") for caption in batch.captions[0]]]
+    assert not torch.equal(drawn, gan.draw_stories(batch.captions, torch.zeros_like(batch.source)))
+    assert not torch.equal(drawn, gan.draw_stories(others, batch.source))
+    assert not torch.equal(drawn, gan.draw_stories(batch.captions, batch.source, seed=1))
+
+
+def test_without_contextual_attention_the_source_is_not_looked_at() -> None:
+    gan, batch = settled(generator={"direction": "off"}), shape_batch(1)
+    drawn = gan.draw_stories(batch.captions, batch.source)
+    assert torch.equal(drawn, gan.draw_stories(batch.captions, -batch.source))
+
+
+def test_without_noise_every_seed_draws_the_same() -> None:
+    gan, batch = settled(), shape_batch(1)
+    gan.card = {"sampling": {"noise_scale": 0.0}}
+    assert gan.sampling() == GANSampling(0.0)
+    drawn = gan.draw_stories(batch.captions, batch.source)
+    assert torch.equal(drawn, gan.draw_stories(batch.captions, batch.source, seed=1))
+
+
+def test_the_story_discriminator_can_be_asked() -> None:
+    gan, batch = settled(), shape_batch(3, lengths=(3, 2))
+    logits = gan.story_logits(batch.captions, batch.frames)
+    assert logits.shape == (3,)
+    alone = gan.story_logits(batch.captions[1:2], batch.frames[1:2, :2])
+    assert torch.allclose(logits[1:2], alone, atol=1e-5)
+    assert torch.equal(logits, gan.story_logits(batch.captions, batch.frames))
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    settled().generate(CAPTIONS, picture(), num_candidates=3, progress=lambda *place: told.append(place))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_crop_and_cut_captions_are_said() -> None:
+    drawn = settled().generate([CAPTIONS[0], " ".join(["square"] * 30)], picture(size=(40, 20)))
+    assert any("40x20 to its centre 20x20" in note for note in drawn.notes)
+    assert any(note.startswith("caption 2 ") and "cut" in note for note in drawn.notes)
+
+
+# ----------------------------------------------------------------------------------------------------- files
+
+
+def test_a_saved_model_draws_the_same(tmp_path: Path) -> None:
+    gan = settled(has_story_discriminator=False)
+    gan.card = {"num_steps": 3}
+    gan.half().float()  # weights are stored in half precision
+    gan.save_pretrained(tmp_path)
+    opened = StoryGANc.from_pretrained(tmp_path)
+    assert not opened.training and opened.card == gan.card
+    batch = shape_batch(2)
+    first, second = (each.draw_stories(batch.captions, batch.source) for each in (gan, opened))
+    assert torch.equal(first, second)
+    assert opened.options == gan.options and opened.caption_encoder.config == gan.caption_encoder.config
+
+
+def test_drawing_and_judging_weights_are_files_of_their_own(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    settled().save_pretrained(tmp_path)
+    drawing, judging = (load_file(tmp_path / name) for name in ("model.safetensors", DISCRIMINATORS_NAME))
+    assert {name.partition(".")[0] for name in judging} == {"image_discriminator", "story_discriminator"}
+    assert {name.partition(".")[0] for name in drawing} == {"caption_encoder", "story_encoder", "generator"}
+
+
+def test_the_commands_open_each_kind_of_model(tmp_path: Path) -> None:
+    settled().save_pretrained(tmp_path / "gan")
+    tiny_story_dalle().save_pretrained(tmp_path / "dalle")
+    for name, kind in (("gan", StoryGANc), ("dalle", StoryDALLE)):
+        model = models.open_model(tmp_path / name)
+        assert isinstance(model, kind) and isinstance(model, models.TrainedStoryModel)
+
+
+def test_damaged_and_foreign_folders_are_named(tmp_path: Path) -> None:
+    settled().save_pretrained(tmp_path / "gan")
+    weights = tmp_path / "cut" / "model.safetensors"
+    shutil.copytree(tmp_path / "gan", tmp_path / "cut")
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(UserError, match=r"model\.safetensors does not hold"):
+        models.open_model(tmp_path / "cut")
+    config = json.loads((tmp_path / "gan" / "config.json").read_text())
+    (tmp_path / "gan" / "config.json").write_text(json.dumps(config | {"model_type": "diffusion"}))
+    with pytest.raises(UserError, match="diffusion"):
+        models.open_model(tmp_path / "gan")
+    (tmp_path / "gan" / "config.json").write_text(json.dumps(config | {"colour": 1}))
+    with pytest.raises(UserError, match="is no StoryGANc configuration"):
+        models.open_model(tmp_path / "gan")
+    tiny_story_dalle().save_pretrained(tmp_path / "dalle")
+    with pytest.raises(ValueError, match="model_type"):
+        StoryGANc.from_pretrained(tmp_path / "dalle")
+
+
+# ----------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize("setting", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.9}, {"guidance": 2.0}])
+def test_settings_of_codes_are_refused(setting: dict[str, float]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: a GAN draws no codes"):
+        tiny_story_gan().generate(CAPTIONS, picture(), **setting)
+
+
+def test_no_captions_no_source_and_wild_seeds_are_refused() -> None:
+    gan = tiny_story_gan()
+    with pytest.raises(ValueError, match="at least one caption"):
+        gan.generate([], picture())
+    with pytest.raises(ValueError, match="give a source"):
+        gan.generate(CAPTIONS, None)
+    with pytest.raises(ValueError, match="seed=-1"):
+        gan.generate(CAPTIONS, picture(), seed=-1)
+    with pytest.raises(ValueError, match="noise_scale=-1"):
+        GANSampling(-1)
+
+
+def test_sizes_follow_the_data() -> None:
+    gan = tiny_story_gan(num_characters=7)
+    frames: Tensor = torch.zeros(1, 2, 3, RESOLUTION, RESOLUTION)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    assert gan.image_discriminator.name(gan.image_discriminator.encode(frames, mask)).shape == (2, 7)
+    assert gan.resolution == RESOLUTION and gan.device.type == "cpu"
