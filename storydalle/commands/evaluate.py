@@ -20,7 +20,7 @@ from typing import Any
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.building import MODEL
-from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, file_name, ids_of, tested_models
+from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, file_name, tested_models
 from storydalle.commands.evaluation_page import write_page
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.models import RERANKERS
@@ -45,7 +45,7 @@ def run(request: Request) -> None:
     opened_models = open_models(folders)
     judges = open_judges(settings["protocol"], subject.characters, Path(settings["runs"]) / "cache" / "features")
 
-    texts = [reader_accuracy(judges)] if judges.labels else []
+    texts = [reader_accuracy(judges)] if "labels" in settings["protocol"]["metrics"] else []
     print(*texts, sep="\n")
     evaluated: dict[str, Evaluated] = {}
     for split in subject.splits:
@@ -104,7 +104,7 @@ def export(evaluated: Mapping[str, Evaluated], settings: Mapping[str, Any]) -> N
     """The frames of ``images`` in ViStoryBench's layout, a mode a split."""
     now = f"{datetime.now():%Y%m%d_%H%M%S}"
     for split, each in evaluated.items():
-        mode, ids = f"{each.scoring.protocol.name}-{split}", ids_of(each.subjects.at(each.subjects.resolution))
+        mode, ids = f"{each.scoring.protocol.name}-{split}", each.subjects.at(each.subjects.resolution).ids()
         for system in each.systems.values():
             if isinstance(system, StoredFrames):
                 frames = ((name, system.drawn.read(name)) for name in ids)

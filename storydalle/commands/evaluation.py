@@ -89,12 +89,12 @@ class Subject(NamedTuple):
 
     def clusters(self, stories: Stories) -> dict[str, str]:
         """The episode or book of each story."""
-        outlines = [stories.outline(index).id for index in range(len(stories))]
+        ids = stories.ids()
         inner = stories.stories if isinstance(stories, PickedStories) else stories
         if not isinstance(inner, SetStories):
-            return {name: name for name in outlines}
-        groups = {inner.outline(index).id: record.group for index, record in enumerate(inner.records)}
-        return {name: groups[name] for name in outlines}
+            return {name: name for name in ids}
+        groups = {name: record.group for name, record in zip(inner.ids(), inner.records, strict=True)}
+        return {name: groups[name] for name in ids}
 
 
 class Evaluated(NamedTuple):
@@ -167,7 +167,7 @@ def evaluate_split(
         config=f"{scoring.protocol.dataset}/{split}" + (f" compare={compare}" if compare else ""),
         systems={name: system.about() for name, system in systems.items() if system.about()},
         truth_sha256=truth_sha256,
-        comparisons=comparisons(scorecards, first, others, ids_of(stories)) if first else {},
+        comparisons=comparisons(scorecards, first, others, stories.ids()) if first else {},
         peak_memory_megabytes=peak_megabytes(),
         diagnostics={name: each._asdict() for name, each in diagnoses.items()},
         not_scored=[name for name in settings["protocol"]["metrics"] if name not in scoring.protocol.metrics],
@@ -183,7 +183,7 @@ def subjects_of(
     resolution = settings["protocol"]["resolution"]
     stories = subject.stories(split, resolution)
     stored, kept = stored_frames(subject, split, stories, settings)
-    ids = ids_of(stories)
+    ids = stories.ids()
     lost = [name for name in ids if name not in kept]
     picked = [index for index, name in enumerate(ids) if name in kept]
 
@@ -224,10 +224,6 @@ def peak_megabytes() -> int:
     return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def ids_of(stories: Stories) -> list[str]:
-    return [stories.outline(index).id for index in range(len(stories))]
-
-
 def credits_of(stories: Stories) -> Any:
     """Says what has to stand beside a story's true frames."""
     inner = stories.stories if isinstance(stories, PickedStories) else stories
@@ -253,11 +249,11 @@ def stored_frames(
 ) -> tuple[list[StoredFrames], set[str]]:
     """The pictures to score, surveyed, and the ids of the stories that are whole in all of their folders."""
     if not settings["images"]:
-        return [], set(ids_of(stories))
+        return [], set(stories.ids())
     options = {} if settings["stories_per_batch"] is None else {"stories_per_batch": settings["stories_per_batch"]}
-    options |= {"scored": ids_of(stories), "others": OtherSplits(settings["data"]["name"], split)}
+    options |= {"scored": stories.ids(), "others": OtherSplits(settings["data"]["name"], split)}
     whole_split = subject.stories(split, stories.resolution, whole=True)
-    stored, kept = [], set(ids_of(stories))
+    stored, kept = [], set(stories.ids())
     for folder in settings["images"]:
         with told_in_one_line(""):
             drawn = DrawnFrames.of(folder, whole_split, settings["layout"], **options)

@@ -51,13 +51,15 @@ def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
     for name, system in evaluated.systems.items():
         if name in CEILINGS:
             continue
-        for heading, strip, credit in chosen_strips(evaluated, name, system):
+        ids = evaluated.subjects.at(evaluated.subjects.resolution).ids()
+        ranking, order = ranked(evaluated.scorecards[name], ids)
+        for heading, strip, credit in chosen_strips(evaluated, system, ranking, order):
             file = f"strip-{len(shown) + 1}.png"
             shown[file] = f"{heading}. {credit}" if credit else heading
             strips.compared_image(strip).save(folder / file)
             note = f'<p class="note">{strips.escaped(credit)}</p>' if credit else ""
             parts.append(f"<h2>{strips.escaped(heading)}</h2>{note}{strips.strip_section(strip)}")
-        parts += continuation_section(evaluated, name, system, example(evaluated, name))
+        parts += continuation_section(evaluated, name, system, order[len(order) // 2])
     parts.append(footer(evaluated))
     (folder / "index.html").write_text(strips.page_of(evaluated.title, parts), encoding="utf-8")
     return shown
@@ -118,15 +120,16 @@ def points(
 # ------------------------------------------------------------------------------------------------ strips
 
 
-def chosen_strips(evaluated: "Evaluated", name: str, system: System) -> list[tuple[str, strips.Strip, str]]:
+def chosen_strips(
+    evaluated: "Evaluated", system: System, ranking: Ranking, order: Sequence[int]
+) -> list[tuple[str, strips.Strip, str]]:
     """The best, the median and the worst stories of a system, with a heading and a credit each."""
-    ranking, order = ranked(evaluated.scorecards[name], ids_of(evaluated))
     places = {"best": 0, "median": len(order) // 2}
     last = range(len(order) - 1, max(len(order) - 1 - NUM_FAILURES, len(order) // 2), -1)
     places |= {"worst" if i == 0 else f"failure {i + 1}": place for i, place in enumerate(last)}
     return [
         (
-            f"{name}: {title} of {len(order)} stories, by {ranking.words}",
+            f"{system.name}: {title} of {len(order)} stories, by {ranking.words}",
             strip_of(evaluated, system, order[place]),
             evaluated.credit(order[place]),
         )
@@ -149,17 +152,6 @@ def story_scores(card: Scorecard, ranking: Ranking, ids: Sequence[str]) -> Tenso
     assert isinstance(metric, StoryMetric)
     scores = metric.scores_of_sums(metric.rows_of(ids).rows.double())
     return ranking.sign * torch.stack([scores[name] for name in ranking.scores]).nanmean(0).nan_to_num()
-
-
-def example(evaluated: "Evaluated", name: str) -> int:
-    """The story that the diagnostics are shown on: the median one."""
-    _, order = ranked(evaluated.scorecards[name], ids_of(evaluated))
-    return order[len(order) // 2]
-
-
-def ids_of(evaluated: "Evaluated") -> list[str]:
-    stories = evaluated.subjects.at(evaluated.subjects.resolution)
-    return [stories.outline(i).id for i in range(len(stories))]
 
 
 def strip_of(evaluated: "Evaluated", system: System, index: int) -> strips.Strip:

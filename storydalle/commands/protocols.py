@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from storydalle.commands import models
 from storydalle.commands.mistakes import UserError, nearest
 from storydalle.metrics.character_classifier import CharacterClassifier, released_classifier
 from storydalle.metrics.clip import open_image_text_network
 from storydalle.metrics.feature_store import StoredFeatures
 from storydalle.metrics.features import ColorLayout, FeatureNetwork, InceptionFeatures, TextNetworkFeatures, feature_dim
-from storydalle.metrics.judging import METRICS, Judges, Scorecard, new_metrics
+from storydalle.metrics.judging import DISTANCES, METRICS, Judges, Scorecard, new_metrics
 from storydalle.metrics.label_reader import LabelReader
 from storydalle.metrics.protocol import Network, Protocol, sha256_of_ids
 from storydalle.metrics.record import sha256_of_file
@@ -20,7 +18,6 @@ from storydalle.metrics.text_image import EmbeddedCaptions
 from storydalle.stories.story import Stories
 
 LABEL_READER, COLOR_LAYOUT, INCEPTION = "label_reader", "color_layout", "inception"
-DISTANCES = ("frechet", "kernel", "frechet_story")
 NEEDS = {  # what a score reads frames by
     "labels": ("labels",),
     "characters": ("classifier",),
@@ -63,12 +60,13 @@ def open_judges(protocol: Mapping[str, Any], characters: Sequence[str], cache: P
     What the feature network sees is kept in ``cache``, so that the same pictures are not seen twice.
     """
     needed = {need for name in protocol["metrics"] for need in NEEDS.get(name, ())}
-    text = opened(protocol, "text_network", open_text_network, needed)
+    if "classifier" in needed and protocol["classifier"] == LABEL_READER:  # which is then read once for both
+        needed = needed - {"classifier"} | {"labels"}
     return Judges(
         features=opened(protocol, "features", lambda given: open_features(given, cache), needed),
         labels=opened(protocol, "labels", open_label_reader, needed),
         characters=opened(protocol, "classifier", lambda given: open_classifier(given, characters), needed),
-        text=text,
+        text=opened(protocol, "text_network", open_text_network, needed),
     )
 
 
@@ -108,10 +106,7 @@ def open_text_network(given: Any) -> Any:
 
 
 def open_classifier(given: Any, characters: Sequence[str]) -> Any:
-    """The label reader, a folder of ours, or a file as its authors share it."""
-    if given == LABEL_READER:
-        reader = open_label_reader()
-        return LabelReaderCharacters(reader)
+    """A folder of ours, or a file as its authors share it."""
     path = Path(str(given)).expanduser()
     classifier = CharacterClassifier.from_pretrained(path) if path.is_dir() else released_classifier(path, characters)
     if classifier.names != tuple(characters):
@@ -120,19 +115,6 @@ def open_classifier(given: Any, characters: Sequence[str]) -> Any:
             "give one that was trained on this set"
         )
     return classifier
-
-
-class LabelReaderCharacters:
-    """The label reader as a classifier of characters."""
-
-    name = LABEL_READER
-
-    def __init__(self, reader: LabelReader) -> None:
-        self.reader = reader
-        self.weights_sha256 = sha256_of_file(models.zoo_folder() / LABEL_READER / models.WEIGHTS)
-
-    def read(self, images: torch.Tensor) -> torch.Tensor:
-        return self.reader.read(images)["characters"]
 
 
 # ------------------------------------------------------------------------------------------------ record
@@ -168,10 +150,8 @@ def protocol_of(
         features=Network(name=features.name, sha256=features.sha256, resize=chosen["features"].get("resize"))
         if features
         else None,
-        labels=Network(name=LABEL_READER, sha256=LabelReaderCharacters(judges.labels).weights_sha256)
-        if judges.labels
-        else None,
-        classifier=classifier_record(judges.characters),
+        labels=label_reader_record() if "labels" in metrics else None,
+        classifier=classifier_record(judges) if "characters" in metrics else None,
         text_network=Network(name=text.name, sha256=text.sha256) if text else None,
         num_negatives=NUM_NEGATIVES if "r_precision" in metrics else None,
         subset_size=min(SUBSET_SIZE, num_frames // 2) if "kernel" in metrics else None,
@@ -179,10 +159,15 @@ def protocol_of(
     )
 
 
-def classifier_record(classifier: Any) -> Network | None:
-    if classifier is None:
-        return None
-    return Network(name=getattr(classifier, "name", type(classifier).__name__), sha256=classifier.weights_sha256)
+def label_reader_record() -> Network:
+    return Network(name=LABEL_READER, sha256=sha256_of_file(models.zoo_folder() / LABEL_READER / models.WEIGHTS))
+
+
+def classifier_record(judges: Judges) -> Network:
+    if judges.characters is None:
+        return label_reader_record()
+    assert judges.characters.weights_sha256 is not None, "a classifier that was opened from a file"
+    return Network(name=type(judges.characters).__name__, sha256=judges.characters.weights_sha256)
 
 
 def options_of(data: Mapping[str, Any]) -> dict[str, Any]:

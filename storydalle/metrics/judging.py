@@ -32,11 +32,16 @@ from storydalle.stories.story import StoryBatch
 
 @runtime_checkable
 class CharacterReader(Interface):
+    weights_sha256: str | None
+
     def read(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, "n k"]: ...
 
 
 class Judges(NamedTuple):
-    """The networks of a protocol, each there if one of its scores asks for it."""
+    """The networks of a protocol, each there if one of its scores asks for it.
+
+    Without a classifier of their own, ``characters`` are those that the label reader reads.
+    """
 
     features: FeatureNetwork | None = None
     labels: LabelReader | None = None
@@ -67,7 +72,8 @@ class Seen:
 
     @cached_property
     def characters(self) -> Int[Tensor, "b f k"]:
-        assert self.judges.characters is not None
+        if self.judges.characters is None:
+            return self.labels["characters"]
         return self.by_frame(self.judges.characters.read)
 
     @cached_property

@@ -79,6 +79,10 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
         """The number of target frames of each story."""
         return np.array([len(self.outline(i).captions) for i in range(len(self))])
 
+    def ids(self) -> list[str]:
+        """The id of every story, in order."""
+        return [self.outline(index).id for index in range(len(self))]
+
     def clips(self) -> list[str]:
         """Every clip that a story shows, in the order of the stories."""
         outlines = (self.outline(i) for i in range(len(self)))
