@@ -156,12 +156,66 @@ def test_every_option_trains(options: dict[str, Any], tmp_path: Path) -> None:
     assert ("val/story_order_auc" in fitting.callback_metrics) == ("has_story_discriminator" not in options)
 
 
-def test_the_discriminators_wait_until_they_are_started(tmp_path: Path) -> None:
-    made = StoryGANTraining(tiny_story_gan(), reconstruction_weight=1.0, adversarial_start=2)
-    before = [value.clone() for each in made.story_gan.discriminators().values() for value in each.parameters()]
+@pytest.mark.parametrize("class_weight", [0.0, 1.0])
+def test_the_discriminators_wait_until_they_are_started_but_for_naming(class_weight: float, tmp_path: Path) -> None:
+    late = {"reconstruction_weight": 1.0, "adversarial_start": 2, "class_weight": class_weight}
+    made = StoryGANTraining(tiny_story_gan(), **late)
+    before = {name: value.clone() for name, value in made.story_gan.named_parameters()}
     trainer(tmp_path, 2).fit(made, shape_data())
-    after = [value for each in made.story_gan.discriminators().values() for value in each.parameters()]
-    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    moved = {name for name, value in made.story_gan.named_parameters() if not torch.equal(before[name], value)}
+    judging = {name for name in moved if "discriminator" in name}
+    naming = ("image_discriminator.tower.", "image_discriminator.characters.")
+    assert judging == {name for name in before if name.startswith(naming) and class_weight}
+    assert any(name.startswith("generator.") for name in moved)
+
+
+def test_before_the_start_the_named_characters_teach_the_generator() -> None:
+    made, batch = system(reconstruction_weight=1.0, adversarial_start=9), shape_batch()
+    imagined = made.imagine(batch, step_generator(0, 0))
+    condition = imagined.state.condition().detach()
+    losses = []
+    for labels in (batch.labels["characters"], 1 - batch.labels["characters"]):
+        other = batch._replace(labels={"characters": labels})
+        losses.append(made.generator_loss(imagined, imagined.frames, condition, other))
+    assert losses[0] != losses[1]
+
+
+# ----------------------------------------------------------------------------------------------------- words
+
+
+def test_words_are_the_shares_of_a_captions_tokens() -> None:
+    encoder = tiny_story_gan().caption_encoder
+    shares = encoder.words([["a red square", ""], ["red red square square"]])
+    assert shares.shape == (3, encoder.marker)
+    assert shares.sum(1).tolist() == pytest.approx([1, 0, 1])
+    ids = encoder._tokenize(["red red square square"]).ids[0]
+    assert all(shares[2, i] == pytest.approx(ids.count(i) / len(ids)) for i in ids)
+
+
+def test_a_caption_learns_to_tell_its_own_words(tmp_path: Path) -> None:
+    """Of padded stories too: every row of words belongs to the vector of its own caption."""
+    losses: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, fitting: pl.Trainer, *_: object) -> None:
+            losses.append(float(fitting.callback_metrics["train/loss_words"]))
+
+    made = StoryGANTraining(tiny_story_gan(), learning_rate=1e-2, word_weight=1.0, max_steps=80)
+    trainer(tmp_path, 80, [Watch()]).fit(made, shape_data(8, 8, lengths=(1, 3)))
+    batch, encoder = shape_batch(8, (1, 3)), made.story_gan.caption_encoder
+    shares = encoder.words(batch.captions)
+    floor = -(shares * shares.clamp(min=1e-9).log()).sum(1).mean().item()  # nats that no vector can save
+    assert losses[0] > floor + 1.5 and losses[-1] < floor + 0.3
+
+
+def test_words_teach_the_captions_vectors_and_no_frame() -> None:
+    made, batch = system(word_weight=1.0), shape_batch()
+    made.word_loss(made.imagine(batch, step_generator(0, 0)), batch).backward()
+    gan = made.story_gan
+    assert all(gradient is not None for gradient in gradients(gan.caption_encoder))
+    assert gan.story_encoder.sentence.weight.grad is not None
+    assert all(gradient is None for gradient in gradients(gan.generator))
+    assert system().words is None
 
 
 def test_rates_halve_or_follow_a_cosine() -> None:

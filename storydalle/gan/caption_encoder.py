@@ -50,7 +50,7 @@ class CaptionEncoder(nn.Module, ABC):
     """What reads captions. ``dim`` is the width of its vectors, ``config`` and ``save`` are what ``open`` needs.
 
     A subclass names the ids around captions: ``start`` and ``stop`` of a row, ``separator`` between two captions,
-    ``marker`` ahead of the current one, ``pad_id`` behind the end.
+    ``marker`` ahead of the current one, ``pad_id`` behind the end. The ids in captions are those below ``marker``.
     """
 
     dim: int
@@ -79,6 +79,13 @@ class CaptionEncoder(nn.Module, ABC):
             f"caption encoder reads {len(pieces.ids[index])} of each in a story of {len(captions)}"
             for index, cut in pieces.overflow
         ]
+
+    def words(self, captions: Sequence[Sequence[str]]) -> Float[Tensor, "n v"]:
+        """The share of each token in each caption, as far as it is read: the captions of all stories in one row."""
+        pieces = [piece for story in captions for piece in self._tokenize(story).ids]
+        counts = [torch.bincount(torch.tensor(piece, dtype=torch.long), minlength=self.marker) for piece in pieces]
+        shares = torch.stack(counts).float()
+        return shares / shares.sum(1, keepdim=True).clamp(min=1)
 
     @classmethod
     @abstractmethod

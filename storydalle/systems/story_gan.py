@@ -55,6 +55,7 @@ class StoryGANTraining(pl.LightningModule):
         reconstruction_weight: float = 0.0,
         edge_emphasis: float = 0.0,
         order_weight: float = 0.0,
+        word_weight: float = 0.0,
         loss: str = "logistic",
         r1_weight: float = 0.0,
         r1_every: int = 16,
@@ -92,6 +93,12 @@ class StoryGANTraining(pl.LightningModule):
         self.story_weight, self.class_weight, self.kl_weight = story_weight, class_weight, kl_weight
         self.adversarial_weight = adversarial_weight
         self.reconstruction_weight, self.edge_emphasis = reconstruction_weight, edge_emphasis
+        self.word_weight = word_weight
+        self.words = (
+            nn.Linear(story_gan.story_encoder.sentence.out_features, story_gan.caption_encoder.marker)
+            if word_weight
+            else None
+        )
         self.order_weight, self.loss, self.r1_weight, self.r1_every = order_weight, loss, r1_weight, r1_every
         self.augmentation, self.clip, self.adversarial_start = tuple(augmentation), clip, adversarial_start
         self.halve_every, self.warmup_steps, self.max_steps = halve_every, warmup_steps, max_steps
@@ -111,7 +118,9 @@ class StoryGANTraining(pl.LightningModule):
         condition = imagined.state.condition().detach()
         augment = Augmentation(self.augmentation, len(batch.mask), draws)
         real, drawn = augment(batch.frames), augment(imagined.frames)
-        for (name, discriminator), optimizer in zip(self.judges().items(), others, strict=False):
+        for (name, discriminator), optimizer in zip(
+            self.judges().items(), others, strict=False
+        ):  # the image discriminator is first
             loss = self.discriminator_loss(name, discriminator, real, drawn.detach(), condition, batch)
             optimizer.zero_grad()
             self.manual_backward(loss)
@@ -127,8 +136,13 @@ class StoryGANTraining(pl.LightningModule):
         generator.step()
 
     def judges(self) -> dict[str, Discriminator]:
-        """The discriminators that take part in this step."""
-        return self.story_gan.discriminators() if self.global_step >= self.adversarial_start else {}
+        """The discriminators that take part in this step; before their start, the one that names characters."""
+        names = {"image", "story"} if self.is_adversarial else {"image"} if self.class_weight else set()
+        return {name: each for name, each in self.story_gan.discriminators().items() if name in names}
+
+    @property
+    def is_adversarial(self) -> bool:
+        return self.global_step >= self.adversarial_start
 
     def imagine(self, batch: StoryBatch, draws: torch.Generator) -> Imagined:
         """The step's fakes, with the generator's graph."""
@@ -151,25 +165,28 @@ class StoryGANTraining(pl.LightningModule):
     ) -> Float[Tensor, ""]:
         """Real pictures are real; drawn ones, and real ones under the wrong captions, are not."""
         mask, is_penalised = batch.mask, self.r1_weight > 0 and self.global_step % self.r1_every == 0
-        real = real.detach().requires_grad_(is_penalised)
-        features = discriminator.encode(real, mask)
-        verdict = discriminator.judge(features, condition, mask)
-        verdicts = {"fake": (discriminator.judge(discriminator.encode(drawn, mask), condition, mask), mask)}
-        if len(mask) > 1:
-            wrong = mask & rolled(mask)
-            verdicts["wrong"] = (discriminator.judge(features, rolled(condition), wrong), wrong)
-        loss = self.verdict_loss(name, "real", verdict, True, discriminator.judged(mask))
-        for kind, (logits, present) in verdicts.items():
-            loss = loss + self.verdict_loss(name, kind, logits, False, discriminator.judged(present)) / len(verdicts)
-        if self.order_weight and name == "story":
-            logits = discriminator.judge(features, shifted(condition, mask), mask)
-            loss = loss + self.order_weight * self.verdict_loss(name, "order", logits, False, mask.sum(1) > 1)
+        real = real.detach().requires_grad_(is_penalised and self.is_adversarial)
+        features, loss = discriminator.encode(real, mask), torch.zeros((), device=self.device)
+        if self.is_adversarial:
+            verdict = discriminator.judge(features, condition, mask)
+            loss = self.verdict_loss(name, "real", verdict, True, discriminator.judged(mask))
+            verdicts = {"fake": (discriminator.judge(discriminator.encode(drawn, mask), condition, mask), mask)}
+            if len(mask) > 1:
+                wrong = mask & rolled(mask)
+                verdicts["wrong"] = (discriminator.judge(features, rolled(condition), wrong), wrong)
+            for kind, (logits, present) in verdicts.items():
+                loss = loss + self.verdict_loss(name, kind, logits, False, discriminator.judged(present)) / len(
+                    verdicts
+                )
+            if self.order_weight and name == "story":
+                logits = discriminator.judge(features, shifted(condition, mask), mask)
+                loss = loss + self.order_weight * self.verdict_loss(name, "order", logits, False, mask.sum(1) > 1)
+            if is_penalised:
+                loss = loss + self.r1_weight * self.r1_every * gradient_penalty(verdict, real)
         if self.class_weight and isinstance(discriminator, ImageDiscriminator):
             characters = character_loss(discriminator.name(features), batch.labels["characters"], mask)
             self.log("train/loss_characters_real", characters)
             loss = loss + self.class_weight * characters
-        if is_penalised:
-            loss = loss + self.r1_weight * self.r1_every * gradient_penalty(verdict, real)
         return loss
 
     def verdict_loss(
@@ -192,9 +209,10 @@ class StoryGANTraining(pl.LightningModule):
         loss, logged = self.kl_weight * divergence, {"kl": divergence, "attention_entropy": imagined.entropy}
         for name, discriminator in self.judges().items():
             features = discriminator.encode(drawn, mask)
-            logits = discriminator.judge(features, condition, mask)
-            logged[f"loss_{name}"] = masked(fooled(logits, self.loss), discriminator.judged(mask))
-            loss = loss + self.adversarial_weight * weights[name] * logged[f"loss_{name}"]
+            if self.is_adversarial:
+                logits = discriminator.judge(features, condition, mask)
+                logged[f"loss_{name}"] = masked(fooled(logits, self.loss), discriminator.judged(mask))
+                loss = loss + self.adversarial_weight * weights[name] * logged[f"loss_{name}"]
             if self.class_weight and isinstance(discriminator, ImageDiscriminator):
                 logged["loss_characters"] = character_loss(
                     discriminator.name(features), batch.labels["characters"], mask
@@ -203,9 +221,18 @@ class StoryGANTraining(pl.LightningModule):
         if self.reconstruction_weight:
             logged["loss_reconstruction"] = self.reconstruction_loss(imagined.frames, batch)
             loss = loss + self.reconstruction_weight * logged["loss_reconstruction"]
+        if self.word_weight:
+            logged["loss_words"] = self.word_loss(imagined, batch)
+            loss = loss + self.word_weight * logged["loss_words"]
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
         self.log("train/content", imagined.state.content.abs().mean())
         return loss
+
+    def word_loss(self, imagined: Imagined, batch: StoryBatch) -> Float[Tensor, ""]:
+        """Nats for each word of a caption, told from the caption's vector alone."""
+        assert self.words is not None
+        shares = self.story_gan.caption_encoder.words(batch.captions).to(self.device)
+        return -(shares * self.words(imagined.state.sentences[batch.mask]).float().log_softmax(-1)).sum(1).mean()
 
     def reconstruction_loss(self, frames: Float[Tensor, "b f c h w"], batch: StoryBatch) -> Float[Tensor, ""]:
         """Mean absolute error to the true frames in [-1, 1], weighed up near their edges."""
@@ -241,21 +268,21 @@ class StoryGANTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> list[Adam]:
         """The generator's, then one a discriminator; their rates are set each step."""
-        parameters = [self.story_gan.drawing_parameters()]
+        words = [] if self.words is None else list(self.words.parameters())
+        parameters = [self.story_gan.drawing_parameters() + words]
         parameters += [list(each.parameters()) for each in self.story_gan.discriminators().values()]
         return [Adam(each, rate, self.betas, fused=True) for each, rate in zip(parameters, self.rates(0), strict=True)]
 
     def rates(self, step: int) -> list[float]:
-        """The learning rates of all optimizers at a step; the discriminators' schedule begins where they do."""
-        rate, discriminator_rate = self.learning_rates
-        judging = discriminator_rate * self.share(max(step - self.adversarial_start, 0), self.adversarial_start)
-        return [rate * self.share(step, 0), *[judging] * len(self.story_gan.discriminators())]
-
-    def share(self, step: int, start: int) -> float:
-        """The share of a learning rate after ``step`` steps of a schedule that began at ``start``."""
+        """The learning rates of all optimizers at a step; the discriminators' fall from their start on."""
+        rate, judging = self.learning_rates
+        start = self.adversarial_start
         if self.halve_every is not None:
-            return 0.5 ** (step // self.halve_every)
-        return warmup_cosine_factor(step, self.warmup_steps, self.max_steps - start, floor=0.02)
+            drawing_share, judging_share = (0.5 ** (each // self.halve_every) for each in (step, max(step - start, 0)))
+        else:
+            drawing_share = warmup_cosine_factor(step, self.warmup_steps, self.max_steps, floor=0.02)
+            judging_share = warmup_cosine_factor(max(step - start, 0), 0, self.max_steps - start, floor=0.02)
+        return [rate * drawing_share, *[judging * judging_share] * len(self.story_gan.discriminators())]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved, own = len(checkpoint["optimizer_states"]), 1 + len(self.story_gan.discriminators())
