@@ -3,19 +3,26 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Bool, Float, Int
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from storydalle.backbones.dalle import DALLE
+from storydalle.pretrained import (
+    CAPTIONS_FOLDER,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Drawn,
+    PretrainedModel,
+    Reranker,
+    one_line,
+    read_card,
+)
 from storydalle.retrofit import RetrofittedDALLE, retrofit
 from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
 from storydalle.stories.images import from_images, to_images, to_tensor
@@ -23,24 +30,10 @@ from storydalle.stories.story import Stories
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.vqgan import VQGAN
 
-ZOO = Path(__file__).parent / "zoo"
-CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
-
 TOKENIZER_PREFIX = "image_tokenizer."
 
-Reranker = Callable[[list[Image.Image], str], Sequence[float]]
 
-
-class Drawn(NamedTuple):
-    """A drawn story: the best candidate of every frame, all candidates, their scores, remarks for the user."""
-
-    frames: list[Image.Image]
-    candidates: list[list[Image.Image]]
-    scores: Float[Tensor, "f k"]  # nats: log-likelihood of the codes given the captions; or the reranker's scores
-    notes: list[str]
-
-
-class StoryDALLE(nn.Module, ModelHubMixin):
+class StoryDALLE(PretrainedModel):
     """Image tokenizer, caption tokenizer and retrofitted transformer, with the sizes of all three checked together.
 
     A text-to-image model is the same object with an empty retrofit.
@@ -263,6 +256,16 @@ class StoryDALLE(nn.Module, ModelHubMixin):
         pixels = to_tensor(np.concatenate([story.frames for story in stories.readable(64)]))
         return {"reconstruction_error_p99": float(np.quantile(self.reconstruction_errors(pixels).numpy(), 0.99))}
 
+    def summary(self) -> dict[str, str]:
+        """For people: what is drawn, and by how large a model."""
+        backbone, num_codes = self.model.backbone.config, self.image_tokenizer.num_codes
+        num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        return {
+            "draws": f"{self.resolution} x {self.resolution} pixels, {num_codes} codes a frame",
+            "parameters": f"{num_parameters / 1e6:.1f} M, image tokenizer included; stored in half precision",
+            "transformer": f"{backbone['depth']} blocks, {backbone['dim']} wide, {backbone['num_heads']} heads",
+        }
+
     def _decode(self, codes: Int[Tensor, "f k l"]) -> list[list[Image.Image]]:
         flat = rearrange(codes, "f k l -> (f k) l")
         images = [image for part in flat.split(32) for image in to_images(self.image_tokenizer.decode(part))]
@@ -270,22 +273,6 @@ class StoryDALLE(nn.Module, ModelHubMixin):
         return [images[i : i + num_candidates] for i in range(0, len(images), num_candidates)]
 
     # ------------------------------------------------------------------------------------------------- files
-
-    @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, **kwargs: Any) -> "StoryDALLE":  # type: ignore[override]
-        """Open a model by its name in the zoo, a folder, or a hub id; no code of the file is executed.
-
-        Raises ValueError where there is no such model, or where its files are damaged or of another kind.
-        """
-        return super().from_pretrained(str(find_model(name_or_folder)), **kwargs)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> "StoryDALLE":
-        folder = Path(model_id)
-        if not folder.is_dir():
-            revision, cache, token = (kwargs.get(name) for name in ("revision", "cache_dir", "token"))
-            folder = Path(snapshot_download(model_id, revision=revision, cache_dir=cache, token=token))
-        return cls.open_folder(folder)
 
     @classmethod
     def open_folder(cls, folder: Path) -> "StoryDALLE":
@@ -299,21 +286,11 @@ class StoryDALLE(nn.Module, ModelHubMixin):
             model = retrofit(DALLE(**config["backbone"]), **config["retrofit"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_NAME} is no StoryDALL-E configuration: {one_line(error)}") from error
-        card = json.loads((folder / CARD_NAME).read_text()) if (folder / CARD_NAME).is_file() else {}
-        story_dalle = cls(image_tokenizer, CaptionTokenizer.load(folder / CAPTIONS_FOLDER), model, card)
-        try:
-            weights = load_file(folder / WEIGHTS_NAME)
-            if lender != folder:
-                shared = load_file(lender / WEIGHTS_NAME)
-                weights |= {name: value for name, value in shared.items() if name.startswith(TOKENIZER_PREFIX)}
-            story_dalle.load_state_dict({name: value.float() for name, value in weights.items()})
-        except (OSError, SafetensorError, RuntimeError) as error:
-            message = f"{folder / WEIGHTS_NAME} does not hold the weights of its configuration: {one_line(error)}"
-            raise ValueError(message) from error
+        captions = CaptionTokenizer.load(folder / CAPTIONS_FOLDER)
+        story_dalle = cls(image_tokenizer, captions, model, read_card(folder))
+        shared = [] if lender == folder else [(lender / WEIGHTS_NAME, TOKENIZER_PREFIX)]
+        story_dalle.load_files((folder / WEIGHTS_NAME, ""), *shared)
         return story_dalle.eval()
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.save_folder(save_directory)
 
     def save_folder(
         self, folder: str | Path, dtype: torch.dtype = torch.float16, tokenizer_of: str | None = None
@@ -328,32 +305,8 @@ class StoryDALLE(nn.Module, ModelHubMixin):
             "backbone": self.model.backbone.config,
             "retrofit": self.model.config,
         }
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
-        weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in self.state_dict().items()}
+        weights = self.state_dict()
         if tokenizer_of is not None:
             weights = {name: value for name, value in weights.items() if not name.startswith(TOKENIZER_PREFIX)}
-        save_file(weights, folder / WEIGHTS_NAME)
-        self.caption_tokenizer.save(folder / CAPTIONS_FOLDER)
-        if self.card:
-            (folder / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
-
-
-def find_model(name_or_folder: str | Path) -> str | Path:
-    """The folder of a zoo name or of a path; a hub id (``owner/name``) is returned as it is."""
-    if (ZOO / str(name_or_folder) / CONFIG_NAME).is_file():
-        return ZOO / str(name_or_folder)
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
-    parts = str(name_or_folder).split("/")
-    if len(parts) == 2 and all(parts) and not folder.is_absolute() and parts[0] not in (".", ".."):
-        return str(name_or_folder)
-    names = sorted(path.parent.name for path in ZOO.glob(f"*/{WEIGHTS_NAME}"))
-    raise ValueError(f"model={name_or_folder} is neither in the zoo ({', '.join(names)}) nor a folder")
-
-
-def one_line(error: Exception, limit: int = 300) -> str:
-    """The message of an error without its line breaks, cut to a readable length."""
-    return " ".join(str(error).split())[:limit]
+        self.write_files(Path(folder), config, {WEIGHTS_NAME: weights}, dtype)
+        self.caption_tokenizer.save(Path(folder) / CAPTIONS_FOLDER)

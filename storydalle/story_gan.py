@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
-from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Bool, Float
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -25,19 +22,19 @@ from storydalle.gan.contextual_attention import ContextualAttention
 from storydalle.gan.discriminators import ImageDiscriminator, StoryDiscriminator
 from storydalle.gan.generator import Generator
 from storydalle.gan.story_encoder import Noise, StoryEncoder, StoryState
-from storydalle.sampling import MAX_SEED, Progress
-from storydalle.stories.images import from_images, to_images
-from storydalle.stories.story import Stories
-from storydalle.story_dalle import (
+from storydalle.pretrained import (
     CAPTIONS_FOLDER,
-    CARD_NAME,
     CONFIG_NAME,
     WEIGHTS_NAME,
     Drawn,
+    PretrainedModel,
     Reranker,
-    find_model,
     one_line,
+    read_card,
 )
+from storydalle.sampling import MAX_SEED, Progress
+from storydalle.stories.images import from_images, to_images
+from storydalle.stories.story import Stories
 
 MODEL_TYPE = "storyganc"
 DISCRIMINATORS_NAME = "discriminators.safetensors"
@@ -63,7 +60,7 @@ class GANSampling:
             raise ValueError(f"noise_scale={self.noise_scale}: use 0 (no noise) or more")
 
 
-class StoryGANc(nn.Module, ModelHubMixin):
+class StoryGANc(PretrainedModel):
     """Caption encoder, story encoder, generator and the two discriminators.
 
     The options of each network are its constructor's, but for the sizes that must agree, which are set here;
@@ -250,6 +247,17 @@ class StoryGANc(nn.Module, ModelHubMixin):
         """For the card: nothing that depends on the data."""
         return {}
 
+    def summary(self) -> dict[str, str]:
+        """For people: what is drawn, and by what."""
+        drawing = sum(parameter.numel() for parameter in self.drawing_parameters())
+        judging = sum(parameter.numel() for each in self.discriminators().values() for parameter in each.parameters())
+        return {
+            "draws": f"{self.resolution} x {self.resolution} pixels, a frame at once",
+            "parameters": f"{drawing / 1e6:.1f} M draw, {judging / 1e6:.1f} M judge; stored in half precision",
+            "captions": f"read by the {self.caption_encoder.config['kind']} caption encoder",
+            "follows": "the description of StoryGANc in the StoryDALL-E paper, of which no code was released",
+        }
+
     def _keyed_noise(self, seed: int, stories: range, num_frames: int, candidate: int) -> Noise:
         """Normal draws of a counter-based generator keyed by their place: a story's own, and one for each frame."""
         if not 0 <= seed <= MAX_SEED:
@@ -269,60 +277,26 @@ class StoryGANc(nn.Module, ModelHubMixin):
     # ------------------------------------------------------------------------------------------------- files
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, **kwargs: Any) -> "StoryGANc":  # type: ignore[override]
-        """Open a model by its name in the zoo, a folder, or a hub id; no code of the file is executed.
-
-        Raises ValueError where there is no such model, or where its files are damaged or of another kind.
-        """
-        return super().from_pretrained(str(find_model(name_or_folder)), **kwargs)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> "StoryGANc":
-        folder = Path(model_id)
-        if not folder.is_dir():
-            revision, cache, token = (kwargs.get(name) for name in ("revision", "cache_dir", "token"))
-            folder = Path(snapshot_download(model_id, revision=revision, cache_dir=cache, token=token))
-        return cls.open_folder(folder)
-
-    @classmethod
     def open_folder(cls, folder: Path) -> "StoryGANc":
         try:
             config = json.loads((folder / CONFIG_NAME).read_text())
             if config.pop("model_type", None) != MODEL_TYPE:
                 raise ValueError(f"its model_type is not {MODEL_TYPE}")
             captions = open_caption_encoder(config.pop("caption_encoder"), folder / CAPTIONS_FOLDER)
-            card = json.loads((folder / CARD_NAME).read_text()) if (folder / CARD_NAME).is_file() else {}
-            story_gan = cls(captions, **config, card=card)
+            story_gan = cls(captions, **config, card=read_card(folder))
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_NAME} is no StoryGANc configuration: {one_line(error)}") from error
-        try:
-            weights = load_file(folder / WEIGHTS_NAME) | load_file(folder / DISCRIMINATORS_NAME)
-            story_gan.load_state_dict(
-                {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-            )
-        except (OSError, SafetensorError, RuntimeError) as error:
-            message = f"{folder / WEIGHTS_NAME} does not hold the weights of its configuration: {one_line(error)}"
-            raise ValueError(message) from error
+        story_gan.load_files((folder / WEIGHTS_NAME, ""), (folder / DISCRIMINATORS_NAME, ""))
         return story_gan.eval()
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.save_folder(save_directory)
 
     def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write config, weights (half precision; the discriminators' in a file of their own), captions and card."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         config = {"model_type": MODEL_TYPE, "caption_encoder": self.caption_encoder.config, **self.options}
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
-        files: dict[str, dict[str, Tensor]] = {WEIGHTS_NAME: {}, DISCRIMINATORS_NAME: {}}
+        weights: dict[str, dict[str, Tensor]] = {WEIGHTS_NAME: {}, DISCRIMINATORS_NAME: {}}
         for name, value in self.state_dict().items():
-            kept = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
-            files[DISCRIMINATORS_NAME if name.startswith(DISCRIMINATORS) else WEIGHTS_NAME][name] = kept
-        for file, weights in files.items():
-            save_file(weights, folder / file)
-        self.caption_encoder.save(folder / CAPTIONS_FOLDER)
-        if self.card:
-            (folder / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
+            weights[DISCRIMINATORS_NAME if name.startswith(DISCRIMINATORS) else WEIGHTS_NAME][name] = value
+        self.write_files(Path(folder), config, weights, dtype)
+        self.caption_encoder.save(Path(folder) / CAPTIONS_FOLDER)
 
 
 def lengths_mask(lengths: Sequence[int], vectors: Float[Tensor, "b f d"]) -> Bool[Tensor, "b f"]:

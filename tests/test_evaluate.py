@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from storydalle.commands.application import Request
+from storydalle.commands.evaluate import default_models
 from storydalle.commands.main import main
 from storydalle.commands.models import zoo_folder
 from storydalle.stories.toon import ToonSV
 from tests.tiny import tiny_story_dalle
+from tests.tiny_gan import tiny_story_gan
 
 pytestmark = pytest.mark.skipif(
     not (zoo_folder() / "label_reader" / "config.json").is_file(), reason="the label reader does not ship yet"
@@ -83,6 +86,38 @@ def test_the_models_of_a_sweep_stand_in_one_table_with_what_each_path_is_worth(m
     record = json.loads(Path("out", "test", "metrics.json").read_text())
     assert {"full-seed0", "no_story-seed0"} <= set(record["systems"])
     assert record["values"]["full-seed0"] == record["values"]["no_story-seed0"]
+
+
+def test_models_of_two_kinds_stand_in_one_table_each_with_its_own_targets(model: Path, capsys):
+    tiny_story_gan(resolution=64, num_characters=10).save_folder("gan")
+    assert evaluate(f"model=[gan,{model}]", "splits=[test]") == 0
+    printed = capsys.readouterr().out
+    for row in ("real frames", "tokenizer reconstruction", "gan", str(model), "gan, test", f"gan - {model}"):
+        assert f"| {row} |" in printed
+    of_gan, of_other = printed.split("**gan**")[1].split(f"**{model}**")
+    assert "| setting from source | .900 |" in of_gan and "carried state" not in of_gan
+    assert "| setting from source | .970 |" in of_other and "carried state" in of_other
+    record = json.loads(Path("out", "test", "metrics.json").read_text())
+    assert [record["systems"][name]["resolution"] for name in ("gan", str(model))] == [64, RESOLUTION]
+
+
+def test_a_model_may_stand_beside_a_sweep_whose_full_variant_comes_first(model: Path, capsys):
+    for name in ("bare", "full", "no_attention"):
+        shutil.copytree(model, Path("sweep") / name / "model")
+    assert evaluate("compare=sweep", f"model={model}", "splits=[test]") == 0
+    table = capsys.readouterr().out.split("\n\n")[2]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
+    assert rows[-4:] == [str(model), "full", "bare", "no_attention"]
+
+
+def test_an_experiment_is_evaluated_with_the_model_that_it_ships():
+    def chosen(experiment: str | None, **settings: object) -> list[str]:
+        request = Request({"images": None, "compare": None} | settings, choices={"experiment": str(experiment)})
+        return default_models(request)
+
+    assert chosen(None) == chosen("pororo/storyganc_clip") == chosen("toon/story_dalle") == ["story_dalle"]
+    assert chosen("toon/text_to_image") == ["text_to_image"]
+    assert chosen(None, images="frames") == chosen("toon/story_dalle", compare="runs") == []
 
 
 def test_models_that_draw_differently_are_not_compared(model: Path, capsys):

@@ -40,7 +40,12 @@ def test_ceilings_come_first_whatever_the_order_given() -> None:
 
 def test_every_score_of_the_tables_and_targets_is_one_that_is_computed() -> None:
     known = {"character_micro_f1", "character_macro_f1", *ToonScores.names, *SHARES, "probe_captions_pronoun"}
-    used = [*SCENE_COLUMNS, *GUEST_COLUMNS, *SHARES.values(), *(target.score for target in TARGETS)]
+    used = [
+        *SCENE_COLUMNS,
+        *GUEST_COLUMNS,
+        *SHARES.values(),
+        *(target.score for each in TARGETS.values() for target in each),
+    ]
     used += [score for scores in OWN_METRICS.values() for score in scores]
     assert set(used) <= known
 
@@ -91,18 +96,21 @@ def test_false_hats_pass_from_above() -> None:
 def test_targets_are_judged_on_test_and_where_they_say_so_on_unseen() -> None:
     test = {"ours": OURS, "tokenizer reconstruction": TOKENIZER}
     unseen = {"ours": OURS | {"guest_look": 0.2}, "tokenizer reconstruction": TOKENIZER | {"guest_look": 0.8}}
-    lines = [line for line in targets_table(test, unseen).splitlines() if "whole look" in line]
+    lines = [
+        line for line in targets_table(test, unseen, "ours", TARGETS["StoryDALLE"]).splitlines() if "whole look" in line
+    ]
     assert lines == [
         "| guest's whole look, share of the tokenizer's | .400 (.250) | .850 (.700) | .500 | pass | .250 | pass |"
     ]
-    table = targets_table(test)
+    table = targets_table(test, None, "ours", TARGETS["StoryDALLE"])
     assert "| carried state | .400 | .900 | .200 | FAIL | - | - |" in table
     assert "| false hats, at most | .100 | .030 | .050 | pass | - | - |" in table
     assert "| character micro F1 | .930 | .980 | - | not measured | - | - |" in table
 
 
 def test_every_target_of_the_issue_has_its_line() -> None:
-    assert len(targets_table({"ours": OURS}).splitlines()) == 2 + len(TARGETS) == 15
+    for kind, count in (("StoryDALLE", 13), ("StoryGANc", 4)):
+        assert len(targets_table({"ours": OURS}, None, "ours", TARGETS[kind]).splitlines()) == 2 + count
 
 
 def test_an_ablation_loses_clearly_only_beyond_both_intervals() -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from storydalle import StoryDALLE
 from storydalle.backbones.dalle import DALLE
+from storydalle.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.retrofit import retrofit
-from storydalle.story_dalle import CONFIG_NAME, WEIGHTS_NAME
 from tests.tiny import tiny_story_dalle
 
 CAPTIONS = ["Pip waves.", "She jumps.", "They sleep."]

@@ -8,9 +8,10 @@ from storydalle.backbones.dalle import DALLE
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
 from storydalle.gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
+from storydalle.pretrained import CONFIG_NAME
 from storydalle.retrofit import retrofit as retrofitted
 from storydalle.stories.story import Stories
-from storydalle.story_dalle import CONFIG_NAME, StoryDALLE
+from storydalle.story_dalle import StoryDALLE
 from storydalle.story_gan import StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.vqgan import VQGAN

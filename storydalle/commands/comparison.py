@@ -65,7 +65,7 @@ def comparison_table(first: str, tests: Mapping[str, Mapping[str, Mapping[str, A
         return ""
 
     def cell(test: Mapping[str, Any] | None) -> str:
-        if test is None or test["difference"] != test["difference"]:
+        if test is None or test["difference"] is None:  # no frame has what is scored
             return "-"
         low, high = test["interval"]
         star = r"\*" if test["p_holm"] < ALPHA else ""

@@ -23,17 +23,17 @@ from storydalle.commands.building import MODEL
 from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, file_name, tested_models
 from storydalle.commands.evaluation_page import write_page
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
-from storydalle.commands.models import RERANKERS
+from storydalle.commands.models import RERANKERS, zoo_names
 from storydalle.commands.protocols import check_protocol, names_of, open_judges
 from storydalle.commands.systems import StoredFrames, find_models, open_models
 from storydalle.metrics.judging import Judges
 from storydalle.metrics.label_reader_training import reading_accuracies
 from storydalle.metrics.record import write_record
 from storydalle.metrics.resampling import Interval
-from storydalle.metrics.toon_table import OWN_METRICS, ablation_table, markdown, targets_table, toon_table
+from storydalle.metrics.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
+from storydalle.pretrained import CARD_NAME
 from storydalle.stories import toon
 from storydalle.stories.vistorybench import export_shots
-from storydalle.story_dalle import CARD_NAME
 
 
 def run(request: Request) -> None:
@@ -42,7 +42,7 @@ def run(request: Request) -> None:
     folders = find_models(settings)
     out = Path(str(settings["out"] or Path("evaluated") / default_name(settings, folders))).expanduser()
     outputs.check_space(out, megabytes=50)
-    opened_models = open_models(folders)
+    opened_models = open_models(folders, settings["compare"])
     judges = open_judges(settings["protocol"], subject.characters, Path(settings["runs"]) / "cache" / "features")
 
     texts = [reader_accuracy(judges)] if "labels" in settings["protocol"]["metrics"] else []
@@ -76,9 +76,12 @@ def checked(request: Request) -> dict[str, Any]:
     for name in ("num_stories", "batch_size", "num_candidates", "diagnose"):
         if settings[name] is not None:
             inputs.check_number(name, settings[name], 1, None, whole=True)
-    images = settings["images"] = names_of(settings["images"])
+    images, named = (names_of(settings[name]) for name in ("images", "model"))
+    settings["images"], settings["model"] = images, named or default_models(request)
     if settings["compare"] is not None and (images or settings["card"]):
         raise UserError("compare= scores the models of several runs: leave out images= and card=")
+    if settings["card"] and len(settings["model"]) > 1:
+        raise UserError(f"card=true fills the card of one model, and {len(settings['model'])} are named; give one")
     if settings["export"] is not None and not images:
         raise UserError(f"export={settings['export']} copies the frames of images=: draw them first with save=DIR")
     if settings["reranker"] not in RERANKERS:
@@ -86,14 +89,21 @@ def checked(request: Request) -> dict[str, Any]:
     if settings["card"] and (settings["data"]["name"] != "toon" or images):
         raise UserError("card=true fills the card of a model for ToonSV, whose scores need no other data; leave it out")
     settings["protocol"] = check_protocol(settings)
-    if images and "model" not in request.given:
-        settings["model"] = None
     return settings
+
+
+def default_models(request: Request) -> list[str]:
+    """The shipped model of the experiment, where no model, no sweep and no pictures are named."""
+    if request.settings["images"] is not None or request.settings["compare"] is not None:
+        return []
+    experiment = str(request.choices.get("experiment")).rpartition("/")[2]
+    return [experiment if experiment in zoo_names() else "story_dalle"]
 
 
 def default_name(settings: Mapping[str, Any], folders: Mapping[str, Path]) -> str:
     """The data, and what is scored on it: ``toon/story_dalle``."""
-    named = Path(str(next(iter(settings["images"]), None) or settings["compare"] or next(iter(folders), "ceilings")))
+    first = next(iter(settings["images"]), None) or settings["compare"] or next(iter(folders), "ceilings")
+    named = Path(str(first))
     return f"{settings['data']['name']}/{named.parent.name if named.name == MODEL else named.name}"
 
 
@@ -127,17 +137,18 @@ def write_tables(out: Path, texts: Sequence[str], evaluated: Mapping[str, Evalua
 
 def summaries(evaluated: Mapping[str, Evaluated], settings: Mapping[str, Any]) -> list[str]:
     """What stands under the tables: the probes, then the targets, or what each path of a sweep is worth."""
-    names = list(tested_models(next(iter(evaluated.values())).systems))
-    texts = []
-    if names:
-        texts.append(probe_table({split: each.rows for split, each in evaluated.items()}, names))
-    if settings["data"]["name"] != "toon" or not names or settings["num_candidates"] > 1:
+    tested = tested_models(next(iter(evaluated.values())).systems)
+    texts = [probe_table({split: each.rows for split, each in evaluated.items()}, list(tested))] if tested else []
+    if settings["data"]["name"] != "toon" or not tested or settings["num_candidates"] > 1:
         return texts
     if settings["compare"] is not None:
         return texts + [paths_table(split, each.intervals) for split, each in evaluated.items()]
     if "test" in evaluated:
-        unseen = evaluated.get("unseen")
-        texts.append(targets_table(evaluated["test"].rows, unseen.rows if unseen else None, names[0]))
+        unseen = evaluated["unseen"].rows if "unseen" in evaluated else None
+        for name, system in tested.items():
+            targets = TARGETS[type(system.model).__name__]
+            heading = f"**{name}**\n\n" if len(tested) > 1 else ""
+            texts.append(heading + targets_table(evaluated["test"].rows, unseen, name, targets))
     return texts
 
 

@@ -298,8 +298,10 @@ def rows_of(
 ) -> dict[str, System]:
     """The ceilings, then the systems, which share their tokenizer's."""
     systems: list[System] = [MadeFrames(REAL, lambda batch: batch.frames)]
-    for model in list(opened_models.values())[:1]:
-        systems += [Ceiling(name, model.resolution, limit) for name, limit in model.ceilings().items()]
+    limits = {
+        name: (model.resolution, limit) for model in opened_models.values() for name, limit in model.ceilings().items()
+    }
+    systems += [Ceiling(name, *limit) for name, limit in limits.items()]
     systems.append(
         MadeFrames(COPY, lambda batch: repeat(batch.source, "b c h w -> b f c h w", f=batch.frames.shape[1]))
     )

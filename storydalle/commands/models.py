@@ -66,11 +66,13 @@ class StoryModel(Protocol):
 
 @runtime_checkable
 class TrainedStoryModel(StoryModel, Protocol):
-    """What training asks of a story model beside: a card to fill, and what it says of the data trained on."""
+    """What training and publishing ask beside: a card to fill, what is said of the data trained on and of the model."""
 
     card: dict[str, Any]
 
     def measured(self, stories: "Stories") -> dict[str, Any]: ...
+    def summary(self) -> dict[str, str]: ...
+    def save_folder(self, folder: Path) -> None: ...
 
 
 @runtime_checkable

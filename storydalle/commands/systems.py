@@ -116,6 +116,7 @@ class DrawingModel(System):
     def about(self) -> dict[str, Any]:
         return {
             "model": str(self.folder.name if self.folder.parent == models.zoo_folder() else self.folder),
+            "resolution": self.model.resolution,
             "weights_sha256": models.weights_sha256(self.folder),
             "sampling": vars(self.model.sampling()),
             "best_of": self.num_candidates,
@@ -185,20 +186,25 @@ class MadeFrames(System):
 
 
 def find_models(settings: Mapping[str, Any]) -> dict[str, Path]:
-    """The folders of the models to score, by the names of their rows: one, or all of a sweep (``compare``)."""
-    if settings["compare"] is None:
-        return {} if settings["model"] is None else {str(settings["model"]): models.locate(str(settings["model"]))}
-    runs = Path(str(settings["compare"])).expanduser()
+    """The folders of the models to score, by the names of their rows: those named, then a sweep's (``compare``)."""
+    return {name: models.locate(name) for name in settings["model"]} | swept_models(settings["compare"])
+
+
+def swept_models(compare: str | None) -> dict[str, Path]:
+    if compare is None:
+        return {}
+    runs = Path(compare).expanduser()
     found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{models.CONFIG}"))
     if not found:
         raise UserError(f"compare={runs} holds no model: give the folder of a sweep's finished runs")
-    return {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
+    names = {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
+    return dict(sorted(names.items(), key=lambda item: not item[0].startswith("full")))  # what the others differ from
 
 
-def open_models(folders: Mapping[str, Path]) -> dict[str, ScoredModel]:
-    """Models by the names of their rows, which must draw alike to compare."""
+def open_models(folders: Mapping[str, Path], compare: str | None) -> dict[str, ScoredModel]:
+    """Models by the names of their rows; those of a sweep must draw alike to compare."""
     opened = {name: open_scored(folder) for name, folder in folders.items()}
-    check_alike(opened)
+    check_alike({name: opened[name] for name in swept_models(compare)})
     return opened
 
 

@@ -1,8 +1,8 @@
 """Fills ``storydalle/zoo/`` from finished runs: ``python -m storydalle.commands.zoo`` (``make zoo`` runs it last).
 
-Copies the newest models of toon/story_dalle and toon/text_to_image, the latter without the image tokenizer that both
-share, and the two networks that evaluation judges ToonSV by: of toon/clip the newest, while the label reader is trained
-here.
+Copies the newest models of toon/story_dalle, toon/text_to_image (without the image tokenizer that both share) and
+toon/storyganc, and the two networks that evaluation judges ToonSV by: of toon/clip the newest, while the label reader
+is trained here.
 """
 
 import shutil
@@ -13,29 +13,40 @@ import torch
 from tqdm import tqdm
 
 from storydalle.commands.building import model_folder
-from storydalle.commands.models import zoo_folder
+from storydalle.commands.models import TrainedStoryModel, open_model, zoo_folder
 from storydalle.metrics.clip_card import publish_clip
 from storydalle.metrics.label_reader_training import make_label_reader
 from storydalle.stories.toon import ToonSV
-from storydalle.story_dalle import StoryDALLE
 
-EXPERIMENTS = {"story_dalle": "toon/story_dalle", "text_to_image": "toon/text_to_image"}
+EXPERIMENTS = {
+    "story_dalle": "toon/story_dalle",
+    "text_to_image": "toon/text_to_image",
+    "storyganc": "toon/storyganc",
+}
+SAVED: dict[str, dict[str, str]] = {"text_to_image": {"tokenizer_of": "../story_dalle"}}
 READER_STEPS, READER_STORIES = 2600, 16000
 NUM_CHECKED = 200  # stories of each split that the card of clip scores
 
 
 def publish(name: str, folder: Path, runs: Path) -> None:
     """Copy the newest model of an experiment into the zoo."""
-    model = StoryDALLE.from_pretrained(model_folder(EXPERIMENTS[name], runs))
+    model = open_model(model_folder(EXPERIMENTS[name], runs))
+    assert isinstance(model, TrainedStoryModel)
     shutil.rmtree(folder / name, ignore_errors=True)
-    model.save_folder(folder / name, tokenizer_of=None if name == "story_dalle" else "../story_dalle")
+    model.save_folder(folder / name, **SAVED.get(name, {}))
     (folder / name / "README.md").write_text(readme(name, model))
 
 
-def readme(name: str, model: StoryDALLE) -> str:
+def readme(name: str, model: TrainedStoryModel) -> str:
     """The model card for people; card.json beside it says the same to programs, with all settings and scores."""
-    card, backbone = model.card, model.model.backbone.config
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    card = model.card
+    facts = {
+        **model.summary(),
+        "recipe": f"`storydalle train experiment={EXPERIMENTS[name]}`, {card['num_steps']} steps, seed {card['seed']}",
+        "commit": f"{card['commit']}{' and changes on it' if card['dirty'] else ''}",
+        "data": f"{card['data']['train']['num_stories']} training stories of {card['story_window'] + 1} frames",
+    }
+    rows = "\n".join(f"| {fact} | {value} |" for fact, value in facts.items())
     return f"""---
 license: mit
 library_name: storydalle
@@ -47,12 +58,7 @@ Trained on ToonSV (`data/toon/README.md`), drawn by code: no picture of anybody'
 
 | | |
 | --- | --- |
-| draws | {model.resolution} x {model.resolution} pixels, {model.image_tokenizer.num_codes} codes a frame |
-| parameters | {num_parameters / 1e6:.1f} M, image tokenizer included; stored in half precision |
-| transformer | {backbone["depth"]} blocks, {backbone["dim"]} wide, {backbone["num_heads"]} heads |
-| recipe | `storydalle train experiment={EXPERIMENTS[name]}`, {card["num_steps"]} steps, seed {card["seed"]} |
-| commit | {card["commit"]}{" and changes on it" if card["dirty"] else ""} |
-| data | {card["data"]["train"]["num_stories"]} training stories of {card["story_window"] + 1} frames |
+{rows}
 
 It knows ToonSV's characters, settings, actions and things; it draws anything else as that world allows. Its scores,
 beside their ceilings, are in `card.json` and in the project's README.
