@@ -73,7 +73,7 @@ def tiny_story_gan(seed: int = 0, num_characters: int = 3, **options: Any) -> St
     }
     for name, value in options.items():
         networks[name] = networks[name] | value if name in networks else value
-    return StoryGANc(encoder, num_characters, RESOLUTION, **networks).eval()
+    return StoryGANc(encoder, num_characters, **({"resolution": RESOLUTION} | networks)).eval()
 
 
 def shape_batch(num_stories: int = 4, lengths: tuple[int, ...] = (3,), is_labelled: bool = True) -> StoryBatch:

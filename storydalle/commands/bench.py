@@ -2,6 +2,7 @@
 
   storydalle bench bench=data                  reading, encoding and caching stories, and the wait for data in training
   storydalle bench bench=data rounds=9 workers=2
+  storydalle bench bench=story_gan             a training step of StoryGANc, beside one written plainly
 
 Measurements are interleaved, round after round, so that a busy machine slows all of them alike. Writes table.md and
 bench.json.
@@ -21,6 +22,7 @@ from PIL import Image
 
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
+from storydalle.commands.bench_story_gan import bench_story_gan
 from storydalle.commands.mistakes import UserError, nearest
 from storydalle.commands.systems import open_story_dalle
 from storydalle.metrics.record import git_state, versions, write_record
@@ -71,7 +73,7 @@ def run(request: Request) -> None:
 
 def bench_data(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The way of a picture from its file into a batch."""
-    model = open_story_dalle(models.locate(str(settings["model"])))
+    model = open_story_dalle(models.locate(str(settings["model"] or "story_dalle")))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_pictures(folder / "pictures", settings["num_stories"], settings["picture_size"])
@@ -166,4 +168,7 @@ def share_waiting(model: StoryDALLE, data: StepData) -> float:
     return waited / (time.perf_counter() - started)
 
 
-BENCHES: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {"data": bench_data}
+BENCHES: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+    "data": bench_data,
+    "story_gan": bench_story_gan,
+}

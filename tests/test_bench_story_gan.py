@@ -1,0 +1,53 @@
+"""The benchmark of StoryGANc's step: what is compared computes the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from storydalle.commands.bench_story_gan import PlainTraining, looped
+from storydalle.commands.main import main
+from storydalle.gan.story_encoder import FILTERS_FROM, Noise
+from storydalle.systems.story_gan import StoryGANTraining
+from tests.tiny import trainer
+from tests.tiny_gan import shape_data, tiny_story_gan
+
+
+@pytest.mark.parametrize("filters_from", FILTERS_FROM)
+def test_the_plain_loop_computes_the_story_encoder(filters_from: str) -> None:
+    encoder = tiny_story_gan(story_encoder={"filters_from": filters_from}).story_encoder.double()
+    captions, mask = torch.randn(3, 4, 16).double(), torch.ones(3, 4, dtype=torch.bool)
+    noise = Noise(torch.randn(3, encoder.content_dim), torch.randn(3, 4, encoder.noise_dim))
+    for ours, plain in zip(encoder(captions, mask, noise), looped(encoder, captions, noise), strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-10, rtol=0)
+
+
+def test_both_take_the_same_first_step(tmp_path: Path) -> None:
+    after = []
+    for system in (StoryGANTraining, PlainTraining):
+        made = system(tiny_story_gan())
+        trainer(tmp_path / system.__name__, 1).fit(made, shape_data())
+        after.append({name: value for name, value in made.named_parameters()})
+    # Frames drawn again for the generator pass the batch norms a second time, in training mode: the same numbers.
+    for name, value in after[0].items():
+        torch.testing.assert_close(value, after[1][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_table_tells_both_in_both_precisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_story_gan(resolution=64, num_characters=10).save_folder("tiny")
+    tiny_story_gan(resolution=64).save_folder("foreign")
+    bench = ["bench", "bench=story_gan", "batch_size=2", "rounds=1"]
+    assert main([*bench, "model=tiny"]) == 0
+    record = json.loads(Path("benched/story_gan/bench.json").read_text())
+    seconds = record["values"]["seconds_a_step"]
+    assert list(seconds) == [f"{name}, {each}" for each in ("float32", "bfloat16") for name in ("plain loop", "ours")]
+    ratio = record["values"]["ratio_at_equal_precision"]["float32"]
+    assert ratio == pytest.approx(seconds["plain loop, float32"] / seconds["ours, float32"])
+    for model, said in (("story_dalle", "takes a StoryGANc"), ("foreign", "names 3 characters and ToonSV has 10")):
+        capsys.readouterr()
+        assert main([*bench, f"model={model}"]) == 2
+        assert said in (told := capsys.readouterr().err) and len(told.splitlines()) == 1
