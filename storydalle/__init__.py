@@ -14,19 +14,21 @@ c h w channels, height and width of pictures
 ===== ==========================================
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from storydalle.story_dalle import StoryDALLE
+    from storydalle.story_gan import StoryGANc
 
 __version__ = "0.1.0"
-__all__ = ["StoryDALLE", "__version__"]
+__all__ = ["StoryDALLE", "StoryGANc", "__version__"]
+
+MODULES = {"StoryDALLE": "storydalle.story_dalle", "StoryGANc": "storydalle.story_gan"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the model on first use: ``import storydalle`` alone stays free of torch."""
-    if name == "StoryDALLE":
-        from storydalle.story_dalle import StoryDALLE
-
-        return StoryDALLE
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a model on first use: ``import storydalle`` alone stays free of torch."""
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(MODULES[name]), name)

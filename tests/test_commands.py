@@ -693,7 +693,8 @@ TINY = (
 @pytest.mark.slow
 def test_the_trainings_build_on_each_other_and_end_in_a_strip(command: Command) -> None:
     """The whole of ``make zoo`` in two steps each; then a story from the weights it made, and the runs' table."""
-    for experiment in ("toon/image_tokenizer", "toon/image_decoder", "toon/text_to_image", "toon/story_dalle"):
+    shipped = ("image_tokenizer", "image_decoder", "text_to_image", "story_dalle", "storyganc")
+    for experiment in (f"toon/{name}" for name in shipped):
         run = command("train", f"experiment={experiment}", "name=first", *TINY)
         assert run.status == 0, run.err
         folder = Path("runs") / experiment / "first"
@@ -701,6 +702,9 @@ def test_the_trainings_build_on_each_other_and_end_in_a_strip(command: Command) 
         assert written >= {"config.yaml", "metrics.json", "checkpoints/last.safetensors", "model/model.safetensors"}
     Path("story.txt").write_text("Pip waves.\nPip sleeps.\n")
     assert command("generate", "captions=story.txt", "model=runs/toon/story_dalle/first/model").status == 0
+    source = f"source={next(Path('strips/story').glob('frames/*.png'))}"
+    of_gan = command("generate", "captions=story.txt", "model=runs/toon/storyganc/first/model", source, "out=gan")
+    assert of_gan.status == 0, of_gan.err
     assert "toon/story_dalle" in command("report", "runs=runs").out
     again = command("train", "experiment=toon/story_dalle", "resume=true", *TINY)
     assert again.status == 0
