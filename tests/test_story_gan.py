@@ -1,6 +1,7 @@
 """StoryGANc as one object: drawing, what it depends on, files, and mistakes."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from torch import Tensor
 from storydalle.commands import models
 from storydalle.commands.mistakes import UserError
 from storydalle.gan.story_encoder import Noise
+from storydalle.metrics.probes import measure_probes, reordered
+from storydalle.stories.images import to_tensor
+from storydalle.stories.story import Story
 from storydalle.story_dalle import StoryDALLE
 from storydalle.story_gan import DISCRIMINATORS_NAME, GANSampling, StoryGANc
 from tests.tiny import tiny_story_dalle
-from tests.tiny_gan import RESOLUTION, shape_batch, tiny_story_gan
+from tests.tiny_gan import RESOLUTION, ShapeStories, shape_batch, tiny_story_gan
 
 CAPTIONS = ["a red square on the left", "a blue square on the right", "a green square on the left"]
 
@@ -219,3 +223,40 @@ def test_sizes_follow_the_data() -> None:
     mask = torch.ones(1, 2, dtype=torch.bool)
     assert gan.image_discriminator.name(gan.image_discriminator.encode(frames, mask)).shape == (2, 7)
     assert gan.resolution == RESOLUTION and gan.device.type == "cpu"
+
+
+# ----------------------------------------------------------------------------------------------------- its own judges
+
+
+@pytest.mark.parametrize("num_frames", [2, 3, 5])
+def test_frames_in_another_order_are_never_in_their_own(num_frames: int) -> None:
+    frames = np.arange(num_frames)
+    found = {tuple(reordered(Story(f"toon/{i}", [], frames[0], frames, {}, [])).frames.tolist()) for i in range(200)}
+    assert len(found) == math.factorial(num_frames) - 1 or num_frames == 5
+    assert all(sorted(order) == frames.tolist() != list(order) for order in found)
+
+
+def test_the_order_score_compares_each_story_with_itself_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    stories, seen = ShapeStories(9, (3, 1)), []
+
+    def logits(captions: list[list[str]], frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As a judge that knows the first frame of every story."""
+        seen.append((captions, frames))
+        firsts = {tuple(story.captions): story.frames[0] for story in stories}
+        true = torch.stack([to_tensor(firsts[tuple(each)][None])[0] for each in captions])
+        return (frames[:, 0] == true).flatten(1).all(1).float()
+
+    gan = tiny_story_gan()
+    monkeypatch.setattr(gan, "story_logits", logits)
+    auc = measure_probes(gan, stories, {}, {}, batch_size=4)["story_order_auc"]
+    assert sum(len(captions) for captions, _ in seen) == 2 * 5, "stories of one frame have one order"
+    pairs = (seen[::2], seen[1::2])
+    for (own, true), (same, other) in zip(*pairs, strict=True):
+        assert own == same
+        assert torch.equal(true.sum(1), other.sum(1)), "the same frames"
+    kept = [(true[:, 0] == other[:, 0]).flatten(1).all(1) for (_, true), (_, other) in zip(*pairs, strict=True)]
+    assert auc == pytest.approx(1 - 0.5 * torch.cat(kept).float().mean().item())
+    seen.clear()
+    assert measure_probes(gan, stories, {}, {}, batch_size=9)["story_order_auc"] == auc
+    assert measure_probes(tiny_story_gan(has_story_discriminator=False), stories, {}, {}) == {}
+    assert measure_probes(object(), stories, {}, {}) == {}

@@ -54,7 +54,7 @@ def run(request: Request) -> None:
         print(texts[-1])
         shown = write_page(out / split, evaluated[split])
         write_record(out / split / "metrics.json", evaluated[split].record | {"strips": shown})
-    endings = summaries(evaluated, settings)
+    endings = [text for text in summaries(evaluated, settings) if text]
     print("\n\n".join(endings))
     write_tables(out, [*texts, *endings], evaluated)
     if settings["readme"] is not None:
@@ -174,6 +174,8 @@ def probe_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], systems: 
     names = list(dict.fromkeys(name for values in lines.values() for name in values))
     titles = [name.removeprefix("probe_").replace("_", " ") for name in names]
     cells = ([line, *(signed(values.get(name)) for name in names)] for line, values in lines.items())
+    if not names:
+        return ""
     return f"Loss added by a wrong input, in nats a frame\n\n{markdown(['nats a frame', *titles], cells)}"
 
 
@@ -185,8 +187,10 @@ def paths_table(split: str, intervals: Mapping[str, Mapping[str, Interval]]) -> 
     """What each path of a sweep is worth: runs are named VARIANT or VARIANT-seedN, and one variant is "full"."""
     variants = {name.partition("-seed")[0].replace("_", " "): each for name, each in intervals.items()}
     ablations = {name: variants[name] for name in OWN_METRICS if name in variants}
-    if "full" not in variants or not ablations:
+    if "full" not in variants:
         return f"{split}: no run is called full, so nothing says what a path is worth"
+    if not ablations:
+        return ""
     return f"**{split}**: each path taken away\n\n{ablation_table(variants['full'], ablations)}"
 
 

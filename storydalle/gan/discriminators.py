@@ -128,7 +128,7 @@ class StoryDiscriminator(nn.Module):
             normalised_spectrally(self)
 
     def encode(self, frames: Float[Tensor, "b f c h w"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b d f i j"]:
-        x = rearrange(frames, "b f c h w -> b c f h w")
+        x = rearrange(frames, "b f c h w -> b c f h w").contiguous(memory_format=torch.channels_last_3d)
         present = rearrange(mask, "b f -> b 1 f 1 1")
         for layer in self.tower:
             x = layer(x * present)

@@ -1,17 +1,25 @@
-"""The path probes of a trained model over a data set's stories."""
+"""What a trained model's own networks say of a data set's true stories, beside what it draws."""
 
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from storydalle.stories.data import batch_of
 from storydalle.stories.story import Story
 from storydalle.story_dalle import StoryDALLE
+from storydalle.story_gan import StoryGANc
 from storydalle.systems.probes import Match, probe_paths
+from storydalle.systems.story_gan import separation
 from storydalle.tokens.cache import encode_batch
 from storydalle.tokens.encoding import FrameEncoder
 
 
+@singledispatch
 def measure_probes(
     model: object,
     stories: Sequence[Story],
@@ -19,9 +27,23 @@ def measure_probes(
     source_probes: Mapping[str, Match],
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """Mean nats a frame of every probe of ``systems.probes`` over all stories; none of a model without a likelihood."""
-    if not isinstance(model, StoryDALLE):
-        return {}
+    """Scores by name; none of a model that nothing is known of.
+
+    StoryDALL-E: mean nats a frame of every probe of ``systems.probes``. StoryGANc: ``story_order_auc``, the area under
+    the ROC curve of the story discriminator's logits for true stories, against the same frames in another order under
+    the same captions; 0.5 is chance.
+    """
+    return {}
+
+
+@measure_probes.register
+def _(
+    model: StoryDALLE,
+    stories: Sequence[Story],
+    caption_probes: Mapping[str, Match],
+    source_probes: Mapping[str, Match],
+    batch_size: int = 32,
+) -> dict[str, float]:
     encode = FrameEncoder(model.image_tokenizer)
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
@@ -34,3 +56,34 @@ def measure_probes(
             sums[name] += probed.mean.item() * probed.num_frames
             counts[name] += probed.num_frames
     return {name: sums[name] / counts[name] for name in sums}
+
+
+@measure_probes.register
+def _(
+    model: StoryGANc,
+    stories: Sequence[Story],
+    caption_probes: Mapping[str, Match],
+    source_probes: Mapping[str, Match],
+    batch_size: int = 32,
+) -> dict[str, float]:
+    if model.story_discriminator is None:
+        return {}
+    true: list[Tensor] = []
+    permuted: list[Tensor] = []
+    for start in range(0, len(stories), batch_size):
+        chunk = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
+        several = [story for story in chunk if len(story.captions) > 1]
+        for logits, each in ((true, several), (permuted, [reordered(story) for story in several])):
+            if each:
+                batch = batch_of(each)
+                logits.append(model.story_logits(batch.captions, batch.frames))
+    return {"story_order_auc": separation(torch.cat(true), torch.cat(permuted)).item()} if true else {}
+
+
+def reordered(story: Story) -> Story:
+    """The story with its frames in an order that is not theirs, drawn for its id; captions stay."""
+    draws = np.random.default_rng(zlib.crc32(story.id.encode()))
+    order = own = np.arange(len(story.frames))
+    while (order == own).all():
+        order = draws.permutation(own)
+    return story._replace(frames=story.frames[order])

@@ -80,6 +80,7 @@ TARGETS = {
         Target("exact frame accuracy, explicit frames", "frame_accuracy_explicit", 0.60, 0.90),
         Target("setting from source", "setting_source", 0.90, 0.99),
         Target("guest colour", "guest_color", 0.60, 0.90),
+        Target("story discriminator: true order against another, AUC", "story_order_auc", 0.80, 0.95),
     ),
 }
 
