@@ -12,13 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from storydalle.commands import models
+from storydalle.commands.building import story_gan
 from storydalle.commands.mistakes import UserError
+from storydalle.gan.caption_encoder import SmallCaptionEncoder
 from storydalle.gan.story_encoder import Noise
 from storydalle.metrics.probes import measure_probes, reordered
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
 from storydalle.story_dalle import StoryDALLE
 from storydalle.story_gan import DISCRIMINATORS_NAME, GANSampling, StoryGANc
+from storydalle.tokens.captions import CaptionTokenizer
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import RESOLUTION, ShapeStories, shape_batch, tiny_story_gan
 
@@ -223,6 +226,21 @@ def test_sizes_follow_the_data() -> None:
     mask = torch.ones(1, 2, dtype=torch.bool)
     assert gan.image_discriminator.name(gan.image_discriminator.encode(frames, mask)).shape == (2, 7)
     assert gan.resolution == RESOLUTION and gan.device.type == "cpu"
+
+
+def test_captions_that_are_cut_are_counted_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    stories = ShapeStories(6, (3, 2))
+    told = [caption for i in range(6) for caption in stories.outline(i).captions]
+    tokenizer = CaptionTokenizer.train(told, 80, text_length=64)
+    lengths = [len(row[row != tokenizer.pad_id]) for row in tokenizer.encode(told).tokens]
+    for text_length in (64, sorted(lengths)[len(told) // 2]):
+        tokenizer = CaptionTokenizer.train(told, 80, text_length=text_length)
+        encoder = SmallCaptionEncoder(tokenizer, dim=16, depth=1, num_heads=2)
+        story_gan(encoder, stories, generator={"dim": 32, "attention_side": 8})
+        num_cut = sum(length > text_length for length in lengths)
+        said = f"{num_cut} of {len(told)} captions are longer than the caption encoder reads, and are cut\n"
+        assert capsys.readouterr().out == (said if num_cut else "")
+    assert num_cut > 0
 
 
 # ----------------------------------------------------------------------------------------------------- its own judges
