@@ -63,6 +63,24 @@ def test_a_generator_step_leaves_the_discriminators_alone() -> None:
     assert all(gradient is not None for gradient in gradients(made.story_gan.story_encoder))
 
 
+def test_discriminators_keep_the_statistics_of_true_pictures_alone() -> None:
+    kept = []
+    for level in (0.0, 1.0):
+        made, batch = system(order_weight=1.0), shape_batch()
+        imagined = made.imagine(batch, step_generator(0, 0))
+        condition, drawn = imagined.state.condition().detach(), torch.full_like(imagined.frames, level)
+        before = {name: value.clone() for name, value in made.named_buffers()}
+        for name, discriminator in made.judges().items():
+            made.discriminator_loss(name, discriminator, batch.frames, drawn, condition, batch)
+        with frozen(made.judges().values()):
+            made.generator_loss(imagined._replace(frames=drawn), drawn, condition, batch)
+        names = [name for name in before if "discriminator" in name and "running" in name]
+        after = dict(made.named_buffers())
+        assert names and all(not torch.equal(before[name], after[name]) for name in names)
+        kept.append([after[name] for name in names])
+    assert all(torch.equal(*pair) for pair in zip(*kept, strict=True))
+
+
 def test_one_step_moves_every_network(tmp_path: Path) -> None:
     made = StoryGANTraining(tiny_story_gan())
     before = {name: value.clone() for name, value in made.named_parameters()}

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam
 
 from storydalle.gan.augmentation import POLICIES, Augmentation
@@ -170,17 +171,11 @@ class StoryGANTraining(pl.LightningModule):
         if self.is_adversarial:
             verdict = discriminator.judge(features, condition, mask)
             loss = self.verdict_loss(name, "real", verdict, True, discriminator.judged(mask))
-            verdicts = {"fake": (discriminator.judge(discriminator.encode(drawn, mask), condition, mask), mask)}
-            if len(mask) > 1:
-                wrong = mask & rolled(mask)
-                verdicts["wrong"] = (discriminator.judge(features, rolled(condition), wrong), wrong)
-            for kind, (logits, present) in verdicts.items():
-                loss = loss + self.verdict_loss(name, kind, logits, False, discriminator.judged(present)) / len(
-                    verdicts
-                )
-            if self.order_weight and name == "story":
-                logits = discriminator.judge(features, shifted(condition, mask), mask)
-                loss = loss + self.order_weight * self.verdict_loss(name, "order", logits, False, mask.sum(1) > 1)
+            with unrecorded([discriminator]):
+                for kind, (logits, judged, weight) in self.false_verdicts(
+                    name, discriminator, features, drawn, condition, mask
+                ).items():
+                    loss = loss + weight * self.verdict_loss(name, kind, logits, False, judged)
             if is_penalised:
                 loss = loss + self.r1_weight * self.r1_every * gradient_penalty(verdict, real)
         if self.class_weight and isinstance(discriminator, ImageDiscriminator):
@@ -188,6 +183,33 @@ class StoryGANTraining(pl.LightningModule):
             self.log("train/loss_characters_real", characters)
             loss = loss + self.class_weight * characters
         return loss
+
+    def false_verdicts(
+        self,
+        name: str,
+        discriminator: Discriminator,
+        features: Float[Tensor, "*n"],
+        drawn: Float[Tensor, "b f c h w"],
+        condition: Float[Tensor, "b f d"],
+        mask: Bool[Tensor, "b f"],
+    ) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """Logits of all that is not real, which of them there are, and the weight of their loss.
+
+        ``features`` are those of the true pictures.
+        """
+        fake = discriminator.judge(discriminator.encode(drawn, mask), condition, mask)
+        verdicts = {"fake": (fake, discriminator.judged(mask), 1.0)}
+        if len(mask) > 1:
+            wrong = mask & rolled(mask)
+            logits = discriminator.judge(features, rolled(condition), wrong)
+            verdicts = {
+                "fake": (fake, discriminator.judged(mask), 0.5),
+                "wrong": (logits, discriminator.judged(wrong), 0.5),
+            }
+        if self.order_weight and name == "story":
+            logits = discriminator.judge(features, shifted(condition, mask), mask)
+            verdicts["order"] = (logits, mask.sum(1) > 1, self.order_weight)
+        return verdicts
 
     def verdict_loss(
         self, name: str, kind: str, logits: Float[Tensor, "*n"], is_real: bool, mask: Bool[Tensor, "*n"]
@@ -313,12 +335,31 @@ def separation(high: Float[Tensor, " n"], low: Float[Tensor, " m"]) -> Float[Ten
 
 @contextmanager
 def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Networks that pass gradients on without taking any."""
+    """Networks that pass gradients on without taking any, and that keep nothing of what they see."""
     networks = list(networks)
     for network in networks:
         network.requires_grad_(False)
     try:
-        yield
+        with unrecorded(networks):
+            yield
     finally:
         for network in networks:
             network.requires_grad_(True)
+
+
+@contextmanager
+def unrecorded(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Networks whose batch norms keep no statistics of what they see.
+
+    A trained discriminator judges by the statistics of true pictures: mixed with those of drawn ones, of which training
+    sees as many, they would fit neither.
+    """
+    norms = [module for network in networks for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
