@@ -16,15 +16,20 @@ from storydalle.commands.building import story_gan
 from storydalle.commands.mistakes import UserError
 from storydalle.gan.caption_encoder import SmallCaptionEncoder
 from storydalle.gan.story_encoder import Noise
+from storydalle.metrics.label_reader import LabelReader
 from storydalle.metrics.probes import measure_probes, reordered
+from storydalle.metrics.toon import ToonScores
+from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
+from storydalle.stories.toon import ToonSV
 from storydalle.story_dalle import StoryDALLE
 from storydalle.story_gan import DISCRIMINATORS_NAME, GANSampling, StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import RESOLUTION, ShapeStories, shape_batch, tiny_story_gan
 
+SHIPPED = ((StoryGANc, "storyganc"), (LabelReader, "label_reader"))
 CAPTIONS = ["a red square on the left", "a blue square on the right", "a green square on the left"]
 
 
@@ -278,3 +283,25 @@ def test_the_order_score_compares_each_story_with_itself_in_another_order(monkey
     assert measure_probes(gan, stories, {}, {}, batch_size=9)["story_order_auc"] == auc
     assert measure_probes(tiny_story_gan(has_story_discriminator=False), stories, {}, {}) == {}
     assert measure_probes(object(), stories, {}, {}) == {}
+
+
+# ----------------------------------------------------------------------------------------------------- what ships
+
+
+@pytest.mark.skipif(not (models.zoo_folder() / "storyganc" / "config.json").is_file(), reason="no StoryGANc ships yet")
+def test_the_shipped_weights_draw_who_where_and_what_and_know_the_order_of_frames() -> None:
+    gan, reader = (opened.from_pretrained(models.zoo_folder() / name) for opened, name in SHIPPED)
+    stories, scores = ToonSV("test", 40, resolution=gan.resolution), ToonScores()
+    batch = batch_of(list(stories))
+    frames = gan.draw_stories(batch.captions, batch.source)[:, :, 0]
+    read = {name: value.unflatten(0, batch.mask.shape) for name, value in reader.read(frames.flatten(0, 1)).items()}
+    scores.update(read, batch.labels, batch.mask)
+    found = scores.compute() | measure_probes(gan, stories, {}, {})
+    least = {
+        "character_micro_f1": 0.8,
+        "setting_source": 0.9,
+        "guest_color": 0.6,
+        "action": 0.9,
+        "story_order_auc": 0.8,
+    }
+    assert {name for name, value in least.items() if not found[name] >= value} == set()
