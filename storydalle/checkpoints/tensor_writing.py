@@ -1,0 +1,101 @@
+"""Safetensors files written a tensor at a time, so that memory holds one of them and not the model.
+
+The format is the library's (huggingface/safetensors): eight bytes with the length of a JSON header, the header, and the
+numbers one after the other. The library itself wants all tensors at once.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+TYPES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
+    torch.bool: "BOOL",
+}
+
+
+class Planned(NamedTuple):
+    """A tensor that will be written, before its numbers are read."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+def parts(planned: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
+    """Tensors in the order given, as many a file as stay within ``max_bytes``, at least one."""
+    found: list[list[Planned]] = [[]]
+    size = 0
+    for tensor in planned:
+        if found[-1] and size + tensor.num_bytes > max_bytes:
+            found.append([])
+            size = 0
+        found[-1].append(tensor)
+        size += tensor.num_bytes
+    return found
+
+
+def write_safetensors(path: Path, planned: Sequence[Planned], read: Callable[[str], Tensor]) -> None:
+    """Write the tensors in order, each read when it is its turn. The file appears under its name when it is whole.
+
+    Raises ValueError where what is read is not what was planned.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for tensor in planned:
+        offsets = [start, start := start + tensor.num_bytes]
+        header[tensor.name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
+    with replaced_when_whole(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, dtype, shape in planned:
+            value = read(name)
+            if value.dtype != dtype or tuple(value.shape) != shape:
+                raise ValueError(f"{name} is {value.dtype} {tuple(value.shape)}, and was planned as {dtype} {shape}")
+            file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+@contextmanager
+def replaced_when_whole(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` at the end, or leaves nothing behind."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_model(
+    folder: Path, planned: Sequence[Planned], read: Callable[[str], Tensor], name: str, max_bytes: int
+) -> list[Path]:
+    """One file, or numbered ones and the index that libraries look for; the paths written."""
+    files = parts(planned, max_bytes)
+    if len(files) == 1:
+        write_safetensors(folder / name, planned, read)
+        return [folder / name]
+    stem, _, ending = name.rpartition(".")
+    names = [f"{stem}-{i:05}-of-{len(files):05}.{ending}" for i in range(1, len(files) + 1)]
+    for file, tensors in zip(names, files, strict=True):
+        write_safetensors(folder / file, tensors, read)
+    places = {tensor.name: file for file, tensors in zip(names, files, strict=True) for tensor in tensors}
+    total = sum(tensor.num_bytes for tensor in planned)
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    with replaced_when_whole(folder / f"{name}.index.json") as table:
+        table.write(json.dumps(index, indent=2).encode() + b"\n")
+    return [folder / file for file in names]
