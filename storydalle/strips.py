@@ -256,10 +256,11 @@ def strip_section(strip: Strip) -> str:
 
 
 def image_tag(picture: Image.Image, description: str) -> str:
+    """The picture inside the page, to the last bit; WebP takes two thirds of what PNG does."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "PNG", optimize=True)
+    picture.convert("RGB").save(buffer, "WEBP", lossless=True, method=6)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escaped(description)}">'
+    return f'<img src="data:image/webp;base64,{data}" alt="{escaped(description)}">'
 
 
 def escaped(text: str) -> str:

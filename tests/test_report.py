@@ -414,4 +414,4 @@ def test_the_best_the_median_and_the_worst_strip_of_an_evaluation_stand_in_the_p
     assert [f"ours: {kind} of 9 stories</h3>" in html for kind in ("best", "worst", "failure 2", "median")] == [
         *(True, True, False, False)
     ]
-    assert html.count("data:image/png") == 2
+    assert html.count("data:image/webp") == 2

@@ -128,7 +128,7 @@ def test_a_page_needs_no_other_file_and_shows_everything() -> None:
     links = Links()
     links.feed(page)
     assert len(links.sources) == 1 + 2 + 6 + 2
-    assert all(source.startswith("data:image/png;base64,") for source in links.sources)
+    assert all(source.startswith("data:image/webp;base64,") for source in links.sources)
     assert "http" not in page
     assert all(text in links.text for text in ("First <b>.", "Second.", "A title", "a note", "seed", "7", ".91"))
 

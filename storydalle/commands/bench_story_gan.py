@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from storydalle.commands import models
 from storydalle.commands.mistakes import UserError
+from storydalle.commands.train import quieten
 from storydalle.gan.story_encoder import MAX_LOG_VARIANCE, Noise, StoryEncoder, StoryState
 from storydalle.metrics.toon_table import markdown
 from storydalle.stories.data import batch_of
@@ -110,6 +111,7 @@ class Stopwatch(pl.Callback):
 
 def bench_story_gan(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Steps of both, in both precisions, in turn."""
+    quieten()
     story_gan = models.open_model(models.locate(str(settings["model"] or "storyganc")))
     if not isinstance(story_gan, StoryGANc):
         raise UserError(f"model={settings['model']} is a {type(story_gan).__name__}: bench=story_gan takes a StoryGANc")
