@@ -117,3 +117,13 @@ def test_the_ablation_takes_away_one_path_each() -> None:
         "no_story": (True, False),
         "neither": (False, False),
     }
+
+
+@pytest.mark.parametrize("kind", ["roberta", "clip", "small"])
+def test_the_caption_encoder_of_a_gan_may_be_exchanged(kind: str) -> None:
+    """Nothing that was set for one is left over for the other."""
+    config = composed("train", "experiment=toon/storyganc", f"caption_encoder@network.caption_encoder={kind}")
+    own = composed("train", "experiment=toon/storyganc", "caption_encoder@network.caption_encoder=narrow")
+    encoder = config["network"]["caption_encoder"]
+    assert ("dim" in encoder) == (kind == "small")
+    assert encoder.get("dim") != own["network"]["caption_encoder"]["dim"] == 128
