@@ -21,11 +21,11 @@ from storydalle.metrics.continuation import (
     copied_patches,
     distances,
     explanation,
-    other_stories,
 )
 
 KINDS: tuple[Kind, ...] = ("pixels", "features")
 IDS = [f"story {i}" for i in range(12)]
+OTHERS = [*range(1, len(IDS)), 0]  # another story for each
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -65,32 +65,6 @@ def assert_same_in_any_order_and_batches(make: Callable[[], Any], inputs: list[T
         parts.update(*(value[part] for value in inputs), ids=[IDS[i] for i in part.tolist()])
     assert parts.compute() == pytest.approx(whole.compute(), abs=1e-12), "and no nan from where the mask is false"
     assert str(parts.compute_intervals(30)) == str(whole.compute_intervals(30))
-
-
-# ------------------------------------------------------------------------------------------------- other stories
-
-
-def test_each_story_has_another_one_whatever_the_order() -> None:
-    others = other_stories(IDS)
-    assert sorted(others) == list(range(12)), "each is the other of one"
-    assert all(i != other for i, other in enumerate(others))
-    backwards = other_stories(IDS[::-1])
-    assert [IDS[::-1][other] for other in backwards] == [IDS[other] for other in others][::-1]
-
-
-@pytest.mark.parametrize("sizes", [(6, 6), (11, 1), (1, 1, 10), (4, 4, 4), (1,) * 12])
-def test_the_other_story_is_of_another_cluster(sizes: tuple[int, ...]) -> None:
-    clusters = [f"episode {number}" for number, size in enumerate(sizes) for _ in range(size)]
-    assert all(clusters[i] != clusters[other] for i, other in enumerate(other_stories(IDS, clusters)))
-
-
-def test_other_stories_need_two_clusters_and_distinct_ids() -> None:
-    with pytest.raises(ValueError, match="1 stories, all of one cluster"):
-        other_stories(["a"])
-    with pytest.raises(ValueError, match="2 stories, all of one cluster"):
-        other_stories(["a", "b"], ["e", "e"])
-    with pytest.raises(ValueError, match="'a' comes 2 times"):
-        other_stories(["a", "a", "b"])
 
 
 # ------------------------------------------------------------------------------------------------- copies
@@ -197,7 +171,7 @@ def test_copy_rates_leave_out_what_the_mask_does_and_depend_on_no_batch() -> Non
     frames = torch.where(noise(12, 3, 1, 1, 1, seed=2) > 0, source[:, None], textured(12, 3, seed=3))
     mask = lengths_mask(12, 3)
     frames = torch.where(mask[..., None, None, None], frames, math.nan)
-    others = other_stories(IDS)
+    others = OTHERS
     copies = (frames == source[:, None]).flatten(2).all(-1)
     metric = CopyRate()
     metric.update(frames, source, source[others], mask, IDS)
@@ -259,7 +233,7 @@ def test_a_story_of_one_frame_has_no_pair_but_a_source() -> None:
 def test_consistency_leaves_out_what_the_mask_does_and_depends_on_no_batch() -> None:
     source, mask = noise(12, 16), lengths_mask(12, 4)
     features = torch.where(mask[..., None], noise(12, 4, 16, seed=1), math.nan)
-    others = other_stories(IDS)
+    others = OTHERS
     inputs = [features, source, features[others], source[others], mask, mask[others]]
     assert_same_in_any_order_and_batches(Consistency, inputs)
 

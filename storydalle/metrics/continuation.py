@@ -7,7 +7,6 @@ chance level, and beside the same score of the true frames. ``EXPLANATIONS`` say
 Frames are floats in [-1, 1]; features are a network's, a vector a frame, of any length.
 """
 
-import hashlib
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -18,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from storydalle.metrics.story_metric import StoryMetric, check_ids
+from storydalle.metrics.story_metric import StoryMetric
 
 Kind = Literal["pixels", "features"]
 
@@ -32,27 +31,6 @@ FLAT = 0.1
 """A patch whose cells are this close to its mean colour (root mean square, of a range of 2) is flat."""
 UNEXPLAINED = 0.2
 """A patch is copied where the nearest window misses it by less than this share of its own contrast."""
-
-
-def other_stories(ids: Sequence[str], clusters: Sequence[str] | None = None) -> list[int]:
-    """The index of each story's other one, whose source and frames give the chance levels.
-
-    It is the next in the order of the ids' sha256, and with ``clusters`` (the episode or book of each) the next of
-    another cluster; so it depends on which stories there are, but not on their order. Raises ``ValueError`` for ids
-    that repeat, and where all stories are of one cluster.
-    """
-    check_ids(ids, len(ids))
-    of_each = ids if clusters is None else clusters
-    if len(set(of_each)) < 2:
-        raise ValueError(f"{len(ids)} stories, all of one cluster: chance levels need a story of another")
-    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
-    others = [-1] * len(ids)
-    following = next(i for i in order if of_each[i] != of_each[order[-1]])
-    for i, after in zip(reversed(order), reversed([*order[1:], order[0]]), strict=True):
-        if of_each[after] != of_each[i]:
-            following = after
-        others[i] = following
-    return others
 
 
 def check_finite(
@@ -136,7 +114,7 @@ class CopyRate(StoryMetric):
         mask: Bool[Tensor, "b f"],
         ids: Sequence[str] | None = None,
     ) -> None:
-        """Add stories, pictures in [-1, 1]; ``other_source`` is that of each story's ``other_stories``."""
+        """Add stories, pictures in [-1, 1]; ``other_source`` is that of another story for each."""
         exists = torch.ones_like(mask[:, :1])
         for values, at, what in (
             (frames, mask, "frames"),
@@ -189,7 +167,7 @@ class Consistency(StoryMetric):
         other_mask: Bool[Tensor, "b g"],
         ids: Sequence[str] | None = None,
     ) -> None:
-        """Add stories: features of drawn frames and sources, and those of each story's ``other_stories``."""
+        """Add stories: features of drawn frames and sources, and those of another story for each."""
         exists = torch.ones_like(mask[:, :1])
         for values, at, what in (
             (features, mask, "features"),
