@@ -34,9 +34,10 @@ class StoryGANTraining(pl.LightningModule):
     ``image + story_weight * story + class_weight * characters + kl_weight * KL``
 
     and, with ``reconstruction_weight``, the absolute error to the true frame, weighed up near edges by
-    ``edge_emphasis``. Differs from the paper: that term, and ``order_weight``, which counts a story under its own
-    captions in another order as false, are off unless a config says so. So is ``adversarial_start``, the number of
-    steps for which the error to the true frame alone teaches the generator.
+    ``edge_emphasis``, and with ``word_weight`` the nats of a caption's own words, told from its vector. Differs from
+    the paper: these two, and ``order_weight``, which counts a story under its own captions in another order as false,
+    are off unless a config says so. So is ``adversarial_start``, the number of steps before the discriminators begin to
+    judge; the image discriminator names characters from the first one on.
 
     Against a discriminator that wins too early: ``loss="hinge"``, ``r1_weight`` every ``r1_every`` steps,
     ``augmentation`` (names of ``POLICIES``), ``clip`` of the generator's gradient, and learning rates apart. The rates
@@ -95,11 +96,8 @@ class StoryGANTraining(pl.LightningModule):
         self.adversarial_weight = adversarial_weight
         self.reconstruction_weight, self.edge_emphasis = reconstruction_weight, edge_emphasis
         self.word_weight = word_weight
-        self.words = (
-            nn.Linear(story_gan.story_encoder.sentence.out_features, story_gan.caption_encoder.marker)
-            if word_weight
-            else None
-        )
+        sizes = (story_gan.story_encoder.sentence.out_features, story_gan.caption_encoder.marker)
+        self.words = nn.Linear(*sizes) if word_weight else None
         self.order_weight, self.loss, self.r1_weight, self.r1_every = order_weight, loss, r1_weight, r1_every
         self.augmentation, self.clip, self.adversarial_start = tuple(augmentation), clip, adversarial_start
         self.halve_every, self.warmup_steps, self.max_steps = halve_every, warmup_steps, max_steps
@@ -119,9 +117,8 @@ class StoryGANTraining(pl.LightningModule):
         condition = imagined.state.condition().detach()
         augment = Augmentation(self.augmentation, len(batch.mask), draws)
         real, drawn = augment(batch.frames), augment(imagined.frames)
-        for (name, discriminator), optimizer in zip(
-            self.judges().items(), others, strict=False
-        ):  # the image discriminator is first
+        judges = zip(self.judges().items(), others, strict=False)  # the image discriminator comes first in both
+        for (name, discriminator), optimizer in judges:
             loss = self.discriminator_loss(name, discriminator, real, drawn.detach(), condition, batch)
             optimizer.zero_grad()
             self.manual_backward(loss)
@@ -145,6 +142,10 @@ class StoryGANTraining(pl.LightningModule):
     def is_adversarial(self) -> bool:
         return self.global_step >= self.adversarial_start
 
+    @property
+    def is_penalised(self) -> bool:
+        return self.is_adversarial and self.r1_weight > 0 and self.global_step % self.r1_every == 0
+
     def imagine(self, batch: StoryBatch, draws: torch.Generator) -> Imagined:
         """The step's fakes, with the generator's graph."""
         encoder, (num_stories, num_frames) = self.story_gan.story_encoder, batch.mask.shape
@@ -164,52 +165,44 @@ class StoryGANTraining(pl.LightningModule):
         condition: Float[Tensor, "b f d"],
         batch: StoryBatch,
     ) -> Float[Tensor, ""]:
-        """Real pictures are real; drawn ones, and real ones under the wrong captions, are not."""
-        mask, is_penalised = batch.mask, self.r1_weight > 0 and self.global_step % self.r1_every == 0
-        real = real.detach().requires_grad_(is_penalised and self.is_adversarial)
-        features, loss = discriminator.encode(real, mask), torch.zeros((), device=self.device)
+        """Of a discriminator that takes part: what is real, and who is in the true pictures."""
+        real = real.detach().requires_grad_(self.is_penalised)
+        features, loss = discriminator.encode(real, batch.mask), torch.zeros((), device=self.device)
         if self.is_adversarial:
-            verdict = discriminator.judge(features, condition, mask)
-            loss = self.verdict_loss(name, "real", verdict, True, discriminator.judged(mask))
-            with unrecorded([discriminator]):
-                for kind, (logits, judged, weight) in self.false_verdicts(
-                    name, discriminator, features, drawn, condition, mask
-                ).items():
-                    loss = loss + weight * self.verdict_loss(name, kind, logits, False, judged)
-            if is_penalised:
-                loss = loss + self.r1_weight * self.r1_every * gradient_penalty(verdict, real)
+            loss = self.adversarial_loss(name, discriminator, real, features, drawn, condition, batch.mask)
         if self.class_weight and isinstance(discriminator, ImageDiscriminator):
-            characters = character_loss(discriminator.name(features), batch.labels["characters"], mask)
+            characters = character_loss(discriminator.name(features), batch.labels["characters"], batch.mask)
             self.log("train/loss_characters_real", characters)
             loss = loss + self.class_weight * characters
         return loss
 
-    def false_verdicts(
+    def adversarial_loss(
         self,
         name: str,
         discriminator: Discriminator,
+        real: Float[Tensor, "b f c h w"],
         features: Float[Tensor, "*n"],
         drawn: Float[Tensor, "b f c h w"],
         condition: Float[Tensor, "b f d"],
         mask: Bool[Tensor, "b f"],
-    ) -> dict[str, tuple[Tensor, Tensor, float]]:
-        """Logits of all that is not real, which of them there are, and the weight of their loss.
-
-        ``features`` are those of the true pictures.
-        """
-        fake = discriminator.judge(discriminator.encode(drawn, mask), condition, mask)
-        verdicts = {"fake": (fake, discriminator.judged(mask), 1.0)}
-        if len(mask) > 1:
-            wrong = mask & rolled(mask)
-            logits = discriminator.judge(features, rolled(condition), wrong)
-            verdicts = {
-                "fake": (fake, discriminator.judged(mask), 0.5),
-                "wrong": (logits, discriminator.judged(wrong), 0.5),
-            }
-        if self.order_weight and name == "story":
-            logits = discriminator.judge(features, shifted(condition, mask), mask)
-            verdicts["order"] = (logits, mask.sum(1) > 1, self.order_weight)
-        return verdicts
+    ) -> Float[Tensor, ""]:
+        """True pictures, encoded as ``features``, are real; drawn ones are not, nor true ones under wrong captions."""
+        judged, has_others = discriminator.judged(mask), len(mask) > 1
+        verdict = discriminator.judge(features, condition, mask)
+        loss = self.verdict_loss(name, "real", verdict, True, judged)
+        with unrecorded([discriminator]):
+            logits = discriminator.judge(discriminator.encode(drawn, mask), condition, mask)
+            loss = loss + (0.5 if has_others else 1.0) * self.verdict_loss(name, "fake", logits, False, judged)
+            if has_others:
+                wrong = mask & rolled(mask)
+                logits = discriminator.judge(features, rolled(condition), wrong)
+                loss = loss + 0.5 * self.verdict_loss(name, "wrong", logits, False, discriminator.judged(wrong))
+            if self.order_weight and name == "story":
+                logits = discriminator.judge(features, shifted(condition, mask), mask)
+                loss = loss + self.order_weight * self.verdict_loss(name, "order", logits, False, mask.sum(1) > 1)
+        if self.is_penalised:
+            loss = loss + self.r1_weight * self.r1_every * gradient_penalty(verdict, real)
+        return loss
 
     def verdict_loss(
         self, name: str, kind: str, logits: Float[Tensor, "*n"], is_real: bool, mask: Bool[Tensor, "*n"]
