@@ -224,6 +224,13 @@ def test_a_caption_learns_to_tell_its_own_words(tmp_path: Path) -> None:
     shares = encoder.words(batch.captions)
     floor = -(shares * shares.clamp(min=1e-9).log()).sum(1).mean().item()  # nats that no vector can save
     assert losses[0] > floor + 1.5 and losses[-1] < floor + 0.3
+    # Every vector has read the whole story: it must tell the words of its own caption, and not of another.
+    made.eval()
+    rows = made.words(made.imagine(batch, step_generator(0, 0)).state.sentences[batch.mask]).log_softmax(-1)
+    own = -(shares * rows).sum(1)
+    other = -(shares.roll(1, 0) * rows).sum(1)
+    differs = (shares != shares.roll(1, 0)).any(1)
+    assert (own[differs] < other[differs]).all()
 
 
 def test_words_teach_the_captions_vectors_and_no_frame() -> None:
