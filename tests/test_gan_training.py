@@ -309,6 +309,17 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
+@pytest.mark.parametrize("has_story_discriminator", [True, False])
+def test_the_running_mean_is_of_the_generator_alone(has_story_discriminator: bool, tmp_path: Path) -> None:
+    run(tmp_path, 5, has_story_discriminator=has_story_discriminator)
+    saved = load_state(tmp_path / "last.ckpt")
+    mean, current = saved["state_dict"], saved["current_model_state"]
+    same = {name for name in mean if torch.equal(mean[name], current[name])}
+    judging = {name for name in mean if "discriminator" in name}
+    assert judging <= same
+    assert not any(name.endswith(("weight", "bias")) for name in same - judging)
+
+
 def test_a_run_with_other_optimizers_is_not_resumed(tmp_path: Path) -> None:
     run(tmp_path, 2)
     with pytest.raises(ForeignState, match=r"3 optimizers and this run has 2.*has_story_discriminator"):

@@ -51,6 +51,9 @@ class RunningMean(WeightAveraging):
     Over its first steps the mean is shorter than ``decay`` makes it, as what it began with is random and must not
     weigh on a short run: it never reaches back over more than about a ninth of the steps that were made.
 
+    Parts that a system names in ``NOT_AVERAGED`` are kept as they are: judges that begin to learn late would be, for
+    the most part, what they were before.
+
     A run killed between its last checkpoint and its end has no step left to train: Lightning then skips the hook that
     puts the mean in place, but not this one.
     """
@@ -62,6 +65,14 @@ class RunningMean(WeightAveraging):
             return kept * averaged + (1 - kept) * current
 
         super().__init__(avg_fn=mean)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *rest)
+        assert self._average_model is not None
+        current, mean = (dict(system.named_modules()) for system in (pl_module, self._average_model.module))
+        for name in getattr(pl_module, "NOT_AVERAGED", ()):
+            if name in current:
+                mean[name].load_state_dict(current[name].state_dict())
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.on_train_end(trainer, pl_module)

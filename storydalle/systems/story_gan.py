@@ -44,6 +44,8 @@ class StoryGANTraining(pl.LightningModule):
     halve every ``halve_every`` steps, or follow half a cosine to ``max_steps`` where that is None.
     """
 
+    NOT_AVERAGED = ("story_gan.image_discriminator", "story_gan.story_discriminator")  # by a running mean of weights
+
     def __init__(
         self,
         story_gan: StoryGANc,
