@@ -168,16 +168,11 @@ def loggers(folder: Path, experiment: str) -> list[Logger]:
     """CSV always; W&B in its own folder, online where a key is set and offline otherwise."""
     offline = "WANDB_API_KEY" not in os.environ
     settings = wandb.Settings(silent=True, console="off")
-    return [
-        CSVLogger(folder, name="csv"),
-        WandbLogger(
-            project="storydalle",
-            name=f"{experiment}/{folder.name}",
-            save_dir=folder,
-            offline=offline,
-            settings=settings,
-        ),
-    ]
+    name = f"{experiment}/{folder.name}"
+    online = WandbLogger(project="storydalle", name=name, save_dir=folder, offline=offline, settings=settings)
+    # Lightning hands on a setting that is gone, about which every run would be warned.
+    getattr(online, "_wandb_init", {}).pop("anonymous", None)
+    return [CSVLogger(folder, name="csv"), online]
 
 
 def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stories) -> list[Callback]:
@@ -219,8 +214,11 @@ def config_name(request: Request) -> str:
 def quieten() -> None:
     """Keep tips and remarks on Lightning's own workings off the terminal."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for text in (".*LeafSpec.* is deprecated", ".*in eval mode", ".*does not have many workers"):
-        warnings.filterwarnings("ignore", message=text)
+    for text in (
+        *("LeafSpec.* is deprecated", "in eval mode", "does not have many workers"),
+        *("not supported by the model summary", "no pre-optimization state was saved"),
+    ):
+        warnings.filterwarnings("ignore", message=f".*{text}")
     os.environ.setdefault("WANDB_SILENT", "true")
 
 

@@ -35,7 +35,8 @@ class SampleStrips(pl.Callback):
             picture.save(self.folder / f"step-{trainer.global_step:06d}-story-{i + 1}.png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image("strips", pictures, step=trainer.global_step)
+                for i, picture in enumerate(pictures):  # together they would have to be of one size
+                    logger.log_image(f"strips/{i}", [picture], step=trainer.global_step)
 
     def draw(self, story: Story) -> Image.Image:
         source = Image.fromarray(story.source)
