@@ -28,7 +28,7 @@ from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, s
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import CaptionTokenizer
-from storydalle.tokens.vqgan import VQGAN
+from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 TOKENIZER_PREFIX = "image_tokenizer."
 
@@ -41,7 +41,7 @@ class StoryDALLE(PretrainedModel):
 
     def __init__(
         self,
-        image_tokenizer: VQGAN,
+        image_tokenizer: ImageTokenizer,
         caption_tokenizer: CaptionTokenizer,
         model: RetrofittedDALLE,
         card: dict[str, Any] | None = None,
@@ -56,6 +56,11 @@ class StoryDALLE(PretrainedModel):
         ):
             if ours != theirs:
                 raise ValueError(f"the backbone has {ours} {what}, its tokenizer {theirs}: they must agree")
+        if backbone.get("codes_of") not in (None, image_tokenizer.kind):
+            raise ValueError(
+                f"the backbone writes codes of an image tokenizer of kind {backbone['codes_of']}, and this one is of "
+                f"kind {image_tokenizer.kind}: both have {image_tokenizer.codebook_size} codes, of different meanings"
+            )
         self.image_tokenizer = image_tokenizer
         self.caption_tokenizer = caption_tokenizer
         self.model = model
@@ -282,7 +287,7 @@ class StoryDALLE(PretrainedModel):
             if isinstance(config["image_tokenizer"], str):
                 lender = folder / config["image_tokenizer"]
                 config["image_tokenizer"] = json.loads((lender / CONFIG_NAME).read_text())["image_tokenizer"]
-            image_tokenizer = VQGAN(**config["image_tokenizer"])
+            image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
             model = retrofit(DALLE(**config["backbone"]), **config["retrofit"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_NAME} is no StoryDALL-E configuration: {one_line(error)}") from error
@@ -301,7 +306,7 @@ class StoryDALLE(PretrainedModel):
         from there and not written again.
         """
         config = {
-            "image_tokenizer": tokenizer_of or self.image_tokenizer.config,
+            "image_tokenizer": tokenizer_of or self.image_tokenizer.description,
             "backbone": self.model.backbone.config,
             "retrofit": self.model.config,
         }

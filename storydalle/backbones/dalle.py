@@ -127,6 +127,7 @@ class DALLE(nn.Module):
     (all but the last, which predicts the first code). minDALL-E attends to its padding: leave it None there.
     ``tie_codes`` reads codes out with the table that read them in: copying a code, as source attention must, is then
     one linear map for all codes instead of one to learn for each. minDALL-E has two tables.
+    ``codes_of`` is the kind of image tokenizer whose codes these are, where it is known: sizes alone do not tell.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class DALLE(nn.Module):
         num_heads: int = 24,
         pad_id: int | None = None,
         tie_codes: bool = False,
+        codes_of: str | None = None,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -152,6 +154,7 @@ class DALLE(nn.Module):
             "num_heads": num_heads,
             "pad_id": pad_id,
             "tie_codes": tie_codes,
+            "codes_of": codes_of,
         }
         self.text_length, self.image_length, self.pad_id = text_length, image_length, pad_id
         self.tok_emb_img = nn.Embedding(image_vocab_size, dim)

@@ -14,16 +14,16 @@ from storydalle.stories.story import Stories
 from storydalle.story_dalle import StoryDALLE
 from storydalle.story_gan import StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
-from storydalle.tokens.vqgan import VQGAN
+from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 MODEL = "model"  # folder of a finished run's model
 
 
-def trained_image_tokenizer(folder: str | None, runs: str) -> VQGAN:
+def trained_image_tokenizer(folder: str | None, runs: str) -> ImageTokenizer:
     """An image tokenizer that a run has trained."""
     found = model_folder(folder, Path(runs))
     with told_in_one_line(f"cannot open the image tokenizer {found}", ValueError, OSError):
-        return VQGAN.from_pretrained(found)
+        return ImageTokenizer.from_pretrained(found)
 
 
 def text_to_image(
@@ -42,6 +42,7 @@ def text_to_image(
         text_length=tokenizer.text_length,
         image_length=images.num_codes,
         pad_id=tokenizer.pad_id,
+        codes_of=images.kind,
         **backbone,
     )
     return StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0))

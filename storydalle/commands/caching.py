@@ -13,8 +13,8 @@ from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.cache import CachedStories, cache_folder
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, build_cache, read_json, tables_folder
+from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.shards import write_shards
-from storydalle.tokens.vqgan import VQGAN
 
 FRAMES_A_CLIP, KILOBYTES_A_STORY = 8, 20  # guesses, for the space on the disk
 
@@ -39,7 +39,7 @@ def encode_splits(settings: dict[str, Any], workers: int) -> list[str]:
 def encode_split(
     split: str,
     stories: Stories,
-    image_tokenizer: VQGAN,
+    image_tokenizer: ImageTokenizer,
     caption_tokenizer: CaptionTokenizer | None,
     root: Path,
     workers: int,
@@ -63,7 +63,7 @@ def encode_split(
 def shard_split(
     split: str,
     stories: Stories,
-    image_tokenizer: VQGAN,
+    image_tokenizer: ImageTokenizer,
     caption_tokenizer: CaptionTokenizer | None,
     root: Path,
     settings: dict[str, Any],
@@ -79,11 +79,11 @@ def shard_split(
     return f"wrote {len(paths):,} shards of {len(cached):,} stories, {target}"
 
 
-def tokenizers(pretrained: str, runs: Path) -> tuple[VQGAN, CaptionTokenizer | None]:
+def tokenizers(pretrained: str, runs: Path) -> tuple[ImageTokenizer, CaptionTokenizer | None]:
     """Those of a model, or an image tokenizer alone: a name in the zoo, an experiment or a folder."""
     folder = models.zoo_folder() / pretrained if pretrained in models.zoo_names() else model_folder(pretrained, runs)
     with told_in_one_line(f"cannot open the tokenizers of {folder}", ValueError, OSError):
         if not (folder / "captions").is_dir():
-            return VQGAN.from_pretrained(folder), None
+            return ImageTokenizer.from_pretrained(folder), None
         model = StoryDALLE.from_pretrained(folder)
         return model.image_tokenizer, model.caption_tokenizer

@@ -99,6 +99,12 @@ class ImageTokenizer(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        trained = (image_tokenizer.kind, image_tokenizer.config.get("quantizer"))
+        if trained != ("vqgan", "nearest"):
+            raise ValueError(
+                f"an image tokenizer of kind {trained[0]} (quantizer={trained[1]}) is not trained here: only a vqgan "
+                "with quantizer=nearest is"
+            )
         self.image_tokenizer = image_tokenizer
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps

@@ -23,7 +23,7 @@ from storydalle.tokens.encoding import (
     read_json,
     tables_folder,
 )
-from storydalle.tokens.vqgan import VQGAN
+from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 Row = dict[str, np.ndarray]  # of one story: "codes" (f + 1, l), "captions" (f, t), "label_...", "probe_..." (l,)
 
@@ -180,7 +180,7 @@ class StoryCodes(StepData):
         self,
         train: Stories,
         val: Stories,
-        image_tokenizer: VQGAN,
+        image_tokenizer: ImageTokenizer,
         caption_tokenizer: CaptionTokenizer,
         folder: str | Path,
         batch_size: int,
@@ -236,6 +236,6 @@ class TrainingBatches:
         return self.stories.batch(self.rows[indices].tolist(), np.random.default_rng([self.seed, step or 0]))
 
 
-def cache_folder(folder: Path, split: str, stories: Stories, image_tokenizer: VQGAN) -> Path:
+def cache_folder(folder: Path, split: str, stories: Stories, image_tokenizer: ImageTokenizer) -> Path:
     """Of these stories in this tokenizer's codes: what depends on something else has another name."""
     return folder / encoding_hash(image_tokenizer)[:8] / f"{split}-{stories.fingerprint()[:8]}"

@@ -26,7 +26,7 @@ from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.tokens.captions import CaptionTokenizer
-from storydalle.tokens.vqgan import VQGAN
+from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 HEADER, CODES, IDS = "header.json", "codes", "ids.txt"
 FORMAT = 1
@@ -44,7 +44,7 @@ class Clip(NamedTuple):
 
 def build_cache(
     stories: Stories,
-    image_tokenizer: VQGAN,
+    image_tokenizer: ImageTokenizer,
     caption_tokenizer: CaptionTokenizer | None,
     folder: Path,
     num_workers: int = 0,
@@ -71,7 +71,7 @@ def build_cache(
             write_tables(stories, caption_tokenizer, folder, header)
 
 
-def codes_key(stories: Stories, image_tokenizer: VQGAN) -> dict[str, Any]:
+def codes_key(stories: Stories, image_tokenizer: ImageTokenizer) -> dict[str, Any]:
     """What codes depend on: equal keys make equal codes."""
     return {
         "format": FORMAT,
@@ -81,18 +81,19 @@ def codes_key(stories: Stories, image_tokenizer: VQGAN) -> dict[str, Any]:
     }
 
 
-def encoding_hash(image_tokenizer: VQGAN) -> str:
-    """A short hash of the weights that make codes: equal hashes make equal codes, whatever the decoder is."""
+def encoding_hash(image_tokenizer: ImageTokenizer) -> str:
+    """A short hash of all that makes codes: equal hashes make equal codes, whatever the decoder is."""
     digest = hashlib.sha256()
-    for name, value in image_tokenizer.state_dict().items():
-        if name.startswith(("encoder.", "quant_conv.", "quantize.")):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    for name, value in image_tokenizer.encoding_weights().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    if settings := image_tokenizer.encoding_settings():
+        digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
 def encode_clips(
-    stories: Stories, image_tokenizer: VQGAN, folder: Path, key: dict[str, Any], num_workers: int
+    stories: Stories, image_tokenizer: ImageTokenizer, folder: Path, key: dict[str, Any], num_workers: int
 ) -> dict[str, Any]:
     """Write the shards that are missing or out of date, then the header, which is returned."""
     folder.mkdir(exist_ok=True)
@@ -185,7 +186,7 @@ def encode_shard(
 class FrameEncoder:
     """Codes of uint8 frames. A tokenizer that sees windows alone encodes each distinct window only once."""
 
-    def __init__(self, image_tokenizer: VQGAN) -> None:
+    def __init__(self, image_tokenizer: ImageTokenizer) -> None:
         self.image_tokenizer = image_tokenizer
         self.device = next(image_tokenizer.parameters()).device
         patch = image_tokenizer.resolution // image_tokenizer.grid
@@ -202,8 +203,7 @@ class FrameEncoder:
         first = {key: i for i, key in enumerate(keys) if key not in self.known}
         for part in batched(first.items(), 4096):
             pixels = to_tensor(torch.from_numpy(windows[[i for _, i in part]]))
-            latents = self.image_tokenizer.window_latents(pixels.to(self.device))
-            codes = self.image_tokenizer.quantize(latents).codes[:, 0].tolist()
+            codes = self.image_tokenizer.encode_windows(pixels.to(self.device))[:, 0].tolist()
             self.known.update(zip((key for key, _ in part), codes, strict=True))
         return np.array([self.known[key] for key in keys]).reshape(len(frames), -1)
 

@@ -26,7 +26,7 @@ from storydalle.stories.data import StepData
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash, read_json, write_json
-from storydalle.tokens.vqgan import VQGAN
+from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 FORMAT = 1
 ENDLESS = range(sys.maxsize)
@@ -265,7 +265,7 @@ class ShardedStoryCodes(StepData):
         self,
         train: str | Path,
         val: str | Path,
-        image_tokenizer: VQGAN,
+        image_tokenizer: ImageTokenizer,
         caption_tokenizer: CaptionTokenizer,
         batch_size: int,
         seed: int = 0,

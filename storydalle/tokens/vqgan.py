@@ -1,20 +1,20 @@
-"""Frames <-> codes: the VQGAN of minDALL-E (taming-transformers). Its parameter names are the released file's keys."""
+"""Frames <-> codes: the VQGAN of minDALL-E (taming-transformers). Its parameter names are the released file's keys.
 
-import json
+The one name of ours is ``quantize.embedding`` of the Gumbel variant, which taming calls ``quantize.embed``.
+"""
+
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+from storydalle.tokens.image_tokenizer import ImageTokenizer, PixelRange
+
 NORM_EPS = 1e-6  # the released weights; torch's own default of 1e-5 shifts every activation
 
 
@@ -30,20 +30,26 @@ def swish(x: Tensor) -> Tensor:
     return F.silu(x)
 
 
-def norm(channels: int, groups: int) -> nn.GroupNorm:
-    if channels % groups:
-        raise ValueError(
-            f"{channels} channels do not divide into norm_groups={groups}: change ch, ch_mult or norm_groups"
-        )
-    return nn.GroupNorm(groups, channels, eps=NORM_EPS)
+class Norms(NamedTuple):
+    """What all GroupNorms of a network share."""
+
+    groups: int
+    eps: float
+
+    def over(self, channels: int) -> nn.GroupNorm:
+        if channels % self.groups:
+            raise ValueError(
+                f"{channels} channels do not divide into norm_groups={self.groups}: change ch, ch_mult or norm_groups"
+            )
+        return nn.GroupNorm(self.groups, channels, eps=self.eps)
 
 
 class ResnetBlock(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, norm_groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norms: Norms) -> None:
         super().__init__()
-        self.norm1 = norm(in_channels, norm_groups)
+        self.norm1 = norms.over(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = norm(out_channels, norm_groups)
+        self.norm2 = norms.over(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         is_same = in_channels == out_channels
         self.nin_shortcut = nn.Identity() if is_same else nn.Conv2d(in_channels, out_channels, 1)
@@ -57,9 +63,9 @@ class ResnetBlock(nn.Module):
 class AttnBlock(nn.Module):
     """Single-head self-attention over all positions, as 1x1 convolutions."""
 
-    def __init__(self, channels: int, norm_groups: int) -> None:
+    def __init__(self, channels: int, norms: Norms) -> None:
         super().__init__()
-        self.norm = norm(channels, norm_groups)
+        self.norm = norms.over(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -95,11 +101,11 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """The blocks of one resolution; attention, where there is any, follows every block."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, attention: bool, norm_groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, attention: bool, norms: Norms) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * num_blocks
-        self.block = nn.ModuleList(ResnetBlock(*pair, norm_groups) for pair in pairwise(widths))
-        self.attn = nn.ModuleList(AttnBlock(out_channels, norm_groups) for _ in self.block if attention)
+        self.block = nn.ModuleList(ResnetBlock(*pair, norms) for pair in pairwise(widths))
+        self.attn = nn.ModuleList(AttnBlock(out_channels, norms) for _ in self.block if attention)
         self.downsample: nn.Module = nn.Identity()
         self.upsample: nn.Module = nn.Identity()
 
@@ -112,11 +118,11 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    def __init__(self, channels: int, attention: bool, norm_groups: int) -> None:
+    def __init__(self, channels: int, attention: bool, norms: Norms) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, norm_groups)
-        self.attn_1 = AttnBlock(channels, norm_groups) if attention else nn.Identity()
-        self.block_2 = ResnetBlock(channels, channels, norm_groups)
+        self.block_1 = ResnetBlock(channels, channels, norms)
+        self.attn_1 = AttnBlock(channels, norms) if attention else nn.Identity()
+        self.block_2 = ResnetBlock(channels, channels, norms)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return self.block_2(self.attn_1(self.block_1(x)))
@@ -129,7 +135,7 @@ class Encoder(nn.Module):
         attention: list[bool],
         num_res_blocks: int,
         z_channels: int,
-        norm_groups: int,
+        norms: Norms,
         mid_attention: bool,
         pixel_shuffle: int,
     ) -> None:
@@ -138,12 +144,12 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3 * pixel_shuffle**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         for i, width in enumerate(widths):
-            level = Level(widths[max(i - 1, 0)], width, num_res_blocks, attention[i], norm_groups)
+            level = Level(widths[max(i - 1, 0)], width, num_res_blocks, attention[i], norms)
             if i < len(widths) - 1:
                 level.downsample = Downsample(width)
             self.down.append(level)
-        self.mid = Middle(widths[-1], mid_attention, norm_groups)
-        self.norm_out = norm(widths[-1], norm_groups)
+        self.mid = Middle(widths[-1], mid_attention, norms)
+        self.norm_out = norms.over(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], z_channels, 3, padding=1)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d grid grid"]:
@@ -162,20 +168,20 @@ class Decoder(nn.Module):
         attention: list[bool],
         num_res_blocks: int,
         z_channels: int,
-        norm_groups: int,
+        norms: Norms,
         mid_attention: bool,
         pixel_shuffle: int,
     ) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(z_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], mid_attention, norm_groups)
+        self.mid = Middle(widths[-1], mid_attention, norms)
         self.up = nn.ModuleList()
         for i, (width, coarser) in enumerate(zip(widths, widths[1:] + widths[-1:], strict=True)):
-            level = Level(coarser, width, num_res_blocks + 1, attention[i], norm_groups)
+            level = Level(coarser, width, num_res_blocks + 1, attention[i], norms)
             if i > 0:
                 level.upsample = Upsample(width)
             self.up.append(level)
-        self.norm_out = norm(widths[0], norm_groups)
+        self.norm_out = norms.over(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3 * pixel_shuffle**2, 3, padding=1)
         self.shuffle = nn.PixelShuffle(pixel_shuffle)
 
@@ -187,7 +193,7 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The vectors behind the codes."""
+    """The vectors behind the codes; of latents the nearest."""
 
     def __init__(self, codebook_size: int, embed_dim: int) -> None:
         super().__init__()
@@ -202,25 +208,58 @@ class Codebook(nn.Module):
             distances = torch.addmm(codebook.square().sum(dim=1), vectors.float(), codebook.T, alpha=-2.0)
         return distances.argmin(dim=1)
 
+    def choose(self, latents: Float[Tensor, "b d grid grid"]) -> Int[Tensor, "b l"]:
+        """Codes of latents, in raster order."""
+        flat = self.nearest(rearrange(latents, "b d h w -> (b h w) d"))
+        return rearrange(flat, "(b l) -> b l", b=latents.shape[0])
+
     def forward(self, latents: Float[Tensor, "b d grid grid"]) -> Quantized:
-        batch, _, height, width = latents.shape
         with torch.no_grad():
-            codes = self.nearest(rearrange(latents, "b d h w -> (b h w) d"))
-            chosen = rearrange(self.embedding(codes), "(b h w) d -> b d h w", b=batch, h=height, w=width)
+            codes = self.choose(latents)
+            chosen = rearrange(self.embedding(codes), "b (h w) d -> b d h w", h=latents.shape[2])
         commitment = F.mse_loss(latents.float(), chosen.float())
         quantized = latents + (chosen - latents).detach()
-        return Quantized(quantized, rearrange(codes, "(b l) -> b l", b=batch), commitment)
+        return Quantized(quantized, codes, commitment)
 
 
-class VQGAN(nn.Module):
+class GumbelCodebook(Codebook):
+    """Codes are the likeliest of a projection's, whatever the distance of their vectors: taming's ``GumbelQuantize``.
+
+    For inference. taming itself draws with Gumbel noise, in evaluation too; here the same picture has the same codes.
+    """
+
+    def __init__(self, codebook_size: int, embed_dim: int) -> None:
+        super().__init__(codebook_size, embed_dim)
+        self.proj = nn.Conv2d(embed_dim, codebook_size, 1)
+
+    def choose(self, latents: Float[Tensor, "b d grid grid"]) -> Int[Tensor, "b l"]:
+        """In fp32 under any autocast, as the nearest vectors are found."""
+        with torch.autocast(latents.device.type, enabled=False):
+            assert self.proj.bias is not None
+            logits = F.conv2d(latents.float(), self.proj.weight.float(), self.proj.bias.float())
+        return rearrange(logits.argmax(dim=1), "b h w -> b (h w)")
+
+
+QUANTIZERS: dict[str, type[Codebook]] = {"nearest": Codebook, "gumbel": GumbelCodebook}
+
+
+class VQGAN(ImageTokenizer):
     """Convolutional autoencoder with a codebook (Esser et al. 2021); the defaults are minDALL-E's stage 1.
 
+    taming's own models of 256 pixels differ from the defaults in ``codebook_size=1024`` (f16-1024, by the config in
+    its repository), in nothing (f16-16384), and in ``ch_mult=(1, 1, 2, 4), attn_resolutions=(32,), codebook_size=8192,
+    quantizer="gumbel"`` (Gumbel f8-8192; by a copy of the config that lies beside its weights, second-hand).
+
+    ``pixel_range`` is the range of pictures that the weights know. ``norm_eps`` is taming's; code that ran its weights
+    with torch's default of 1e-5 (min-dalle, and StoryDALL-E after it) gets slightly other latents, so other codes.
     ``encoder_window=w`` shows the encoder each w x w window of a picture alone, so that a code says what is in its
     own window and nothing else. Keep some channels a norm group then: of a flat window, two would keep but a sign.
     Differs from the paper: there the encoder's norms and receptive fields see the whole picture.
     ``pixel_shuffle=p`` folds p x p pixels into channels before the encoder's first convolution and back after the
     decoder's last one, which saves the levels where most of the time would go. Differs from the paper where p > 1.
     """
+
+    kind = "vqgan"
 
     def __init__(
         self,
@@ -236,8 +275,15 @@ class VQGAN(nn.Module):
         mid_attention: bool = True,
         encoder_window: int | None = None,
         pixel_shuffle: int = 1,
+        quantizer: str = "nearest",
+        norm_eps: float = NORM_EPS,
+        pixel_range: Sequence[float | int] = PixelRange(),
     ) -> None:
         super().__init__()
+        if quantizer not in QUANTIZERS:
+            raise ValueError(f"quantizer={quantizer} is unknown: there are {', '.join(QUANTIZERS)}")
+        if len(pixel_range) != 2 or pixel_range[0] >= pixel_range[1]:
+            raise ValueError(f"pixel_range={list(pixel_range)} must be the darkest value and the brightest")
         patch = pixel_shuffle * 2 ** (len(ch_mult) - 1)
         window = resolution if encoder_window is None else encoder_window
         if resolution % patch or resolution % window or window % patch:
@@ -258,28 +304,28 @@ class VQGAN(nn.Module):
             "mid_attention": mid_attention,
             "encoder_window": encoder_window,
             "pixel_shuffle": pixel_shuffle,
+            "quantizer": quantizer,
+            "norm_eps": norm_eps,
+            "pixel_range": [float(end) for end in pixel_range],
         }
         self.resolution = resolution
         self.window = window
         self.grid = resolution // patch
-        self.num_codes = self.grid**2
         self.codebook_size = codebook_size
         self.embed_dim = embed_dim
+        self.pixel_range = PixelRange(*self.config["pixel_range"])
+        norms = Norms(norm_groups, norm_eps)
         widths = [ch * mult for mult in ch_mult]
         attention = [resolution // pixel_shuffle // 2**i in attn_resolutions for i in range(len(widths))]
-        self.encoder = Encoder(widths, attention, num_res_blocks, z_channels, norm_groups, mid_attention, pixel_shuffle)
-        self.decoder = Decoder(widths, attention, num_res_blocks, z_channels, norm_groups, mid_attention, pixel_shuffle)
-        self.quantize = Codebook(codebook_size, embed_dim)
+        self.encoder = Encoder(widths, attention, num_res_blocks, z_channels, norms, mid_attention, pixel_shuffle)
+        self.decoder = Decoder(widths, attention, num_res_blocks, z_channels, norms, mid_attention, pixel_shuffle)
+        self.quantize = QUANTIZERS[quantizer](codebook_size, embed_dim)
         self.quant_conv = nn.Conv2d(z_channels, embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
 
     def latents(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d grid grid"]:
         """What the encoder says of pictures in [-1, 1], before the codebook."""
-        if images.shape[-2:] != (self.resolution, self.resolution):
-            raise ValueError(
-                f"pictures of {images.shape[-1]}x{images.shape[-2]} pixels do not fit a tokenizer of "
-                f"{self.resolution}x{self.resolution}: resize them"
-            )
+        self.check_images(images)
         rows = self.resolution // self.window
         windows = rearrange(images, "b c (row h) (column w) -> (b row column) c h w", row=rows, column=rows)
         latents = self.window_latents(windows)
@@ -287,54 +333,31 @@ class VQGAN(nn.Module):
 
     def window_latents(self, windows: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d grid grid"]:
         """The latents of single windows of pictures in [-1, 1]: all that the encoder ever sees at once."""
-        return self.quant_conv(self.encoder(windows))
+        return self.quant_conv(self.encoder(self.pixel_range.inward(windows)))
 
     def reconstruct(self, latents: Float[Tensor, "b d grid grid"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures around [-1, 1], not clamped, so that a loss keeps its gradient beyond the range."""
         # Vectors looked up in a codebook lie channels last, a layout in which GroupNorm's backward is ten times slower.
-        return self.decoder(self.post_quant_conv(latents.contiguous()))
+        return self.pixel_range.outward(self.decoder(self.post_quant_conv(latents.contiguous())))
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b l"]:
-        """Codes in raster order of pictures in [-1, 1]."""
-        return self.quantize(self.latents(images)).codes
+        return self.quantize.choose(self.latents(images))
+
+    def encode_windows(self, windows: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n l"]:
+        return self.quantize.choose(self.window_latents(windows))
 
     def embed(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b d grid grid"]:
         """The codebook vectors of codes, in their places."""
-        if codes.shape[1] != self.num_codes:
-            raise ValueError(f"{codes.shape[1]} codes a picture do not fill this tokenizer's {self.num_codes}")
-        lowest, highest = codes.min().item(), codes.max().item()
-        if lowest < 0 or highest >= self.codebook_size:
-            wrong = lowest if lowest < 0 else highest
-            raise ValueError(
-                f"code {wrong} lies outside the codebook of {self.codebook_size} (0 to {self.codebook_size - 1}): "
-                "decode with the tokenizer that made the codes"
-            )
+        self.check_codes(codes)
         return rearrange(self.quantize.embedding(codes), "b (h w) d -> b d h w", h=self.grid)
 
     def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
-        """Pictures clamped to [-1, 1] of codes in raster order."""
         return self.reconstruct(self.embed(codes)).clamp(-1.0, 1.0)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` (the constructor's arguments) and ``model.safetensors``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n")
-        weights = {key: value.detach().contiguous().cpu() for key, value in self.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_NAME)
+    def encoding_weights(self) -> dict[str, Tensor]:
+        beginnings = ("encoder.", "quant_conv.", "quantize.")
+        return {name: value for name, value in self.state_dict().items() if name.startswith(beginnings)}
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "VQGAN":
-        """Read what ``save_pretrained`` wrote; ValueError, naming the file, where it is missing or does not fit."""
-        config_file, weights_file = Path(folder) / CONFIG_NAME, Path(folder) / WEIGHTS_NAME
-        try:
-            model = cls(**json.loads(config_file.read_text()))
-        except (OSError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{config_file} is not the configuration of an image tokenizer: {reason}") from error
-        try:
-            model.load_state_dict(load_file(weights_file))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{weights_file} does not hold the weights of {config_file}: {reason}") from error
-        return model.eval()
+    def encoding_settings(self) -> dict[str, Any]:
+        before = {"norm_eps": NORM_EPS, "pixel_range": [-1.0, 1.0]}
+        return {name: self.config[name] for name, value in before.items() if self.config[name] != value}

@@ -1,0 +1,195 @@
+"""Files of others as tables: a row says how they call a tensor, how we do, and what its axes are.
+
+From a table follow both directions, the sizes that a file tells, and what is wrong with a file that does not fit.
+Nothing is passed over in silence: every key is converted, or dropped by name, or named in an error.
+
+In names, ``{i}`` stands for a number, ``{q|k|v}`` for one of these words; both names of a row hold the same ones in
+the same order. An axis is a number, or the name of a size; in it, ``{0}`` is what the name's first bracket stands for:
+``Row("down.{i}.conv.weight", "down.{i}.conv.weight", "width{0} width{0} 3 3")``.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+Shape = tuple[int, ...]
+BRACKET = re.compile(r"\{([^}]*)\}")
+NAMED = 3  # keys that an error names; of the rest it gives the number
+
+
+class LayoutError(ValueError):
+    """Tensors that do not fit a layout; the message names the layout and the keys."""
+
+
+class Row(NamedTuple):
+    """One kind of tensor; ``turn`` is the einops pattern that makes ours of theirs, nothing where they are equal."""
+
+    theirs: str
+    ours: str
+    axes: str  # of theirs
+    turn: str = ""
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        return rearrange(tensor, self.turn) if self.turn else tensor
+
+    def backward(self, tensor: Tensor) -> Tensor:
+        return rearrange(tensor, " -> ".join(reversed(self.turn.split(" -> ")))) if self.turn else tensor
+
+
+class Match(NamedTuple):
+    """Where a tensor of ours comes from."""
+
+    theirs: str
+    row: Row
+
+
+@cache
+def pattern(name: str) -> re.Pattern[str]:
+    """What a row's name stands for; the brackets are groups."""
+    parts = BRACKET.split(name)
+    brackets = (rf"({part})" if "|" in part else r"(\d+)" for part in parts[1::2])
+    literals = map(re.escape, parts[::2])
+    return re.compile("".join(a + b for a, b in zip(literals, [*brackets, ""], strict=True)))
+
+
+def filled(name: str, values: Sequence[str]) -> str:
+    """A row's name with its brackets filled, from the first to the last."""
+    left = iter(values)
+    return BRACKET.sub(lambda _: next(left), name)
+
+
+def count(keys: Iterable[str], name: str, first: int = 0) -> int:
+    """How many numbers, from ``first`` on without a gap, the one bracket of a name stands for in keys beginning so."""
+    found = {int(match[1]) for key in keys if (match := pattern(name).match(key))}
+    return next(n for n in range(len(found) + 1) if first + n not in found)
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first keys, and the number of the others."""
+    rest = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + rest
+
+
+class Sizes(dict[str, int]):
+    """Sizes by name; one that no tensor tells is an error that names the tensors that would."""
+
+    def __init__(self, layout: "Layout", keys: Iterable[str]) -> None:
+        super().__init__()
+        self.layout, self.keys_of_file = layout, list(keys)
+
+    def __missing__(self, name: str) -> int:
+        tell = [
+            row.theirs
+            for row in self.layout.rows
+            if any(re.fullmatch(re.sub(r"\\\{\d\\\}", r"\\w+", re.escape(axis)), name) for axis in row.axes.split())
+        ]
+        raise self.layout.error(missing=tell, unknown=self.layout.unknown(self.keys_of_file))
+
+
+class Layout:
+    """A file format: rows, of which the first that fits a name counts, and beginnings of names that are not needed."""
+
+    def __init__(self, name: str, rows: Sequence[Row], dropped: Sequence[str] = ()) -> None:
+        self.name, self.rows, self.dropped_names = name, tuple(rows), tuple(dropped)
+        for row in self.rows:
+            assert BRACKET.findall(row.theirs) == BRACKET.findall(row.ours), row
+
+    def row_of(self, key: str) -> tuple[Row, Sequence[str]] | None:
+        """The row of one of their keys, and what its brackets stand for."""
+        for row in self.rows:
+            if match := pattern(row.theirs).fullmatch(key):
+                return row, match.groups()
+        return None
+
+    def dropped(self, keys: Iterable[str]) -> list[str]:
+        """Their keys that are known and not needed."""
+        return [key for key in keys if key.startswith(self.dropped_names)] if self.dropped_names else []
+
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        keys = list(keys)
+        dropped = set(self.dropped(keys))
+        return [key for key in keys if key not in dropped and self.row_of(key) is None]
+
+    def error(self, missing: Sequence[str] = (), unknown: Sequence[str] = (), wrong: Sequence[str] = ()) -> LayoutError:
+        told = [f"missing: {listed(missing)}"] if missing else []
+        told += [f"unknown: {listed(unknown)}"] if unknown else []
+        told += [f"of another shape: {listed(wrong)}"] if wrong else []
+        return LayoutError(f"the weights are not those of the layout {self.name}; {'; '.join(told)}")
+
+    def sizes(self, theirs: Mapping[str, Shape]) -> Sizes:
+        """The sizes by the names in ``axes``: of each the one that most tensors tell.
+
+        Raises LayoutError, naming them, for tensors that tell another.
+        """
+        axes = {key: self._axes(key) for key in theirs}
+        votes: dict[str, Counter[int]] = defaultdict(Counter)
+        for key, names in axes.items():
+            if len(names) == len(theirs[key]):
+                for name, n in zip(names, theirs[key], strict=True):
+                    votes[name][n] += 1
+        sizes, tied = Sizes(self, theirs), set()
+        for name, counts in votes.items():
+            (sizes[name], most), *others = counts.most_common()
+            if others and others[0][1] == most:
+                tied.add(name)
+        wrong = []
+        for key, names in axes.items():
+            shape, belongs = tuple(theirs[key]), tuple(int(n) if n.isdigit() else sizes.get(n, n) for n in names)
+            if names and shape != belongs:
+                wrong.append(f"{key} has the shape {shape} where {belongs} belongs")
+            elif doubtful := sorted(tied & set(names)):
+                wrong.append(f"{key} has the shape {shape}, and as many others have another {', '.join(doubtful)}")
+        if wrong:
+            raise self.error(wrong=wrong)
+        return sizes
+
+    def _axes(self, key: str) -> list[str]:
+        """The axes of one of their tensors; none of one that is dropped or unknown."""
+        found = None if self.dropped([key]) else self.row_of(key)
+        return [axis.format(*found[1]) for axis in found[0].axes.split()] if found else []
+
+    def matched(self, theirs: Mapping[str, Shape], ours: Mapping[str, Shape]) -> dict[str, Match]:
+        """Of each of our tensors where it comes from, in our order; ``ours`` are the shapes of the network to fill.
+
+        Raises LayoutError for keys that are missing or unknown and for tensors of another shape, with both shapes.
+        """
+        matches: dict[str, Match] = {}
+        unknown = self.unknown(theirs)
+        for key in theirs.keys() - set(unknown) - set(self.dropped(theirs)):
+            found = self.row_of(key)
+            assert found is not None
+            matches[filled(found[0].ours, found[1])] = Match(key, found[0])
+        unknown += sorted(match.theirs for name, match in matches.items() if name not in ours)
+        missing = [self.theirs_of(name)[0] for name in ours if name not in matches]
+        wrong = []
+        for name, match in matches.items():
+            if name in ours:
+                belongs = tuple(match.row.backward(torch.empty(ours[name], device="meta")).shape)
+                if belongs != tuple(theirs[match.theirs]):
+                    wrong.append(f"{match.theirs} has the shape {tuple(theirs[match.theirs])} where {belongs} belongs")
+        if missing or unknown or wrong:
+            raise self.error(missing, unknown, sorted(wrong))
+        return {name: matches[name] for name in ours}
+
+    def theirs_of(self, name: str) -> tuple[str, Row]:
+        """How they call a tensor of ours; LayoutError where they have none such."""
+        for row in self.rows:
+            if match := pattern(row.ours).fullmatch(name):
+                return filled(row.theirs, match.groups()), row
+        raise LayoutError(f"the layout {self.name} has no place for our {name}")
+
+    def theirs_to_ours(self, theirs: Mapping[str, Tensor], ours: Mapping[str, Shape]) -> dict[str, Tensor]:
+        """Their tensors under our names; LayoutError as of ``matched``."""
+        matches = self.matched({key: tuple(value.shape) for key, value in theirs.items()}, ours)
+        return {name: match.row.forward(theirs[match.theirs]) for name, match in matches.items()}
+
+    def ours_to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our tensors under their names; LayoutError for one that they have no place for."""
+        places = {name: self.theirs_of(name) for name in ours}
+        return {theirs: row.backward(ours[name]) for name, (theirs, row) in places.items()}

@@ -1,0 +1,46 @@
+"""The weights of a file of torch or of safetensors, by name and shape; the numbers are read when they are asked for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from storydalle.checkpoints.torch_files import ForeignFile, open_torch_file, tensors_of
+
+
+class StoredWeights(NamedTuple):
+    """What an open file holds."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]  # one tensor, as it was saved
+
+
+@contextmanager
+def stored_weights(path: Path, key: str | None = None) -> Iterator[StoredWeights]:
+    """Open a state dict, a pickled network, or the dictionary ``key`` of a checkpoint.
+
+    Raises ForeignFile, naming the file, where it is no such file, has no ``key``, or holds no tensors there.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as archive:
+                shapes = {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
+                yield StoredWeights(path, shapes, archive.get_tensor)
+        except (OSError, SafetensorError) as error:
+            raise ForeignFile(f"{path} is no readable file of safetensors: {error}") from error
+        return
+    with open_torch_file(path) as file:
+        tree = file.content
+        if key is not None:
+            if not isinstance(tree, Mapping) or key not in tree:
+                raise ForeignFile(f"{path} has no {key}, in which its weights should be")
+            tree = tree[key]
+        tensors = tensors_of(tree)
+        if not tensors:
+            raise ForeignFile(f"{path} holds no weights")
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        yield StoredWeights(path, shapes, lambda name: file.read(tensors[name]))

@@ -1,0 +1,180 @@
+"""Frames <-> codes: the discrete VAE of DALL-E (Ramesh et al. 2021, section 2.1 and appendix A), for inference.
+
+Known from the released code (openai/DALL-E): every layer below, the map of pixels, what stays in full precision. Known
+from the paper alone: that codes are the argmax of the logits, without noise. Unverified: the released weights
+themselves, which have not been at hand.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from storydalle.tokens.image_tokenizer import ImageTokenizer
+
+
+class VocabularyConv2d(nn.Conv2d):
+    """A 1x1 convolution into the vocabulary or out of it, in fp32 under any autocast."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+
+    def look_up(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
+        """What the convolution makes of one-hot codes, without the thousands of channels of zeros."""
+        found = F.embedding(codes, rearrange(self.weight.float(), "d v 1 1 -> v d"))
+        return rearrange(found if self.bias is None else found + self.bias.float(), "b h w d -> b d h w")
+
+
+class ResidualBlock(nn.Module):
+    """Four convolutions, each behind a ReLU, a quarter as wide inside; ``gain`` keeps their sum over blocks small."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernels: Sequence[int], gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+        is_same = in_channels == out_channels
+        self.id_path = nn.Identity() if is_same else nn.Conv2d(in_channels, out_channels, 1)
+        widths = [in_channels, *[out_channels // 4] * 3, out_channels]
+        layers = OrderedDict[str, nn.Module]()
+        for i, (pair, kernel) in enumerate(zip(pairwise(widths), kernels, strict=True), start=1):
+            layers[f"relu_{i}"] = nn.ReLU()
+            layers[f"conv_{i}"] = nn.Conv2d(*pair, kernel, padding=kernel // 2)
+        self.res_path = nn.Sequential(layers)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        return self.id_path(x) + self.gain * self.res_path(x)
+
+
+def residual_groups(
+    widths: Sequence[int], num_blocks: int, kernels: Sequence[int], name: str, resample: nn.Module
+) -> OrderedDict[str, nn.Module]:
+    """``group_1`` and so on, from ``widths[0]`` over every later width; between two groups stands ``resample``."""
+    gain = 1.0 / ((len(widths) - 1) * num_blocks) ** 2
+    groups = OrderedDict[str, nn.Module]()
+    for number, (before, width) in enumerate(pairwise(widths), start=1):
+        blocks = OrderedDict[str, nn.Module]()
+        for i, pair in enumerate(pairwise([before] + [width] * num_blocks), start=1):
+            blocks[f"block_{i}"] = ResidualBlock(*pair, kernels, gain)
+        if number < len(widths) - 1:
+            blocks[name] = resample
+        groups[f"group_{number}"] = nn.Sequential(blocks)
+    return groups
+
+
+def output(in_channels: int, out_channels: int, layer: type[nn.Conv2d]) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=layer(in_channels, out_channels, 1)))
+
+
+class Encoder(nn.Module):
+    def __init__(self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int) -> None:
+        super().__init__()
+        widths = [hidden, *(hidden * 2**i for i in range(num_groups))]
+        layers = OrderedDict[str, nn.Module](input=nn.Conv2d(3, hidden, 7, padding=3))
+        layers |= residual_groups(widths, num_blocks, (3, 3, 3, 1), "pool", nn.MaxPool2d(2))
+        layers["output"] = output(widths[-1], codebook_size, VocabularyConv2d)
+        self.blocks = nn.Sequential(layers)
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v grid grid"]:
+        return self.blocks(pixels)
+
+
+class Decoder(nn.Module):
+    def __init__(self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int, embed_dim: int) -> None:
+        super().__init__()
+        widths = [embed_dim, *(hidden * 2**i for i in reversed(range(num_groups)))]
+        layers = OrderedDict[str, nn.Module](input=VocabularyConv2d(codebook_size, embed_dim, 1))
+        layers |= residual_groups(widths, num_blocks, (1, 3, 3, 3), "upsample", nn.Upsample(scale_factor=2.0))
+        layers["output"] = output(hidden, 6, nn.Conv2d)
+        self.blocks = nn.Sequential(layers)
+
+    def forward(self, codes: Int[Tensor, "b grid grid"]) -> Float[Tensor, "b 6 h w"]:
+        """Of every pixel and colour the two numbers of a logit-Laplace distribution: three means, three ln b."""
+        codebook, *layers = self.blocks
+        x = cast(VocabularyConv2d, codebook).look_up(codes)
+        for layer in layers:
+            x = layer(x)
+        return x
+
+
+class DVAE(ImageTokenizer):
+    """OpenAI's tokenizer; the defaults are the released one: 256 pixels, 32 x 32 codes out of 8192.
+
+    Pictures reach the encoder as ``phi`` of pixels in [0, 1], which keeps ``margin`` away from 0 and 1, where the
+    logit-Laplace distribution of the decoder has no value; what the decoder says goes through the inverse of it.
+    ``hidden`` is the narrowest group's width, a multiple of 4; every further group is twice as wide.
+    """
+
+    kind = "dvae"
+
+    def __init__(
+        self,
+        resolution: int = 256,
+        hidden: int = 256,
+        num_groups: int = 4,
+        blocks_per_group: int = 2,
+        codebook_size: int = 8192,
+        embed_dim: int = 128,
+        margin: float = 0.1,
+    ) -> None:
+        super().__init__()
+        patch = 2 ** (num_groups - 1)
+        if resolution % patch:
+            raise ValueError(f"resolution={resolution} must be a multiple of {patch} with num_groups={num_groups}")
+        if hidden % 4:
+            raise ValueError(f"hidden={hidden} must be a multiple of 4: blocks are a quarter as wide inside")
+        if not 0.0 <= margin < 0.5:
+            raise ValueError(f"margin={margin} must lie in [0, 0.5)")
+        self.config: dict[str, Any] = {
+            "resolution": resolution,
+            "hidden": hidden,
+            "num_groups": num_groups,
+            "blocks_per_group": blocks_per_group,
+            "codebook_size": codebook_size,
+            "embed_dim": embed_dim,
+            "margin": margin,
+        }
+        self.resolution, self.window = resolution, resolution
+        self.grid = resolution // patch
+        self.codebook_size = codebook_size
+        self.margin = margin
+        self.encoder = Encoder(hidden, num_groups, blocks_per_group, codebook_size)
+        self.decoder = Decoder(hidden, num_groups, blocks_per_group, codebook_size, embed_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def phi(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1] as the encoder wants them: in [margin, 1 - margin]."""
+        return (1.0 - 2.0 * self.margin) * (images + 1.0) / 2.0 + self.margin
+
+    def inverse_phi(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures clamped to [-1, 1]."""
+        return ((pixels - self.margin) / (1.0 - 2.0 * self.margin)).clamp(0.0, 1.0) * 2.0 - 1.0
+
+    def logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v grid grid"]:
+        """What the encoder says of every code at every place, of pictures in [-1, 1]."""
+        self.check_images(images)
+        return self.encoder(self.phi(images))
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b l"]:
+        return rearrange(self.logits(images).argmax(dim=1), "b h w -> b (h w)")
+
+    def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
+        """The median of the decoder's distribution; how sure it is of it goes unused."""
+        self.check_codes(codes)
+        means = self.decoder(rearrange(codes, "b (h w) -> b h w", h=self.grid))[:, :3]
+        return self.inverse_phi(means.float().sigmoid())
+
+    def encoding_weights(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.state_dict().items() if name.startswith("encoder.")}
+
+    def encoding_settings(self) -> dict[str, Any]:
+        return {"kind": self.kind, "margin": self.margin}

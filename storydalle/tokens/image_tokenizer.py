@@ -1,0 +1,156 @@
+"""What every image tokenizer is: pictures in [-1, 1] in, codes in raster order out, and back.
+
+Released tokenizers want their pictures in ranges of their own; each converts inside, so that nothing outside has to
+know. Two tokenizers with equally many codes of equally many kinds are still not interchangeable: OpenAI's dVAE and
+taming's Gumbel VQGAN both write 1024 codes out of 8192, which mean different things.
+"""
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+KINDS = {
+    "vqgan": "storydalle.tokens.vqgan.VQGAN",
+    "dvae": "storydalle.tokens.dvae.DVAE",
+    "paired": "storydalle.tokens.paired.PairedTokenizer",
+}
+UNNAMED_KIND = "vqgan"  # of configs without a kind: once there was no other
+
+Tokenizer = TypeVar("Tokenizer", bound="ImageTokenizer")
+
+
+class PixelRange(NamedTuple):
+    """The range in which a network's weights want and give pictures; [-1, 1] everywhere else."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def inward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Pictures in [-1, 1] in the network's range; the same object where that is the same range."""
+        if self == (-1.0, 1.0):
+            return images
+        return (images + 1.0) * ((self.high - self.low) / 2.0) + self.low
+
+    def outward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The inverse of ``inward``."""
+        if self == (-1.0, 1.0):
+            return images
+        return (images - self.low) * (2.0 / (self.high - self.low)) - 1.0
+
+
+class ImageTokenizer(nn.Module, ABC):
+    """Square pictures of one size <-> codes. ``config`` holds the constructor's arguments.
+
+    Codes depend on what ``encoding_weights`` and ``encoding_settings`` tell, and on nothing else.
+    """
+
+    kind: ClassVar[str]  # the name in ``KINDS``
+    config: dict[str, Any]
+    resolution: int
+    grid: int  # codes a row, and rows
+    codebook_size: int
+    window: int  # side of the squares that are encoded each on its own; the resolution where there is one
+
+    @property
+    def num_codes(self) -> int:
+        """Codes a picture."""
+        return self.grid**2
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Kind and config: what ``from_config`` reads."""
+        return {"kind": self.kind, **self.config}
+
+    @abstractmethod
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b l"]:
+        """Codes in raster order of pictures in [-1, 1]; ValueError for pictures of another size."""
+
+    @abstractmethod
+    def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures clamped to [-1, 1] of codes in raster order; ValueError for codes that are not this tokenizer's."""
+
+    @abstractmethod
+    def encoding_weights(self) -> dict[str, Tensor]:
+        """The weights that make codes, by their names in the state dict of the network that encodes."""
+
+    def encoding_settings(self) -> dict[str, Any]:
+        """What makes codes besides; a setting that came later is left out where it has the value of before."""
+        return {}
+
+    def encode_windows(self, windows: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n l"]:
+        """Codes of single squares of ``window`` pixels."""
+        return self.encode(windows)
+
+    def check_images(self, images: Float[Tensor, "b 3 h w"]) -> None:
+        """ValueError where pictures are not of this tokenizer's size."""
+        if images.shape[-2:] != (self.resolution, self.resolution):
+            raise ValueError(
+                f"pictures of {images.shape[-1]}x{images.shape[-2]} pixels do not fit a tokenizer of "
+                f"{self.resolution}x{self.resolution}: resize them"
+            )
+
+    def check_codes(self, codes: Int[Tensor, "b l"]) -> None:
+        """ValueError where codes are not this tokenizer's."""
+        if codes.shape[1] != self.num_codes:
+            raise ValueError(f"{codes.shape[1]} codes a picture do not fill this tokenizer's {self.num_codes}")
+        lowest, highest = codes.min().item(), codes.max().item()
+        if lowest < 0 or highest >= self.codebook_size:
+            wrong = lowest if lowest < 0 else highest
+            raise ValueError(
+                f"code {wrong} lies outside the codebook of {self.codebook_size} (0 to {self.codebook_size - 1}): "
+                "decode with the tokenizer that made the codes"
+            )
+
+    # ------------------------------------------------------------------------------------------------- files
+
+    @classmethod
+    def from_config(cls: type[Tokenizer], config: Mapping[str, Any]) -> Tokenizer:
+        """An untrained tokenizer of the kind that ``config`` names, or ``UNNAMED_KIND``.
+
+        Raises ValueError for a kind that is unknown, or that is not this class.
+        """
+        settings = dict(config)
+        kind = settings.pop("kind", UNNAMED_KIND)
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind} is no image tokenizer: there are {', '.join(KINDS)}")
+        module, _, name = KINDS[kind].rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+        if not issubclass(found, cls):
+            raise ValueError(f"it is an image tokenizer of kind {kind}, not {cls.kind}")
+        return found(**settings)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` (kind and constructor's arguments) and ``model.safetensors``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_NAME).write_text(json.dumps(self.description, indent=2) + "\n")
+        weights = {key: value.detach().contiguous().cpu() for key, value in self.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_NAME)
+
+    @classmethod
+    def from_pretrained(cls: type[Tokenizer], folder: str | Path) -> Tokenizer:
+        """Read what ``save_pretrained`` wrote; of this class any kind, of a kind's own class that kind alone.
+
+        Raises ValueError, naming the file, where it is missing or does not fit.
+        """
+        config_file, weights_file = Path(folder) / CONFIG_NAME, Path(folder) / WEIGHTS_NAME
+        try:
+            model = cls.from_config(json.loads(config_file.read_text()))
+        except (OSError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{config_file} is not the configuration of an image tokenizer: {reason}") from error
+        try:
+            model.load_state_dict(load_file(weights_file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{weights_file} does not hold the weights of {config_file}: {reason}") from error
+        return model.eval()

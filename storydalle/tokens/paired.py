@@ -1,0 +1,60 @@
+"""Two VQGANs as one tokenizer: one encodes, the other draws. DALL-E Mega's detokenizer came without an encoder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.tokens.vqgan import VQGAN
+
+
+class PairedTokenizer(ImageTokenizer):
+    """``encode`` is the encoder and the codebook of the VQGAN ``tokenizer``, ``decode`` is that of ``detokenizer``.
+
+    Both arguments are configs of a VQGAN; of each the other half is not kept. Mega-StoryDALL-E was put together so, of
+    taming's f16-16384 and of dalle-mini's detokenizer.
+
+    The trap is that nothing but equal sizes can be checked here, while a code must mean the same thing in both:
+
+    - The two are different fine-tunings of one model: two codebooks, two networks. How far a code's meaning has moved
+      is unverified; compare a picture with its reconstruction before training on such codes.
+    - Each has a range of its own, and its config must say it (``pixel_range``): taming's encoders want [-1, 1],
+      dalle-mini's detokenizer draws in [0, 1]. The released StoryDALL-E code gave pictures in [0, 1] to taming's
+      encoder, and so had codes of washed-out pictures.
+    - GroupNorm: the released code ran both with an epsilon of 1e-5 where taming trains with 1e-6 (``norm_eps``).
+      Which of them the detokenizer was trained with is unverified.
+    """
+
+    kind = "paired"
+
+    def __init__(self, tokenizer: Mapping[str, Any], detokenizer: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.tokenizer = VQGAN(**tokenizer)
+        self.detokenizer = VQGAN(**detokenizer)
+        for what in ("codebook_size", "num_codes", "resolution"):
+            encoded, drawn = getattr(self.tokenizer, what), getattr(self.detokenizer, what)
+            if encoded != drawn:
+                raise ValueError(f"the tokenizer has {what}={encoded}, the detokenizer {drawn}: they must agree")
+        del self.tokenizer.decoder, self.tokenizer.post_quant_conv
+        del self.detokenizer.encoder, self.detokenizer.quant_conv
+        self.config: dict[str, Any] = {"tokenizer": self.tokenizer.config, "detokenizer": self.detokenizer.config}
+        self.resolution, self.window, self.grid = self.tokenizer.resolution, self.tokenizer.window, self.tokenizer.grid
+        self.codebook_size = self.tokenizer.codebook_size
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b l"]:
+        return self.tokenizer.encode(images)
+
+    def encode_windows(self, windows: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n l"]:
+        return self.tokenizer.encode_windows(windows)
+
+    def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
+        return self.detokenizer.decode(codes)
+
+    def encoding_weights(self) -> dict[str, Tensor]:
+        """The tokenizer's own: codes that it made before it was paired stay valid."""
+        return self.tokenizer.encoding_weights()
+
+    def encoding_settings(self) -> dict[str, Any]:
+        return self.tokenizer.encoding_settings()
