@@ -81,7 +81,8 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         try:
             weights = {
                 name: value.float() if value.is_floating_point() else value
-                for file, prefix in parts
+                for whole, prefix in parts
+                for file in files_of(whole)
                 for name, value in load_file(file).items()
                 if name.startswith(prefix)
             }
@@ -102,6 +103,17 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             kept = {name: value.detach().cpu() for name, value in values.items()}
             kept = {name: value.to(dtype if value.is_floating_point() else value.dtype) for name, value in kept.items()}
             save_file({name: value.contiguous() for name, value in kept.items()}, folder / file)
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file of weights; or, where there is an index in its place, the files that hold its parts."""
+    index = path.with_name(f"{path.name}.index.json")
+    if path.is_file() or not index.is_file():
+        return [path]
+    try:
+        return sorted({path.with_name(str(name)) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, AttributeError) as error:
+        raise OSError(f"{index} is no index of weights") from error
 
 
 def read_card(folder: Path) -> dict[str, Any]:

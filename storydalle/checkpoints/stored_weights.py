@@ -5,10 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from storydalle.checkpoints.tensor_writing import TYPES
 from storydalle.checkpoints.torch_files import ForeignFile, open_torch_file, tensors_of
+
+DTYPES = {name: dtype for dtype, name in TYPES.items()}
 
 
 class StoredWeights(NamedTuple):
@@ -16,6 +20,7 @@ class StoredWeights(NamedTuple):
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, torch.dtype]
     read: Callable[[str], Tensor]  # one tensor, as it was saved
 
 
@@ -28,8 +33,10 @@ def stored_weights(path: Path, key: str | None = None) -> Iterator[StoredWeights
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as archive:
-                shapes = {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
-                yield StoredWeights(path, shapes, archive.get_tensor)
+                slices = {name: archive.get_slice(name) for name in archive.keys()}  # noqa: SIM118
+                shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+                dtypes = {name: DTYPES[part.get_dtype()] for name, part in slices.items()}
+                yield StoredWeights(path, shapes, dtypes, archive.get_tensor)
         except (OSError, SafetensorError) as error:
             raise ForeignFile(f"{path} is no readable file of safetensors: {error}") from error
         return
@@ -43,4 +50,5 @@ def stored_weights(path: Path, key: str | None = None) -> Iterator[StoredWeights
         if not tensors:
             raise ForeignFile(f"{path} holds no weights")
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        yield StoredWeights(path, shapes, lambda name: file.read(tensors[name]))
+        dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        yield StoredWeights(path, shapes, dtypes, lambda name: file.read(tensors[name]))

@@ -14,7 +14,7 @@ from types import ModuleType
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest
 
-COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "report", "bench")
+COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "convert", "report", "bench")
 HELP_FLAGS = ("--help", "-h")
 MISTAKE, STOPPED = 2, 130  # exit statuses
 

@@ -107,7 +107,8 @@ def locate(model: str) -> Path:
         return zoo_folder() / model
     folder = Path(model).expanduser()
     if folder.is_dir():
-        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        missing = [] if (folder / CONFIG).is_file() else [CONFIG]
+        missing += [] if weight_files(folder) else [WEIGHTS]
         if missing:
             raise UserError(
                 f"model={model} holds no model: {' and '.join(missing)} missing; {nearest('', zoo_names())}"
@@ -161,5 +162,17 @@ def open_reranker(name: str) -> Reranker | None:
 
 
 def weights_sha256(folder: Path) -> str:
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of the file of weights, or of all its parts one after the other."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """A model's weights: one file, or the parts of a large one."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    return sorted(folder.glob(WEIGHTS.replace(".", "-*-of-*.")))

@@ -1,0 +1,41 @@
+"""Archives of weights: the files that are wanted, by their names, unpacked under these names and no others."""
+
+import shutil
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from storydalle.checkpoints.torch_files import ForeignFile
+
+LARGEST_RATIO = 100  # of what weights unpack to, to the size of their archive
+
+
+def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
+    """Write the files of these names, wherever they lie in a ``.tar`` or ``.tar.gz``, into a folder, in one pass.
+
+    Nothing else of the archive is written: neither paths of its own, with their dots, nor links. Raises ForeignFile
+    where it is damaged, where a file is missing, stands twice or is a link, and where the files are larger than any
+    weights packed into that size could be; OSError where the disk is too small.
+    """
+    size, written = archive.stat().st_size, 0
+    try:
+        with tarfile.open(archive, "r|*") as tar:
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if name not in names:
+                    continue
+                if not member.isfile() or (folder / name).exists():
+                    raise ForeignFile(f"{archive} holds {name} as a link, or twice")
+                written += member.size
+                if written > LARGEST_RATIO * size:
+                    raise ForeignFile(f"{archive} of {size} bytes claims to hold {written} and more: it is refused")
+                if member.size > shutil.disk_usage(folder).free:
+                    raise OSError(f"{name} has {member.size / 1e9:.1f} GB, for which {folder} has no space")
+                content = tar.extractfile(member)
+                assert content is not None
+                with (folder / name).open("wb") as file:
+                    shutil.copyfileobj(content, file, 1 << 20)
+    except (tarfile.TarError, EOFError) as error:
+        raise ForeignFile(f"{archive} is truncated, damaged or no archive ({error}): copy it again") from error
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ForeignFile(f"{archive} holds no {missing[0]}")

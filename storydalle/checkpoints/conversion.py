@@ -1,0 +1,240 @@
+"""Released files -> a folder of ours, a tensor at a time: memory holds the largest of them, and not the model."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from storydalle.backbones.dalle import DALLE
+from storydalle.checkpoints.layouts import Layout, LayoutError, Match, Shape, count
+from storydalle.checkpoints.model_layouts import (
+    ADDED_NAMES,
+    BACKBONE,
+    IMAGES,
+    MINDALLE_STAGE1,
+    MINDALLE_STAGE2,
+    STORYDALLE,
+    backbone_config,
+)
+from storydalle.checkpoints.stored_weights import StoredWeights, stored_weights
+from storydalle.checkpoints.tensor_writing import Planned, write_model
+from storydalle.checkpoints.tokenizer_layouts import TAMING_VQGAN, told_of, vqgan_config
+from storydalle.pretrained import CAPTIONS_FOLDER, CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
+from storydalle.retrofit import SourceCrossAttention, retrofit
+from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.vqgan import VQGAN
+
+SAMPLING = {"temperature": 1.0, "top_k": 256}  # minDALL-E's recipe
+Progress = Callable[[int], None]  # bytes written
+
+
+class Source(NamedTuple):
+    """Where one tensor of ours comes from."""
+
+    dtype: torch.dtype
+    shape: Shape
+    read: Callable[[], Tensor]
+
+
+class Conversion(NamedTuple):
+    """All that a folder of ours is written from; the files it reads are open."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Source]
+    captions: CaptionTokenizer
+    card: dict[str, Any]
+    notes: list[str]  # what the file holds and is not used, and what it lacks
+
+
+@contextmanager
+def min_dalle(folder: Path, num_heads: int | None = None) -> Iterator[Conversion]:
+    """minDALL-E's unpacked archive: its two stages and its tokenizer, here or in one folder below.
+
+    Raises ForeignFile or LayoutError, naming the file and what is wrong, where one is missing or does not fit.
+    """
+    first, second = found(folder, "stage1_last.ckpt"), found(folder, "stage2_last.ckpt")
+    vocab, merges = found(folder, "bpe-16k-vocab.json"), found(folder, "bpe-16k-merges.txt")
+    with stored_weights(first, "state_dict") as images, stored_weights(second, "state_dict") as transformer:
+        with told_of(second):
+            backbone = backbone_config(transformer.shapes, MINDALLE_STAGE2, "", num_heads)
+        with told_of(first):
+            image_config = image_tokenizer_config(images.shapes, backbone["image_length"])
+        captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"])
+        config, ours = our_config(image_config, backbone, captions)
+        with told_of(first):
+            tensors = sources(images, MINDALLE_STAGE1, part(ours, IMAGES))
+        with told_of(second):
+            tensors |= sources(transformer, MINDALLE_STAGE2, part(ours, BACKBONE))
+        yield Conversion(config, tensors, captions, {"sampling": SAMPLING}, [])
+
+
+@contextmanager
+def released_story_dalle(
+    path: Path, num_heads: int | None = None, added_names: tuple[str, ...] | None = None
+) -> Iterator[Conversion]:
+    """A training checkpoint of the released StoryDALL-E, its vocab.json and merges.txt beside it.
+
+    Its source attention was never saved: a fresh one, which starts as nothing, stands in the same third of the blocks.
+    Raises ForeignFile or LayoutError, naming the file and what is wrong, where one is missing or does not fit.
+    """
+    vocab, merges = found(path.parent, "vocab.json"), found(path.parent, "merges.txt")
+    with stored_weights(path, "model_state_dict") as stored, told_of(path):
+        stage1 = {name.removeprefix("stage1."): shape for name, shape in stored.shapes.items() if "stage1." in name}
+        backbone = backbone_config(stored.shapes, STORYDALLE, "stage2.", num_heads)
+        names = added_names if added_names is not None else told_names(backbone["text_vocab_size"], vocab)
+        captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names)
+        num_prompts = stored.shapes["wte.weight"][0] if "wte.weight" in stored.shapes else 0
+        images = image_tokenizer_config(stage1, backbone["image_length"])
+        config, ours = our_config(images, backbone, captions, "third", num_prompts)
+        fresh = part(ours, "model.source_attention.")
+        tensors = sources(stored, STORYDALLE, {name: shape for name, shape in ours.items() if name not in fresh})
+        tensors |= fresh_attention(fresh, backbone["dim"], backbone["num_heads"])
+        dropped = STORYDALLE.dropped(stored.shapes)
+        notes = [
+            f"{path} has no source attention, which its program neither trained nor saved: {len(fresh)} fresh tensors "
+            "stand in its place and add nothing until they are trained"
+        ]
+        if dropped:
+            notes.append(
+                f"left out: {', '.join(sorted({name.split('.')[0] for name in dropped}))} ({len(dropped)} tensors), "
+                "which read vectors of a sentence encoder that is not part of the file"
+            )
+        yield Conversion(config, tensors, captions, {"sampling": SAMPLING}, notes)
+
+
+# ------------------------------------------------------------------------------------------------ parts
+
+
+def found(folder: Path, name: str) -> Path:
+    """The file of that name in a folder or in one below; LayoutError where it is missing or stands twice."""
+    paths = sorted(folder.rglob(name)) if folder.is_dir() else []
+    if len(paths) != 1:
+        raise LayoutError(f"{folder} holds {'no' if not paths else len(paths)} {name}; give the folder that has one")
+    return paths[0]
+
+
+def image_tokenizer_config(theirs: Mapping[str, Shape], num_codes: int) -> dict[str, Any]:
+    """The config of the VQGAN; how many codes the transformer reads of a frame tells for how large a picture it is."""
+    num_halvings = count(theirs, "encoder.down.{i}.downsample.")
+    return vqgan_config(theirs, TAMING_VQGAN, resolution=math.isqrt(num_codes) * 2**num_halvings)
+
+
+def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:
+    """The names that were added to a vocabulary, by how many rows its table has more than the file has words."""
+    num_words = len(json.loads(vocab.read_text(encoding="utf-8")))
+    if num_rows - num_words not in ADDED_NAMES:
+        raise LayoutError(
+            f"{vocab} has {num_words} words and the table {num_rows} rows: give the {num_rows - num_words} names that "
+            "were added, in their order (added_names)"
+        )
+    return ADDED_NAMES[num_rows - num_words]
+
+
+def our_config(
+    images: dict[str, Any],
+    backbone: dict[str, Any],
+    captions: CaptionTokenizer,
+    source_blocks: str = "none",
+    num_prompts: int = 0,
+) -> tuple[dict[str, Any], dict[str, Shape]]:
+    """config.json of a StoryDALLE, and the shapes of its tensors; LayoutError where its parts do not fit together."""
+    with torch.device("meta"):
+        tokenizer = VQGAN(**images)
+        transformer = DALLE(**backbone, codes_of=tokenizer.kind)
+        model = retrofit(transformer, source_blocks, story_depth=0, num_prompt_tokens=num_prompts)
+    for what, ours, theirs in (
+        ("codes", backbone["image_vocab_size"], tokenizer.codebook_size),
+        ("codes a frame", backbone["image_length"], tokenizer.num_codes),
+        ("words", backbone["text_vocab_size"], captions.vocab_size),
+    ):
+        if ours != theirs:
+            raise LayoutError(f"the transformer has {ours} {what} and its tokenizer {theirs}: they belong to others")
+    shapes = {f"{IMAGES}{name}": tuple(value.shape) for name, value in tokenizer.state_dict().items()}
+    shapes |= {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
+    described = {"image_tokenizer": tokenizer.description, "backbone": model.backbone.config, "retrofit": model.config}
+    return described, shapes
+
+
+def part(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
+    return {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
+
+
+def sources(stored: StoredWeights, layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Source]:
+    """Where each of these tensors comes from; LayoutError as of ``Layout.matched``."""
+
+    def source(name: str, match: Match) -> Source:
+        return Source(stored.dtypes[match.theirs], ours[name], lambda: match.row.forward(stored.read(match.theirs)))
+
+    return {name: source(name, match) for name, match in layout.matched(stored.shapes, ours).items()}
+
+
+def fresh_attention(names: Mapping[str, Shape], dim: int, num_heads: int) -> dict[str, Source]:
+    """Source attention as training would begin it, the same at every conversion."""
+
+    def read(name: str) -> Tensor:
+        _, _, block, parameter = name.split(".", 3)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(block))
+            return SourceCrossAttention(dim, num_heads).state_dict()[parameter]
+
+    return {name: Source(torch.float32, shape, partial(read, name)) for name, shape in names.items()}
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def write_conversion(
+    conversion: Conversion,
+    target: Path,
+    dtype: torch.dtype | None = None,
+    max_bytes: int = 4 << 30,
+    progress: Progress = lambda num_bytes: None,
+) -> list[Path]:
+    """Write a folder that opens as a model; it appears under its name when it is whole.
+
+    Numbers keep their precision, or get ``dtype``; the image tokenizer keeps its own, as a rounding turns one code into
+    another. Raises FileExistsError where ``target`` is there, OSError where the disk is too small.
+    """
+
+    def kept(name: str) -> torch.dtype:
+        source = conversion.tensors[name].dtype
+        return source if dtype is None or name.startswith(IMAGES) or not source.is_floating_point else dtype
+
+    planned = [Planned(name, kept(name), source.shape) for name, source in conversion.tensors.items()]
+    num_bytes = sum(tensor.num_bytes for tensor in planned)
+    check_room(target, num_bytes)
+
+    def read(name: str) -> Tensor:
+        tensor = conversion.tensors[name].read().to(kept(name))
+        progress(tensor.nbytes)
+        return tensor
+
+    unfinished = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        (unfinished / CONFIG_NAME).write_text(json.dumps(conversion.config, indent=2) + "\n")
+        (unfinished / CARD_NAME).write_text(json.dumps(conversion.card, indent=2) + "\n")
+        conversion.captions.save(unfinished / CAPTIONS_FOLDER)
+        written = write_model(unfinished, planned, read, WEIGHTS_NAME, max_bytes)
+        os.rename(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return [target / path.name for path in written]
+
+
+def check_room(target: Path, num_bytes: int) -> None:
+    if target.exists():
+        raise FileExistsError(f"target={target} is in use: choose a folder that is not there yet")
+    parent = next(path for path in target.absolute().parents if path.exists())
+    free = shutil.disk_usage(parent).free
+    if free < 1.01 * num_bytes + 2**20:
+        raise OSError(f"target={target} needs {num_bytes / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free")

@@ -1,0 +1,134 @@
+"""convert: released weights, read without running any of their code, into a folder of ours.
+
+  storydalle convert format=mindalle source=1.3B.tar.gz target=models/mindalle     or the unpacked folder
+  storydalle convert format=storydalle source=49.pth target=models/story           vocab.json, merges.txt beside it
+  storydalle convert format=taming-vqgan source=last.ckpt target=models/vqgan
+  storydalle convert format=openai-dvae source=FOLDER target=models/dvae           encoder.pkl, decoder.pkl
+
+Then: storydalle train experiment=pororo/story_dalle pretrained=models/mindalle, or generate model=models/mindalle.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from storydalle.checkpoints.archives import unpack
+from storydalle.checkpoints.conversion import Conversion, min_dalle, released_story_dalle, write_conversion
+from storydalle.checkpoints.layouts import LayoutError
+from storydalle.checkpoints.recognition import looks_like
+from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqgan
+from storydalle.checkpoints.torch_files import ForeignFile
+from storydalle.commands import inputs, outputs
+from storydalle.commands.application import Request
+from storydalle.commands.mistakes import UserError, nearest
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MINDALLE_FILES = ("stage1_last.ckpt", "stage2_last.ckpt", "bpe-16k-vocab.json", "bpe-16k-merges.txt")
+
+
+def run(request: Request) -> None:
+    settings = checked(request.settings)
+    source, target = settings["source"], settings["target"]
+    try:
+        if settings["format"] in MODELS:
+            write_model_folder(settings)
+        else:
+            write_tokenizer(TOKENIZERS[settings["format"]](settings), target)
+    except LayoutError as error:
+        seems = looks_like(source) if source.is_file() else None
+        raise UserError(f"{error}" + (f"; {source} looks like {seems}" if seems else "")) from error
+    except (ForeignFile, FileExistsError) as error:
+        raise UserError(str(error)) from error
+    print(f"wrote {target}")
+
+
+def checked(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings, where they can be meant."""
+    settings, formats = dict(given), [*MODELS, *TOKENIZERS]
+    for name in ("format", "source", "target"):
+        if settings[name] is None:
+            raise UserError(
+                f"{name} is not set: storydalle convert format={'|'.join(formats)} source=PATH target=FOLDER"
+            )
+    if settings["format"] not in formats:
+        raise UserError(f"no format={settings['format']}; {nearest(str(settings['format']), formats)}")
+    if settings["dtype"] is not None and settings["dtype"] not in DTYPES:
+        raise UserError(f"dtype={settings['dtype']} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
+    if settings["num_heads"] is not None:
+        inputs.check_number("num_heads", settings["num_heads"], 1, None, whole=True)
+    inputs.check_number("megabytes_a_file", settings["megabytes_a_file"], 1, None, whole=True)
+    settings["source"], settings["target"] = (Path(str(settings[name])).expanduser() for name in ("source", "target"))
+    if not settings["source"].exists():
+        raise UserError(f"source={settings['source']} is not there: give the file or folder as its authors share it")
+    if settings["target"].exists():
+        raise UserError(f"target={settings['target']} is in use: choose a folder that is not there yet")
+    outputs.check_space(settings["target"], megabytes=10)
+    return settings
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+@contextmanager
+def from_min_dalle(settings: dict[str, Any]) -> Iterator[Conversion]:
+    """Of the archive, unpacked beside the target for as long as it is read, or of the folder."""
+    source, target = settings["source"], settings["target"]
+    if source.is_dir():
+        with min_dalle(source, settings["num_heads"]) as conversion:
+            yield conversion
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        unpack(source, MINDALLE_FILES, Path(folder))
+        with min_dalle(Path(folder), settings["num_heads"]) as conversion:
+            yield conversion
+
+
+def from_story_dalle(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
+    names = settings["added_names"]
+    return released_story_dalle(settings["source"], settings["num_heads"], None if names is None else tuple(names))
+
+
+def write_model_folder(settings: dict[str, Any]) -> None:
+    dtype = None if settings["dtype"] is None else DTYPES[settings["dtype"]]
+    with MODELS[settings["format"]](settings) as conversion:
+        for note in conversion.notes:
+            print(f"note: {note}")
+        total = sum(torch.Size(source.shape).numel() * source.dtype.itemsize for source in conversion.tensors.values())
+        with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None, leave=False) as bar:
+            max_bytes = settings["megabytes_a_file"] * 10**6
+            write_conversion(conversion, settings["target"], dtype, max_bytes, progress=bar.update)
+
+
+# ------------------------------------------------------------------------------------------------ image tokenizers
+
+
+def from_dvae(settings: dict[str, Any]) -> Opened:
+    folder = settings["source"]
+    return read_dvae(folder / "encoder.pkl", folder / "decoder.pkl")
+
+
+def from_vqgan(settings: dict[str, Any]) -> Opened:
+    return read_vqgan(settings["source"])
+
+
+def write_tokenizer(opened: Opened, target: Path) -> None:
+    if opened.dropped:
+        print(f"note: left out {len(opened.dropped)} tensors of training: {', '.join(opened.dropped[:3])}, ...")
+    with tempfile.TemporaryDirectory(dir=outputs.existing_parent(target)) as folder:
+        opened.tokenizer.save_pretrained(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, target)
+
+
+MODELS: dict[str, Callable[[dict[str, Any]], AbstractContextManager[Conversion]]] = {
+    "mindalle": from_min_dalle,
+    "storydalle": from_story_dalle,
+}
+TOKENIZERS: dict[str, Callable[[dict[str, Any]], Opened]] = {"taming-vqgan": from_vqgan, "openai-dvae": from_dvae}

@@ -1,0 +1,166 @@
+"""Released models of minDALL-E's family become folders of ours that say the same numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from storydalle.checkpoints.conversion import min_dalle, released_story_dalle, write_conversion
+from storydalle.checkpoints.layouts import LayoutError
+from storydalle.checkpoints.model_layouts import ADDED_NAMES
+from storydalle.story_dalle import StoryDALLE
+from storydalle.tokens.captions import CaptionTokenizer
+from tests.released_models import Sizes, Weights, block_shapes, random_weights, stage2_logits, stage2_shapes
+from tests.released_tokenizers import taming_weights
+
+CAPTIONS = ["a red square on the left", "a blue square on the right", "pororo and loopy jump"]
+DIM, HEADS = 16, 2
+
+
+def write_vocabulary(folder: Path, name: str) -> int:
+    """``<name>vocab.json`` and ``<name>merges.txt`` as minDALL-E has them; the number of words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = CaptionTokenizer.train(CAPTIONS, vocab_size=150, text_length=8)
+    tokenizer._tokenizer.model.save(str(folder), name.rstrip("-") or None)
+    return tokenizer.vocab_size
+
+
+def vqgan() -> Weights:
+    return taming_weights((32, 32), 1, (1,), z=8, codes=24, embed=12)
+
+
+def write_min_dalle(folder: Path) -> Weights:
+    """The unpacked archive; its second stage."""
+    words = write_vocabulary(folder / "1.3B" / "tokenizer", "bpe-16k-")
+    stage2 = random_weights(stage2_shapes(Sizes(DIM, 3, HEADS, words, 24, 8, 16)))
+    torch.save({"state_dict": vqgan(), "epoch": 3}, folder / "1.3B" / "stage1_last.ckpt")
+    torch.save({"state_dict": stage2}, folder / "1.3B" / "stage2_last.ckpt")
+    return stage2
+
+
+def write_story_dalle(folder: Path, num_names: int = 9, prompts: int = 4, **changes: Any) -> Weights:
+    """A training checkpoint of the released StoryDALL-E; all its weights."""
+    words = write_vocabulary(folder, "")
+    weights = {f"stage1.{name}": value for name, value in vqgan().items()}
+    sizes = Sizes(DIM, 3, HEADS, words + num_names, 24, 8, 16)
+    weights |= {f"stage2.{name}": value for name, value in random_weights(stage2_shapes(sizes)).items()}
+    shapes = {"story_linear.weight": (DIM, 12), "story_linear.bias": (DIM,), **block_shapes("story_block.", DIM)}
+    if prompts:
+        shapes |= {"wte.weight": (prompts, DIM)}
+        for i in (0, 2):
+            shapes |= {f"control_trans.{i}.weight": (DIM, DIM), f"control_trans.{i}.bias": (DIM,)}
+    weights |= random_weights(shapes, seed=5)
+    torch.save({"model_state_dict": weights, "epoch": 49, "optimizer_state_dict": {}}, folder / "49.pth")
+    return weights
+
+
+def test_logits_of_a_converted_mindalle_are_the_originals(tmp_path: Path) -> None:
+    stage2 = write_min_dalle(tmp_path)
+    with min_dalle(tmp_path, num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+    model = StoryDALLE.from_pretrained(tmp_path / "ours")
+    tokens, codes = torch.randint(0, 100, (2, 8)), torch.randint(0, 24, (2, 16))
+    found = model.model.backbone(tokens, codes)
+    for row in range(2):
+        expected = stage2_logits(stage2, tokens[row], codes[row], HEADS)
+        torch.testing.assert_close(found.image[row], expected.image, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.text[row], expected.text, atol=1e-5, rtol=0)
+
+
+def test_a_converted_mindalle_draws_stories(tmp_path: Path) -> None:
+    write_min_dalle(tmp_path)
+    with min_dalle(tmp_path, num_heads=HEADS) as conversion:
+        written = write_conversion(conversion, tmp_path / "ours", max_bytes=20_000)
+    assert len(written) > 1, "a large model has several files"
+    model = StoryDALLE.from_pretrained(tmp_path / "ours")
+    assert model.resolution == 8 and model.sampling().top_k == 256
+    drawn = model.generate(CAPTIONS, Image.new("RGB", (20, 20), "red"))
+    assert [frame.size for frame in drawn.frames] == [(8, 8)] * 3
+
+
+def test_half_precision_leaves_the_image_tokenizer_alone(tmp_path: Path) -> None:
+    write_min_dalle(tmp_path)
+    with min_dalle(tmp_path, num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours", dtype=torch.float16)
+    kinds = {name: value.dtype for name, value in load_file(tmp_path / "ours" / "model.safetensors").items()}
+    assert {kind for name, kind in kinds.items() if name.startswith("image_tokenizer.")} == {torch.float32}
+    assert {kind for name, kind in kinds.items() if name.startswith("model.")} == {torch.float16}
+
+
+@pytest.mark.parametrize(("num_names", "prompts"), [(9, 4), (7, 0), (0, 0)])
+def test_a_released_story_dalle_keeps_all_it_has_and_says_what_it_lacks(
+    num_names: int, prompts: int, tmp_path: Path
+) -> None:
+    weights = write_story_dalle(tmp_path, num_names, prompts)
+    with released_story_dalle(tmp_path / "49.pth", num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+        notes = conversion.notes
+    assert "no source attention" in notes[0] and "story_block, story_linear (18 tensors)" in notes[1]
+    model = StoryDALLE.from_pretrained(tmp_path / "ours")
+    assert model.caption_tokenizer.added_names == ADDED_NAMES[num_names]
+    backbone = model.model.backbone
+    assert torch.equal(backbone.blocks[2].attn.key.weight, weights["stage2.blocks.2.attn.key.weight"])
+    assert list(model.model.source_attention) == ["2"]
+    assert not model.model.source_attention["2"].proj.weight.any(), "a fresh retrofit adds nothing"
+    assert (model.model.prompt_tokens is not None) == (prompts > 0)
+    if prompts:
+        assert torch.equal(model.model.prompt_tokens.transform[2].bias, weights["control_trans.2.bias"])
+    model.generate(CAPTIONS, Image.new("RGB", (20, 20), "red"))
+
+
+def test_a_conversion_is_the_same_every_time(tmp_path: Path) -> None:
+    write_story_dalle(tmp_path)
+    for name in ("a", "b"):
+        with released_story_dalle(tmp_path / "49.pth", num_heads=HEADS) as conversion:
+            write_conversion(conversion, tmp_path / name)
+        torch.rand(3)
+    files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+
+
+def test_unknown_numbers_of_names_are_asked_for(tmp_path: Path) -> None:
+    write_story_dalle(tmp_path, num_names=2)
+    with pytest.raises(LayoutError, match=r"49\.pth.*give the 2 names"), released_story_dalle(tmp_path / "49.pth"):
+        pass
+    with released_story_dalle(tmp_path / "49.pth", HEADS, added_names=("tutu", "popo")) as conversion:
+        assert conversion.captions.added_names == ("tutu", "popo")
+
+
+def test_parts_of_different_models_are_refused(tmp_path: Path) -> None:
+    write_min_dalle(tmp_path)
+    torch.save({"state_dict": taming_weights((32, 32), 1, (1,), 8, 30, 12)}, tmp_path / "1.3B" / "stage1_last.ckpt")
+    with pytest.raises(LayoutError, match="24 codes and its tokenizer 30"), min_dalle(tmp_path, HEADS):
+        pass
+    (tmp_path / "1.3B" / "stage1_last.ckpt").unlink()
+    with pytest.raises(LayoutError, match=r"holds no stage1_last\.ckpt"), min_dalle(tmp_path, HEADS):
+        pass
+
+
+def test_a_target_in_use_is_refused_and_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    write_min_dalle(tmp_path)
+    (tmp_path / "ours").mkdir()
+    with min_dalle(tmp_path, num_heads=HEADS) as conversion:
+        with pytest.raises(FileExistsError, match="in use"):
+            write_conversion(conversion, tmp_path / "ours")
+
+        def stop(num_bytes: int) -> None:
+            raise KeyboardInterrupt
+
+        before = set(tmp_path.iterdir())
+        with pytest.raises(KeyboardInterrupt):
+            write_conversion(conversion, tmp_path / "others", progress=stop)
+        assert set(tmp_path.iterdir()) == before
+
+
+def test_every_byte_is_told_while_it_is_written(tmp_path: Path) -> None:
+    write_min_dalle(tmp_path)
+    told: list[int] = []
+    with min_dalle(tmp_path, num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours", progress=told.append)
+    weights = load_file(tmp_path / "ours" / "model.safetensors")
+    assert sum(told) == sum(value.nbytes for value in weights.values())
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["backbone"]["num_heads"] == HEADS
