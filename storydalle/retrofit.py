@@ -2,7 +2,8 @@
 
 StoryDALL-E (ECCV 2022, section 3): cross-attention to the source frame inside the pretrained blocks, a self-attention
 encoder over the captions of the whole story whose vector of each frame is prepended to that frame's caption, and
-prompt tokens for tuning with a frozen backbone. A frame's sequence is ``[prompt | story | caption | codes]``.
+prompt tokens for tuning with a frozen backbone. A frame's sequence is ``[prompt | story | caption | codes]``, in one
+transformer or, of an encoder-decoder, with the codes in the decoder.
 """
 
 import math
@@ -15,9 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from storydalle.backbones.attention import attend
-from storydalle.backbones.dalle import DALLE, Block, Cache, Hook, Logits, init_weights
+from storydalle.backbones.backbone import Backbone, Hook, Logits, init_weights
+from storydalle.backbones.dalle import Block
 
 TUNING_MODES = ("full", "prompt", "retrofit")
+EMBEDDINGS = ("emb_", "embed_")  # in the names of a backbone's embedding tables
 
 
 class SourceMemory(NamedTuple):
@@ -158,7 +161,7 @@ class RetrofittedDALLE(nn.Module):
 
     def __init__(
         self,
-        backbone: DALLE,
+        backbone: Backbone,
         source_attention: nn.ModuleDict,
         story_encoder: StoryEncoder | None,
         prompt_tokens: PromptTokens | None,
@@ -200,7 +203,7 @@ class RetrofittedDALLE(nn.Module):
         present = torch.ones_like(tokens, dtype=torch.bool)
         if self.backbone.pad_id is not None:
             present = tokens != self.backbone.pad_id
-        return self.story_encoder(self.backbone.tok_emb_txt(tokens), present, mask)
+        return self.story_encoder(self.backbone.embed_tokens(tokens), present, mask)
 
     def conditions(
         self,
@@ -219,7 +222,7 @@ class RetrofittedDALLE(nn.Module):
         context = rearrange(
             self.backbone.embed_codes(rearrange(source, "b g l -> (b g) l")), "(b g) l d -> b (g l) d", b=len(source)
         )
-        memories: list[SourceMemory | None] = [None] * len(self.backbone.blocks)
+        memories: list[SourceMemory | None] = [None] * self.backbone.depth
         for index, attention in self.source_attention.items():
             memories[int(index)] = cast(SourceCrossAttention, attention).remember(context)
         return Conditions(prefix, memories)
@@ -244,13 +247,9 @@ class RetrofittedDALLE(nn.Module):
 
         return [None if memory is None else hook(i, memory) for i, memory in enumerate(conditions.memories)]
 
-    def new_cache(self, num_rows: int, num_prefix: int) -> Cache:
-        length = num_prefix + self.backbone.text_length + self.backbone.image_length
-        return Cache(self.backbone, num_rows, length)
-
 
 def retrofit(
-    backbone: DALLE,
+    backbone: Backbone,
     source_blocks: str | Iterable[int] = "all",
     story_depth: int = 1,
     num_story_tokens: int = 1,
@@ -263,7 +262,7 @@ def retrofit(
     ``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices.
     ``story_depth=0`` leaves the story encoder out. Raises ValueError for blocks that the backbone does not have.
     """
-    depth = len(backbone.blocks)
+    depth = backbone.depth
     named = {"all": range(depth), "third": range(2, depth, 3), "none": ()}
     if isinstance(source_blocks, str) and source_blocks not in named:
         raise ValueError(f"source_blocks={source_blocks!r}: choose all, third, none or a list of block indices")
@@ -300,7 +299,7 @@ def is_trained(name: str, mode: str) -> bool:
         raise ValueError(f"tuning={mode!r} is unknown; choose one of {', '.join(TUNING_MODES)}")
     if mode == "full" or not name.startswith("backbone."):
         return True
-    return mode == "prompt" and "emb_" in name
+    return mode == "prompt" and any(part in name for part in EMBEDDINGS)
 
 
 def parameter_group(name: str) -> str:

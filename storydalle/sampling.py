@@ -173,10 +173,8 @@ def plan_waves(num_stories: int, num_frames: int, num_candidates: int, max_rows:
 
 def cache_bytes(model: RetrofittedDALLE, num_prefix: int) -> int:
     """Bytes of keys and values that one row keeps while it decodes."""
-    backbone = model.backbone
     num_prompt = 0 if model.prompt_tokens is None else model.prompt_tokens.embedding.num_embeddings
-    columns = num_prompt + num_prefix + backbone.text_length + backbone.image_length
-    return 2 * len(backbone.blocks) * columns * backbone.dim * backbone.head_img.weight.element_size()
+    return model.backbone.cache_bytes(num_prompt + num_prefix)
 
 
 def _sample_wave(
@@ -215,7 +213,7 @@ class _Branch:
         self.hooks = model.hooks(self.conditions)
         self.tokens = rearrange(prompt.tokens, "b f t -> (b f) t")
         prefix = self.conditions.prefix
-        self.cache = model.new_cache(len(self.tokens), 0 if prefix is None else prefix.shape[1])
+        self.cache = self.backbone.new_cache(len(self.tokens), 0 if prefix is None else prefix.shape[1])
 
     def next_logits(self, codes: Int[Tensor, " r"] | None) -> Float[Tensor, "r v"]:
         if codes is not None:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from storydalle.backbones.dalle import DALLE
+from storydalle.backbones.backbone import open_backbone
 from storydalle.pretrained import (
     CAPTIONS_FOLDER,
     CONFIG_NAME,
@@ -27,7 +27,7 @@ from storydalle.retrofit import RetrofittedDALLE, retrofit
 from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.story import Stories
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 TOKENIZER_PREFIX = "image_tokenizer."
@@ -42,23 +42,23 @@ class StoryDALLE(PretrainedModel):
     def __init__(
         self,
         image_tokenizer: ImageTokenizer,
-        caption_tokenizer: CaptionTokenizer,
+        caption_tokenizer: TextTokenizer,
         model: RetrofittedDALLE,
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        backbone = model.backbone.config
+        backbone = model.backbone
         for what, ours, theirs in (
-            ("codes a frame", backbone["image_length"], image_tokenizer.num_codes),
-            ("image codes", backbone["image_vocab_size"], image_tokenizer.codebook_size),
-            ("tokens a caption", backbone["text_length"], caption_tokenizer.text_length),
-            ("text tokens", backbone["text_vocab_size"], caption_tokenizer.vocab_size),
+            ("codes a frame", backbone.image_length, image_tokenizer.num_codes),
+            ("image codes", backbone.num_codes, image_tokenizer.codebook_size),
+            ("tokens a caption", backbone.text_length, caption_tokenizer.text_length),
+            ("text tokens", backbone.text_vocab_size, caption_tokenizer.vocab_size),
         ):
             if ours != theirs:
                 raise ValueError(f"the backbone has {ours} {what}, its tokenizer {theirs}: they must agree")
-        if backbone.get("codes_of") not in (None, image_tokenizer.kind):
+        if backbone.codes_of not in (None, image_tokenizer.kind):
             raise ValueError(
-                f"the backbone writes codes of an image tokenizer of kind {backbone['codes_of']}, and this one is of "
+                f"the backbone writes codes of an image tokenizer of kind {backbone.codes_of}, and this one is of "
                 f"kind {image_tokenizer.kind}: both have {image_tokenizer.codebook_size} codes, of different meanings"
             )
         self.image_tokenizer = image_tokenizer
@@ -72,7 +72,7 @@ class StoryDALLE(PretrainedModel):
 
     @property
     def device(self) -> torch.device:
-        return self.model.backbone.head_img.weight.device
+        return self.model.backbone.device
 
     # ------------------------------------------------------------------------------------------------- drawing
 
@@ -185,7 +185,7 @@ class StoryDALLE(PretrainedModel):
         """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
         prompts = []
         sampling = sampling or self.sampling()
-        empty = torch.full_like(tokens, self.caption_tokenizer.pad_id)
+        empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)
         context = None if source is None else source[:, None]
         for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:
             story = self._encode_story(captions, mask)
@@ -263,12 +263,12 @@ class StoryDALLE(PretrainedModel):
 
     def summary(self) -> dict[str, str]:
         """For people: what is drawn, and by how large a model."""
-        backbone, num_codes = self.model.backbone.config, self.image_tokenizer.num_codes
+        backbone, num_codes = self.model.backbone, self.image_tokenizer.num_codes
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
         return {
             "draws": f"{self.resolution} x {self.resolution} pixels, {num_codes} codes a frame",
             "parameters": f"{num_parameters / 1e6:.1f} M, image tokenizer included; stored in half precision",
-            "transformer": f"{backbone['depth']} blocks, {backbone['dim']} wide, {backbone['num_heads']} heads",
+            "transformer": f"{backbone.depth} blocks, {backbone.dim} wide, {backbone.num_heads} heads",
         }
 
     def _decode(self, codes: Int[Tensor, "f k l"]) -> list[list[Image.Image]]:
@@ -288,10 +288,10 @@ class StoryDALLE(PretrainedModel):
                 lender = folder / config["image_tokenizer"]
                 config["image_tokenizer"] = json.loads((lender / CONFIG_NAME).read_text())["image_tokenizer"]
             image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
-            model = retrofit(DALLE(**config["backbone"]), **config["retrofit"])
+            model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_NAME} is no StoryDALL-E configuration: {one_line(error)}") from error
-        captions = CaptionTokenizer.load(folder / CAPTIONS_FOLDER)
+        captions = load_caption_tokenizer(folder / CAPTIONS_FOLDER)
         story_dalle = cls(image_tokenizer, captions, model, read_card(folder))
         shared = [] if lender == folder else [(lender / WEIGHTS_NAME, TOKENIZER_PREFIX)]
         story_dalle.load_files((folder / WEIGHTS_NAME, ""), *shared)
@@ -307,7 +307,7 @@ class StoryDALLE(PretrainedModel):
         """
         config = {
             "image_tokenizer": tokenizer_of or self.image_tokenizer.description,
-            "backbone": self.model.backbone.config,
+            "backbone": {"kind": self.model.backbone.kind, **self.model.backbone.config},
             "retrofit": self.model.config,
         }
         weights = self.state_dict()

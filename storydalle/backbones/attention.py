@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -23,3 +24,28 @@ def attend(
     if visible is not None:
         scores = scores.masked_fill(~visible, float("-inf"))
     return scores.softmax(-1).to(value.dtype) @ value
+
+
+class KeyValues:
+    """Keys and values of one self-attention while it decodes, allocated once for all columns."""
+
+    def __init__(self, num_rows: int, num_heads: int, length: int, like: Float[Tensor, "d _"]) -> None:
+        """``like`` is a weight of the attention: its width, precision and device are taken."""
+        shape = (num_rows, num_heads, length, like.shape[0] // num_heads)
+        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros_like(self.keys)
+
+    def append(self, key: Tensor, value: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Write the new columns at ``start`` and return all columns up to their end."""
+        end = start + key.shape[2]
+        self.keys[:, :, start:end] = key
+        self.values[:, :, start:end] = value
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def repeat(self, num_candidates: int, length: int) -> None:
+        """Give every row ``num_candidates`` copies; ``length`` columns are filled."""
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_empty(len(old) * num_candidates, *old.shape[1:])
+            new[:, :, :length] = old[:, :, :length].repeat_interleave(num_candidates, 0)
+            setattr(self, name, new)

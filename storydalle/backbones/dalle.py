@@ -6,8 +6,8 @@ and one ``hook`` a block, called after the self-attention residual at the positi
 Parameter names equal the keys of the released checkpoint (minDALL-E 1.3B, stage 2).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,35 +15,16 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from storydalle.backbones.attention import attend
-
-Hook = Callable[[Tensor], Tensor]
-
-
-class Logits(NamedTuple):
-    """What the sequence predicts. ``text`` is None where a cache is given, since sampling has no use for it."""
-
-    text: Float[Tensor, "b t_minus_1 v_text"] | None  # position i predicts token i + 1 of `text_targets`
-    image: Float[Tensor, "b l v_image"]  # position i predicts code i
-    text_targets: Int[Tensor, "b t_minus_1"] | None  # the tokens left after columns of padding were dropped
+from storydalle.backbones.attention import KeyValues, attend
+from storydalle.backbones.backbone import Backbone, Hook, Logits, init_weights
 
 
-class BlockCache:
-    """Keys and values of one block, allocated once; with them the fused projection, made once for all steps."""
+class BlockCache(KeyValues):
+    """Keys and values of one block; with them the fused projection, made once for all steps."""
 
     def __init__(self, attention: "SelfAttention", num_rows: int, length: int) -> None:
-        weight = attention.query.weight
-        shape = (num_rows, attention.num_heads, length, weight.shape[0] // attention.num_heads)
-        self.keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-        self.values = torch.zeros_like(self.keys)
+        super().__init__(num_rows, attention.num_heads, length, attention.query.weight)
         self.projection = attention.fused_projection()
-
-    def append(self, key: Tensor, value: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Write the new columns at ``start`` and return all columns up to their end."""
-        end = start + key.shape[2]
-        self.keys[:, :, start:end] = key
-        self.values[:, :, start:end] = value
-        return self.keys[:, :, :end], self.values[:, :, :end]
 
 
 class Cache:
@@ -51,7 +32,7 @@ class Cache:
 
     def __init__(self, backbone: "DALLE", num_rows: int, length: int) -> None:
         self.blocks = [BlockCache(cast(Block, block).attn, num_rows, length) for block in backbone.blocks]
-        self.visible = torch.ones(num_rows, length, dtype=torch.bool, device=backbone.head_img.weight.device)
+        self.visible = torch.ones(num_rows, length, dtype=torch.bool, device=backbone.device)
         self.length = 0  # columns filled
         self.num_codes = 0  # codes among them
 
@@ -61,11 +42,7 @@ class Cache:
             return
         self.visible = self.visible.repeat_interleave(num_candidates, 0)
         for block in self.blocks:
-            for name in ("keys", "values"):
-                old = getattr(block, name)
-                new = old.new_empty(len(old) * num_candidates, *old.shape[1:])
-                new[:, :, : self.length] = old[:, :, : self.length].repeat_interleave(num_candidates, 0)
-                setattr(block, name, new)
+            block.repeat(num_candidates, self.length)
 
 
 class SelfAttention(nn.Module):
@@ -120,15 +97,17 @@ class Block(nn.Module):
         return x + self.mlp(self.ln2(x))
 
 
-class DALLE(nn.Module):
+class DALLE(Backbone):
     """The text-to-image transformer; the defaults are minDALL-E 1.3B.
 
     ``pad_id`` makes padding invisible to every other position, and drops columns that hold nothing but padding
     (all but the last, which predicts the first code). minDALL-E attends to its padding: leave it None there.
     ``tie_codes`` reads codes out with the table that read them in: copying a code, as source attention must, is then
     one linear map for all codes instead of one to learn for each. minDALL-E has two tables.
-    ``codes_of`` is the kind of image tokenizer whose codes these are, where it is known: sizes alone do not tell.
     """
+
+    kind = "dalle"
+    predicts_text = True
 
     def __init__(
         self,
@@ -144,7 +123,7 @@ class DALLE(nn.Module):
         codes_of: str | None = None,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
+        self.config = {
             "text_vocab_size": text_vocab_size,
             "image_vocab_size": image_vocab_size,
             "text_length": text_length,
@@ -156,7 +135,10 @@ class DALLE(nn.Module):
             "tie_codes": tie_codes,
             "codes_of": codes_of,
         }
+        self.text_vocab_size, self.num_codes = text_vocab_size, image_vocab_size
         self.text_length, self.image_length, self.pad_id = text_length, image_length, pad_id
+        self.codes_of = codes_of
+        self.dim, self.depth, self.num_heads = dim, depth, num_heads
         self.tok_emb_img = nn.Embedding(image_vocab_size, dim)
         self.tok_emb_txt = nn.Embedding(text_vocab_size, dim)
         self.pos_emb_img = nn.Embedding(image_length, dim)
@@ -170,15 +152,16 @@ class DALLE(nn.Module):
             self.head_img.weight = self.tok_emb_img.weight
 
     @property
-    def dim(self) -> int:
-        return self.ln_f.weight.shape[0]
+    def code_table(self) -> Float[Tensor, "v d"]:
+        return self.tok_emb_img.weight
 
-    @property
-    def num_heads(self) -> int:
-        return self.config["num_heads"]
+    def new_cache(self, num_rows: int, num_prefix: int) -> Cache:
+        return Cache(self, num_rows, num_prefix + self.text_length + self.image_length)
+
+    def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
+        return self.tok_emb_txt(tokens)
 
     def embed_codes(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
-        """Embeddings of the codes at raster positions ``start``, ``start + 1``, ... of a frame."""
         return self.tok_emb_img(codes) + self.pos_emb_img.weight[start : start + codes.shape[1]]
 
     def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
@@ -197,12 +180,6 @@ class DALLE(nn.Module):
         hooks: Sequence[Hook | None] | None = None,
         cache: Cache | None = None,
     ) -> Logits:
-        """Logits of the next tokens and codes; the same call trains (no cache), prefills and decodes.
-
-        Training: all ``tokens`` and all ``codes`` (the last code is not read: nothing follows it).
-        Prefill: ``tokens`` and a cache, no codes; decoding: the newest code of each row and the cache.
-        Raises ValueError where the caption is not exactly ``text_length`` long.
-        """
         x, visible, first, targets = self._embed(tokens, codes, prefix, cache)
         start = 0 if cache is None else cache.length
         if cache is not None:
@@ -228,8 +205,7 @@ class DALLE(nn.Module):
             assert codes is not None and cache is not None, "without tokens this is a decoding step"
             x = self.embed_codes(codes, cache.num_codes)
             return x, torch.ones(codes.shape, dtype=torch.bool, device=codes.device), 0, None
-        if tokens.shape[1] != self.text_length:
-            raise ValueError(f"captions have {tokens.shape[1]} tokens, the backbone takes {self.text_length}; pad them")
+        self.check_captions(tokens)
         columns = self.used_columns(tokens)
         tokens = tokens[:, columns]
         parts = [self.tok_emb_txt(tokens) + self.pos_emb_txt(columns)]
@@ -253,11 +229,3 @@ def causal_mask(visible: Bool[Tensor, "b m"], num_queries: int) -> Bool[Tensor, 
     columns = torch.arange(length, device=visible.device)[None]
     mask = (columns < rows) & visible[:, None] | (columns == rows)
     return mask[:, None]
-
-
-def init_weights(module: nn.Module) -> None:
-    """minDALL-E's initialisation: N(0, 0.02) for matrices and tables, zero biases."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)

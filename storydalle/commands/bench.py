@@ -155,7 +155,7 @@ def rate(work: Callable[[], int]) -> float:
 
 def share_waiting(model: StoryDALLE, data: StepData) -> float:
     """The part of training steps in which the next batch is not there yet."""
-    system = StoryDALLETraining(model)
+    system = StoryDALLETraining(model, text_weight=0)
     batches: Iterator[Any] = iter(data.train_dataloader())
     waited, started = 0.0, time.perf_counter()
     for _ in range(TRAINING_STEPS):

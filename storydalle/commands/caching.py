@@ -11,7 +11,7 @@ from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.stories.story import Stories
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.cache import CachedStories, cache_folder
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, build_cache, read_json, tables_folder
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.shards import write_shards
@@ -40,7 +40,7 @@ def encode_split(
     split: str,
     stories: Stories,
     image_tokenizer: ImageTokenizer,
-    caption_tokenizer: CaptionTokenizer | None,
+    caption_tokenizer: TextTokenizer | None,
     root: Path,
     workers: int,
 ) -> str:
@@ -64,7 +64,7 @@ def shard_split(
     split: str,
     stories: Stories,
     image_tokenizer: ImageTokenizer,
-    caption_tokenizer: CaptionTokenizer | None,
+    caption_tokenizer: TextTokenizer | None,
     root: Path,
     settings: dict[str, Any],
 ) -> str:
@@ -79,7 +79,7 @@ def shard_split(
     return f"wrote {len(paths):,} shards of {len(cached):,} stories, {target}"
 
 
-def tokenizers(pretrained: str, runs: Path) -> tuple[ImageTokenizer, CaptionTokenizer | None]:
+def tokenizers(pretrained: str, runs: Path) -> tuple[ImageTokenizer, TextTokenizer | None]:
     """Those of a model, or an image tokenizer alone: a name in the zoo, an experiment or a folder."""
     folder = models.zoo_folder() / pretrained if pretrained in models.zoo_names() else model_folder(pretrained, runs)
     with told_in_one_line(f"cannot open the tokenizers of {folder}", ValueError, OSError):

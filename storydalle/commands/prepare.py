@@ -112,14 +112,14 @@ def token_counter(name: str | None) -> findings.Tokens | None:
         return None
     folder = models.zoo_folder() / name if name in models.zoo_names() else Path(name).expanduser()
     folder = folder / "captions" if (folder / "captions").is_dir() else folder
-    from storydalle.tokens.captions import CaptionTokenizer
+    from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
 
     vocabularies, merges = sorted(folder.glob("*vocab.json")), sorted(folder.glob("*merges.txt"))
     with told_in_one_line(f"caption_tokenizer={name} is none"):
         if vocabularies and merges:
-            tokenizer = CaptionTokenizer.from_files(vocabularies[0], merges[0])
+            tokenizer: TextTokenizer = CaptionTokenizer.from_files(vocabularies[0], merges[0])
         else:
-            tokenizer = CaptionTokenizer.load(folder)
+            tokenizer = load_caption_tokenizer(folder)
 
     def count(texts: Sequence[str]) -> list[int]:
         lengths: list[int] = []

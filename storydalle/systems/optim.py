@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,39 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from storydalle.backbones.backbone import Backbone, Logits
+
+
+class FrameLosses(NamedTuple):
+    """Losses of frames, in nats; ``text`` is None where the backbone predicts no text."""
+
+    image: Float[Tensor, ""]
+    text: Float[Tensor, ""] | None
+
+    def total(self, text_weight: float | int) -> Float[Tensor, ""]:
+        return self.image if self.text is None else self.image + text_weight * self.text
+
+    def named(self, stage: str) -> dict[str, Tensor]:
+        """What there is, by the names of the log."""
+        named = {f"{stage}/loss_image": self.image}
+        return named if self.text is None else named | {f"{stage}/loss_text": self.text}
+
+
+def frame_losses(
+    logits: Logits, codes: Int[Tensor, "b l"], pad_id: int | None, weights: Float[Tensor, "b l"] | None = None
+) -> FrameLosses:
+    """Loss of the codes, weighted where ``weights`` are given, and of the text where there are logits of it."""
+    image = code_loss(logits.image, codes, weights)
+    if logits.text is None or logits.text_targets is None:
+        return FrameLosses(image, None)
+    return FrameLosses(image, text_loss(logits.text, logits.text_targets, pad_id))
+
+
+def check_text_weight(backbone: Backbone, text_weight: float | int) -> None:
+    """Raises ValueError where a text loss is asked of a backbone that has none."""
+    if text_weight > 0 and not backbone.predicts_text:
+        raise ValueError(f"text_weight={text_weight}: a backbone of kind {backbone.kind} predicts no text; set it to 0")
 
 
 def code_loss(

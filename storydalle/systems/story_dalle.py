@@ -10,15 +10,16 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from storydalle.backbones.dalle import Logits
+from storydalle.backbones.backbone import Logits
 from storydalle.retrofit import RetrofittedDALLE, is_trained, parameter_group
 from storydalle.story_dalle import StoryDALLE
 from storydalle.systems.optim import (
+    FrameLosses,
     build_adamw,
+    check_text_weight,
     clip_groups,
-    code_loss,
+    frame_losses,
     step_generator,
-    text_loss,
     warmup_cosine,
 )
 from storydalle.systems.probes import Match, probe_paths
@@ -56,7 +57,7 @@ class StoryDALLETraining(pl.LightningModule):
         story_warmup_steps: int = 0,
         bag_weight: float = 0.3,
         changed_weight: float = 3.0,
-        text_weight: float = 0.1,
+        text_weight: float | int = 0.1,
         source_dropout: float = 0.0,
         caption_dropout: float = 0.0,
         clip: float = 1.0,
@@ -65,6 +66,7 @@ class StoryDALLETraining(pl.LightningModule):
         source_probes: Mapping[str, Match] | None = None,
     ) -> None:
         super().__init__()
+        check_text_weight(story_dalle.model.backbone, text_weight)
         self.story_dalle = story_dalle
         self.story_dalle.image_tokenizer.requires_grad_(False)
         self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
@@ -97,9 +99,9 @@ class StoryDALLETraining(pl.LightningModule):
                 return bag
             loss = self.bag_weight * bag
         logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source)
-        image, text = self._losses(logits, batch)
-        self.log_dict({"train/loss_image": image, "train/loss_text": text}, prog_bar=True)
-        return loss + image + self.text_weight * text
+        losses = self._losses(logits, batch)
+        self.log_dict(losses.named("train"), prog_bar=True)
+        return loss + losses.total(self.text_weight)
 
     def _drop_conditions(self, batch: EncodedStories) -> tuple[EncodedStories, Tensor | None]:
         """Take the captions, or the source, from some of the stories."""
@@ -108,21 +110,20 @@ class StoryDALLETraining(pl.LightningModule):
         draws = torch.rand(2, len(batch.codes), generator=step_generator(self.seed, self.global_step))
         draws = draws.to(batch.codes.device)
         dropped = (draws[0] < self.caption_dropout)[:, None, None]
-        tokens = batch.tokens.masked_fill(dropped, self.story_dalle.caption_tokenizer.pad_id)
+        empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
+        tokens = torch.where(dropped, empty, batch.tokens)
         return batch._replace(tokens=tokens), draws[1] >= self.source_dropout
 
-    def _losses(self, logits: Logits, batch: EncodedStories) -> tuple[Tensor, Tensor]:
+    def _losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
         changed = batch.codes != batch.source[:, None]
         weights = torch.where(changed, self.changed_weight, 1.0) * batch.mask[..., None]
         flat = "b f l -> (b f) l"
-        image = code_loss(logits.image, rearrange(batch.codes, flat), rearrange(weights, flat))
-        assert logits.text is not None and logits.text_targets is not None
-        return image, text_loss(logits.text, logits.text_targets, self.model.backbone.pad_id)
+        return frame_losses(logits, rearrange(batch.codes, flat), self.model.backbone.pad_id, rearrange(weights, flat))
 
     def _bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
         """Cross-entropy of the codes that differ from the source, in any order."""
         assert self.bag_head is not None
-        logits = self.bag_head(story, batch.source, self.model.backbone.tok_emb_img.weight.detach())
+        logits = self.bag_head(story, batch.source, self.model.backbone.code_table.detach())
         changed = (batch.codes != batch.source[:, None]) & batch.mask[..., None]
         nats = -F.log_softmax(logits.float(), -1).gather(-1, batch.codes)
         return (nats * changed).sum() / changed.sum().clamp(min=1)

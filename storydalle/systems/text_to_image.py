@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.optim import build_adamw, clip_groups, code_loss, text_loss, warmup_cosine
+from storydalle.systems.optim import (
+    FrameLosses,
+    build_adamw,
+    check_text_weight,
+    clip_groups,
+    frame_losses,
+    warmup_cosine,
+)
 from storydalle.tokens.cache import EncodedStories
 
 
@@ -24,11 +31,12 @@ class TextToImage(pl.LightningModule):
         weight_decay: float = 0.05,
         warmup_steps: int = 100,
         max_steps: int = 10_000,
-        text_weight: float = 0.1,
+        text_weight: float | int = 0.1,
         clip: float = 1.0,
         frames_per_story: int = 1,
     ) -> None:
         super().__init__()
+        check_text_weight(story_dalle.model.backbone, text_weight)
         self.story_dalle = story_dalle
         self.story_dalle.image_tokenizer.requires_grad_(False)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -37,13 +45,13 @@ class TextToImage(pl.LightningModule):
 
     def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
         tokens, codes = self._frames(batch, self.global_step)
-        image, text = self._losses(tokens, codes)
-        self.log_dict({"train/loss_image": image, "train/loss_text": text}, prog_bar=True)
-        return image + self.text_weight * text
+        losses = self._losses(tokens, codes)
+        self.log_dict(losses.named("train"), prog_bar=True)
+        return losses.total(self.text_weight)
 
     def validation_step(self, batch: EncodedStories, batch_idx: int) -> None:
-        image, text = self._losses(*self._frames(batch, 0))
-        self.log_dict({"val/loss_image": image, "val/loss_text": text}, batch_size=len(batch.codes))
+        losses = self._losses(*self._frames(batch, 0))
+        self.log_dict(losses.named("val"), batch_size=len(batch.codes))
 
     def _frames(self, batch: EncodedStories, step: int) -> tuple[Tensor, Tensor]:
         """Descriptions and codes of some frames of each story, source included; which ones depends on the step."""
@@ -55,11 +63,9 @@ class TextToImage(pl.LightningModule):
         stories, chosen = torch.arange(len(codes), device=num_frames.device)[:, None], turns % num_frames
         return batch.descriptions[stories, chosen].flatten(0, 1), codes[stories, chosen].flatten(0, 1)
 
-    def _losses(self, tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, tokens: Tensor, codes: Tensor) -> FrameLosses:
         backbone = self.story_dalle.model.backbone
-        logits = backbone(tokens, codes)
-        assert logits.text is not None and logits.text_targets is not None
-        return code_loss(logits.image, codes), text_loss(logits.text, logits.text_targets, backbone.pad_id)
+        return frame_losses(backbone(tokens, codes), codes, backbone.pad_id)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})

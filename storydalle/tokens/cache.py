@@ -12,7 +12,7 @@ from torch import Tensor
 
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.story import Stories, Story
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import (
     CODES,
     HEADER,
@@ -66,7 +66,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> EncodedStories:
     return EncodedStories(tokens, descriptions, codes[:, 0], codes[:, 1:], mask, labels, probes)
 
 
-def encode_batch(stories: Sequence[Story], encode: FrameEncoder, caption_tokenizer: CaptionTokenizer) -> EncodedStories:
+def encode_batch(stories: Sequence[Story], encode: FrameEncoder, caption_tokenizer: TextTokenizer) -> EncodedStories:
     """Stories with their pictures as a batch."""
 
     def row(story: Story) -> Row:
@@ -181,7 +181,7 @@ class StoryCodes(StepData):
         train: Stories,
         val: Stories,
         image_tokenizer: ImageTokenizer,
-        caption_tokenizer: CaptionTokenizer,
+        caption_tokenizer: TextTokenizer,
         folder: str | Path,
         batch_size: int,
         seed: int = 0,

@@ -10,7 +10,7 @@ from torch import Tensor
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Stories, Story
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.captions import TextTokenizer
 
 
 class CaptionedFrames(NamedTuple):
@@ -35,7 +35,7 @@ class CaptionedStories(StepData):
         self,
         train: Stories,
         val: Stories,
-        caption_tokenizer: CaptionTokenizer,
+        caption_tokenizer: TextTokenizer,
         batch_size: int,
         seed: int = 0,
         num_workers: int = 0,

@@ -1,11 +1,12 @@
-"""Captions <-> token ids: lower-cased byte-pair encoding in the format of minDALL-E's 16k vocabulary."""
+"""Captions <-> token ids: what all caption tokenizers share, and the encoding of minDALL-E's 16k vocabulary."""
 
 import hashlib
 import json
 import string
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -30,12 +31,49 @@ class EncodedCaptions(NamedTuple):
     overflow: list[tuple[int, int]]  # (index of a caption, number of tokens cut off its end)
 
 
-class CaptionTokenizer:
+class TextTokenizer(ABC):
+    """What turns captions into rows of ``text_length`` token ids below ``vocab_size``, filled up with ``pad_id``."""
+
+    kind: ClassVar[str]  # names the class in files
+    text_length: int
+    pad_id: int
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Rows that a table of token embeddings needs."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A short hash of all that decides which tokens a caption becomes."""
+
+    @abstractmethod
+    def encode(self, captions: Sequence[str]) -> EncodedCaptions:
+        """Tokens of captions, each as it is alone; an empty caption is legal."""
+
+    @abstractmethod
+    def decode(self, ids: Int[Tensor, " t"] | Sequence[int]) -> str:
+        """The caption as it was understood; padding is left out."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write what ``load_caption_tokenizer`` reads."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: str | Path) -> "TextTokenizer":
+        """Read what ``save`` wrote; ValueError, naming the file, where it is missing or foreign."""
+
+
+class CaptionTokenizer(TextTokenizer):
     """Byte-pair encoding of captions, padded or cut to ``text_length``; there is neither a start nor an end token.
 
     ``added_names`` are tokens of their own, with ids after the vocabulary's in the order given. They match whole words
     in any case. Differs from the paper's released code: there a name matches inside words ("dino" in "dinosaur").
     """
+
+    kind = "words"
 
     def __init__(self, tokenizer: Tokenizer, text_length: int = 64, added_names: Sequence[str] = ()) -> None:
         ids = tokenizer.get_vocab(with_added_tokens=False)
@@ -93,15 +131,16 @@ class CaptionTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         bare = char_bpe(self._tokenizer.model)
         bare.save(str(folder / TOKENIZER_NAME))
-        config = {"text_length": self.text_length, "added_names": list(self.added_names)}
+        config = {"kind": self.kind, "text_length": self.text_length, "added_names": list(self.added_names)}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "CaptionTokenizer":
-        """Read what ``save`` wrote; ValueError, naming the file, where it is missing or foreign."""
         file = Path(folder) / CONFIG_NAME
         try:
-            config = json.loads(file.read_text())
+            config = read_config(file)
+            if config["kind"] != cls.kind:
+                raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
             text_length, added_names = int(config["text_length"]), [str(name) for name in config["added_names"]]
             file = Path(folder) / TOKENIZER_NAME
             return cls(Tokenizer.from_file(str(file)), text_length, added_names)
@@ -114,12 +153,11 @@ class CaptionTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all that decides which tokens a caption becomes."""
         text = json.dumps([self._tokenizer.to_str(), self.text_length, self.added_names])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def encode(self, captions: Sequence[str]) -> EncodedCaptions:
-        """An empty caption is legal: it is all padding."""
+        """An empty caption is all padding."""
         tokens = torch.full((len(captions), self.text_length), self.pad_id, dtype=torch.long)
         overflow = []
         for i, encoding in enumerate(self._tokenizer.encode_batch(list(captions))):
@@ -151,3 +189,24 @@ def char_bpe(model: BPE) -> Tokenizer:
     tokenizer.pre_tokenizer = BertPreTokenizer()
     tokenizer.decoder = BPEDecoder(suffix=END_OF_WORD)
     return tokenizer
+
+
+def load_caption_tokenizer(folder: str | Path) -> TextTokenizer:
+    """The tokenizer that some class's ``save`` wrote; ValueError, naming the file, where there is none."""
+    # The other tokenizers know this module, which must not know them while it is loaded.
+    from storydalle.tokens.byte_level import ByteLevelTokenizer
+
+    file = Path(folder) / CONFIG_NAME
+    kinds: dict[str, type[TextTokenizer]] = {one.kind: one for one in (CaptionTokenizer, ByteLevelTokenizer)}
+    try:
+        kind = read_config(file)["kind"]
+        if kind not in kinds:
+            raise ValueError(f"a caption tokenizer of kind {kind!r} is none of {', '.join(kinds)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
+    return kinds[kind].load(folder)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The settings of a saved tokenizer; folders from before there were kinds are of the first."""
+    return {"kind": CaptionTokenizer.kind} | json.loads(file.read_text())

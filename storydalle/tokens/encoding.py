@@ -25,7 +25,7 @@ from tqdm import tqdm
 from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 HEADER, CODES, IDS = "header.json", "codes", "ids.txt"
@@ -45,7 +45,7 @@ class Clip(NamedTuple):
 def build_cache(
     stories: Stories,
     image_tokenizer: ImageTokenizer,
-    caption_tokenizer: CaptionTokenizer | None,
+    caption_tokenizer: TextTokenizer | None,
     folder: Path,
     num_workers: int = 0,
     check_pictures: bool = False,
@@ -208,12 +208,12 @@ class FrameEncoder:
         return np.array([self.known[key] for key in keys]).reshape(len(frames), -1)
 
 
-def tables_folder(folder: Path, caption_tokenizer: CaptionTokenizer) -> Path:
+def tables_folder(folder: Path, caption_tokenizer: TextTokenizer) -> Path:
     return folder / f"stories-{caption_tokenizer.fingerprint[:8]}"
 
 
 def write_tables(
-    stories: Stories, caption_tokenizer: CaptionTokenizer, folder: Path, codes_header: dict[str, Any]
+    stories: Stories, caption_tokenizer: TextTokenizer, folder: Path, codes_header: dict[str, Any]
 ) -> None:
     """Write shots, tokens, labels and ids of the stories all of whose clips have frames."""
     target = tables_folder(folder, caption_tokenizer)
@@ -285,7 +285,7 @@ class Columns:
 
 
 def table_columns(
-    outlines: Sequence[Outline], clips: Mapping[str, Clip], caption_tokenizer: CaptionTokenizer
+    outlines: Sequence[Outline], clips: Mapping[str, Clip], caption_tokenizer: TextTokenizer
 ) -> dict[str, np.ndarray]:
     """One row a story ("num_targets", source labels, probes), a shot, a caption or a target (the other labels)."""
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from storydalle.stories.data import StepData
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash, read_json, write_json
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
@@ -266,7 +266,7 @@ class ShardedStoryCodes(StepData):
         train: str | Path,
         val: str | Path,
         image_tokenizer: ImageTokenizer,
-        caption_tokenizer: CaptionTokenizer,
+        caption_tokenizer: TextTokenizer,
         batch_size: int,
         seed: int = 0,
         num_workers: int = 0,

@@ -1,0 +1,151 @@
+"""Captions <-> token ids in the format of DALL-E Mega: byte-level byte-pair encoding between ``<s>`` and ``</s>``."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.normalizers import Lowercase, Replace
+from tokenizers.normalizers import Sequence as NormalizerSequence
+from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
+from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
+from torch import Tensor
+
+from storydalle.tokens.captions import CONFIG_NAME, TOKENIZER_NAME, EncodedCaptions, TextTokenizer, read_config
+
+START, END, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
+MERGES_HEADER = "#version"
+
+
+class ByteLevelTokenizer(TextTokenizer):
+    """Byte-pair encoding of captions as in min-dalle: ``<s> pieces </s>``, filled up with id 1 to ``text_length``.
+
+    Each word, its punctuation included, is lower-cased and merged as a whole behind the mark of a space; characters
+    beyond ASCII are dropped. An empty caption is ``<s> </s>``. ``vocab_size`` is the number of rows of the backbone's
+    table where that has more rows than the vocabulary needs (Mega: 50272).
+    """
+
+    kind = "byte_level"
+    pad_id = 1  # what min-dalle's encoder masks, whatever the vocabulary says
+
+    def __init__(self, tokenizer: Tokenizer, text_length: int = 64, vocab_size: int | None = None) -> None:
+        ids = tokenizer.get_vocab()
+        for token in (START, END, UNK):
+            if token not in ids:
+                raise ValueError(f"the vocabulary lacks {token}: it is not one of min-dalle")
+        needed = max(ids.values()) + 1
+        if len(set(ids.values())) < len(ids):
+            raise ValueError("two entries of the vocabulary share an id: they are rows of a table")
+        if (other := tokenizer.id_to_token(self.pad_id)) not in (None, PAD):
+            raise ValueError(f"id {self.pad_id} is {other!r} in the vocabulary, where min-dalle's is padding")
+        if vocab_size is not None and vocab_size < needed:
+            raise ValueError(f"vocab_size={vocab_size}: the vocabulary has ids up to {needed - 1}")
+        if text_length < 3:
+            raise ValueError(f"text_length={text_length}: a caption needs a token between {START} and {END}")
+        self.text_length = text_length
+        self.start_id, self.end_id = ids[START], ids[END]
+        self._vocab_size = needed if vocab_size is None else vocab_size
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def from_files(
+        cls, vocab_json: str | Path, merges_txt: str | Path, text_length: int = 64, vocab_size: int | None = None
+    ) -> "ByteLevelTokenizer":
+        """Read min-dalle's vocabulary and merges, or others in the layout of GPT-2's."""
+        try:
+            vocab = json.loads(Path(vocab_json).read_text(encoding="utf-8"))
+            merges = read_merges(Path(merges_txt).read_text(encoding="utf-8"))
+            return cls(byte_level_bpe(BPE(vocab, merges, unk_token=UNK)), text_length, vocab_size)
+        except Exception as error:  # the tokenizers library raises nothing more precise
+            raise ValueError(f"{vocab_json} and {merges_txt} are not a vocabulary and its merges: {error}") from error
+
+    def save(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tokenizer.save(str(folder / TOKENIZER_NAME))
+        config = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
+        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ByteLevelTokenizer":
+        file = Path(folder) / CONFIG_NAME
+        try:
+            config = read_config(file)
+            if config["kind"] != cls.kind:
+                raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
+            text_length, vocab_size = int(config["text_length"]), int(config["vocab_size"])
+            file = Path(folder) / TOKENIZER_NAME
+            return cls(Tokenizer.from_file(str(file)), text_length, vocab_size)
+        except Exception as error:  # the tokenizers library raises nothing more precise
+            raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    @property
+    def fingerprint(self) -> str:
+        text = json.dumps([self.kind, self._tokenizer.to_str(), self.text_length, self.vocab_size])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def encode(self, captions: Sequence[str]) -> EncodedCaptions:
+        """A caption that is too long loses its last pieces.
+
+        Differs from min-dalle: the end token is kept. There it is cut off, and what the encoder reads has no end.
+        """
+        tokens = torch.full((len(captions), self.text_length), self.pad_id, dtype=torch.long)
+        limit, overflow = self.text_length - 2, []
+        for i, encoding in enumerate(self._tokenizer.encode_batch(list(captions))):
+            if len(encoding.ids) > limit:
+                overflow.append((i, len(encoding.ids) - limit))
+            ids = [self.start_id, *encoding.ids[:limit], self.end_id]
+            tokens[i, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return EncodedCaptions(tokens, len(overflow), overflow)
+
+    def decode(self, ids: Int[Tensor, " t"] | Sequence[int]) -> str:
+        """Lower-cased words between single spaces; padding, start and end are left out."""
+        pieces = []
+        for index in map(int, ids):
+            piece = self._tokenizer.id_to_token(index) if 0 <= index < self.vocab_size else None
+            if index in (self.pad_id, self.start_id, self.end_id):
+                continue
+            if piece is None:
+                raise ValueError(f"token {index} is no entry of the vocabulary, whose table has {self.vocab_size} rows")
+            pieces.append(piece)
+        return self._tokenizer.decoder.decode(pieces).strip()
+
+
+def byte_level_bpe(model: BPE) -> Tokenizer:
+    """A tokenizer that splits at white space alone and puts a space ahead of every word, the first one too.
+
+    Differs from min-dalle: line breaks and tabs separate words as spaces do. There they become unknown tokens.
+    """
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = NormalizerSequence([Lowercase(), Replace(Regex(r"[^\x00-\x7f]"), "")])
+    tokenizer.pre_tokenizer = PreTokenizerSequence(
+        [WhitespaceSplit(), ByteLevel(add_prefix_space=True, use_regex=False)]
+    )
+    tokenizer.decoder = ByteLevelDecoder()
+    return tokenizer
+
+
+def read_merges(text: str) -> list[tuple[str, str]]:
+    """Pairs of pieces, the first to be merged first.
+
+    Differs from min-dalle: the first and the last line are left out for what they hold (a version, nothing) and not
+    for where they stand, so that no merge is lost where one of them is missing.
+    """
+    merges = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or (number == 1 and line.startswith(MERGES_HEADER)):
+            continue
+        pair = line.split()
+        if len(pair) != 2:
+            raise ValueError(f"line {number} of the merges is no pair of pieces: {line!r}")
+        merges.append((pair[0], pair[1]))
+    return merges
