@@ -25,6 +25,7 @@ PICTURES = {
     "change": "change",
     "copied": "nearer to source",
     "nats": "nats",
+    "story_order_auc": "story order",
 }
 CONTINUATION = {
     "copy_rate": "copy rate",
@@ -54,7 +55,9 @@ TITLES = {"Characters": CHARACTERS, "Pictures": PICTURES, "Continuation": CONTIN
 LEGENDS = {
     "Pictures": "*FD* and *KD*: Fréchet and kernel distance to the true frames, on the features that their name says; "
     "*error*: mean absolute difference to the true frame, *change*: to the source, of 1 between black and white; "
-    "*nearer to source*: share of frames nearer to the source than to the true frame.",
+    "*nearer to source*: share of frames nearer to the source than to the true frame; *nats*: loss of the true frames, "
+    "*story order*: AUC of a story discriminator for true stories against reordered ones, each only of models that "
+    "have it.",
     "Continuation": "*Copy rate*: share of textured patches found in the source; *alike*: cosine of features, among a "
     "story's frames and to its source. *Chance* is the same with another story's.",
     "Characters": "*n of them*: frames with so many characters.",
