@@ -261,6 +261,14 @@ class StoryDALLE(PretrainedModel):
         pixels = to_tensor(np.concatenate([story.frames for story in stories.readable(64)]))
         return {"reconstruction_error_p99": float(np.quantile(self.reconstruction_errors(pixels).numpy(), 0.99))}
 
+    def description(self) -> dict[str, Any]:
+        """What ``config.json`` holds."""
+        return {
+            "image_tokenizer": self.image_tokenizer.description,
+            "backbone": {"kind": self.model.backbone.kind, **self.model.backbone.config},
+            "retrofit": self.model.config,
+        }
+
     def summary(self) -> dict[str, str]:
         """For people: what is drawn, and by how large a model."""
         backbone, num_codes = self.model.backbone, self.image_tokenizer.num_codes
@@ -305,11 +313,9 @@ class StoryDALLE(PretrainedModel):
         ``tokenizer_of`` is a folder, relative to this one, of a model with the same image tokenizer: it is then read
         from there and not written again.
         """
-        config = {
-            "image_tokenizer": tokenizer_of or self.image_tokenizer.description,
-            "backbone": {"kind": self.model.backbone.kind, **self.model.backbone.config},
-            "retrofit": self.model.config,
-        }
+        config = self.description()
+        if tokenizer_of is not None:
+            config["image_tokenizer"] = tokenizer_of
         weights = self.state_dict()
         if tokenizer_of is not None:
             weights = {name: value for name, value in weights.items() if not name.startswith(TOKENIZER_PREFIX)}

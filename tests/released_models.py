@@ -111,3 +111,52 @@ def stage2_logits(weights: Weights, tokens: Tensor, codes: Tensor, heads: int) -
     num_tokens = len(tokens)
     text = x[: num_tokens - 1] @ weights["head_txt.weight"].T
     return Predicted(text, x[num_tokens - 1 : -1] @ weights["head_img.weight"].T)
+
+
+# ------------------------------------------------------------------------------------------------ min-dalle
+
+
+class MegaSizes(NamedTuple):
+    """Of min-dalle's encoder and decoder; the defaults are tiny."""
+
+    dim: int = 16
+    glu: int = 24
+    depth: int = 2
+    words: int = 340
+    rows: int = 25
+    text: int = 8
+    image: int = 16
+
+
+FULL_MEGA = MegaSizes(2048, 4096, 24, 50272, 16416, 64, 256)
+
+
+def mega_shapes(side: str, sizes: MegaSizes) -> dict[str, tuple[int, ...]]:
+    """``encoder.pt`` or ``decoder.pt``: bare state dicts, attentions without biases."""
+    dim, glu = sizes.dim, sizes.glu
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, width: int = dim) -> None:
+        shapes.update({f"{name}.weight": (width,), f"{name}.bias": (width,)})
+
+    def attention(name: str) -> None:
+        norm(f"{name[: name.rindex('.') + 1]}pre_{name.rpartition('.')[2]}_layer_norm")
+        shapes.update({f"{name}.{part}_proj.weight": (dim, dim) for part in ("k", "v", "q", "out")})
+        norm(f"{name}_layer_norm")
+
+    is_encoder = side == "encoder"
+    shapes["embed_tokens.weight"] = (sizes.words if is_encoder else sizes.rows, dim)
+    shapes["embed_positions.weight"] = (sizes.text if is_encoder else sizes.image, dim)
+    norm("layernorm_embedding")
+    norm("final_ln")
+    for i in range(sizes.depth):
+        attention(f"layers.{i}.self_attn")
+        if not is_encoder:
+            attention(f"layers.{i}.encoder_attn")
+        norm(f"layers.{i}.glu.ln0")
+        norm(f"layers.{i}.glu.ln1", glu)
+        shapes |= {f"layers.{i}.glu.{name}.weight": (glu, dim) for name in ("fc0", "fc1")}
+        shapes |= {f"layers.{i}.glu.fc2.weight": (dim, glu)}
+    if not is_encoder:
+        shapes["lm_head.weight"] = (sizes.rows, dim)
+    return shapes

@@ -9,13 +9,24 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from storydalle.checkpoints.conversion import min_dalle, released_story_dalle, write_conversion
+from storydalle.checkpoints.conversion import mega, min_dalle, released_story_dalle, write_conversion
 from storydalle.checkpoints.layouts import LayoutError
 from storydalle.checkpoints.model_layouts import ADDED_NAMES
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.captions import CaptionTokenizer
-from tests.released_models import Sizes, Weights, block_shapes, random_weights, stage2_logits, stage2_shapes
-from tests.released_tokenizers import taming_weights
+from tests.released_models import (
+    FULL_MEGA,
+    MegaSizes,
+    Sizes,
+    Weights,
+    block_shapes,
+    mega_shapes,
+    random_weights,
+    stage2_logits,
+    stage2_shapes,
+)
+from tests.released_tokenizers import Taming, detoker_weights, pictures, taming_weights
+from tests.test_byte_level import write_files
 
 CAPTIONS = ["a red square on the left", "a blue square on the right", "pororo and loopy jump"]
 DIM, HEADS = 16, 2
@@ -56,6 +67,24 @@ def write_story_dalle(folder: Path, num_names: int = 9, prompts: int = 4, **chan
     weights |= random_weights(shapes, seed=5)
     torch.save({"model_state_dict": weights, "epoch": 49, "optimizer_state_dict": {}}, folder / "49.pth")
     return weights
+
+
+def write_mega(folder: Path, suffix: str = "", **changes: int) -> dict[str, Weights]:
+    """min-dalle's files, and a VQGAN of taming's beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in write_files(folder):
+        path.rename(path.with_stem(path.stem + suffix))
+    sizes = MegaSizes()._replace(**changes)
+    files = {
+        f"encoder{suffix}.pt": random_weights(mega_shapes("encoder", MegaSizes()), seed=1),
+        f"decoder{suffix}.pt": random_weights(mega_shapes("decoder", sizes), seed=2),
+        "detoker.pt": detoker_weights(widths=(32, 32), blocks=1, attention=(1,), z=8, codes=24, embed=12),
+    }
+    for name, weights in files.items():
+        torch.save(weights, folder / name)
+    files["last.ckpt"] = vqgan()
+    torch.save({"state_dict": files["last.ckpt"]}, folder / "last.ckpt")
+    return files
 
 
 def test_logits_of_a_converted_mindalle_are_the_originals(tmp_path: Path) -> None:
@@ -133,7 +162,7 @@ def test_unknown_numbers_of_names_are_asked_for(tmp_path: Path) -> None:
 def test_parts_of_different_models_are_refused(tmp_path: Path) -> None:
     write_min_dalle(tmp_path)
     torch.save({"state_dict": taming_weights((32, 32), 1, (1,), 8, 30, 12)}, tmp_path / "1.3B" / "stage1_last.ckpt")
-    with pytest.raises(LayoutError, match="24 codes and its tokenizer 30"), min_dalle(tmp_path, HEADS):
+    with pytest.raises(LayoutError, match="24 image codes, its tokenizer 30"), min_dalle(tmp_path, HEADS):
         pass
     (tmp_path / "1.3B" / "stage1_last.ckpt").unlink()
     with pytest.raises(LayoutError, match=r"holds no stage1_last\.ckpt"), min_dalle(tmp_path, HEADS):
@@ -164,3 +193,48 @@ def test_every_byte_is_told_while_it_is_written(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "ours" / "model.safetensors")
     assert sum(told) == sum(value.nbytes for value in weights.values())
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["backbone"]["num_heads"] == HEADS
+
+
+# ------------------------------------------------------------------------------------------------ min-dalle
+
+
+@pytest.mark.parametrize("suffix", ["", "_mini"])
+def test_a_converted_mega_has_every_tensor_of_its_files_and_draws(suffix: str, tmp_path: Path) -> None:
+    files = write_mega(tmp_path, suffix)
+    with mega(tmp_path, tmp_path / "last.ckpt", suffix, num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+        assert "two fine-tunings" in conversion.notes[0]
+    model = StoryDALLE.from_pretrained(tmp_path / "ours")
+    ours = model.model.backbone.state_dict()
+    theirs = {f"encoder.{name}": value for name, value in files[f"encoder{suffix}.pt"].items()}
+    theirs |= {f"decoder.{name}": value for name, value in files[f"decoder{suffix}.pt"].items()}
+    assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert model.model.backbone.num_codes == 24 and model.model.backbone.start_code == 23
+    drawn = model.generate(["a red square", "a blue square"], Image.new("RGB", (20, 20), "red"))
+    assert [frame.size for frame in drawn.frames] == [(8, 8)] * 2
+
+
+def test_a_converted_mega_reads_with_one_network_and_draws_with_the_other(tmp_path: Path) -> None:
+    files = write_mega(tmp_path)
+    with mega(tmp_path, tmp_path / "last.ckpt", num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+    tokenizer, images = StoryDALLE.from_pretrained(tmp_path / "ours").image_tokenizer, pictures(3, 8)
+    codes = tokenizer.encode(images)
+    assert torch.equal(codes, Taming(files["last.ckpt"], groups=32).codes(images))
+    expected = Taming(files["detoker.pt"], groups=32).pixels(codes).clamp(0, 1) * 2 - 1
+    torch.testing.assert_close(tokenizer.decode(codes), expected, atol=1e-5, rtol=0)
+
+
+def test_files_of_two_megas_are_refused(tmp_path: Path) -> None:
+    write_mega(tmp_path, glu=32)
+    told = pytest.raises(LayoutError, match="24 wide inside and the decoder 32")
+    with told, mega(tmp_path, tmp_path / "last.ckpt", num_heads=HEADS):
+        pass
+
+
+def test_full_size_files_have_as_many_numbers_as_is_told_of_them() -> None:
+    counts = [
+        sum(torch.Size(shape).numel() for shape in mega_shapes(side, FULL_MEGA).values())
+        for side in ("encoder", "decoder")
+    ]
+    assert [round(count / 1e6, 1) for count in counts] == [1110.2, 1477.7]

@@ -10,7 +10,7 @@ from PIL import Image
 from storydalle.commands.main import main
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from tests.released_tokenizers import openai_network, openai_weights, taming_losses
-from tests.test_conversion import HEADS, vqgan, write_min_dalle, write_story_dalle
+from tests.test_conversion import HEADS, vqgan, write_mega, write_min_dalle, write_story_dalle
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,15 @@ def test_a_model_in_parts_opens_too(folder: Path) -> None:
     assert main(["generate", "model=ours", "captions=story.txt", "source=frame.png", "out=strip"]) == 0
 
 
+def test_mega_is_converted_and_draws(folder: Path) -> None:
+    write_mega(folder / "released")
+    files = ("source=released", "image_encoder=released/last.ckpt")
+    assert convert("format=dalle-mega", *files, "target=ours") == 0
+    Path("story.txt").write_text("a red square\na blue square\n")
+    Image.new("RGB", (20, 20), "red").save("frame.png")
+    assert main(["generate", "model=ours", "captions=story.txt", "source=frame.png", "out=strip"]) == 0
+
+
 def test_what_a_released_story_dalle_lacks_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_story_dalle(folder / "released")
     assert convert("format=storydalle", "source=released/49.pth", "target=ours") == 0
@@ -91,6 +100,7 @@ def test_mistakes_are_one_line_and_lose_nothing(folder: Path, capsys: pytest.Cap
         ("target=used", "target=used is in use"),
         ("dtype=int8", "dtype=int8 is none of"),
         ("megabytes_a_file=0", "megabytes_a_file"),
+        ("format=dalle-mega", "format=dalle-mega needs image_encoder=FILE"),
     ):
         assert said in refused(capsys, *good, change)
     content = Path("last.ckpt").read_bytes()

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,22 +14,32 @@ import torch
 from torch import Tensor
 
 from storydalle.backbones.dalle import DALLE
+from storydalle.backbones.mega import MegaDALLE
 from storydalle.checkpoints.layouts import Layout, LayoutError, Match, Shape, count
 from storydalle.checkpoints.model_layouts import (
     ADDED_NAMES,
     BACKBONE,
+    ENCODING_VQGAN,
     IMAGES,
+    MEGA_DECODER,
+    MEGA_ENCODER,
+    MEGA_PICTURES,
     MINDALLE_STAGE1,
     MINDALLE_STAGE2,
     STORYDALLE,
     backbone_config,
+    mega_config,
 )
 from storydalle.checkpoints.stored_weights import StoredWeights, stored_weights
 from storydalle.checkpoints.tensor_writing import Planned, write_model
-from storydalle.checkpoints.tokenizer_layouts import TAMING_VQGAN, told_of, vqgan_config
+from storydalle.checkpoints.tokenizer_layouts import DETOKER, TAMING_VQGAN, told_of, vqgan_config
 from storydalle.pretrained import CAPTIONS_FOLDER, CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
-from storydalle.retrofit import SourceCrossAttention, retrofit
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.retrofit import RetrofittedDALLE, SourceCrossAttention, retrofit
+from storydalle.story_dalle import StoryDALLE
+from storydalle.tokens.byte_level import ByteLevelTokenizer
+from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
+from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN
 
 SAMPLING = {"temperature": 1.0, "top_k": 256}  # minDALL-E's recipe
@@ -49,7 +59,7 @@ class Conversion(NamedTuple):
 
     config: dict[str, Any]
     tensors: dict[str, Source]
-    captions: CaptionTokenizer
+    captions: TextTokenizer
     card: dict[str, Any]
     notes: list[str]  # what the file holds and is not used, and what it lacks
 
@@ -68,7 +78,10 @@ def min_dalle(folder: Path, num_heads: int | None = None) -> Iterator[Conversion
         with told_of(first):
             image_config = image_tokenizer_config(images.shapes, backbone["image_length"])
         captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"])
-        config, ours = our_config(image_config, backbone, captions)
+        with torch.device("meta"):
+            tokenizer = VQGAN(**image_config)
+            model = retrofit(DALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
+        config, ours = our_config(tokenizer, model, captions)
         with told_of(first):
             tensors = sources(images, MINDALLE_STAGE1, part(ours, IMAGES))
         with told_of(second):
@@ -93,7 +106,11 @@ def released_story_dalle(
         captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names)
         num_prompts = stored.shapes["wte.weight"][0] if "wte.weight" in stored.shapes else 0
         images = image_tokenizer_config(stage1, backbone["image_length"])
-        config, ours = our_config(images, backbone, captions, "third", num_prompts)
+        with torch.device("meta"):
+            tokenizer = VQGAN(**images)
+            transformer = DALLE(**backbone, codes_of=tokenizer.kind)
+            model = retrofit(transformer, "third", story_depth=0, num_prompt_tokens=num_prompts)
+        config, ours = our_config(tokenizer, model, captions)
         fresh = part(ours, "model.source_attention.")
         tensors = sources(stored, STORYDALLE, {name: shape for name, shape in ours.items() if name not in fresh})
         tensors |= fresh_attention(fresh, backbone["dim"], backbone["num_heads"])
@@ -108,6 +125,45 @@ def released_story_dalle(
                 "which read vectors of a sentence encoder that is not part of the file"
             )
         yield Conversion(config, tensors, captions, {"sampling": SAMPLING}, notes)
+
+
+@contextmanager
+def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | None = None) -> Iterator[Conversion]:
+    """min-dalle's files, and a VQGAN of taming's to read source frames by, since theirs can only draw.
+
+    ``suffix`` is that of the files of the smaller model, "_mini". Raises ForeignFile or LayoutError, naming the file
+    and what is wrong, where one is missing or does not fit.
+    """
+    paths = [found(folder, name) for name in (f"encoder{suffix}.pt", f"decoder{suffix}.pt", "detoker.pt")]
+    vocab, merges = found(folder, f"vocab{suffix}.json"), found(folder, f"merges{suffix}.txt")
+    with ExitStack() as stack:
+        encoder, decoder, pictures = (stack.enter_context(stored_weights(path)) for path in paths)
+        images = stack.enter_context(stored_weights(image_encoder, "state_dict"))
+        with told_of(paths[2]):
+            num_codes = MEGA_PICTURES.sizes(pictures.shapes)["codes"]
+        with told_of(paths[1]):
+            backbone = mega_config(encoder.shapes, decoder.shapes, num_codes, num_heads)
+        with told_of(image_encoder), torch.device("meta"):
+            encoding = image_tokenizer_config(images.shapes, backbone["image_length"])
+            drawing = vqgan_config(pictures.shapes, DETOKER, encoding["resolution"], pixel_range=(0.0, 1.0))
+            tokenizer = PairedTokenizer(encoding, drawing)
+            model = retrofit(MegaDALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
+        captions = ByteLevelTokenizer.from_files(vocab, merges, backbone["text_length"], backbone["text_vocab_size"])
+        config, ours = our_config(tokenizer, model, captions)
+        tensors: dict[str, Source] = {}
+        for path, stored, layout, prefix in (
+            (paths[0], encoder, MEGA_ENCODER, f"{BACKBONE}encoder."),
+            (paths[1], decoder, MEGA_DECODER, f"{BACKBONE}decoder."),
+            (paths[2], pictures, MEGA_PICTURES, f"{IMAGES}detokenizer."),
+            (image_encoder, images, ENCODING_VQGAN, f"{IMAGES}tokenizer."),
+        ):
+            with told_of(path):
+                tensors |= sources(stored, layout, part(ours, prefix))
+        notes = [
+            f"source frames are read by {image_encoder} and drawn by {paths[2]}: two fine-tunings of one model, whose "
+            "codes may mean slightly different things"
+        ]
+        yield Conversion(config, {name: tensors[name] for name in ours}, captions, {"sampling": SAMPLING}, notes)
 
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -139,28 +195,14 @@ def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:
 
 
 def our_config(
-    images: dict[str, Any],
-    backbone: dict[str, Any],
-    captions: CaptionTokenizer,
-    source_blocks: str = "none",
-    num_prompts: int = 0,
+    tokenizer: ImageTokenizer, model: RetrofittedDALLE, captions: TextTokenizer
 ) -> tuple[dict[str, Any], dict[str, Shape]]:
     """config.json of a StoryDALLE, and the shapes of its tensors; LayoutError where its parts do not fit together."""
-    with torch.device("meta"):
-        tokenizer = VQGAN(**images)
-        transformer = DALLE(**backbone, codes_of=tokenizer.kind)
-        model = retrofit(transformer, source_blocks, story_depth=0, num_prompt_tokens=num_prompts)
-    for what, ours, theirs in (
-        ("codes", backbone["image_vocab_size"], tokenizer.codebook_size),
-        ("codes a frame", backbone["image_length"], tokenizer.num_codes),
-        ("words", backbone["text_vocab_size"], captions.vocab_size),
-    ):
-        if ours != theirs:
-            raise LayoutError(f"the transformer has {ours} {what} and its tokenizer {theirs}: they belong to others")
-    shapes = {f"{IMAGES}{name}": tuple(value.shape) for name, value in tokenizer.state_dict().items()}
-    shapes |= {f"model.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
-    described = {"image_tokenizer": tokenizer.description, "backbone": model.backbone.config, "retrofit": model.config}
-    return described, shapes
+    try:
+        story_dalle = StoryDALLE(tokenizer, captions, model)
+    except ValueError as error:
+        raise LayoutError(f"{error}; they belong to different models") from error
+    return story_dalle.description(), {name: tuple(value.shape) for name, value in story_dalle.state_dict().items()}
 
 
 def part(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:

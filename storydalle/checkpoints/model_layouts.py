@@ -5,6 +5,8 @@ layout       files                                                            wh
 ============ ================================================================ ======================
 mindalle     ``stage1_last.ckpt`` and ``stage2_last.ckpt``, key state_dict    kakaobrain/minDALL-E
 storydalle   a training checkpoint, key model_state_dict                      adymaharana/storydalle
+dalle-mega   ``encoder.pt``, ``decoder.pt`` and ``detoker.pt``, state dicts   kuprel/min-dalle
+dalle-mini   the same, ``encoder_mini.pt`` and ``decoder_mini.pt``            kuprel/min-dalle
 ============ ================================================================ ======================
 
 Names and shapes are known from the released code; no released file has been read with these tables yet.
@@ -14,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storydalle.checkpoints.layouts import Layout, LayoutError, Row, Shape, count
-from storydalle.checkpoints.tokenizer_layouts import TAMING_VQGAN, norm, same
+from storydalle.checkpoints.tokenizer_layouts import DETOKER, TAMING_ENCODER, TAMING_VQGAN, norm, same
 
 HEAD_DIM = 64  # of the released models; no shape tells it
 # Names that the released StoryDALL-E added to the vocabulary, told by how many rows there are.
@@ -63,15 +65,95 @@ STORYDALLE = Layout(
 )
 
 
+def attention(name: str) -> list[Row]:
+    """One of min-dalle's attentions, without biases, between two norms."""
+    return [
+        *norm(f"layers.{{i}}.pre_{name}_layer_norm", "dim"),
+        same(f"layers.{{i}}.{name}.{{k_proj|v_proj|q_proj|out_proj}}.weight", "dim dim"),
+        *norm(f"layers.{{i}}.{name}_layer_norm", "dim"),
+    ]
+
+
+def mega_rows(rows: str, length: str) -> list[Row]:
+    """What min-dalle's encoder and decoder have in common."""
+    return [
+        same("embed_tokens.weight", f"{rows} dim"),
+        same("embed_positions.weight", f"{length} dim"),
+        *norm("{layernorm_embedding|final_ln}", "dim"),
+        *attention("self_attn"),
+        *norm("layers.{i}.glu.ln0", "dim"),
+        *norm("layers.{i}.glu.ln1", "glu"),
+        same("layers.{i}.glu.{fc0|fc1}.weight", "glu dim"),
+        same("layers.{i}.glu.fc2.weight", "dim glu"),
+    ]
+
+
+MEGA_ENCODER = Layout("dalle-mega (encoder)", moved(mega_rows("words", "text_length"), "", f"{BACKBONE}encoder."))
+MEGA_DECODER = Layout(
+    "dalle-mega (decoder)",
+    moved(
+        [
+            *mega_rows("rows", "image_length"),
+            *attention("encoder_attn"),
+            same("lm_head.weight", "rows dim"),
+        ],
+        "",
+        f"{BACKBONE}decoder.",
+    ),
+)
+MEGA_PICTURES = Layout("detoker", moved(DETOKER.rows, "", f"{IMAGES}detokenizer."))
+# Of a VQGAN that encodes for a detokenizer: the half that draws is not kept.
+ENCODING_VQGAN = Layout(
+    "taming-vqgan",
+    moved([*TAMING_ENCODER, same("quantize.embedding.weight", "codes embed")], "", f"{IMAGES}tokenizer."),
+    dropped=("loss.", "decoder.", "post_quant_conv."),
+)
+
+
+def mega_config(
+    encoder: Mapping[str, Shape], decoder: Mapping[str, Shape], num_codes: int, num_heads: int | None
+) -> dict[str, Any]:
+    """The config of the encoder-decoder that has tensors of these shapes; its first input is the last code.
+
+    Raises LayoutError where the two files are of different models.
+    """
+    text, image = MEGA_ENCODER.sizes(encoder), MEGA_DECODER.sizes(decoder)
+    depths = [count(file, "layers.{i}.") for file in (encoder, decoder)]
+    for what, of_encoder, of_decoder in (
+        ("wide", text["dim"], image["dim"]),
+        ("wide inside", text["glu"], image["glu"]),
+        ("layers deep", *depths),
+    ):
+        if of_encoder != of_decoder:
+            raise LayoutError(f"the encoder is {of_encoder} {what} and the decoder {of_decoder}: two different models")
+    return {
+        "text_vocab_size": text["words"],
+        "image_vocab_size": image["rows"] - 1,
+        "num_codes": num_codes,
+        "text_length": text["text_length"],
+        "image_length": image["image_length"],
+        "dim": text["dim"],
+        "glu_dim": text["glu"],
+        "depth": depths[0],
+        "num_heads": checked_heads(text["dim"], num_heads),
+        "start_code": num_codes - 1,
+    }
+
+
+def checked_heads(dim: int, num_heads: int | None) -> int:
+    """The number of heads; ``HEAD_DIM`` wide ones where it is not given."""
+    heads = num_heads or max(dim // HEAD_DIM, 1)
+    if dim % heads:
+        raise LayoutError(f"a width of {dim} is no multiple of {heads} heads: give their number")
+    return heads
+
+
 def backbone_config(theirs: Mapping[str, Shape], layout: Layout, prefix: str, num_heads: int | None) -> dict[str, Any]:
     """The config of the transformer that has tensors of these shapes, its names beginning with ``prefix``.
 
     Heads are ``HEAD_DIM`` wide where their number is not given. Raises LayoutError where they do not divide the width.
     """
     sizes = layout.sizes(theirs)
-    heads = num_heads or max(sizes["dim"] // HEAD_DIM, 1)
-    if sizes["dim"] % heads:
-        raise LayoutError(f"a width of {sizes['dim']} is no multiple of {heads} heads: give their number")
     return {
         "text_vocab_size": sizes["words"],
         "image_vocab_size": sizes["codes"],
@@ -79,5 +161,5 @@ def backbone_config(theirs: Mapping[str, Shape], layout: Layout, prefix: str, nu
         "image_length": sizes["image_length"],
         "dim": sizes["dim"],
         "depth": count(theirs, f"{prefix}blocks.{{i}}."),
-        "num_heads": heads,
+        "num_heads": checked_heads(sizes["dim"], num_heads),
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from storydalle.checkpoints.layouts import Layout
-from storydalle.checkpoints.model_layouts import MINDALLE_STAGE2, STORYDALLE
+from storydalle.checkpoints.model_layouts import MEGA_DECODER, MEGA_ENCODER, MINDALLE_STAGE2, STORYDALLE
 from storydalle.checkpoints.stored_weights import stored_weights
 from storydalle.checkpoints.tokenizer_layouts import (
     DETOKER,
@@ -21,7 +21,7 @@ FAMILIES: Mapping[str, Sequence[Layout]] = {
     "format=storydalle": (STORYDALLE,),
     "format=taming-vqgan, or stage 1 of format=mindalle": (TAMING_VQGAN, TAMING_GUMBEL_VQGAN),
     "a part of format=openai-dvae": (OPENAI_ENCODER, OPENAI_DECODER, FLAVA_ENCODER),
-    "the detokenizer of min-dalle": (DETOKER,),
+    "a part of format=dalle-mega": (MEGA_DECODER, MEGA_ENCODER, DETOKER),
 }
 PLACES = (None, "state_dict", "model_state_dict")  # where files have their weights
 ENOUGH = 0.9  # of the tensors' names

@@ -2,6 +2,7 @@
 
   storydalle convert format=mindalle source=1.3B.tar.gz target=models/mindalle     or the unpacked folder
   storydalle convert format=storydalle source=49.pth target=models/story           vocab.json, merges.txt beside it
+  storydalle convert format=dalle-mega source=FOLDER image_encoder=last.ckpt target=models/mega   or dalle-mini
   storydalle convert format=taming-vqgan source=last.ckpt target=models/vqgan
   storydalle convert format=openai-dvae source=FOLDER target=models/dvae           encoder.pkl, decoder.pkl
 
@@ -19,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from storydalle.checkpoints.archives import unpack
-from storydalle.checkpoints.conversion import Conversion, min_dalle, released_story_dalle, write_conversion
+from storydalle.checkpoints.conversion import Conversion, mega, min_dalle, released_story_dalle, write_conversion
 from storydalle.checkpoints.layouts import LayoutError
 from storydalle.checkpoints.recognition import looks_like
 from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqgan
@@ -95,6 +96,16 @@ def from_story_dalle(settings: dict[str, Any]) -> AbstractContextManager[Convers
     return released_story_dalle(settings["source"], settings["num_heads"], None if names is None else tuple(names))
 
 
+def from_mega(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
+    if settings["image_encoder"] is None:
+        raise UserError(
+            f"format={settings['format']} needs image_encoder=FILE, a VQGAN of taming-transformers (f16-16384): "
+            "min-dalle's files can draw pictures and not read them, and a story begins with one"
+        )
+    suffix = "_mini" if settings["format"] == "dalle-mini" else ""
+    return mega(settings["source"], Path(str(settings["image_encoder"])).expanduser(), suffix, settings["num_heads"])
+
+
 def write_model_folder(settings: dict[str, Any]) -> None:
     dtype = None if settings["dtype"] is None else DTYPES[settings["dtype"]]
     with MODELS[settings["format"]](settings) as conversion:
@@ -130,5 +141,7 @@ def write_tokenizer(opened: Opened, target: Path) -> None:
 MODELS: dict[str, Callable[[dict[str, Any]], AbstractContextManager[Conversion]]] = {
     "mindalle": from_min_dalle,
     "storydalle": from_story_dalle,
+    "dalle-mega": from_mega,
+    "dalle-mini": from_mega,
 }
 TOKENIZERS: dict[str, Callable[[dict[str, Any]], Opened]] = {"taming-vqgan": from_vqgan, "openai-dvae": from_dvae}
