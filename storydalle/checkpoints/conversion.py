@@ -100,7 +100,7 @@ def released_story_dalle(
     """
     vocab, merges = found(path.parent, "vocab.json"), found(path.parent, "merges.txt")
     with stored_weights(path, "model_state_dict") as stored, told_of(path):
-        stage1 = {name.removeprefix("stage1."): shape for name, shape in stored.shapes.items() if "stage1." in name}
+        stage1 = {name.removeprefix("stage1."): shape for name, shape in part(stored.shapes, "stage1.").items()}
         backbone = backbone_config(stored.shapes, STORYDALLE, "stage2.", num_heads)
         names = added_names if added_names is not None else told_names(backbone["text_vocab_size"], vocab)
         captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names)

@@ -48,10 +48,10 @@ def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
     parts = [strips.html_table(table) for table in tables_of(evaluated)]
     parts.append(f'<div class="plots">{"".join(plots_of(evaluated))}</div>')
     shown: dict[str, str] = {}
+    ids = evaluated.subjects.at(evaluated.subjects.resolution).ids()
     for name, system in evaluated.systems.items():
         if name in CEILINGS:
             continue
-        ids = evaluated.subjects.at(evaluated.subjects.resolution).ids()
         ranking, order = ranked(evaluated.scorecards[name], ids)
         for heading, strip, credit in chosen_strips(evaluated, system, ranking, order):
             file = f"strip-{len(shown) + 1}.png"
