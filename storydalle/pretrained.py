@@ -11,11 +11,16 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from storydalle.model_card import model_card
+from storydalle.weight_files import Planned, stored_floats, write_model
 
 ZOO = Path(__file__).parent / "zoo"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
+README_NAME = "README.md"
+
+MAX_FILE_BYTES = 4 << 30  # of one file of weights
 
 Reranker = Callable[[list[Image.Image], str], Sequence[float]]
 Model = TypeVar("Model", bound="PretrainedModel")
@@ -66,54 +71,58 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save_folder(save_directory)
 
-    def write_description(self, folder: Path, config: dict[str, Any]) -> None:
-        """Write config and card; the folder is made."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
-        if self.card:
-            (folder / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
-
     def load_files(self, *parts: tuple[Path, str]) -> None:
         """Take the weights of all files together, in single precision: of each those whose names have its prefix.
 
-        Raises ValueError where a file is damaged, or where a weight is missing, unknown or of another shape.
+        They replace what the networks were built with, which may be nothing: on torch's meta device a network takes no
+        memory until now, and then that of its weights. Raises ValueError where a file is damaged, or where a weight is
+        missing, unknown or of another shape.
         """
         try:
-            weights = {
-                name: value.float() if value.is_floating_point() else value
-                for whole, prefix in parts
-                for file in files_of(whole)
-                for name, value in load_file(file).items()
-                if name.startswith(prefix)
-            }
-            self.load_state_dict(weights)
+            weights = {name: value for whole, prefix in parts for name, value in stored_floats(whole, prefix)}
+            self.load_state_dict(tied_as(self, weights), assign=True)
         except (OSError, SafetensorError, RuntimeError) as error:
             message = f"{parts[0][0]} does not hold the weights of its configuration: {one_line(error)}"
             raise ValueError(message) from error
 
-    def write_files(
-        self, folder: Path, config: dict[str, Any], weights: dict[str, dict[str, Tensor]], dtype: torch.dtype
-    ) -> None:
-        """Write config, card and, file by file, weights in a precision; the folder is made."""
+    def write_description(self, folder: Path, config: dict[str, Any]) -> None:
+        """Write config, card and README, all but the last in place of older ones; the folder is made."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
         if self.card:
             (folder / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
-        for file, values in weights.items():
-            kept = {name: value.detach().cpu() for name, value in values.items()}
-            kept = {name: value.to(dtype if value.is_floating_point() else value.dtype) for name, value in kept.items()}
-            save_file({name: value.contiguous() for name, value in kept.items()}, folder / file)
+        if not (folder / README_NAME).exists():
+            text = model_card(folder.absolute().name, type(self).__name__, self.summary(), self.card)
+            (folder / README_NAME).write_text(text)
+
+    def write_weights(self, path: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
+        """Write weights in a precision; of more than ``MAX_FILE_BYTES`` into several files with an index."""
+
+        def kept(name: str) -> torch.dtype:
+            return dtype if weights[name].is_floating_point() else weights[name].dtype
+
+        def read(name: str) -> Tensor:
+            return weights[name].detach().cpu().to(kept(name))
+
+        planned = [Planned(name, kept(name), tuple(value.shape)) for name, value in weights.items()]
+        write_model(path.parent, planned, read, path.name, MAX_FILE_BYTES)
+
+    def summary(self) -> dict[str, str]:
+        """For people: what is drawn, and by how large a model."""
+        return {"parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M"}
 
 
-def files_of(path: Path) -> list[Path]:
-    """A file of weights; or, where there is an index in its place, the files that hold its parts."""
-    index = path.with_name(f"{path.name}.index.json")
-    if path.is_file() or not index.is_file():
-        return [path]
-    try:
-        return sorted({path.with_name(str(name)) for name in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, KeyError, AttributeError) as error:
-        raise OSError(f"{index} is no index of weights") from error
+def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, with one parameter for names that stand for one in the model."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name in weights:
+            names.setdefault(parameter, []).append(name)
+    shared: dict[str, Tensor] = {}
+    for parameter, tied in names.items():
+        if len(tied) > 1:
+            shared |= dict.fromkeys(tied, nn.Parameter(weights[tied[0]], requires_grad=parameter.requires_grad))
+    return weights | shared
 
 
 def read_card(folder: Path) -> dict[str, Any]:

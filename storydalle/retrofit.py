@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from storydalle.backbones.attention import attend
 from storydalle.backbones.backbone import Backbone, Hook, Logits, init_weights
-from storydalle.backbones.dalle import Block
+from storydalle.backbones.dalle import Block, causal_mask
 
 TUNING_MODES = ("full", "prompt", "retrofit")
+STARTS = ("identity", "random")  # of the source attention
 EMBEDDINGS = ("emb_", "embed_")  # in the names of a backbone's embedding tables
 
 
@@ -33,10 +34,11 @@ class SourceMemory(NamedTuple):
 class SourceCrossAttention(nn.Module):
     """Queries from the frame being drawn, keys and values from the source frame (section 3.2 of the paper).
 
-    The output projection starts at zero, so a fresh retrofit leaves the backbone as it was.
+    The output projection starts at zero, so a fresh retrofit leaves the backbone as it was. ``start="random"`` is the
+    released code's: all projections as torch draws them, which disturbs the pretrained blocks from the first step on.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, start: str = "identity") -> None:
         super().__init__()
         self.num_heads = num_heads
         self.ln1 = nn.LayerNorm(dim)
@@ -45,8 +47,9 @@ class SourceCrossAttention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
-        self.apply(init_weights)
-        nn.init.zeros_(self.proj.weight)
+        if start == "identity":
+            self.apply(init_weights)
+            nn.init.zeros_(self.proj.weight)
 
     def remember(self, context: Float[Tensor, "b m d"]) -> SourceMemory:
         context = self.ln2(context)
@@ -130,6 +133,31 @@ class StoryEncoder(nn.Module):
         return visible | itself
 
 
+class SentenceStoryEncoder(nn.Module):
+    """The released code's story encoder: one block over a sentence encoder's vectors of the captions.
+
+    Caption i sees captions 1..i, unordered, and its vector is the frame's one story token. The released models read
+    the 512 numbers that the Universal Sentence Encoder (large, version 5) gives a caption.
+    """
+
+    num_story_tokens = 1
+
+    def __init__(self, dim: int, num_heads: int, input_dim: int) -> None:
+        super().__init__()
+        self.input_dim = input_dim
+        self.project = nn.Linear(input_dim, dim)
+        self.block = Block(dim, num_heads)
+
+    def forward(self, sentences: Float[Tensor, "b f e"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b f 1 d"]:
+        """Story vectors; ``mask`` marks frames that exist."""
+        if sentences.shape[-1] != self.input_dim:
+            raise ValueError(
+                f"sentence vectors are {sentences.shape[-1]} wide, the story encoder reads {self.input_dim}"
+            )
+        x = self.block(self.project(sentences), causal_mask(mask, mask.shape[1]))
+        return rearrange(x, "b f d -> b f 1 d")
+
+
 def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
     """Sinusoidal positions (Vaswani et al. 2017, section 3.5)."""
     angles = torch.arange(length)[:, None] * torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
@@ -163,7 +191,7 @@ class RetrofittedDALLE(nn.Module):
         self,
         backbone: Backbone,
         source_attention: nn.ModuleDict,
-        story_encoder: StoryEncoder | None,
+        story_encoder: StoryEncoder | SentenceStoryEncoder | None,
         prompt_tokens: PromptTokens | None,
     ) -> None:
         super().__init__()
@@ -194,10 +222,20 @@ class RetrofittedDALLE(nn.Module):
         hooks = self.hooks(conditions, has_source)
         return self.backbone(rearrange(tokens, flat), rearrange(codes, flat), conditions.prefix, hooks)
 
-    def encode_story(self, tokens: Int[Tensor, "b f t"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b f s d"] | None:
-        """Story vectors of every frame from the backbone's own token embeddings; None without a story encoder."""
+    def encode_story(
+        self,
+        tokens: Int[Tensor, "b f t"],
+        mask: Bool[Tensor, "b f"],
+        sentences: Float[Tensor, "b f e"] | None = None,
+    ) -> Float[Tensor, "b f s d"] | None:
+        """Story vectors of every frame from the backbone's own token embeddings; None without a story encoder.
+
+        One that reads a sentence encoder's vectors gets these as ``sentences``; None without them.
+        """
         if self.story_encoder is None:
             return None
+        if isinstance(self.story_encoder, SentenceStoryEncoder):
+            return None if sentences is None else self.story_encoder(sentences, mask)
         columns = self.backbone.used_columns(rearrange(tokens, "b f t -> (b f) t"))
         tokens = tokens[:, :, columns]
         present = torch.ones_like(tokens, dtype=torch.bool)
@@ -256,12 +294,18 @@ def retrofit(
     num_prompt_tokens: int = 0,
     causal_story: bool = False,
     story_positions: bool = True,
+    source_start: str = "identity",
+    sentence_dim: int | None = None,
 ) -> RetrofittedDALLE:
     """Put source attention, story encoder and prompt tokens around ``backbone``.
 
-    ``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices.
-    ``story_depth=0`` leaves the story encoder out. Raises ValueError for blocks that the backbone does not have.
+    ``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices;
+    ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the story encoder out;
+    ``sentence_dim`` takes the released code's in its place, of a sentence encoder's vectors that wide.
+    Raises ValueError for blocks that the backbone does not have, and for a start that is neither.
     """
+    if source_start not in STARTS:
+        raise ValueError(f"source_start={source_start!r}: choose {' or '.join(STARTS)}")
     depth = backbone.depth
     named = {"all": range(depth), "third": range(2, depth, 3), "none": ()}
     if isinstance(source_blocks, str) and source_blocks not in named:
@@ -270,9 +314,11 @@ def retrofit(
     if unknown := [index for index in chosen if not 0 <= index < depth]:
         raise ValueError(f"source_blocks {unknown} do not exist: the backbone has blocks 0 to {depth - 1}")
     dim, heads = backbone.dim, backbone.num_heads
-    attention = nn.ModuleDict({str(index): SourceCrossAttention(dim, heads) for index in chosen})
-    story = None
-    if story_depth:
+    attention = nn.ModuleDict({str(index): SourceCrossAttention(dim, heads, source_start) for index in chosen})
+    story: StoryEncoder | SentenceStoryEncoder | None = None
+    if sentence_dim is not None:
+        story = SentenceStoryEncoder(dim, heads, sentence_dim)
+    elif story_depth:
         story = StoryEncoder(dim, heads, story_depth, num_story_tokens, None, causal_story, story_positions)
     prompt = PromptTokens(num_prompt_tokens, dim) if num_prompt_tokens else None
     model = RetrofittedDALLE(backbone, attention, story, prompt)
@@ -283,6 +329,8 @@ def retrofit(
         "num_prompt_tokens": num_prompt_tokens,
         "causal_story": causal_story,
         "story_positions": story_positions,
+        "source_start": source_start,
+        "sentence_dim": sentence_dim,
     }
     return model
 

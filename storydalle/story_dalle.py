@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from storydalle.pretrained import (
     one_line,
     read_card,
 )
-from storydalle.retrofit import RetrofittedDALLE, retrofit
+from storydalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.story import Stories
@@ -89,24 +90,28 @@ class StoryDALLE(PretrainedModel):
         guidance: float | int = 1.0,
         reranker: Reranker | None = None,
         progress: Progress | None = None,
+        sentences: Float[Tensor, "f e"] | None = None,
     ) -> Drawn:
         """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
 
         Without a source the first frame is drawn from its caption alone and is the source of the others. Sampling
-        settings left out are the ones of the model's card. Raises ValueError for no captions, settings out of range,
-        and guidance where the model was not trained for it.
+        settings left out are the ones of the model's card. ``sentences`` are a sentence encoder's vectors of the
+        captions, for a released story encoder; without them it is left out, which a note says. Raises ValueError for
+        no captions, settings out of range, and guidance where the model was not trained for it.
         """
         if not captions:
             raise ValueError("a story needs at least one caption")
         settings = self.sampling(temperature, top_k, top_p, guidance)
         tokens, notes = self._tokenize(captions)
         codes, more = self._source_codes(source)
-        notes += more
+        notes += more + self._sentence_notes(captions, sentences)
         keys = [FrameKey(seed, 0, frame) for frame in range(len(captions))]
+        vectors = None if sentences is None else sentences[None].to(self.device)
+        draw = partial(self.draw, tokens, sampling=settings, progress=progress, sentences=vectors)
         if codes is not None:
-            drawn = self.draw(tokens, codes, keys, num_candidates, settings, progress=progress)
+            drawn = draw(codes, keys, num_candidates)
         else:
-            drawn = self._draw_without_source(tokens, keys, num_candidates, settings, progress)
+            drawn = self._draw_without_source(draw, keys, num_candidates)
         images = self._decode(drawn.codes)
         scores = drawn.log_likelihood
         if reranker is not None:
@@ -181,6 +186,7 @@ class StoryDALLE(PretrainedModel):
         mask: Bool[Tensor, "b f"] | None = None,
         progress: Progress | None = None,
         frames: slice = slice(None),
+        sentences: Float[Tensor, "b f e"] | None = None,
     ) -> Sampled:
         """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
         prompts = []
@@ -188,36 +194,40 @@ class StoryDALLE(PretrainedModel):
         empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)
         context = None if source is None else source[:, None]
         for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:
-            story = self._encode_story(captions, mask)
+            story = self._encode_story(captions, mask, sentences)
             prompts.append(Prompt(captions[:, frames], None if story is None else story[:, frames], context, keys))
         unconditional = prompts[1] if len(prompts) > 1 else None
         return sample(self.model, prompts[0], num_candidates, sampling, unconditional, progress=progress)
 
-    def _encode_story(self, tokens: Tensor, mask: Tensor | None) -> Tensor | None:
+    def _encode_story(
+        self, tokens: Tensor, mask: Tensor | None = None, sentences: Tensor | None = None
+    ) -> Tensor | None:
         """Story vectors; a story longer than any in training is read through a window that ends at each frame."""
         mask = torch.ones_like(tokens[..., 0], dtype=torch.bool) if mask is None else mask
+
+        def encoded(near: slice) -> Tensor | None:
+            vectors = None if sentences is None else sentences[:, near]
+            return self.model.encode_story(tokens[:, near], mask[:, near], vectors)
+
         num_frames = tokens.shape[1]
         window = self.card.get("story_window") or num_frames
-        story = self.model.encode_story(tokens[:, :window], mask[:, :window])
+        story = encoded(slice(window))
         if story is None:
             return None
         parts = [story]
         for end in range(window + 1, num_frames + 1):
-            near = slice(end - window, end)
-            nearest = self.model.encode_story(tokens[:, near], mask[:, near])
+            nearest = encoded(slice(end - window, end))
             assert nearest is not None
             parts.append(nearest[:, -1:])
         return torch.cat(parts, 1)
 
-    def _draw_without_source(
-        self, tokens: Tensor, keys: list[FrameKey], num_candidates: int, sampling: Sampling, progress: Progress | None
-    ) -> Sampled:
+    def _draw_without_source(self, draw: Callable[..., Sampled], keys: list[FrameKey], num_candidates: int) -> Sampled:
         """The first frame from text alone; its best candidate is the source of the rest."""
-        first = self.draw(tokens, None, keys[:1], num_candidates, sampling, progress=progress, frames=slice(0, 1))
-        if tokens.shape[1] == 1:
+        first = draw(None, keys[:1], num_candidates, frames=slice(0, 1))
+        if len(keys) == 1:
             return first
         best = first.codes[0, first.log_likelihood[0].argmax()][None]
-        rest = self.draw(tokens, best, keys[1:], num_candidates, sampling, progress=progress, frames=slice(1, None))
+        rest = draw(best, keys[1:], num_candidates, frames=slice(1, None))
         return Sampled(*(torch.cat(pair) for pair in zip(first, rest, strict=True)))
 
     def _tokenize(self, captions: list[str]) -> tuple[Int[Tensor, "1 f t"], list[str]]:
@@ -228,6 +238,21 @@ class StoryDALLE(PretrainedModel):
             for index, cut in encoded.overflow
         ]
         return encoded.tokens[None].to(self.device), notes
+
+    def _sentence_notes(self, captions: list[str], sentences: Tensor | None) -> list[str]:
+        encoder = self.model.story_encoder
+        if not isinstance(encoder, SentenceStoryEncoder):
+            if sentences is not None:
+                raise ValueError("sentences are for a released story encoder; this model reads the captions themselves")
+            return []
+        if sentences is None:
+            return [
+                f"the story encoder is left out: it reads vectors of a sentence encoder, {encoder.input_dim} wide, and "
+                "none are given (sentences)"
+            ]
+        if len(sentences) != len(captions):
+            raise ValueError(f"{len(sentences)} sentence vectors for {len(captions)} captions: give one a caption")
+        return []
 
     def _source_codes(self, source: Image.Image | None) -> tuple[Int[Tensor, "1 l"] | None, list[str]]:
         if source is None:
@@ -295,8 +320,9 @@ class StoryDALLE(PretrainedModel):
             if isinstance(config["image_tokenizer"], str):
                 lender = folder / config["image_tokenizer"]
                 config["image_tokenizer"] = json.loads((lender / CONFIG_NAME).read_text())["image_tokenizer"]
-            image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
-            model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
+            with torch.device("meta"):  # numbers that the file replaces are not drawn
+                image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
+                model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_NAME} is no StoryDALL-E configuration: {one_line(error)}") from error
         captions = load_caption_tokenizer(folder / CAPTIONS_FOLDER)
@@ -319,5 +345,6 @@ class StoryDALLE(PretrainedModel):
         weights = self.state_dict()
         if tokenizer_of is not None:
             weights = {name: value for name, value in weights.items() if not name.startswith(TOKENIZER_PREFIX)}
-        self.write_files(Path(folder), config, {WEIGHTS_NAME: weights}, dtype)
+        self.write_description(Path(folder), config)
         self.caption_tokenizer.save(Path(folder) / CAPTIONS_FOLDER)
+        self.write_weights(Path(folder) / WEIGHTS_NAME, weights, dtype)

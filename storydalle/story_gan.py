@@ -295,8 +295,10 @@ class StoryGANc(PretrainedModel):
         weights: dict[str, dict[str, Tensor]] = {WEIGHTS_NAME: {}, DISCRIMINATORS_NAME: {}}
         for name, value in self.state_dict().items():
             weights[DISCRIMINATORS_NAME if name.startswith(DISCRIMINATORS) else WEIGHTS_NAME][name] = value
-        self.write_files(Path(folder), config, weights, dtype)
+        self.write_description(Path(folder), config)
         self.caption_encoder.save(Path(folder) / CAPTIONS_FOLDER)
+        for file, values in weights.items():
+            self.write_weights(Path(folder) / file, values, dtype)
 
 
 def lengths_mask(lengths: Sequence[int], vectors: Float[Tensor, "b f d"]) -> Bool[Tensor, "b f"]:

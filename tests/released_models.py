@@ -113,6 +113,37 @@ def stage2_logits(weights: Weights, tokens: Tensor, codes: Tensor, heads: int) -
     return Predicted(text, x[num_tokens - 1 : -1] @ weights["head_img.weight"].T)
 
 
+def story_vectors(weights: Weights, sentences: Tensor, heads: int) -> Tensor:
+    """The released StoryDALL-E's story tokens (f, d) of sentence vectors (f, e): caption i sees those up to i."""
+    x = F.linear(sentences, weights["story_linear.weight"], weights["story_linear.bias"])
+    return block(weights, "story_block.", x, heads)
+
+
+def story_logits(weights: Weights, tokens: Tensor, codes: Tensor, story: Tensor | None, heads: int) -> Predicted:
+    """The released StoryDALL-E's logits for one frame, its source attention left out; prompts where there are any."""
+    ahead = []
+    if "wte.weight" in weights:
+        x = F.linear(weights["wte.weight"], weights["control_trans.0.weight"], weights["control_trans.0.bias"])
+        ahead.append(F.linear(x.tanh(), weights["control_trans.2.weight"], weights["control_trans.2.bias"]))
+    if story is not None:
+        ahead.append(story[None])
+    stage2 = {name.removeprefix("stage2."): value for name, value in weights.items() if name.startswith("stage2.")}
+    positions, num_ahead, num_tokens = stage2["pos_emb_txt.weight"], sum(map(len, ahead)), len(tokens)
+    ahead = [torch.cat(ahead) + positions[:num_ahead]] if ahead else []
+    x = torch.cat(
+        [
+            *ahead,
+            stage2["tok_emb_txt.weight"][tokens] + positions,
+            stage2["tok_emb_img.weight"][codes] + stage2["pos_emb_img.weight"],
+        ]
+    )
+    for i in range(1 + max(int(name.split(".")[1]) for name in stage2 if name.startswith("blocks."))):
+        x = block(stage2, f"blocks.{i}.", x, heads)
+    x = F.layer_norm(x, x.shape[-1:], stage2["ln_f.weight"], stage2["ln_f.bias"])
+    text = x[num_ahead : num_ahead + num_tokens - 1] @ stage2["head_txt.weight"].T
+    return Predicted(text, x[num_ahead + num_tokens - 1 : -1] @ stage2["head_img.weight"].T)
+
+
 # ------------------------------------------------------------------------------------------------ min-dalle
 
 

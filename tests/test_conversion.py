@@ -24,6 +24,8 @@ from tests.released_models import (
     random_weights,
     stage2_logits,
     stage2_shapes,
+    story_logits,
+    story_vectors,
 )
 from tests.released_tokenizers import Taming, detoker_weights, pictures, taming_weights
 from tests.test_byte_level import write_files
@@ -128,7 +130,7 @@ def test_a_released_story_dalle_keeps_all_it_has_and_says_what_it_lacks(
     with released_story_dalle(tmp_path / "49.pth", num_heads=HEADS) as conversion:
         write_conversion(conversion, tmp_path / "ours")
         notes = conversion.notes
-    assert "no source attention" in notes[0] and "story_block, story_linear (18 tensors)" in notes[1]
+    assert "no source attention" in notes[0] and "12 wide" in notes[1]
     model = StoryDALLE.from_pretrained(tmp_path / "ours")
     assert model.caption_tokenizer.added_names == ADDED_NAMES[num_names]
     backbone = model.model.backbone
@@ -138,7 +140,50 @@ def test_a_released_story_dalle_keeps_all_it_has_and_says_what_it_lacks(
     assert (model.model.prompt_tokens is not None) == (prompts > 0)
     if prompts:
         assert torch.equal(model.model.prompt_tokens.transform[2].bias, weights["control_trans.2.bias"])
-    model.generate(CAPTIONS, Image.new("RGB", (20, 20), "red"))
+    story = model.model.story_encoder
+    assert torch.equal(story.block.mlp[0].weight, weights["story_block.mlp.0.weight"])
+    source = Image.new("RGB", (20, 20), "red")
+    told = [
+        "left out: it reads vectors of a sentence encoder, 12 wide" in note
+        for note in model.generate(CAPTIONS, source).notes
+    ]
+    assert told.count(True) == 1 and not any(
+        "sentence" in note for note in model.generate(CAPTIONS, source, sentences=torch.randn(3, 12)).notes
+    )
+
+
+@pytest.mark.parametrize("prompts", [0, 4])
+@pytest.mark.parametrize("has_sentences", [False, True])
+def test_logits_of_a_converted_story_dalle_are_the_originals(prompts: int, has_sentences: bool, tmp_path: Path) -> None:
+    weights = write_story_dalle(tmp_path, prompts=prompts)
+    with released_story_dalle(tmp_path / "49.pth", num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+    model = StoryDALLE.from_pretrained(tmp_path / "ours")
+    tokens = model.caption_tokenizer.encode(CAPTIONS).tokens
+    codes, sentences = torch.randint(24, (3, 16)), torch.randn(3, 12)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    story = model.model.encode_story(tokens[None], mask, sentences[None] if has_sentences else None)
+    ours = model.model(tokens[None], codes[None], codes[None, :1], mask, story)
+    vectors = story_vectors(weights, sentences, HEADS) if has_sentences else [None] * 3
+    theirs = [story_logits(weights, *frame, HEADS) for frame in zip(tokens, codes, vectors, strict=True)]
+    torch.testing.assert_close(ours.image, torch.stack([frame.image for frame in theirs]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.text, torch.stack([frame.text for frame in theirs]), atol=1e-5, rtol=0)
+
+
+def test_sentence_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    write_story_dalle(tmp_path)
+    with released_story_dalle(tmp_path / "49.pth", num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+    model = StoryDALLE.from_pretrained(tmp_path / "ours")
+    with pytest.raises(ValueError, match="2 sentence vectors for 3 captions"):
+        model.generate(CAPTIONS, None, sentences=torch.randn(2, 12))
+    with pytest.raises(ValueError, match="13 wide, the story encoder reads 12"):
+        model.generate(CAPTIONS, None, sentences=torch.randn(3, 13))
+    write_min_dalle(tmp_path / "min")
+    with min_dalle(tmp_path / "min", HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "plain")
+    with pytest.raises(ValueError, match="reads the captions themselves"):
+        StoryDALLE.from_pretrained(tmp_path / "plain").generate(CAPTIONS, None, sentences=torch.randn(3, 12))
 
 
 def test_a_conversion_is_the_same_every_time(tmp_path: Path) -> None:
@@ -156,7 +201,7 @@ def test_unknown_numbers_of_names_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"49\.pth.*give the 2 names"), released_story_dalle(tmp_path / "49.pth"):
         pass
     with released_story_dalle(tmp_path / "49.pth", HEADS, added_names=("tutu", "popo")) as conversion:
-        assert conversion.captions.added_names == ("tutu", "popo")
+        assert conversion.model.caption_tokenizer.added_names == ("tutu", "popo")
 
 
 def test_parts_of_different_models_are_refused(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_what_a_released_story_dalle_lacks_is_said(folder: Path, capsys: pytest.
     write_story_dalle(folder / "released")
     assert convert("format=storydalle", "source=released/49.pth", "target=ours") == 0
     said = capsys.readouterr().out
-    assert "no source attention" in said and "story_linear" in said and "wrote ours" in said
+    assert "no source attention" in said and "the story encoder reads" in said and "wrote ours" in said
 
 
 def test_image_tokenizers_are_converted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

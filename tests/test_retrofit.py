@@ -49,6 +49,14 @@ def test_fresh_source_attention_leaves_the_backbone_as_it_was():
     assert torch.equal(inputs.logits(made).flatten(0, 1), backbone)
 
 
+def test_the_released_start_disturbs_the_backbone_from_the_first_step_on():
+    made, inputs = model(wake=False, story_depth=0, source_start="random"), Inputs()
+    backbone = made.backbone(inputs.tokens.flatten(0, 1), inputs.codes.flatten(0, 1)).image
+    assert differs(inputs.logits(made).flatten(0, 1), backbone).all()
+    with pytest.raises(ValueError, match="source_start='zero': choose identity or random"):
+        model(source_start="zero")
+
+
 def test_a_fresh_retrofit_equals_the_backbone_with_the_same_prefix():
     made, inputs = model(wake=False), Inputs()
     prefix = made.encode_story(inputs.tokens, inputs.mask).flatten(0, 1)

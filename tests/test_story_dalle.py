@@ -1,7 +1,10 @@
 """StoryDALLE: captions and a picture in, frames out; saved and opened again; mistakes named."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -167,6 +170,66 @@ def test_tied_codes_stay_tied_when_opened_again(tmp_path: Path):
     tied.save_pretrained(tmp_path / "x")
     backbone = StoryDALLE.from_pretrained(tmp_path / "x").model.backbone
     assert backbone.head_img.weight is backbone.tok_emb_img.weight
+
+
+def test_opening_draws_no_numbers_that_the_file_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tiny_story_dalle().save_pretrained(tmp_path / "x")
+    made = []
+
+    def counted(self: torch.nn.Linear, *args: Any, **kwargs: Any) -> None:
+        initialise(self, *args, **kwargs)
+        made.append(self.weight.device.type)
+
+    initialise = torch.nn.Linear.__init__
+    monkeypatch.setattr(torch.nn.Linear, "__init__", counted)
+    opened = StoryDALLE.from_pretrained(tmp_path / "x")
+    assert made and set(made) == {"meta"}
+    assert {value.device.type for value in opened.state_dict().values()} == {"cpu"}
+    assert all(parameter.requires_grad for parameter in opened.model.parameters())
+
+
+def test_a_large_model_is_saved_in_parts_and_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = awake().half().float()
+    monkeypatch.setattr("storydalle.pretrained.MAX_FILE_BYTES", 20_000)
+    made.save_pretrained(tmp_path / "x")
+    assert len(list((tmp_path / "x").glob("model-*-of-*.safetensors"))) > 2
+    again = StoryDALLE.from_pretrained(tmp_path / "x").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in made.state_dict().items())
+    next((tmp_path / "x").glob("model-00002-*")).unlink()
+    with pytest.raises(ValueError, match="model-00002-of"):
+        StoryDALLE.from_pretrained(tmp_path / "x")
+
+
+def test_a_saved_model_lives_on_when_its_file_is_replaced(tmp_path: Path):
+    made = awake()
+    made.save_pretrained(tmp_path / "x")
+    opened = StoryDALLE.from_pretrained(tmp_path / "x")
+    before = opened.model.backbone.tok_emb_img.weight.clone()
+    file = tmp_path / "x" / WEIGHTS_NAME
+    file.write_bytes(bytes(file.stat().st_size))
+    assert torch.equal(opened.model.backbone.tok_emb_img.weight, before)
+
+
+def test_what_is_pushed_to_the_hub_says_what_it_is_and_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pushed = []
+
+    def upload(folder_path: Path, **_: Any) -> str:
+        shutil.copytree(folder_path, tmp_path / "hub")
+        pushed.append(folder_path)
+        return "url"
+
+    made = awake()
+    made.card |= {"license": "mit", "num_steps": 7, "seed": 3, "experiment": "toon/story_dalle", "commit": "abc"}
+    api = {"create_repo": lambda self, repo_id, **_: SimpleNamespace(repo_id=repo_id)}
+    api |= {"upload_folder": lambda self, **settings: upload(**settings)}
+    for name, method in api.items():
+        monkeypatch.setattr(f"huggingface_hub.hub_mixin.HfApi.{name}", method)
+    assert made.push_to_hub("somebody/story") == "url" and pushed
+    readme = (tmp_path / "hub" / "README.md").read_text()
+    assert readme.startswith("---\nlicense: mit\n") and "# toon/story_dalle" in readme
+    assert "| recipe | `storydalle train experiment=toon/story_dalle`, steps 7, seed 3 |" in readme
+    opened = StoryDALLE.from_pretrained(tmp_path / "hub")
+    assert pixels(opened.generate(CAPTIONS, picture()).frames)
 
 
 def test_tokenizers_that_do_not_fit_the_backbone_are_refused_with_both_numbers():

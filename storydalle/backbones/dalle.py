@@ -104,6 +104,7 @@ class DALLE(Backbone):
     (all but the last, which predicts the first code). minDALL-E attends to its padding: leave it None there.
     ``tie_codes`` reads codes out with the table that read them in: copying a code, as source attention must, is then
     one linear map for all codes instead of one to learn for each. minDALL-E has two tables.
+    ``prefix_positions`` adds the text's first positions to the prefix, as the released StoryDALL-E does.
     """
 
     kind = "dalle"
@@ -121,6 +122,7 @@ class DALLE(Backbone):
         pad_id: int | None = None,
         tie_codes: bool = False,
         codes_of: str | None = None,
+        prefix_positions: bool = False,
     ) -> None:
         super().__init__()
         self.config = {
@@ -134,10 +136,11 @@ class DALLE(Backbone):
             "pad_id": pad_id,
             "tie_codes": tie_codes,
             "codes_of": codes_of,
+            "prefix_positions": prefix_positions,
         }
         self.text_vocab_size, self.num_codes = text_vocab_size, image_vocab_size
         self.text_length, self.image_length, self.pad_id = text_length, image_length, pad_id
-        self.codes_of = codes_of
+        self.codes_of, self.prefix_positions = codes_of, prefix_positions
         self.dim, self.depth, self.num_heads = dim, depth, num_heads
         self.tok_emb_img = nn.Embedding(image_vocab_size, dim)
         self.tok_emb_txt = nn.Embedding(text_vocab_size, dim)
@@ -211,7 +214,7 @@ class DALLE(Backbone):
         parts = [self.tok_emb_txt(tokens) + self.pos_emb_txt(columns)]
         seen = [torch.ones_like(tokens, dtype=torch.bool) if self.pad_id is None else tokens != self.pad_id]
         if prefix is not None:
-            parts.insert(0, prefix)
+            parts.insert(0, self._placed(prefix))
             seen.insert(0, seen[0].new_ones(prefix.shape[:2]))
         first = sum(part.shape[1] for part in parts) - 1
         if codes is not None and cache is None:
@@ -220,6 +223,14 @@ class DALLE(Backbone):
             parts.append(self.embed_codes(codes))
             seen.append(seen[0].new_ones(codes.shape))
         return torch.cat(parts, 1), torch.cat(seen, 1), first, tokens[:, 1:]
+
+    def _placed(self, prefix: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
+        """The prefix as it enters the first block."""
+        if not self.prefix_positions:
+            return prefix
+        if prefix.shape[1] > self.text_length:
+            raise ValueError(f"a prefix of {prefix.shape[1]} has no positions beyond the text's {self.text_length}")
+        return prefix + self.pos_emb_txt.weight[: prefix.shape[1]]
 
 
 def causal_mask(visible: Bool[Tensor, "b m"], num_queries: int) -> Bool[Tensor, "b 1 n m"]:

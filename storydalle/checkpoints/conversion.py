@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +31,8 @@ from storydalle.checkpoints.model_layouts import (
     mega_config,
 )
 from storydalle.checkpoints.stored_weights import StoredWeights, stored_weights
-from storydalle.checkpoints.tensor_writing import Planned, write_model
 from storydalle.checkpoints.tokenizer_layouts import DETOKER, TAMING_VQGAN, told_of, vqgan_config
-from storydalle.pretrained import CAPTIONS_FOLDER, CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
+from storydalle.pretrained import CAPTIONS_FOLDER, WEIGHTS_NAME
 from storydalle.retrofit import RetrofittedDALLE, SourceCrossAttention, retrofit
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.byte_level import ByteLevelTokenizer
@@ -41,6 +40,7 @@ from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.weight_files import Planned, write_model
 
 SAMPLING = {"temperature": 1.0, "top_k": 256}  # minDALL-E's recipe
 Progress = Callable[[int], None]  # bytes written
@@ -57,10 +57,8 @@ class Source(NamedTuple):
 class Conversion(NamedTuple):
     """All that a folder of ours is written from; the files it reads are open."""
 
-    config: dict[str, Any]
+    model: StoryDALLE  # without numbers, on torch's meta device
     tensors: dict[str, Source]
-    captions: TextTokenizer
-    card: dict[str, Any]
     notes: list[str]  # what the file holds and is not used, and what it lacks
 
 
@@ -81,12 +79,13 @@ def min_dalle(folder: Path, num_heads: int | None = None) -> Iterator[Conversion
         with torch.device("meta"):
             tokenizer = VQGAN(**image_config)
             model = retrofit(DALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
-        config, ours = our_config(tokenizer, model, captions)
+        story_dalle = whole(tokenizer, captions, model, "mindalle", first, second)
+        ours = shapes_of(story_dalle)
         with told_of(first):
             tensors = sources(images, MINDALLE_STAGE1, part(ours, IMAGES))
         with told_of(second):
             tensors |= sources(transformer, MINDALLE_STAGE2, part(ours, BACKBONE))
-        yield Conversion(config, tensors, captions, {"sampling": SAMPLING}, [])
+        yield Conversion(story_dalle, tensors, [])
 
 
 @contextmanager
@@ -104,27 +103,28 @@ def released_story_dalle(
         backbone = backbone_config(stored.shapes, STORYDALLE, "stage2.", num_heads)
         names = added_names if added_names is not None else told_names(backbone["text_vocab_size"], vocab)
         captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names)
-        num_prompts = stored.shapes["wte.weight"][0] if "wte.weight" in stored.shapes else 0
+        num_prompts, _ = stored.shapes.get("wte.weight", (0, 0))
+        _, sentence_dim = stored.shapes.get("story_linear.weight", (0, None))
         images = image_tokenizer_config(stage1, backbone["image_length"])
         with torch.device("meta"):
             tokenizer = VQGAN(**images)
-            transformer = DALLE(**backbone, codes_of=tokenizer.kind)
-            model = retrofit(transformer, "third", story_depth=0, num_prompt_tokens=num_prompts)
-        config, ours = our_config(tokenizer, model, captions)
+            transformer = DALLE(**backbone, codes_of=tokenizer.kind, prefix_positions=True)
+            model = retrofit(transformer, "third", 0, num_prompt_tokens=num_prompts, sentence_dim=sentence_dim)
+        story_dalle = whole(tokenizer, captions, model, "storydalle", path)
+        ours = shapes_of(story_dalle)
         fresh = part(ours, "model.source_attention.")
         tensors = sources(stored, STORYDALLE, {name: shape for name, shape in ours.items() if name not in fresh})
         tensors |= fresh_attention(fresh, backbone["dim"], backbone["num_heads"])
-        dropped = STORYDALLE.dropped(stored.shapes)
         notes = [
             f"{path} has no source attention, which its program neither trained nor saved: {len(fresh)} fresh tensors "
             "stand in its place and add nothing until they are trained"
         ]
-        if dropped:
+        if sentence_dim is not None:
             notes.append(
-                f"left out: {', '.join(sorted({name.split('.')[0] for name in dropped}))} ({len(dropped)} tensors), "
-                "which read vectors of a sentence encoder that is not part of the file"
+                f"the story encoder reads a sentence encoder's vectors of captions, {sentence_dim} wide, which are not "
+                "part of the file: generate() takes them as sentences, and draws each caption on its own without them"
             )
-        yield Conversion(config, tensors, captions, {"sampling": SAMPLING}, notes)
+        yield Conversion(story_dalle, tensors, notes)
 
 
 @contextmanager
@@ -149,7 +149,8 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
             tokenizer = PairedTokenizer(encoding, drawing)
             model = retrofit(MegaDALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
         captions = ByteLevelTokenizer.from_files(vocab, merges, backbone["text_length"], backbone["text_vocab_size"])
-        config, ours = our_config(tokenizer, model, captions)
+        story_dalle = whole(tokenizer, captions, model, f"dalle-{'mini' if suffix else 'mega'}", *paths, image_encoder)
+        ours = shapes_of(story_dalle)
         tensors: dict[str, Source] = {}
         for path, stored, layout, prefix in (
             (paths[0], encoder, MEGA_ENCODER, f"{BACKBONE}encoder."),
@@ -163,7 +164,7 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
             f"source frames are read by {image_encoder} and drawn by {paths[2]}: two fine-tunings of one model, whose "
             "codes may mean slightly different things"
         ]
-        yield Conversion(config, {name: tensors[name] for name in ours}, captions, {"sampling": SAMPLING}, notes)
+        yield Conversion(story_dalle, {name: tensors[name] for name in ours}, notes)
 
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -194,15 +195,19 @@ def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:
     return ADDED_NAMES[num_rows - num_words]
 
 
-def our_config(
-    tokenizer: ImageTokenizer, model: RetrofittedDALLE, captions: TextTokenizer
-) -> tuple[dict[str, Any], dict[str, Shape]]:
-    """config.json of a StoryDALLE, and the shapes of its tensors; LayoutError where its parts do not fit together."""
+def whole(
+    tokenizer: ImageTokenizer, captions: TextTokenizer, model: RetrofittedDALLE, format: str, *files: Path
+) -> StoryDALLE:
+    """The model of these parts, with a card that says where it is from; LayoutError where they do not fit together."""
+    card = {"sampling": SAMPLING, "converted": {"format": format, "files": [file.name for file in files]}}
     try:
-        story_dalle = StoryDALLE(tokenizer, captions, model)
+        return StoryDALLE(tokenizer, captions, model, card)
     except ValueError as error:
         raise LayoutError(f"{error}; they belong to different models") from error
-    return story_dalle.description(), {name: tuple(value.shape) for name, value in story_dalle.state_dict().items()}
+
+
+def shapes_of(model: StoryDALLE) -> dict[str, Shape]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
 def part(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
@@ -221,11 +226,15 @@ def sources(stored: StoredWeights, layout: Layout, ours: Mapping[str, Shape]) ->
 def fresh_attention(names: Mapping[str, Shape], dim: int, num_heads: int) -> dict[str, Source]:
     """Source attention as training would begin it, the same at every conversion."""
 
+    @lru_cache(maxsize=1)
+    def drawn(block: int) -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(block)
+            return SourceCrossAttention(dim, num_heads).state_dict()
+
     def read(name: str) -> Tensor:
         _, _, block, parameter = name.split(".", 3)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(block))
-            return SourceCrossAttention(dim, num_heads).state_dict()[parameter]
+        return drawn(int(block))[parameter]
 
     return {name: Source(torch.float32, shape, partial(read, name)) for name, shape in names.items()}
 
@@ -262,10 +271,8 @@ def write_conversion(
     unfinished = target.with_name(f".{target.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
-        (unfinished / CONFIG_NAME).write_text(json.dumps(conversion.config, indent=2) + "\n")
-        (unfinished / CARD_NAME).write_text(json.dumps(conversion.card, indent=2) + "\n")
-        conversion.captions.save(unfinished / CAPTIONS_FOLDER)
+        conversion.model.write_description(unfinished, conversion.model.description())
+        conversion.model.caption_tokenizer.save(unfinished / CAPTIONS_FOLDER)
         written = write_model(unfinished, planned, read, WEIGHTS_NAME, max_bytes)
         os.rename(unfinished, target)
     finally:

@@ -36,15 +36,22 @@ def moved(rows: Sequence[Row], theirs: str, ours: str) -> list[Row]:
     return [row._replace(theirs=theirs + row.theirs, ours=ours + row.ours) for row in rows]
 
 
+def block(name: str) -> list[Row]:
+    """One of minDALL-E's blocks."""
+    return [
+        *norm(f"{name}.{{ln1|ln2}}", "dim"),
+        *linear(f"{name}.attn.{{key|query|value|proj}}", "dim", "dim"),
+        *linear(f"{name}.mlp.0", "hidden", "dim"),
+        *linear(f"{name}.mlp.2", "dim", "hidden"),
+    ]
+
+
 STAGE2 = (
     same("tok_emb_img.weight", "codes dim"),
     same("tok_emb_txt.weight", "words dim"),
     same("pos_emb_img.weight", "image_length dim"),
     same("pos_emb_txt.weight", "text_length dim"),
-    *norm("blocks.{i}.{ln1|ln2}", "dim"),
-    *linear("blocks.{i}.attn.{key|query|value|proj}", "dim", "dim"),
-    *linear("blocks.{i}.mlp.0", "hidden", "dim"),
-    *linear("blocks.{i}.mlp.2", "dim", "hidden"),
+    *block("blocks.{i}"),
     *norm("ln_f", "dim"),
     same("head_img.weight", "codes dim"),
     same("head_txt.weight", "words dim"),
@@ -54,14 +61,23 @@ PROMPT = (
     Row("control_trans.{0|2}.weight", "transform.{0|2}.weight", "dim dim"),
     Row("control_trans.{0|2}.bias", "transform.{0|2}.bias", "dim"),
 )
+STORY = (
+    Row("story_linear.weight", "project.weight", "dim sentence"),
+    Row("story_linear.bias", "project.bias", "dim"),
+    *(row._replace(ours=row.ours.removeprefix("story_")) for row in block("story_block")),
+)
 IMAGES, BACKBONE, PROMPTS = "image_tokenizer.", "model.backbone.", "model.prompt_tokens."
+STORY_ENCODER = "model.story_encoder."
 MINDALLE_STAGE1 = Layout("mindalle (stage 1)", moved(TAMING_VQGAN.rows, "", IMAGES))
 MINDALLE_STAGE2 = Layout("mindalle (stage 2)", moved(STAGE2, "", BACKBONE))
 STORYDALLE = Layout(
     "storydalle",
-    [*moved(TAMING_VQGAN.rows, "stage1.", IMAGES), *moved(STAGE2, "stage2.", BACKBONE), *moved(PROMPT, "", PROMPTS)],
-    # They read vectors of the Universal Sentence Encoder, which no file here makes.
-    dropped=("story_linear.", "story_block."),
+    [
+        *moved(TAMING_VQGAN.rows, "stage1.", IMAGES),
+        *moved(STAGE2, "stage2.", BACKBONE),
+        *moved(PROMPT, "", PROMPTS),
+        *moved(STORY, "", STORY_ENCODER),
+    ],
 )
 
 

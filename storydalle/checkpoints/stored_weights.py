@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from storydalle.checkpoints.tensor_writing import TYPES
 from storydalle.checkpoints.torch_files import ForeignFile, open_torch_file, tensors_of
+from storydalle.weight_files import TYPES
 
 DTYPES = {name: dtype for dtype, name in TYPES.items()}
 

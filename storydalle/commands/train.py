@@ -116,7 +116,7 @@ def run(request: Request) -> None:
     finally:
         wandb.finish()
     if isinstance(model, TrainedStoryModel):
-        model.card = card(model, stories, settings, trainer.global_step)
+        model.card = {"experiment": experiment} | card(model, stories, settings, trainer.global_step)
     model.save_pretrained(folder / MODEL)
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_record(

@@ -16,6 +16,7 @@ from storydalle.commands.building import model_folder
 from storydalle.commands.models import TrainedStoryModel, open_model, zoo_folder
 from storydalle.metrics.clip_card import publish_clip
 from storydalle.metrics.label_reader_training import make_label_reader
+from storydalle.pretrained import README_NAME
 from storydalle.stories.toon import ToonSV
 
 EXPERIMENTS = {
@@ -24,6 +25,11 @@ EXPERIMENTS = {
     "storyganc": "toon/storyganc",
 }
 SAVED: dict[str, dict[str, str]] = {"text_to_image": {"tokenizer_of": "../story_dalle"}}
+ABOUT = """
+ToonSV (`data/toon/README.md`) is drawn by code: no picture of anybody's is in it. The model knows ToonSV's characters,
+settings, actions and things; it draws anything else as that world allows. Its scores, beside their ceilings, are in
+the project's README.
+"""
 READER_STEPS, READER_STORIES = 2600, 16000
 NUM_CHECKED = 200  # stories of each split that the card of clip scores
 
@@ -32,37 +38,11 @@ def publish(name: str, folder: Path, runs: Path) -> None:
     """Copy the newest model of an experiment into the zoo."""
     model = open_model(model_folder(EXPERIMENTS[name], runs))
     assert isinstance(model, TrainedStoryModel)
+    model.card |= {"license": "mit", "experiment": EXPERIMENTS[name]}
     shutil.rmtree(folder / name, ignore_errors=True)
     model.save_folder(folder / name, **SAVED.get(name, {}))
-    (folder / name / "README.md").write_text(readme(name, model))
-
-
-def readme(name: str, model: TrainedStoryModel) -> str:
-    """The model card for people; card.json beside it says the same to programs, with all settings and scores."""
-    card = model.card
-    facts = {
-        **model.summary(),
-        "recipe": f"`storydalle train experiment={EXPERIMENTS[name]}`, {card['num_steps']} steps, seed {card['seed']}",
-        "commit": f"{card['commit']}{' and changes on it' if card['dirty'] else ''}",
-        "data": f"{card['data']['train']['num_stories']} training stories of {card['story_window'] + 1} frames",
-    }
-    rows = "\n".join(f"| {fact} | {value} |" for fact, value in facts.items())
-    return f"""---
-license: mit
-library_name: storydalle
-pipeline_tag: text-to-image
----
-# {name}
-
-Trained on ToonSV (`data/toon/README.md`), drawn by code: no picture of anybody's is in it.
-
-| | |
-| --- | --- |
-{rows}
-
-It knows ToonSV's characters, settings, actions and things; it draws anything else as that world allows. Its scores,
-beside their ceilings, are in `card.json` and in the project's README.
-"""
+    with (folder / name / README_NAME).open("a") as readme:
+        readme.write(ABOUT)
 
 
 def train_reader(folder: Path) -> None:

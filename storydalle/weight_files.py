@@ -1,4 +1,6 @@
-"""Safetensors files written a tensor at a time, so that memory holds one of them and not the model.
+"""Safetensors files of a model, one or several with an index, written and read a tensor at a time.
+
+So memory holds one tensor and not the model, or the model and not also its file.
 
 The format is the library's (huggingface/safetensors): eight bytes with the length of a JSON header, the header, and the
 numbers one after the other. The library itself wants all tensors at once.
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 TYPES = {
@@ -99,3 +102,25 @@ def write_model(
     with replaced_when_whole(folder / f"{name}.index.json") as table:
         table.write(json.dumps(index, indent=2).encode() + b"\n")
     return [folder / file for file in names]
+
+
+def stored_floats(whole: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, or of its parts, whose names have the prefix, in single precision, one after the other."""
+    for path in files_of(whole):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if name.startswith(prefix):
+                    value = file.get_tensor(name)
+                    # A copy: the file may be replaced while the model lives.
+                    yield name, value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file of weights; or, where there is an index in its place, the files that hold its parts."""
+    index = path.with_name(f"{path.name}.index.json")
+    if path.is_file() or not index.is_file():
+        return [path]
+    try:
+        return sorted({path.with_name(str(name)) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, AttributeError) as error:
+        raise OSError(f"{index} is no index of weights") from error

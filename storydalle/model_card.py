@@ -1,0 +1,52 @@
+"""README.md of a saved model, from its record: what a person reads first in a folder or on the hub."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TEMPLATE = """---
+{license}library_name: storydalle
+pipeline_tag: text-to-image
+---
+# {name}
+
+Continues a story: a source frame and captions in, one frame a caption out.
+
+| | |
+| --- | --- |
+{rows}
+
+```python
+from storydalle import {kind}
+
+drawn = {kind}.from_pretrained("FOLDER or OWNER/NAME").generate(["The first caption.", "The second."], source)
+drawn.frames[0].show()
+```
+
+`card.json` holds every setting that it was made with and, where it was scored, the scores with their protocol.
+"""
+
+
+def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[str, Any]) -> str:
+    """The text: what ``summary`` tells of the network and ``card`` of how it was made.
+
+    ``kind`` is the class that opens it. ``name`` is for a model that neither an experiment nor a released format names.
+    """
+    name = card.get("experiment") or card.get("converted", {}).get("format") or name
+    rows = "\n".join(f"| {fact} | {value} |" for fact, value in {**summary, **origin(card)}.items())
+    named = f"license: {card['license']}\n" if "license" in card else ""
+    return TEMPLATE.format(license=named, name=name, rows=rows, kind=kind)
+
+
+def origin(card: Mapping[str, Any]) -> dict[str, str]:
+    """How a model came about, as far as its record tells."""
+    data, made = card.get("data", {}), card.get("converted", {})
+    told = {
+        "recipe": [f"`storydalle train experiment={card.get('experiment')}`" * ("experiment" in card)],
+        "data": [data.get("name", "")],
+        "converted": [f"`storydalle convert format={made.get('format')}`" * bool(made), *made.get("files", [])],
+        "commit": [f"{card.get('commit') or ''}{' and changes on it' if card.get('dirty') else ''}"],
+    }
+    told["recipe"] += [f"{name} {card[key]}" for key, name in (("num_steps", "steps"), ("seed", "seed")) if key in card]
+    number = data.get("train", {}).get("num_stories")
+    told["data"] += [f"{number} training stories"] * bool(number)
+    return {fact: text for fact, parts in told.items() if (text := ", ".join(filter(None, parts)))}
