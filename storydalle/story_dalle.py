@@ -30,6 +30,7 @@ from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.weight_files import WithoutNumbers
 
 TOKENIZER_PREFIX = "image_tokenizer."
 
@@ -320,7 +321,7 @@ class StoryDALLE(PretrainedModel):
             if isinstance(config["image_tokenizer"], str):
                 lender = folder / config["image_tokenizer"]
                 config["image_tokenizer"] = json.loads((lender / CONFIG_NAME).read_text())["image_tokenizer"]
-            with torch.device("meta"):  # numbers that the file replaces are not drawn
+            with WithoutNumbers():
                 image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
                 model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -40,7 +40,7 @@ from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN
-from storydalle.weight_files import Planned, write_model
+from storydalle.weight_files import Planned, WithoutNumbers, write_model
 
 SAMPLING = {"temperature": 1.0, "top_k": 256}  # minDALL-E's recipe
 Progress = Callable[[int], None]  # bytes written
@@ -57,7 +57,7 @@ class Source(NamedTuple):
 class Conversion(NamedTuple):
     """All that a folder of ours is written from; the files it reads are open."""
 
-    model: StoryDALLE  # without numbers, on torch's meta device
+    model: StoryDALLE  # without numbers
     tensors: dict[str, Source]
     notes: list[str]  # what the file holds and is not used, and what it lacks
 
@@ -76,7 +76,7 @@ def min_dalle(folder: Path, num_heads: int | None = None) -> Iterator[Conversion
         with told_of(first):
             image_config = image_tokenizer_config(images.shapes, backbone["image_length"])
         captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"])
-        with torch.device("meta"):
+        with WithoutNumbers():
             tokenizer = VQGAN(**image_config)
             model = retrofit(DALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
         story_dalle = whole(tokenizer, captions, model, "mindalle", first, second)
@@ -106,7 +106,7 @@ def released_story_dalle(
         num_prompts, _ = stored.shapes.get("wte.weight", (0, 0))
         _, sentence_dim = stored.shapes.get("story_linear.weight", (0, None))
         images = image_tokenizer_config(stage1, backbone["image_length"])
-        with torch.device("meta"):
+        with WithoutNumbers():
             tokenizer = VQGAN(**images)
             transformer = DALLE(**backbone, codes_of=tokenizer.kind, prefix_positions=True)
             model = retrofit(transformer, "third", 0, num_prompt_tokens=num_prompts, sentence_dim=sentence_dim)
@@ -143,7 +143,7 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
             num_codes = MEGA_PICTURES.sizes(pictures.shapes)["codes"]
         with told_of(paths[1]):
             backbone = mega_config(encoder.shapes, decoder.shapes, num_codes, num_heads)
-        with told_of(image_encoder), torch.device("meta"):
+        with told_of(image_encoder), WithoutNumbers():
             encoding = image_tokenizer_config(images.shapes, backbone["image_length"])
             drawing = vqgan_config(pictures.shapes, DETOKER, encoding["resolution"], pixel_range=(0.0, 1.0))
             tokenizer = PairedTokenizer(encoding, drawing)
