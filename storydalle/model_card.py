@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+RECIPE = {"num_steps": "{} steps", "seed": "seed {}", "story_window": "{} captions a story"}  # entries of the record
 TEMPLATE = """---
 {license}library_name: storydalle
 pipeline_tag: text-to-image
@@ -46,7 +47,7 @@ def origin(card: Mapping[str, Any]) -> dict[str, str]:
         "converted": [f"`storydalle convert format={made.get('format')}`" * bool(made), *made.get("files", [])],
         "commit": [f"{card.get('commit') or ''}{' and changes on it' if card.get('dirty') else ''}"],
     }
-    told["recipe"] += [f"{name} {card[key]}" for key, name in (("num_steps", "steps"), ("seed", "seed")) if key in card]
+    told["recipe"] += [text.format(card[key]) for key, text in RECIPE.items() if key in card]
     number = data.get("train", {}).get("num_stories")
     told["data"] += [f"{number} training stories"] * bool(number)
     return {fact: text for fact, parts in told.items() if (text := ", ".join(filter(None, parts)))}

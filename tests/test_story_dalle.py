@@ -227,7 +227,7 @@ def test_what_is_pushed_to_the_hub_says_what_it_is_and_opens(tmp_path: Path, mon
     assert made.push_to_hub("somebody/story") == "url" and pushed
     readme = (tmp_path / "hub" / "README.md").read_text()
     assert readme.startswith("---\nlicense: mit\n") and "# toon/story_dalle" in readme
-    assert "| recipe | `storydalle train experiment=toon/story_dalle`, steps 7, seed 3 |" in readme
+    assert "| recipe | `storydalle train experiment=toon/story_dalle`, 7 steps, seed 3 |" in readme
     opened = StoryDALLE.from_pretrained(tmp_path / "hub")
     assert pixels(opened.generate(CAPTIONS, picture()).frames)
 

@@ -27,8 +27,7 @@ EXPERIMENTS = {
 SAVED: dict[str, dict[str, str]] = {"text_to_image": {"tokenizer_of": "../story_dalle"}}
 ABOUT = """
 ToonSV (`data/toon/README.md`) is drawn by code: no picture of anybody's is in it. The model knows ToonSV's characters,
-settings, actions and things; it draws anything else as that world allows. Its scores, beside their ceilings, are in
-the project's README.
+settings, actions and things; it draws anything else as that world allows.
 """
 READER_STEPS, READER_STORIES = 2600, 16000
 NUM_CHECKED = 200  # stories of each split that the card of clip scores
