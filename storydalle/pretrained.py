@@ -95,11 +95,17 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             text = model_card(folder.absolute().name, type(self).__name__, self.summary(), self.card)
             (folder / README_NAME).write_text(text)
 
-    def write_weights(self, path: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
-        """Write weights in a precision; of more than ``MAX_FILE_BYTES`` into several files with an index."""
+    def write_weights(
+        self, path: Path, weights: dict[str, Tensor], dtype: torch.dtype, exact: str | None = None
+    ) -> None:
+        """Write weights in a precision, but for names that begin with ``exact``, which keep their own.
+
+        Weights of more than ``MAX_FILE_BYTES`` go into several files with an index.
+        """
 
         def kept(name: str) -> torch.dtype:
-            return dtype if weights[name].is_floating_point() else weights[name].dtype
+            is_kept = not weights[name].is_floating_point() or (exact is not None and name.startswith(exact))
+            return weights[name].dtype if is_kept else dtype
 
         def read(name: str) -> Tensor:
             return weights[name].detach().cpu().to(kept(name))

@@ -301,7 +301,7 @@ class StoryDALLE(PretrainedModel):
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
         return {
             "draws": f"{self.resolution} x {self.resolution} pixels, {num_codes} codes a frame",
-            "parameters": f"{num_parameters / 1e6:.1f} M, image tokenizer included; stored in half precision",
+            "parameters": f"{num_parameters / 1e6:.1f} M, image tokenizer included",
             "transformer": f"{backbone.depth} blocks, {backbone.dim} wide, {backbone.num_heads} heads",
         }
 
@@ -333,12 +333,17 @@ class StoryDALLE(PretrainedModel):
         return story_dalle.eval()
 
     def save_folder(
-        self, folder: str | Path, dtype: torch.dtype = torch.float16, tokenizer_of: str | None = None
+        self,
+        folder: str | Path,
+        dtype: torch.dtype = torch.float16,
+        tokenizer_of: str | None = None,
+        is_tokenizer_rounded: bool = False,
     ) -> None:
-        """Write config, weights (half precision), caption tokenizer and card.
+        """Write config, weights (half precision), caption tokenizer, card and README.
 
-        ``tokenizer_of`` is a folder, relative to this one, of a model with the same image tokenizer: it is then read
-        from there and not written again.
+        The image tokenizer keeps its precision, as a rounding turns one code into another, unless it may be rounded
+        too. ``tokenizer_of`` is a folder, relative to this one, of a model with the same image tokenizer: it is then
+        read from there and not written again.
         """
         config = self.description()
         if tokenizer_of is not None:
@@ -348,4 +353,6 @@ class StoryDALLE(PretrainedModel):
             weights = {name: value for name, value in weights.items() if not name.startswith(TOKENIZER_PREFIX)}
         self.write_description(Path(folder), config)
         self.caption_tokenizer.save(Path(folder) / CAPTIONS_FOLDER)
-        self.write_weights(Path(folder) / WEIGHTS_NAME, weights, dtype)
+        self.write_weights(
+            Path(folder) / WEIGHTS_NAME, weights, dtype, exact=None if is_tokenizer_rounded else TOKENIZER_PREFIX
+        )

@@ -253,7 +253,7 @@ class StoryGANc(PretrainedModel):
         judging = sum(parameter.numel() for each in self.discriminators().values() for parameter in each.parameters())
         return {
             "draws": f"{self.resolution} x {self.resolution} pixels, a frame at once",
-            "parameters": f"{drawing / 1e6:.1f} M draw, {judging / 1e6:.1f} M judge; stored in half precision",
+            "parameters": f"{drawing / 1e6:.1f} M draw, {judging / 1e6:.1f} M judge",
             "captions": f"read by the {self.caption_encoder.config['kind']} caption encoder",
             "follows": "the description of StoryGANc in the StoryDALL-E paper, of which no code was released",
         }

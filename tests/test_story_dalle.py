@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from storydalle import StoryDALLE
 from storydalle.backbones.dalle import DALLE
@@ -151,6 +152,17 @@ def test_saved_and_opened_again_it_draws_the_same(tmp_path: Path):
     again = StoryDALLE.from_pretrained(tmp_path / "x")
     assert again.card == made.card
     assert pixels(again.generate(CAPTIONS, picture()).frames) == pixels(made.generate(CAPTIONS, picture()).frames)
+
+
+def test_a_rounding_turns_no_code_into_another_unless_it_may(tmp_path: Path):
+    made = awake()
+    made.save_folder(tmp_path / "exact")
+    made.save_folder(tmp_path / "small", is_tokenizer_rounded=True)
+    weights = {name: load_file(tmp_path / name / WEIGHTS_NAME) for name in ("exact", "small")}
+    for name, value in made.state_dict().items():
+        is_tokenizer = name.startswith("image_tokenizer.")
+        assert torch.equal(weights["exact"][name], value if is_tokenizer else value.half()), name
+        assert torch.equal(weights["small"][name], value.half()), name
 
 
 def test_models_of_one_family_share_an_image_tokenizer(tmp_path: Path):

@@ -8,6 +8,7 @@ is trained here.
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -24,7 +25,10 @@ EXPERIMENTS = {
     "text_to_image": "toon/text_to_image",
     "storyganc": "toon/storyganc",
 }
-SAVED: dict[str, dict[str, str]] = {"text_to_image": {"tokenizer_of": "../story_dalle"}}
+SAVED: dict[str, dict[str, Any]] = {
+    "story_dalle": {"is_tokenizer_rounded": True},  # the weights have to be small, and are scored as they ship
+    "text_to_image": {"tokenizer_of": "../story_dalle"},
+}
 ABOUT = """
 ToonSV (`data/toon/README.md`) is drawn by code: no picture of anybody's is in it. The model knows ToonSV's characters,
 settings, actions and things; it draws anything else as that world allows.
