@@ -315,6 +315,16 @@ class StoryDALLE(PretrainedModel):
 
     @classmethod
     def open_folder(cls, folder: Path) -> "StoryDALLE":
+        story_dalle, files = cls.without_numbers(folder)
+        story_dalle.load_files(*files)
+        return story_dalle.eval()
+
+    @classmethod
+    def without_numbers(cls, folder: Path) -> tuple["StoryDALLE", list[tuple[Path, str]]]:
+        """The model of a folder before its weights are read, and the files that hold them, as for ``load_files``.
+
+        Raises ValueError where the folder describes no such model.
+        """
         try:
             config = json.loads((folder / CONFIG_NAME).read_text())
             lender = folder  # of the image tokenizer: models of one family may share one
@@ -327,10 +337,9 @@ class StoryDALLE(PretrainedModel):
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_NAME} is no StoryDALL-E configuration: {one_line(error)}") from error
         captions = load_caption_tokenizer(folder / CAPTIONS_FOLDER)
-        story_dalle = cls(image_tokenizer, captions, model, read_card(folder))
         shared = [] if lender == folder else [(lender / WEIGHTS_NAME, TOKENIZER_PREFIX)]
-        story_dalle.load_files((folder / WEIGHTS_NAME, ""), *shared)
-        return story_dalle.eval()
+        story_dalle = cls(image_tokenizer, captions, model, read_card(folder))
+        return story_dalle, [(folder / WEIGHTS_NAME, ""), *shared]
 
     def save_folder(
         self,

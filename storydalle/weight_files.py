@@ -8,6 +8,7 @@ numbers one after the other. The library itself wants all tensors at once.
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ TYPES = {
 }
 
 
+class NoRoom(OSError):
+    """Files that their disk has no space for; the message says how large they are."""
+
+
 class Planned(NamedTuple):
     """A tensor that will be written, before its numbers are read."""
 
@@ -35,6 +40,13 @@ class Planned(NamedTuple):
     @property
     def num_bytes(self) -> int:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    def check(self, value: Tensor) -> None:
+        """ValueError where a tensor is not what was planned."""
+        if value.dtype != self.dtype or tuple(value.shape) != self.shape:
+            raise ValueError(
+                f"{self.name} is {value.dtype} {tuple(value.shape)}, and was planned as {self.dtype} {self.shape}"
+            )
 
 
 def parts(planned: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
@@ -64,10 +76,9 @@ def write_safetensors(path: Path, planned: Sequence[Planned], read: Callable[[st
     text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
     with replaced_when_whole(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, dtype, shape in planned:
-            value = read(name)
-            if value.dtype != dtype or tuple(value.shape) != shape:
-                raise ValueError(f"{name} is {value.dtype} {tuple(value.shape)}, and was planned as {dtype} {shape}")
+        for tensor in planned:
+            value = read(tensor.name)
+            tensor.check(value)
             file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
 
 
@@ -83,6 +94,29 @@ def replaced_when_whole(path: Path) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_when_whole(target: Path) -> Iterator[Path]:
+    """A new folder that gets its name at the end, or leaves nothing behind; FileExistsError where the name is taken."""
+    unfinished = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        os.rename(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def check_room(target: Path, num_bytes: int) -> None:
+    """Raise FileExistsError where ``target`` is there, NoRoom where its disk has no space for so many bytes."""
+    if target.exists():
+        raise FileExistsError(f"target={target} is in use: choose a folder that is not there yet")
+    parent = next(path for path in target.absolute().parents if path.exists())
+    free = shutil.disk_usage(parent).free
+    if free < 1.01 * num_bytes + 2**20:
+        raise NoRoom(f"target={target} needs {num_bytes / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free")
 
 
 def write_model(

@@ -112,7 +112,7 @@ def test_help_imports_neither_torch_nor_lightning_nor_hydra(arguments: list[str]
     code = (
         "import sys; from storydalle.commands.main import main; "
         f"assert main({arguments!r}) == 0; "
-        "heavy = {'torch', 'pytorch_lightning', 'hydra', 'omegaconf', 'numpy'} & set(sys.modules); "
+        "heavy = {'torch', 'pytorch_lightning', 'hydra', 'omegaconf', 'numpy', 'transformers'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -149,6 +149,16 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
 def test_importing_the_package_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", "import storydalle, sys; sys.exit('torch' in sys.modules)"])
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "asked", ["import storydalle.commands.convert", "from storydalle import StoryDALLE, StoryGANc"]
+)
+def test_the_package_needs_no_transformers_until_it_is_asked_for(asked: str) -> None:
+    """Where it is installed: of an import of it nothing would be seen otherwise."""
+    pytest.importorskip("transformers")
+    code = f"import sys, storydalle; {asked}; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_help_lists_every_command_and_a_command_lists_every_setting(command: Command) -> None:

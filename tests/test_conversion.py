@@ -102,6 +102,17 @@ def test_logits_of_a_converted_mindalle_are_the_originals(tmp_path: Path) -> Non
         torch.testing.assert_close(found.text[row], expected.text, atol=1e-5, rtol=0)
 
 
+def test_padding_of_a_converted_mindalle_is_a_token_like_others(tmp_path: Path) -> None:
+    stage2 = write_min_dalle(tmp_path)
+    with min_dalle(tmp_path, num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+    model = StoryDALLE.from_pretrained(tmp_path / "ours")
+    tokens, codes = model.caption_tokenizer.encode(["pip"]).tokens, torch.randint(0, 24, (1, 16))
+    assert (tokens[0, -3:] == model.caption_tokenizer.pad_id).all() and model.model.backbone.pad_id is None
+    expected = stage2_logits(stage2, tokens[0], codes[0], HEADS)
+    torch.testing.assert_close(model.model.backbone(tokens, codes).image[0], expected.image, atol=1e-5, rtol=0)
+
+
 def test_a_converted_mindalle_draws_stories(tmp_path: Path) -> None:
     write_min_dalle(tmp_path)
     with min_dalle(tmp_path, num_heads=HEADS) as conversion:
@@ -194,6 +205,12 @@ def test_a_conversion_is_the_same_every_time(tmp_path: Path) -> None:
         torch.rand(3)
     files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+
+
+def test_names_have_the_ids_of_the_released_code() -> None:
+    """Their order is that of rows in a trained table."""
+    assert ADDED_NAMES[9] == ("pororo", "loopy", "eddy", "harry", "poby", "tongtong", "crong", "rody", "petty")
+    assert ADDED_NAMES[7] == ("fred", "barney", "wilma", "betty", "pebbles", "dino", "slate")
 
 
 def test_unknown_numbers_of_names_are_asked_for(tmp_path: Path) -> None:

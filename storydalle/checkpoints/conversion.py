@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from storydalle.backbones.dalle import DALLE
 from storydalle.backbones.mega import MegaDALLE
@@ -26,9 +24,12 @@ from storydalle.checkpoints.model_layouts import (
     MEGA_PICTURES,
     MINDALLE_STAGE1,
     MINDALLE_STAGE2,
+    PROMPT_NAMES,
+    STORY_NAMES,
     STORYDALLE,
     backbone_config,
     mega_config,
+    text_sizes,
 )
 from storydalle.checkpoints.stored_weights import StoredWeights, stored_weights
 from storydalle.checkpoints.tokenizer_layouts import DETOKER, TAMING_VQGAN, told_of, vqgan_config
@@ -40,7 +41,7 @@ from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN
-from storydalle.weight_files import Planned, WithoutNumbers, write_model
+from storydalle.weight_files import Planned, WithoutNumbers, check_room, folder_when_whole, write_model
 
 SAMPLING = {"temperature": 1.0, "top_k": 256}  # minDALL-E's recipe
 Progress = Callable[[int], None]  # bytes written
@@ -75,7 +76,8 @@ def min_dalle(folder: Path, num_heads: int | None = None) -> Iterator[Conversion
             backbone = backbone_config(transformer.shapes, MINDALLE_STAGE2, "", num_heads)
         with told_of(first):
             image_config = image_tokenizer_config(images.shapes, backbone["image_length"])
-        captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"])
+        with told_of(vocab):
+            captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"])
         with WithoutNumbers():
             tokenizer = VQGAN(**image_config)
             model = retrofit(DALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
@@ -103,8 +105,9 @@ def released_story_dalle(
         backbone = backbone_config(stored.shapes, STORYDALLE, "stage2.", num_heads)
         names = added_names if added_names is not None else told_names(backbone["text_vocab_size"], vocab)
         captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names)
-        num_prompts, _ = stored.shapes.get("wte.weight", (0, 0))
-        _, sentence_dim = stored.shapes.get("story_linear.weight", (0, None))
+        sizes = STORYDALLE.sizes(stored.shapes)
+        num_prompts = sizes["prompt"] if part(stored.shapes, PROMPT_NAMES) else 0
+        sentence_dim = sizes["sentence"] if part(stored.shapes, STORY_NAMES) else None
         images = image_tokenizer_config(stage1, backbone["image_length"])
         with WithoutNumbers():
             tokenizer = VQGAN(**images)
@@ -141,6 +144,8 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
         images = stack.enter_context(stored_weights(image_encoder, "state_dict"))
         with told_of(paths[2]):
             num_codes = MEGA_PICTURES.sizes(pictures.shapes)["codes"]
+        with told_of(paths[0]):
+            text_sizes(encoder.shapes)
         with told_of(paths[1]):
             backbone = mega_config(encoder.shapes, decoder.shapes, num_codes, num_heads)
         with told_of(image_encoder), WithoutNumbers():
@@ -148,7 +153,9 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
             drawing = vqgan_config(pictures.shapes, DETOKER, encoding["resolution"], pixel_range=(0.0, 1.0))
             tokenizer = PairedTokenizer(encoding, drawing)
             model = retrofit(MegaDALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
-        captions = ByteLevelTokenizer.from_files(vocab, merges, backbone["text_length"], backbone["text_vocab_size"])
+        with told_of(vocab):
+            length, num_rows = backbone["text_length"], backbone["text_vocab_size"]
+            captions = ByteLevelTokenizer.from_files(vocab, merges, length, num_rows)
         story_dalle = whole(tokenizer, captions, model, f"dalle-{'mini' if suffix else 'mega'}", *paths, image_encoder)
         ours = shapes_of(story_dalle)
         tensors: dict[str, Source] = {}
@@ -186,7 +193,10 @@ def image_tokenizer_config(theirs: Mapping[str, Shape], num_codes: int) -> dict[
 
 def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:
     """The names that were added to a vocabulary, by how many rows its table has more than the file has words."""
-    num_words = len(json.loads(vocab.read_text(encoding="utf-8")))
+    try:
+        num_words = len(json.loads(vocab.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise LayoutError(f"{vocab} is no vocabulary: {error}") from error
     if num_rows - num_words not in ADDED_NAMES:
         raise LayoutError(
             f"{vocab} has {num_words} words and the table {num_rows} rows: give the {num_rows - num_words} names that "
@@ -206,11 +216,11 @@ def whole(
         raise LayoutError(f"{error}; they belong to different models") from error
 
 
-def shapes_of(model: StoryDALLE) -> dict[str, Shape]:
+def shapes_of(model: nn.Module) -> dict[str, Shape]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def part(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
+def part(shapes: Mapping[str, Shape], prefix: str | tuple[str, ...]) -> dict[str, Shape]:
     return {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
@@ -252,7 +262,7 @@ def write_conversion(
     """Write a folder that opens as a model; it appears under its name when it is whole.
 
     Numbers keep their precision, or get ``dtype``; the image tokenizer keeps its own, as a rounding turns one code into
-    another. Raises FileExistsError where ``target`` is there, OSError where the disk is too small.
+    another. Raises FileExistsError where ``target`` is there, NoRoom where the disk is too small.
     """
 
     def kept(name: str) -> torch.dtype:
@@ -260,30 +270,15 @@ def write_conversion(
         return source if dtype is None or name.startswith(IMAGES) or not source.is_floating_point else dtype
 
     planned = [Planned(name, kept(name), source.shape) for name, source in conversion.tensors.items()]
-    num_bytes = sum(tensor.num_bytes for tensor in planned)
-    check_room(target, num_bytes)
+    check_room(target, sum(tensor.num_bytes for tensor in planned))
 
     def read(name: str) -> Tensor:
         tensor = conversion.tensors[name].read().to(kept(name))
         progress(tensor.nbytes)
         return tensor
 
-    unfinished = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        conversion.model.write_description(unfinished, conversion.model.description())
-        conversion.model.caption_tokenizer.save(unfinished / CAPTIONS_FOLDER)
-        written = write_model(unfinished, planned, read, WEIGHTS_NAME, max_bytes)
-        os.rename(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with folder_when_whole(target) as folder:
+        conversion.model.write_description(folder, conversion.model.description())
+        conversion.model.caption_tokenizer.save(folder / CAPTIONS_FOLDER)
+        written = write_model(folder, planned, read, WEIGHTS_NAME, max_bytes)
     return [target / path.name for path in written]
-
-
-def check_room(target: Path, num_bytes: int) -> None:
-    if target.exists():
-        raise FileExistsError(f"target={target} is in use: choose a folder that is not there yet")
-    parent = next(path for path in target.absolute().parents if path.exists())
-    free = shutil.disk_usage(parent).free
-    if free < 1.01 * num_bytes + 2**20:
-        raise OSError(f"target={target} needs {num_bytes / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free")

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,11 @@ NAMED = 3  # keys that an error names; of the rest it gives the number
 
 
 class LayoutError(ValueError):
-    """Tensors that do not fit a layout; the message names the layout and the keys."""
+    """Tensors that do not fit a layout; the message names the layout and the keys. ``path`` is their file, if any."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Row(NamedTuple):
@@ -148,6 +153,11 @@ class Layout:
         if wrong:
             raise self.error(wrong=wrong)
         return sizes
+
+    def told(self, theirs: Mapping[str, Shape], *names: str) -> dict[str, int]:
+        """These sizes; LayoutError as of ``sizes``, or where no tensor tells one of them."""
+        sizes = self.sizes(theirs)
+        return {name: sizes[name] for name in names}
 
     def _axes(self, key: str) -> list[str]:
         """The axes of one of their tensors; none of one that is dropped or unknown."""

@@ -66,6 +66,7 @@ STORY = (
     Row("story_linear.bias", "project.bias", "dim"),
     *(row._replace(ours=row.ours.removeprefix("story_")) for row in block("story_block")),
 )
+PROMPT_NAMES, STORY_NAMES = ("wte.", "control_trans."), ("story_linear.", "story_block.")  # how they begin
 IMAGES, BACKBONE, PROMPTS = "image_tokenizer.", "model.backbone.", "model.prompt_tokens."
 STORY_ENCODER = "model.story_encoder."
 MINDALLE_STAGE1 = Layout("mindalle (stage 1)", moved(TAMING_VQGAN.rows, "", IMAGES))
@@ -126,6 +127,11 @@ ENCODING_VQGAN = Layout(
 )
 
 
+def text_sizes(encoder: Mapping[str, Shape]) -> dict[str, int]:
+    """What the encoder's file tells of the model; LayoutError where it tells less."""
+    return MEGA_ENCODER.told(encoder, "words", "text_length", "dim", "glu")
+
+
 def mega_config(
     encoder: Mapping[str, Shape], decoder: Mapping[str, Shape], num_codes: int, num_heads: int | None
 ) -> dict[str, Any]:
@@ -133,7 +139,7 @@ def mega_config(
 
     Raises LayoutError where the two files are of different models.
     """
-    text, image = MEGA_ENCODER.sizes(encoder), MEGA_DECODER.sizes(decoder)
+    text, image = text_sizes(encoder), MEGA_DECODER.sizes(decoder)
     depths = [count(file, "layers.{i}.") for file in (encoder, decoder)]
     for what, of_encoder, of_decoder in (
         ("wide", text["dim"], image["dim"]),

@@ -44,11 +44,11 @@ def stored_weights(path: Path, key: str | None = None) -> Iterator[StoredWeights
         tree = file.content
         if key is not None:
             if not isinstance(tree, Mapping) or key not in tree:
-                raise ForeignFile(f"{path} has no {key}, in which its weights should be")
+                raise ForeignFile(f"{path} has no {key}, in which its weights should be", path)
             tree = tree[key]
         tensors = tensors_of(tree)
         if not tensors:
-            raise ForeignFile(f"{path} holds no weights")
+            raise ForeignFile(f"{path} holds no weights", path)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
         yield StoredWeights(path, shapes, dtypes, lambda name: file.read(tensors[name]))

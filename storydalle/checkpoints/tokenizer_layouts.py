@@ -183,7 +183,7 @@ def vqgan_config(theirs: Mapping[str, Shape], layout: Layout, resolution: int = 
         "z_channels": sizes["z"],
         "codebook_size": sizes["codes"],
         "embed_dim": sizes["embed"],
-        "mid_attention": any(key.startswith("decoder.mid.attn_1.") for key in theirs),
+        "mid_attention": any(key.startswith(("encoder.mid.attn_1.", "decoder.mid.attn_1.")) for key in theirs),
         "pixel_shuffle": shuffle,
         "quantizer": "gumbel" if layout is TAMING_GUMBEL_VQGAN else "nearest",
         **untold,
@@ -228,7 +228,7 @@ def read_dvae(encoder: Path, decoder: Path, resolution: int = 256) -> Opened:
     with stored_weights(encoder) as first, stored_weights(decoder) as second:
         layout = FLAVA_ENCODER if any(f".{FLAVA.group}" in key for key in first.shapes) else OPENAI_ENCODER
         with told_of(encoder):
-            layout.sizes(first.shapes)
+            layout.told(first.shapes, "hidden", "codes")
         with told_of(decoder), torch.device("meta"):
             tokenizer = DVAE(resolution=resolution, **dvae_config(first.shapes, layout, second.shapes))
         with told_of(encoder):
@@ -269,7 +269,7 @@ def told_of(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise LayoutError(f"{path}: {error}") from error
+        raise LayoutError(f"{path}: {error}", path) from error
 
 
 def shapes_of(network: nn.Module, beginning: str = "") -> dict[str, Shape]:

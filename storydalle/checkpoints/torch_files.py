@@ -53,7 +53,14 @@ LOOKS = {
 
 
 class ForeignFile(ValueError):
-    """A file that cannot be what its reader takes it for; the message names the file."""
+    """A file that cannot be what its reader takes it for; the message names the file.
+
+    ``path`` is given where the file was read and holds something else: it may be told what.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class _Refused(pickle.UnpicklingError):

@@ -5,14 +5,19 @@
   storydalle convert format=dalle-mega source=FOLDER image_encoder=last.ckpt target=models/mega   or dalle-mini
   storydalle convert format=taming-vqgan source=last.ckpt target=models/vqgan
   storydalle convert format=openai-dvae source=FOLDER target=models/dvae           encoder.pkl, decoder.pkl
+  storydalle convert format=openai-dvae source=FOLDER image_encoder=flava-image-codebook target=models/dvae   FLAVA's
+
+With reverse=true a folder of ours becomes files of mindalle, dalle-mega, dalle-mini or taming-vqgan again:
+
+  storydalle convert format=mindalle reverse=true source=models/mindalle target=1.3B.tar.gz    or a folder
 
 Then: storydalle train experiment=pororo/story_dalle pretrained=models/mindalle, or generate model=models/mindalle.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +28,69 @@ from storydalle.checkpoints.archives import unpack
 from storydalle.checkpoints.conversion import Conversion, mega, min_dalle, released_story_dalle, write_conversion
 from storydalle.checkpoints.layouts import LayoutError
 from storydalle.checkpoints.recognition import looks_like
+from storydalle.checkpoints.release import (
+    ONE_WAY,
+    Release,
+    mega_release,
+    mindalle_release,
+    taming_release,
+    write_release,
+)
 from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqgan
 from storydalle.checkpoints.torch_files import ForeignFile
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest
+from storydalle.weight_files import NoRoom, check_room, folder_when_whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MINDALLE_FILES = ("stage1_last.ckpt", "stage2_last.ckpt", "bpe-16k-vocab.json", "bpe-16k-merges.txt")
 
 
+# Formats that are asked for and not read.
+REFUSED = {
+    "rudalle": "ruDALL-E is another transformer, not another spelling of this one: norms around and behind every "
+    "attention and network (before_first_addition_layernorm, before_second_addition_layernorm), a row and a column "
+    "vector for every code, sparse masks by row, column and convolution that its file stores, and a padding vector of "
+    "its own for every text position; none of them has a place in the backbones here",
+}
+CODEBOOK_FILES = ("model.safetensors", "pytorch_model.bin")  # of transformers
+FORWARD_ONLY = ("dtype", "image_encoder", "num_heads", "added_names", "megabytes_a_file")
+ENCODED_APART = ("dalle-mega", "dalle-mini", "openai-dvae")  # formats that read ``image_encoder``
+
+
 def run(request: Request) -> None:
-    settings = checked(request.settings)
+    settings = checked(request)
     source, target = settings["source"], settings["target"]
     try:
-        if settings["format"] in MODELS:
+        if settings["reverse"]:
+            write_released(settings)
+        elif settings["format"] in MODELS:
             write_model_folder(settings)
         else:
             write_tokenizer(TOKENIZERS[settings["format"]](settings), target)
-    except LayoutError as error:
-        seems = looks_like(source) if source.is_file() else None
-        raise UserError(f"{error}" + (f"; {source} looks like {seems}" if seems else "")) from error
-    except (ForeignFile, FileExistsError) as error:
+    except (LayoutError, ForeignFile) as error:
+        path = error.path or source
+        seems = looks_like(path) if path.is_file() else None
+        raise UserError(f"{error}" + (f"; {path} looks like {seems}" if seems else "")) from error
+    except (FileExistsError, NoRoom) as error:
         raise UserError(str(error)) from error
     print(f"wrote {target}")
 
 
-def checked(given: dict[str, Any]) -> dict[str, Any]:
+def checked(request: Request) -> dict[str, Any]:
     """The settings, where they can be meant."""
-    settings, formats = dict(given), [*MODELS, *TOKENIZERS]
+    settings, formats = dict(request.settings), [*MODELS, *TOKENIZERS]
     for name in ("format", "source", "target"):
         if settings[name] is None:
             raise UserError(
                 f"{name} is not set: storydalle convert format={'|'.join(formats)} source=PATH target=FOLDER"
             )
+    if settings["format"] in REFUSED:
+        raise UserError(f"format={settings['format']} is not read: {REFUSED[settings['format']]}")
     if settings["format"] not in formats:
         raise UserError(f"no format={settings['format']}; {nearest(str(settings['format']), formats)}")
-    if settings["dtype"] is not None and settings["dtype"] not in DTYPES:
-        raise UserError(f"dtype={settings['dtype']} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
-    if settings["num_heads"] is not None:
-        inputs.check_number("num_heads", settings["num_heads"], 1, None, whole=True)
-    inputs.check_number("megabytes_a_file", settings["megabytes_a_file"], 1, None, whole=True)
+    check_options(settings, request.given)
     settings["source"], settings["target"] = (Path(str(settings[name])).expanduser() for name in ("source", "target"))
     if not settings["source"].exists():
         raise UserError(f"source={settings['source']} is not there: give the file or folder as its authors share it")
@@ -71,6 +98,23 @@ def checked(given: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"target={settings['target']} is in use: choose a folder that is not there yet")
     outputs.check_space(settings["target"], megabytes=10)
     return settings
+
+
+def check_options(settings: dict[str, Any], given: frozenset[str]) -> None:
+    """Refuse options out of range, and those that the format or the direction would pass over."""
+    if not isinstance(settings["reverse"], bool):
+        raise UserError(f"reverse={settings['reverse']}: use true or false")
+    if settings["reverse"] and settings["format"] in ONE_WAY:
+        raise UserError(f"format={settings['format']} is read and not written: {ONE_WAY[settings['format']]}")
+    if settings["reverse"] and (without := sorted(given & set(FORWARD_ONLY))):
+        raise UserError(f"{without[0]} has no effect with reverse=true, where all is written as it is: leave it out")
+    if settings["image_encoder"] is not None and settings["format"] not in ENCODED_APART:
+        raise UserError(f"format={settings['format']} has its own encoder: leave image_encoder out")
+    if settings["dtype"] is not None and settings["dtype"] not in DTYPES:
+        raise UserError(f"dtype={settings['dtype']} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
+    if settings["num_heads"] is not None:
+        inputs.check_number("num_heads", settings["num_heads"], 1, None, whole=True)
+    inputs.check_number("megabytes_a_file", settings["megabytes_a_file"], 1, None, whole=True)
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -121,8 +165,20 @@ def write_model_folder(settings: dict[str, Any]) -> None:
 
 
 def from_dvae(settings: dict[str, Any]) -> Opened:
-    folder = settings["source"]
-    return read_dvae(folder / "encoder.pkl", folder / "decoder.pkl")
+    """Of OpenAI's two files; or of FLAVA's codebook, which is the same encoder, and OpenAI's decoder."""
+    folder, codebook = settings["source"], settings["image_encoder"]
+    encoder = folder / "encoder.pkl" if codebook is None else codebook_file(Path(str(codebook)).expanduser())
+    return read_dvae(encoder, folder / "decoder.pkl")
+
+
+def codebook_file(path: Path) -> Path:
+    """The weights of a model of transformers, given as a file or as its folder."""
+    if not path.is_dir():
+        return path
+    found = [path / name for name in CODEBOOK_FILES if (path / name).is_file()]
+    if not found:
+        raise UserError(f"image_encoder={path} holds neither {' nor '.join(CODEBOOK_FILES)}")
+    return found[0]
 
 
 def from_vqgan(settings: dict[str, Any]) -> Opened:
@@ -132,10 +188,22 @@ def from_vqgan(settings: dict[str, Any]) -> Opened:
 def write_tokenizer(opened: Opened, target: Path) -> None:
     if opened.dropped:
         print(f"note: left out {len(opened.dropped)} tensors of training: {', '.join(opened.dropped[:3])}, ...")
-    with tempfile.TemporaryDirectory(dir=outputs.existing_parent(target)) as folder:
+    check_room(target, sum(value.nbytes for value in opened.tokenizer.state_dict().values()))
+    with folder_when_whole(target) as folder:
         opened.tokenizer.save_pretrained(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(folder, target)
+
+
+# ------------------------------------------------------------------------------------------------ the other way
+
+
+def write_released(settings: dict[str, Any]) -> None:
+    with RELEASES[settings["format"]](settings["source"]) as release:
+        for note in release.notes:
+            print(f"note: {note}")
+        tensors = [source for file in release.weights.values() for source in file.tensors.values()]
+        total = sum(torch.Size(source.shape).numel() * source.dtype.itemsize for source in tensors)
+        with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None, leave=False) as bar:
+            write_release(release, settings["target"], progress=bar.update)
 
 
 MODELS: dict[str, Callable[[dict[str, Any]], AbstractContextManager[Conversion]]] = {
@@ -145,3 +213,9 @@ MODELS: dict[str, Callable[[dict[str, Any]], AbstractContextManager[Conversion]]
     "dalle-mini": from_mega,
 }
 TOKENIZERS: dict[str, Callable[[dict[str, Any]], Opened]] = {"taming-vqgan": from_vqgan, "openai-dvae": from_dvae}
+RELEASES: dict[str, Callable[[Path], AbstractContextManager[Release]]] = {
+    "mindalle": mindalle_release,
+    "dalle-mega": mega_release,
+    "dalle-mini": partial(mega_release, suffix="_mini"),
+    "taming-vqgan": taming_release,
+}

@@ -16,10 +16,17 @@ from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 from torch import Tensor
 
-from storydalle.tokens.captions import CONFIG_NAME, TOKENIZER_NAME, EncodedCaptions, TextTokenizer, read_config
+from storydalle.tokens.captions import (
+    CONFIG_NAME,
+    MERGES_HEADER,
+    TOKENIZER_NAME,
+    EncodedCaptions,
+    TextTokenizer,
+    read_config,
+    vocabulary_and_merges,
+)
 
 START, END, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
-MERGES_HEADER = "#version"
 
 
 class ByteLevelTokenizer(TextTokenizer):
@@ -70,6 +77,9 @@ class ByteLevelTokenizer(TextTokenizer):
         self._tokenizer.save(str(folder / TOKENIZER_NAME))
         config = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+
+    def to_files(self) -> tuple[str, str]:
+        return vocabulary_and_merges(self._tokenizer)
 
     @classmethod
     def load(cls, folder: str | Path) -> "ByteLevelTokenizer":

@@ -20,6 +20,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
 PAD, UNK, END_OF_WORD = "[PAD]", "[UNK]", "</w>"
+MERGES_HEADER = "#version"
 TOKENIZER_NAME, CONFIG_NAME = "tokenizer.json", "tokenizer_config.json"
 
 
@@ -59,6 +60,10 @@ class TextTokenizer(ABC):
     @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write what ``load_caption_tokenizer`` reads."""
+
+    @abstractmethod
+    def to_files(self) -> tuple[str, str]:
+        """The texts of ``vocab.json`` and ``merges.txt``, from which ``from_files`` makes the same vocabulary."""
 
     @classmethod
     @abstractmethod
@@ -134,6 +139,10 @@ class CaptionTokenizer(TextTokenizer):
         config = {"kind": self.kind, "text_length": self.text_length, "added_names": list(self.added_names)}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
 
+    def to_files(self) -> tuple[str, str]:
+        """Without the added names, which the released files have no place for."""
+        return vocabulary_and_merges(self._tokenizer)
+
     @classmethod
     def load(cls, folder: str | Path) -> "CaptionTokenizer":
         file = Path(folder) / CONFIG_NAME
@@ -189,6 +198,14 @@ def char_bpe(model: BPE) -> Tokenizer:
     tokenizer.pre_tokenizer = BertPreTokenizer()
     tokenizer.decoder = BPEDecoder(suffix=END_OF_WORD)
     return tokenizer
+
+
+def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[str, str]:
+    """The texts of a byte-pair tokenizer's two files, in the layout of GPT-2's."""
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = "".join(f"{first} {second}\n" for first, second in model["merges"])
+    # min-dalle drops the first line and what follows the last line break, whatever they are.
+    return json.dumps(model["vocab"], ensure_ascii=False), f"{MERGES_HEADER}: 0.2\n{merges}"
 
 
 def load_caption_tokenizer(folder: str | Path) -> TextTokenizer:
