@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from storydalle.backbones.backbone import Backbone, backbone_class
+from storydalle.backbones.dalle import DALLE
+from storydalle.backbones.mega import MegaDALLE
 from storydalle.commands import main
 from storydalle.commands.application import compose, conf_folder, config_names
 
@@ -127,3 +130,22 @@ def test_the_caption_encoder_of_a_gan_may_be_exchanged(kind: str) -> None:
     encoder = config["network"]["caption_encoder"]
     assert ("dim" in encoder) == (kind == "small")
     assert encoder.get("dim") != own["network"]["caption_encoder"]["dim"] == 128
+
+
+@pytest.mark.parametrize(("name", "made"), [("mindalle", DALLE), ("mega", MegaDALLE)])
+def test_the_released_backbones_have_the_sizes_of_their_class(name: str, made: type[Backbone]) -> None:
+    sizes = composed("train", "experiment=toon/text_to_image", f"backbone={name}", "system.text_weight=0")["backbone"]
+    defaults = inspect.signature(made).parameters
+    assert backbone_class(sizes.pop("kind")) is made
+    assert sizes == {size: defaults[size].default for size in sizes} and "depth" in sizes
+
+
+@pytest.mark.parametrize("trainer", ["fit_24gb", "fit_48gb", "cpu_tiny"])
+def test_a_trainer_for_a_device_leaves_the_recipe_as_it_is(trainer: str) -> None:
+    plain, fitted = (
+        composed("train", "experiment=pororo/story_dalle_full", *choice) for choice in ([], [f"trainer={trainer}"])
+    )
+    assert fitted["trainer"]["accumulate_grad_batches"] == plain["trainer"]["accumulate_grad_batches"] == 4
+    allowed = {"optimizer", "activation_checkpointing", "max_steps"}
+    assert {key for key, value in fitted["system"].items() if plain["system"].get(key) != value} <= allowed
+    assert fitted["data_module"] == plain["data_module"]

@@ -52,6 +52,26 @@ def test_a_resumed_run_equals_the_uninterrupted_one(killed_after: int, tmp_path:
         assert torch.equal(first[name], second[name]), name
 
 
+def test_a_run_that_accumulates_batches_resumes_at_the_right_one(tmp_path: Path):
+    """A step is several batches: the position in the data is counted in those."""
+
+    def read(folder: Path, steps: int, resume: bool = False) -> list[list[int]]:
+        made = tiny_story_dalle()
+        data, seen = TinyData(made, num_items=31), []
+        plain = data.dataset.read
+        data.dataset.read = lambda indices, step: seen.append(indices) or plain(indices, step)
+        saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
+        fitting = trainer(folder, steps, [saving], accumulate_grad_batches=3)
+        last = folder / "last.ckpt"
+        fitting.fit(StoryDALLETraining(made), data, ckpt_path=last if resume else None, weights_only=True)
+        return seen[: 3 * steps]
+
+    whole = read(tmp_path / "whole", 4)
+    first = read(tmp_path / "cut", 2)
+    rest = read(tmp_path / "cut", 4, resume=True)
+    assert [*first, *rest][:12] == whole and len(whole) == 12
+
+
 def test_the_order_of_a_resumed_run_goes_on_where_it_was():
     whole = iter(StepSampler(np.ones(10), 3, seed=1))
     batches = [next(whole) for _ in range(9)]

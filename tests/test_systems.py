@@ -1,13 +1,14 @@
 """Training: losses by hand, what moves and what does not, the schedule, probes, and learning itself."""
 
 import math
+import sys
 from itertools import pairwise
 
 import pytest
 import torch
 
 from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.optim import clip_groups, code_loss, text_loss, warmup_cosine
+from storydalle.systems.optim import build_adamw, clip_groups, code_loss, text_loss, warmup_constant, warmup_cosine
 from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.systems.text_to_image import TextToImage
 from tests.tiny import CODEBOOK, TinyData, tiny_batch, tiny_story_dalle, trainer
@@ -67,6 +68,54 @@ def test_groups_are_clipped_each_on_its_own():
     assert {name: round(norm.item(), 3) for name, norm in norms.items()} == {"story": 0.5, "base": 500.0}
     assert small.grad.norm().item() == pytest.approx(0.5)
     assert large.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_a_constant_rate_rises_and_stays():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    for warmup_steps, expected in ((0, [1.0] * 4), (2, [0.5, 1.0, 1.0, 1.0])):
+        schedule = warmup_constant(optimizer, warmup_steps, max_steps=3)
+        rates = []
+        for _ in range(4):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        assert rates == pytest.approx(expected)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+def test_without_a_limit_gradients_stay_and_their_norm_is_told():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([300.0, 400.0])
+    optimizer = torch.optim.SGD([{"params": [parameter], "name": "base"}], lr=1.0)
+    assert clip_groups(optimizer, None)["base"].item() == pytest.approx(500.0)
+    assert torch.equal(parameter.grad, torch.tensor([300.0, 400.0]))
+
+
+def test_the_optimizer_gets_the_recipe():
+    matrix, vector, names = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 2), (2,), (3, 2)))
+    groups = {"base": [matrix, vector], "names": [names]}
+    made = build_adamw(groups, {"base": 1e-3, "names": 2e-3}, 0.1, betas=(0.9, 0.99), undecayed=("names",))
+    told = [(group["name"], group["lr"], group["weight_decay"], group["betas"]) for group in made.param_groups]
+    betas = (0.9, 0.99)
+    assert told == [("base", 1e-3, 0.1, betas), ("base", 1e-3, 0.0, betas), ("names", 2e-3, 0.0, betas)]
+
+
+def test_settings_that_do_not_exist_or_need_a_library_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    for setting, told in (
+        ({"optimizer": "lion"}, "optimizer=lion is unknown; choose one of adamw, adamw8bit"),
+        ({"optimizer": "adamw8bit"}, "needs the package bitsandbytes: pip install bitsandbytes"),
+        ({"schedule": "linear"}, "schedule=linear is unknown; choose one of cosine, constant"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            StoryDALLETraining(tiny_story_dalle(), **setting)
+
+
+def test_without_its_losses_the_story_encoder_has_no_head_of_its_own():
+    system = StoryDALLETraining(tiny_story_dalle(), bag_weight=0.0)
+    assert system.bag_head is None
+    system.training_step(tiny_batch(system.story_dalle, [0]), 0).backward()
+    assert system.model.story_encoder.queries.grad.any()
 
 
 def test_every_trainable_parameter_moves_and_is_saved(tmp_path):
@@ -140,6 +189,15 @@ def test_dropped_conditions_are_a_function_of_the_step_and_of_the_right_share():
     empty = (first[0].tokens == made.caption_tokenizer.pad_id).flatten(1).all(1)
     assert 0.15 < empty.float().mean() < 0.35
     assert 0.4 < first[1].float().mean() < 0.6
+
+
+def test_batches_of_one_step_have_draws_of_their_own(tmp_path):
+    system = StoryDALLETraining(tiny_story_dalle(), source_dropout=0.5)
+    trainer(tmp_path, 2, accumulate_grad_batches=4).fit(system, TinyData(system.story_dalle))
+    batch = tiny_batch(system.story_dalle, list(range(32)))
+    kept = [system._drop_conditions(batch, batch_idx)[1].tolist() for batch_idx in range(8)]
+    assert len({tuple(row) for row in kept[:4]}) == 4
+    assert kept[:4] == kept[4:], "a function of the step and of the batch's place in it"
 
 
 def test_validation_probes_every_path(tmp_path):

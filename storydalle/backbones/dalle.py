@@ -7,7 +7,7 @@ Parameter names equal the keys of the released checkpoint (minDALL-E 1.3B, stage
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from storydalle.backbones.attention import KeyValues, attend
-from storydalle.backbones.backbone import Backbone, Hook, Logits, init_weights
+from storydalle.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
 
 
 class BlockCache(KeyValues):
@@ -154,6 +154,15 @@ class DALLE(Backbone):
         if tie_codes:
             self.head_img.weight = self.tok_emb_img.weight
 
+    @classmethod
+    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "DALLE":
+        settings = {**words._asdict(), **codes._asdict()}
+        return cls(image_vocab_size=settings.pop("num_codes"), **settings, **sizes)
+
+    @property
+    def word_tables(self) -> list[nn.Embedding | nn.Linear]:
+        return [self.tok_emb_txt, self.head_txt]
+
     @property
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.tok_emb_img.weight
@@ -192,9 +201,11 @@ class DALLE(Backbone):
             cache.length = end
             cache.num_codes += 0 if codes is None else codes.shape[1]
         mask = causal_mask(visible, x.shape[1])
+        recompute = self.activation_checkpointing and cache is None
         for i, block in enumerate(self.blocks):
             hook = hooks[i] if hooks is not None else None
-            x = block(x, mask, hook, first, None if cache is None else cache.blocks[i], start)
+            memory = None if cache is None else cache.blocks[i]
+            x = through(block, x, mask, hook, first, memory, start, recompute=recompute)
         x = self.ln_f(x)
         num_prefix = 0 if prefix is None else prefix.shape[1]
         text = self.head_txt(x[:, num_prefix:first]) if cache is None else None

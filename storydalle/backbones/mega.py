@@ -7,7 +7,7 @@ Parameter names equal the keys of min-dalle's ``encoder.pt`` and ``decoder.pt`` 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from storydalle.backbones.attention import KeyValues, attend
-from storydalle.backbones.backbone import Backbone, Hook, Logits, init_weights
+from storydalle.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
 
 
 class Memory(NamedTuple):
@@ -161,6 +161,7 @@ class Encoder(nn.Module):
         columns: Int[Tensor, " t"],
         visible: Bool[Tensor, "b 1 1 n"],
         prefix: Float[Tensor, "b p d"] | None = None,
+        recompute: bool = False,
     ) -> Float[Tensor, "b n d"]:
         """The state of ``[prefix | tokens]``; ``columns`` says where in the caption the tokens stand.
 
@@ -172,7 +173,7 @@ class Encoder(nn.Module):
             x = torch.cat([prefix, x], 1)
         x = self.layernorm_embedding(x)
         for layer in self.layers:
-            x = layer(x, visible)
+            x = through(layer, x, visible, recompute=recompute)
         return self.final_ln(x)
 
 
@@ -199,6 +200,7 @@ class Decoder(nn.Module):
         text: Text,
         hooks: Sequence[Hook | None] | None = None,
         cache: MegaCache | None = None,
+        recompute: bool = False,
     ) -> Float[Tensor, "r n v"]:
         """Logits of the code after each input, over all rows of the head."""
         start = 0 if cache is None else cache.length
@@ -207,9 +209,9 @@ class Decoder(nn.Module):
         causal = torch.ones(1, 1, num_columns, start + num_columns, dtype=torch.bool, device=x.device).tril(start)
         for i, layer in enumerate(self.layers):
             hook = None if hooks is None else hooks[i]
-            x = layer(
-                x, causal, text.memories[i], text.visible, hook, None if cache is None else cache.layers[i], start
-            )
+            own = None if cache is None else cache.layers[i]
+            inputs_of = (x, causal, text.memories[i], text.visible, hook, own, start)
+            x = through(layer, *inputs_of, recompute=recompute)
         if cache is not None:
             cache.length = start + num_columns
         return self.lm_head(self.final_ln(x))
@@ -269,6 +271,16 @@ class MegaDALLE(Backbone):
         self.decoder = Decoder(num_rows, image_length, dim, glu_dim, depth, num_heads)
         self.apply(init_weights)
 
+    @classmethod
+    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "MegaDALLE":
+        """The start code is a row of its own, behind the codes."""
+        rows = codes.num_codes
+        return cls(**words._asdict(), **codes._asdict(), image_vocab_size=rows, start_code=rows, **sizes)
+
+    @property
+    def word_tables(self) -> list[nn.Embedding | nn.Linear]:
+        return [self.encoder.embed_tokens]
+
     @property
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.decoder.embed_tokens.weight[: self.num_codes]
@@ -309,7 +321,8 @@ class MegaDALLE(Backbone):
             inputs = torch.cat([inputs, codes if cache is not None else codes[:, :-1]], 1)
         if cache is not None:
             cache.text = text
-        return Logits(None, self.decoder(inputs, text, hooks, cache)[..., : self.num_codes], None)
+        recompute = self.activation_checkpointing and cache is None
+        return Logits(None, self.decoder(inputs, text, hooks, cache, recompute)[..., : self.num_codes], None)
 
     def _read(self, tokens: Int[Tensor, "b t"], prefix: Float[Tensor, "b p d"] | None) -> Text:
         """Encode captions; padding is seen by nobody, and dropped where no row has a token."""
@@ -322,5 +335,5 @@ class MegaDALLE(Backbone):
         if prefix is not None:
             visible = torch.cat([visible.new_ones(prefix.shape[:2]), visible], 1)
         visible = rearrange(visible, "b n -> b 1 1 n")
-        state = self.encoder(tokens, columns, visible, prefix)
+        state = self.encoder(tokens, columns, visible, prefix, self.activation_checkpointing)
         return Text(self.decoder.remember(state), visible)

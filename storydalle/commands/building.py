@@ -1,10 +1,10 @@
 """Models to train, from what a config says: ``_target_`` of conf/system."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storydalle.backbones.dalle import DALLE
+from storydalle.backbones.backbone import UNNAMED_KIND, Codes, Words, backbone_class
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
 from storydalle.gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
@@ -33,28 +33,33 @@ def text_to_image(
     stories: Stories,
     backbone: Mapping[str, Any],
 ) -> StoryDALLE:
-    """A fresh backbone behind a trained image tokenizer and a caption tokenizer trained on the stories."""
+    """A fresh backbone behind a trained image tokenizer and a caption tokenizer trained on the stories.
+
+    ``backbone`` names its ``kind``, by default a DALLE, and its sizes.
+    """
     images = trained_image_tokenizer(image_tokenizer, runs)
     tokenizer = CaptionTokenizer.train(training_captions(stories), **captions)
-    transformer = DALLE(
-        text_vocab_size=tokenizer.vocab_size,
-        image_vocab_size=images.codebook_size,
-        text_length=tokenizer.text_length,
-        image_length=images.num_codes,
-        pad_id=tokenizer.pad_id,
-        codes_of=images.kind,
-        **backbone,
+    sizes = dict(backbone)
+    transformer = backbone_class(sizes.pop("kind", UNNAMED_KIND)).sized(
+        Words(tokenizer.vocab_size, tokenizer.text_length, tokenizer.pad_id),
+        Codes(images.codebook_size, images.num_codes, images.kind),
+        **sizes,
     )
     return StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0))
 
 
-def story_dalle(text_to_image: str | None, runs: str, retrofit: Mapping[str, Any]) -> StoryDALLE:
-    """A trained text-to-image model with a fresh retrofit around its backbone."""
+def story_dalle(
+    text_to_image: str | None, runs: str, retrofit: Mapping[str, Any], added_names: Sequence[str] = ()
+) -> StoryDALLE:
+    """A trained text-to-image model with a fresh retrofit around its backbone; ``added_names`` become words of it."""
     folder = model_folder(text_to_image, Path(runs))
     with told_in_one_line(f"cannot open the text-to-image model {folder}", ValueError, OSError):
         base = StoryDALLE.from_pretrained(folder)
-    model = retrofitted(base.model.backbone, **retrofit)
-    return StoryDALLE(base.image_tokenizer, base.caption_tokenizer, model, base.card)
+    backbone, captions = base.model.backbone, base.caption_tokenizer
+    if added_names:
+        captions = captions.with_names(added_names)
+        backbone.add_tokens(captions.vocab_size - backbone.text_vocab_size)
+    return StoryDALLE(base.image_tokenizer, captions, retrofitted(backbone, **retrofit), base.card)
 
 
 def story_gan(caption_encoder: CaptionEncoder, stories: Stories, **networks: Any) -> StoryGANc:

@@ -11,7 +11,7 @@ With reverse=true a folder of ours becomes files of mindalle, dalle-mega, dalle-
 
   storydalle convert format=mindalle reverse=true source=models/mindalle target=1.3B.tar.gz    or a folder
 
-Then: storydalle train experiment=pororo/story_dalle pretrained=models/mindalle, or generate model=models/mindalle.
+Then: storydalle train experiment=pororo/story_dalle_full pretrained=models/mindalle, or generate model=models/mindalle.
 """
 
 import tempfile

@@ -125,7 +125,10 @@ def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path)
                     label = config if i == 0 else None
                     axes.plot(steps, values, color=COLORS[number % len(COLORS)], label=label, linewidth=1.2)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    inches = 0.6 + 0.062 * max(map(len, labels), default=0)  # of a line of the legend
+    columns = max(1, min(2, int(figure.get_figwidth() // inches)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(labels) / columns) - 1))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
 
 

@@ -36,6 +36,8 @@ from storydalle.commands.training_strips import SampleStrips
 from storydalle.metrics.record import git_state, metrics_record, write_record
 from storydalle.stories.story import Stories
 from storydalle.systems import ForeignState
+from storydalle.systems.memory import training_memory
+from storydalle.systems.story_dalle import StoryDALLETraining
 
 LAST = Path("checkpoints") / "last.safetensors"
 NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every")
@@ -107,6 +109,7 @@ def run(request: Request) -> None:
                 callbacks=callbacks(folder, settings, model, stories := instantiate(settings["data"]["val"])),
                 plugins=[SafetensorsCheckpointIO()],
             )
+        check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
         with told_in_one_line("", ForeignState):
             trainer.fit(system, data, ckpt_path=checkpoint)
     except Exception as error:
@@ -156,6 +159,39 @@ def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
             number += 1
             continue
         return folder
+
+
+def check_memory(system: Any, stories: Stories, settings: dict[str, Any], on_cpu: bool) -> None:
+    """Say what a StoryDALL-E's training needs where the trainer sets a limit, and refuse one that needs more."""
+    limit, num_frames = settings["memory_limit_gb"], settings["data"]["num_targets"]
+    if limit is None or not isinstance(system, StoryDALLETraining):
+        return
+    inputs.check_number("memory_limit_gb", limit, 0, None)
+    needed = training_memory(
+        system,
+        settings["data_module"]["batch_size"],
+        int(stories.story_lengths().max()) if num_frames is None else num_frames,
+        str(settings["trainer"]["precision"]),
+        on_cpu,
+        has_average=settings["ema_decay"] is not None,
+    )
+    if needed.total > limit * 1e9:
+        raise UserError(f"needs about {needed}; memory_limit_gb={limit}: {less_memory(system, settings)}")
+    print(f"needs about {needed}")
+
+
+def less_memory(system: StoryDALLETraining, settings: dict[str, Any]) -> str:
+    """What can be changed that is not changed yet, from what costs least."""
+    changes = {
+        "system.activation_checkpointing=true": not system.model.backbone.activation_checkpointing,
+        "data_module.batch_size=1 with trainer.accumulate_grad_batches": settings["data_module"]["batch_size"] > 1,
+        "ema_decay=null": settings["ema_decay"] is not None,
+        "system.optimizer=adamw8bit": system.optimizer != "adamw8bit",
+        "retrofit=released": len(system.model.source_attention) > system.model.backbone.depth // 3,
+        "system.tuning=prompt or retrofit": system.tuning == "full",
+    }
+    possible = [change for change, helps in changes.items() if helps]
+    return f"try {', '.join(possible)}" if possible else "take a trainer= of a larger device"
 
 
 def tokenizers_of(model: Any) -> dict[str, Any]:

@@ -23,8 +23,11 @@ class SampleStrips(pl.Callback):
         self.model, self.stories, self.folder = model, stories, folder
         self.every, self.num_stories = every, num_stories
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
-        if trainer.global_step % self.every or not trainer.is_global_zero:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if trainer.global_step % self.every or not ends_step or not trainer.is_global_zero:
             return
         training = pl_module.training
         pl_module.eval()

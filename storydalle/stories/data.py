@@ -23,7 +23,8 @@ class Step(NamedTuple):
 class StepSampler:
     """Batches of indices without end: epoch after epoch, each in its own order, from step ``start`` on.
 
-    The batch of a step depends on (seed, step) only, so a resumed run reads on exactly where it was killed. Of
+    The batch of a step depends on (seed, step) only, so a resumed run reads on exactly where it was killed; where
+    gradients are accumulated over several batches, a step here is one of them. Of
     ``num_ranks`` processes each reads its own ``batch_size`` items of a step. Items of several ``lengths`` are
     batched with those of about their own: of ``BUCKET_BATCHES`` batches in the epoch's order, sorted, each is one.
     """
@@ -112,7 +113,9 @@ class StepData(pl.LightningDataModule):
         return DataLoader(dataset, batch_size=None, sampler=batches)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"start": self.trainer.global_step if self.trainer else self.start}
+        if not self.trainer:
+            return {"start": self.start}
+        return {"start": self.trainer.global_step * self.trainer.accumulate_grad_batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start = state_dict["start"]

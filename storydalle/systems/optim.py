@@ -1,8 +1,9 @@
 """What the systems share of optimisation: losses over codes and tokens, the schedule, groups and their clipping."""
 
+import importlib.util
 import math
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -79,35 +80,83 @@ def warmup_cosine_factor(step: int, warmup_steps: int, max_steps: int, floor: fl
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def decays(parameter: nn.Parameter) -> bool:
+def warmup_constant(optimizer: Optimizer, warmup_steps: int, max_steps: int) -> LambdaLR:
+    """Linear from 0 to 1 in ``warmup_steps``, then 1."""
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))
+
+
+def decays(parameter: Tensor) -> bool:
     """Weight decay is for matrices; biases, norms and single vectors are left alone."""
     return parameter.dim() >= 2
 
 
 def build_adamw(
-    groups: Mapping[str, Iterable[nn.Parameter]], learning_rates: Mapping[str, float], weight_decay: float
-) -> AdamW:
-    """AdamW with one learning rate a named group, each split into what decays and what does not."""
-    options = []
+    groups: Mapping[str, Iterable[Tensor]],
+    learning_rates: Mapping[str, float],
+    weight_decay: float,
+    betas: Sequence[float] = (0.9, 0.98),
+    optimizer: str = "adamw",
+    undecayed: Sequence[str] = (),
+) -> Optimizer:
+    """AdamW with one learning rate a named group, each split into what decays and what does not.
+
+    Groups of ``undecayed`` do not decay at all. ``optimizer`` is one of ``OPTIMIZERS``.
+    """
+    options: list[dict[str, Any]] = []
     for name, parameters in groups.items():
         members = list(parameters)
         for decayed in (True, False):
-            chosen = [parameter for parameter in members if decays(parameter) == decayed]
+            chosen = [parameter for parameter in members if (decays(parameter) and name not in undecayed) == decayed]
             decay = weight_decay if decayed else 0.0
             if chosen:
                 options.append({"params": chosen, "lr": learning_rates[name], "weight_decay": decay, "name": name})
-    return AdamW(options, betas=(0.9, 0.98), fused=True)
+    first, second = betas
+    return OPTIMIZERS[optimizer](options, (first, second))
 
 
-def clip_groups(optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
-    """Clip the gradient of each named group on its own and return the norms before it.
+def fused_adamw(options: list[dict[str, Any]], betas: tuple[float, float]) -> Optimizer:
+    return AdamW(options, betas=betas, fused=True)
+
+
+def eight_bit_adamw(options: list[dict[str, Any]], betas: tuple[float, float]) -> Optimizer:
+    """AdamW that keeps its two running means in 8 bits a number (Dettmers et al. 2022)."""
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(options, betas=betas)
+
+
+def check_optimizer(name: str) -> None:
+    """Raises ValueError for an unknown optimizer, and where its library is missing."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer={name} is unknown; choose one of {', '.join(OPTIMIZERS)}")
+    if name == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("optimizer=adamw8bit needs the package bitsandbytes: pip install bitsandbytes")
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], tuple[float, float]], Optimizer]] = {
+    "adamw": fused_adamw,
+    "adamw8bit": eight_bit_adamw,
+}
+
+
+def clip_groups(optimizer: Optimizer, max_norm: float | int | None) -> dict[str, Tensor]:
+    """Clip the gradient of each named group on its own, not at all for None, and return the norms before it.
 
     One norm over all parameters would let the large gradient of one path scale the small one of another away.
     """
     members: dict[str, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
         members.setdefault(group["name"], []).extend(p for p in group["params"] if p.grad is not None)
-    return {name: nn.utils.clip_grad_norm_(group, max_norm) for name, group in members.items() if group}
+    limit = math.inf if max_norm is None else max_norm
+    return {name: nn.utils.clip_grad_norm_(group, limit) for name, group in members.items() if group}
+
+
+def train_rows(table: Tensor, rows: Sequence[int]) -> None:
+    """Train these rows of a frozen table alone: the others get no gradient, and without decay Adam leaves them."""
+    mask = torch.zeros(len(table), 1, dtype=torch.bool)
+    mask[list(rows)] = True
+    table.requires_grad_(True)
+    table.register_hook(lambda gradient: gradient.masked_fill(~mask.to(gradient.device), 0))
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:

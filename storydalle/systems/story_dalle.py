@@ -1,7 +1,7 @@
 """StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper; recipe in experiments/)."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -16,10 +16,13 @@ from storydalle.story_dalle import StoryDALLE
 from storydalle.systems.optim import (
     FrameLosses,
     build_adamw,
+    check_optimizer,
     check_text_weight,
     clip_groups,
     frame_losses,
     step_generator,
+    train_rows,
+    warmup_constant,
     warmup_cosine,
 )
 from storydalle.systems.probes import Match, probe_paths
@@ -42,7 +45,13 @@ class StoryDALLETraining(pl.LightningModule):
     (the latter allows classifier-free guidance). ``probes`` names the frames where other captions should matter, and
     ``source_probes`` those where another source of the data set's should: name -> (label, value), true where any
     entry of the label has the value.
+
+    ``train_names``: words added to the vocabulary train in every mode of tuning, though the rest of their tables be
+    frozen; for names that the pretrained model has not met. ``schedule`` is one of ``SCHEDULES``; ``clip=None`` leaves
+    gradients as they are.
     """
+
+    SCHEDULES: ClassVar = {"cosine": warmup_cosine, "constant": warmup_constant}
 
     def __init__(
         self,
@@ -60,12 +69,21 @@ class StoryDALLETraining(pl.LightningModule):
         text_weight: float | int = 0.1,
         source_dropout: float = 0.0,
         caption_dropout: float = 0.0,
-        clip: float = 1.0,
+        clip: float | int | None = 1.0,
         seed: int = 0,
         probes: Mapping[str, Match] | None = None,
         source_probes: Mapping[str, Match] | None = None,
+        betas: Sequence[float] = (0.9, 0.98),
+        schedule: str = "cosine",
+        optimizer: str = "adamw",
+        activation_checkpointing: bool = False,
+        train_names: bool = False,
     ) -> None:
         super().__init__()
+        if schedule not in self.SCHEDULES:
+            raise ValueError(f"schedule={schedule} is unknown; choose one of {', '.join(self.SCHEDULES)}")
+        check_optimizer(optimizer)
+        self.betas, self.schedule, self.optimizer = betas, schedule, optimizer
         check_text_weight(story_dalle.model.backbone, text_weight)
         self.story_dalle = story_dalle
         self.story_dalle.image_tokenizer.requires_grad_(False)
@@ -81,18 +99,32 @@ class StoryDALLETraining(pl.LightningModule):
         self.probes, self.source_probes = probes or {}, source_probes or {}
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(is_trained(name, tuning))
-        encoder = self.model.story_encoder
-        self.bag_head = None if encoder is None else BagHead(encoder.num_story_tokens, self.model.backbone.dim)
+        self.name_tables = self._unfrozen_names() if train_names else []
+        self.model.backbone.activation_checkpointing = activation_checkpointing
+        encoder, is_read = self.model.story_encoder, bag_weight or story_warmup_steps
+        self.bag_head = BagHead(encoder.num_story_tokens, self.model.backbone.dim) if encoder and is_read else None
+
+    def _unfrozen_names(self) -> list[Tensor]:
+        """The frozen tables whose rows of added names train from now on."""
+        ids = self.story_dalle.caption_tokenizer.added_ids
+        if not ids:
+            return []
+        frozen: list[Tensor] = [
+            table.weight for table in self.model.backbone.word_tables if not table.weight.requires_grad
+        ]
+        for table in frozen:
+            train_rows(table, ids)
+        return frozen
 
     @property
     def model(self) -> RetrofittedDALLE:
         return self.story_dalle.model
 
     def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
-        batch, has_source = self._drop_conditions(batch)
+        batch, has_source = self._drop_conditions(batch, batch_idx)
         story = self.model.encode_story(batch.tokens, batch.mask)
         loss = batch.tokens.new_zeros((), dtype=torch.float)
-        if story is not None:
+        if story is not None and self.bag_head is not None:
             bag = self._bag_loss(batch, story)
             self.log("train/loss_bag", bag, prog_bar=True)
             if self.global_step < self.story_warmup_steps:
@@ -103,11 +135,13 @@ class StoryDALLETraining(pl.LightningModule):
         self.log_dict(losses.named("train"), prog_bar=True)
         return loss + losses.total(self.text_weight)
 
-    def _drop_conditions(self, batch: EncodedStories) -> tuple[EncodedStories, Tensor | None]:
-        """Take the captions, or the source, from some of the stories."""
+    def _drop_conditions(self, batch: EncodedStories, batch_idx: int = 0) -> tuple[EncodedStories, Tensor | None]:
+        """Take the captions, or the source, from some of the stories; each batch of a step has draws of its own."""
         if not self.source_dropout and not self.caption_dropout:
             return batch, None
-        draws = torch.rand(2, len(batch.codes), generator=step_generator(self.seed, self.global_step))
+        batches = self._trainer.accumulate_grad_batches if self._trainer else 1
+        number = self.global_step * batches + batch_idx % batches
+        draws = torch.rand(2, len(batch.codes), generator=step_generator(self.seed, number))
         draws = draws.to(batch.codes.device)
         dropped = (draws[0] < self.caption_dropout)[:, None, None]
         empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
@@ -136,14 +170,16 @@ class StoryDALLETraining(pl.LightningModule):
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})
 
     def configure_optimizers(self) -> Any:
-        groups: dict[str, list[nn.Parameter]] = {"base": [], "source": [], "story": []}
+        groups: dict[str, list[Tensor]] = {"base": [], "source": [], "story": []}
         for name, parameter in self.model.named_parameters():
             if is_trained(name, self.tuning):
                 groups[parameter_group(name)].append(parameter)
         if self.bag_head is not None:
             groups["story"].extend(self.bag_head.parameters())
-        optimizer = build_adamw(groups, self.learning_rates, self.weight_decay)
-        schedule = warmup_cosine(optimizer, self.warmup_steps, self.max_steps)
+        rates = {**self.learning_rates, "names": self.learning_rates["base"]}
+        groups["names"] = self.name_tables
+        optimizer = build_adamw(groups, rates, self.weight_decay, self.betas, self.optimizer, undecayed=("names",))
+        schedule = self.SCHEDULES[self.schedule](optimizer, self.warmup_steps, self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
-from tokenizers import Regex, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.normalizers import Lowercase, Replace
@@ -27,6 +28,7 @@ from storydalle.tokens.captions import (
 )
 
 START, END, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
+SPACE = "Ġ"  # a space ahead of a piece
 
 
 class ByteLevelTokenizer(TextTokenizer):
@@ -35,12 +37,23 @@ class ByteLevelTokenizer(TextTokenizer):
     Each word, its punctuation included, is lower-cased and merged as a whole behind the mark of a space; characters
     beyond ASCII are dropped. An empty caption is ``<s> </s>``. ``vocab_size`` is the number of rows of the backbone's
     table where that has more rows than the vocabulary needs (Mega: 50272).
+
+    ``added_names`` are tokens of their own, with ids after the vocabulary's in the order given: they take rows that no
+    token uses, and more where those do not suffice. They match whole words in any case.
     """
 
     kind = "byte_level"
     pad_id = 1  # what min-dalle's encoder masks, whatever the vocabulary says
 
-    def __init__(self, tokenizer: Tokenizer, text_length: int = 64, vocab_size: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        text_length: int = 64,
+        vocab_size: int | None = None,
+        added_names: Sequence[str] = (),
+    ) -> None:
+        self.added_names = tuple(name.lower() for name in added_names)
+        add_names(tokenizer, self.added_names)
         ids = tokenizer.get_vocab()
         for token in (START, END, UNK):
             if token not in ids:
@@ -74,8 +87,9 @@ class ByteLevelTokenizer(TextTokenizer):
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._tokenizer.save(str(folder / TOKENIZER_NAME))
-        config = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
+        byte_level_bpe(self._tokenizer.model).save(str(folder / TOKENIZER_NAME))
+        config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
+        config |= {"added_names": list(self.added_names)} if self.added_names else {}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
 
     def to_files(self) -> tuple[str, str]:
@@ -89,14 +103,26 @@ class ByteLevelTokenizer(TextTokenizer):
             if config["kind"] != cls.kind:
                 raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
             text_length, vocab_size = int(config["text_length"]), int(config["vocab_size"])
+            names = [str(name) for name in config.get("added_names", [])]
             file = Path(folder) / TOKENIZER_NAME
-            return cls(Tokenizer.from_file(str(file)), text_length, vocab_size)
+            return cls(Tokenizer.from_file(str(file)), text_length, vocab_size, names)
         except Exception as error:  # the tokenizers library raises nothing more precise
             raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
 
     @property
     def vocab_size(self) -> int:
         return self._vocab_size
+
+    @property
+    def added_ids(self) -> list[int]:
+        first = self._tokenizer.get_vocab_size(with_added_tokens=False)
+        return list(range(first, first + len(self.added_names)))
+
+    def with_names(self, names: Sequence[str]) -> "ByteLevelTokenizer":
+        names = (*self.added_names, *self.unknown_names(names))
+        bare = byte_level_bpe(self._tokenizer.model)
+        num_rows = max(self.vocab_size, bare.get_vocab_size() + len(names))
+        return ByteLevelTokenizer(bare, self.text_length, num_rows, names)
 
     @property
     def fingerprint(self) -> str:
@@ -120,14 +146,26 @@ class ByteLevelTokenizer(TextTokenizer):
     def decode(self, ids: Int[Tensor, " t"] | Sequence[int]) -> str:
         """Lower-cased words between single spaces; padding, start and end are left out."""
         pieces = []
+        names = dict(zip(self.added_ids, self.added_names, strict=True))
         for index in map(int, ids):
             piece = self._tokenizer.id_to_token(index) if 0 <= index < self.vocab_size else None
+            piece = SPACE + names[index] if index in names else piece
             if index in (self.pad_id, self.start_id, self.end_id):
                 continue
             if piece is None:
                 raise ValueError(f"token {index} is no entry of the vocabulary, whose table has {self.vocab_size} rows")
             pieces.append(piece)
         return self._tokenizer.decoder.decode(pieces).strip()
+
+
+def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
+    """Make names tokens of their own; ValueError where one has a token already, or stands twice."""
+    num_words = tokenizer.get_vocab_size()
+    for i, name in enumerate(names):
+        # Captions are lower-cased, so that no piece of the vocabulary is a name in capitals and would lend its id.
+        is_new = tokenizer.add_tokens([AddedToken(name.upper(), single_word=True, normalized=True)]) == 1
+        if not is_new or tokenizer.token_to_id(name.upper()) != num_words + i:
+            raise ValueError(f"added name {name!r} stands twice or has no letters: give each name once")
 
 
 def byte_level_bpe(model: BPE) -> Tokenizer:

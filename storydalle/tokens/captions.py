@@ -38,6 +38,20 @@ class TextTokenizer(ABC):
     kind: ClassVar[str]  # names the class in files
     text_length: int
     pad_id: int
+    added_names: tuple[str, ...]  # words that are tokens of their own beside a vocabulary, in lower case
+
+    @property
+    @abstractmethod
+    def added_ids(self) -> list[int]:
+        """The tokens of ``added_names``, in their order."""
+
+    @abstractmethod
+    def with_names(self, names: Sequence[str]) -> "TextTokenizer":
+        """A tokenizer that knows these names too; one that it knows already stays what it is."""
+
+    def unknown_names(self, names: Sequence[str]) -> list[str]:
+        """Of the names those that are not added yet, each once."""
+        return [name for name in dict.fromkeys(name.lower() for name in names) if name not in self.added_names]
 
     @property
     @abstractmethod
@@ -159,6 +173,14 @@ class CaptionTokenizer(TextTokenizer):
     @property
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def added_ids(self) -> list[int]:
+        return list(range(self.vocab_size - len(self.added_names), self.vocab_size))
+
+    def with_names(self, names: Sequence[str]) -> "CaptionTokenizer":
+        names = (*self.added_names, *self.unknown_names(names))
+        return CaptionTokenizer(char_bpe(self._tokenizer.model), self.text_length, names)
 
     @property
     def fingerprint(self) -> str:
