@@ -145,7 +145,10 @@ def write_results(
         f"Opening takes {opened:.1f} s beside the imports, {ratio:.2f} times as long as reading the files alone."
     )
     commit, dirty = git_state(Path(__file__).parent)
-    values = {name: stage._asdict() for name, stage in stages.items()} | {"bytes": sizes, "opened_seconds": opened}
+    values = {
+        name: {"seconds": stage.seconds, "own": stage.own, "mapped": stage.mapped} for name, stage in stages.items()
+    }
+    values |= {"bytes": sizes, "opened": {"seconds": opened}}
     record = {"values": values, "commit": commit, "dirty": dirty, "versions": versions()}
     write_record(folder / "full_size.json", record)
     if readme is not None:
