@@ -1,6 +1,6 @@
 # `make` alone lists the targets. VENV and PYTHON may be set: make test VENV=/elsewhere PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint zoo
+.PHONY: help demo test slow lint zoo
 
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(name) --version 2>&1 | grep '^Python 3'),$(name))))
@@ -15,7 +15,10 @@ demo: $(READY)  ## draw stories with the shipped weights: demo/index.html
 	$(BIN)/storydalle demo
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(READY)  ## run the tests that take long: full widths, every recipe, many kills
+	$(BIN)/python -m pytest -q -m slow
 
 lint: $(READY)  ## ruff, formatting, types
 	$(BIN)/ruff check .

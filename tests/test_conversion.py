@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from storydalle.checkpoints.conversion import mega, min_dalle, released_story_dalle, write_conversion
 from storydalle.checkpoints.layouts import LayoutError
 from storydalle.checkpoints.model_layouts import ADDED_NAMES
+from storydalle.commands.building import story_dalle
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.captions import CaptionTokenizer
 from tests.released_models import (
@@ -179,6 +180,22 @@ def test_logits_of_a_converted_story_dalle_are_the_originals(prompts: int, has_s
     theirs = [story_logits(weights, *frame, HEADS) for frame in zip(tokens, codes, vectors, strict=True)]
     torch.testing.assert_close(ours.image, torch.stack([frame.image for frame in theirs]), atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.text, torch.stack([frame.text for frame in theirs]), atol=1e-5, rtol=0)
+
+
+def test_a_training_on_a_released_story_dalle_says_what_it_leaves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_story_dalle(tmp_path)
+    with released_story_dalle(tmp_path / "49.pth", num_heads=HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "ours")
+    made = story_dalle(str(tmp_path / "ours"), "runs", {"source_blocks": "all"})
+    assert "its own is left: source_attention, story_encoder, prompt_tokens" in capsys.readouterr().out
+    assert list(made.model.source_attention) == ["0", "1", "2"]
+    write_min_dalle(tmp_path / "min")
+    with min_dalle(tmp_path / "min", HEADS) as conversion:
+        write_conversion(conversion, tmp_path / "plain")
+    story_dalle(str(tmp_path / "plain"), "runs", {})
+    assert "is left" not in capsys.readouterr().out
 
 
 def test_sentence_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:

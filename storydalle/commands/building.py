@@ -51,10 +51,16 @@ def text_to_image(
 def story_dalle(
     text_to_image: str | None, runs: str, retrofit: Mapping[str, Any], added_names: Sequence[str] = ()
 ) -> StoryDALLE:
-    """A trained text-to-image model with a fresh retrofit around its backbone; ``added_names`` become words of it."""
+    """A trained text-to-image model with a fresh retrofit around its backbone; ``added_names`` become words of it.
+
+    Says so where the model had a retrofit, which is not gone on with.
+    """
     folder = model_folder(text_to_image, Path(runs))
     with told_in_one_line(f"cannot open the text-to-image model {folder}", ValueError, OSError):
         base = StoryDALLE.from_pretrained(folder)
+    parts = dict.fromkeys(name.partition(".")[0] for name, _ in base.model.named_parameters())
+    if left := [part for part in parts if part != "backbone"]:
+        print(f"note: a fresh retrofit goes around the backbone of {folder}; its own is left: {', '.join(left)}")
     backbone, captions = base.model.backbone, base.caption_tokenizer
     if added_names:
         captions = captions.with_names(added_names)
