@@ -15,7 +15,7 @@ demo: $(READY)  ## draw stories with the shipped weights: demo/index.html
 	$(BIN)/storydalle demo
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses=4 --dist worksteal
 
 slow: $(READY)  ## run the tests that take long: full widths, every recipe, many kills
 	$(BIN)/python -m pytest -q -m slow
