@@ -3,15 +3,18 @@
 import math
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from storydalle.commands.training_strips import SampleStrips
 from storydalle.story_dalle import StoryDALLE
 from storydalle.systems.optim import build_adamw, clip_groups, code_loss, text_loss, warmup_constant, warmup_cosine
 from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.systems.text_to_image import TextToImage
-from tests.tiny import CODEBOOK, TinyData, tiny_batch, tiny_story_dalle, trainer
+from tests.tiny import CODEBOOK, TinyData, TinyStories, tiny_batch, tiny_story_dalle, trainer
 
 ALL_PARTS = {"num_prompt_tokens": 2, "num_story_tokens": 2}
 
@@ -239,3 +242,17 @@ def test_text_to_image_learns_and_leaves_the_tokenizer_alone(tmp_path):
     assert first == pytest.approx(math.log(CODEBOOK), abs=0.2)
     assert last < first - 1
     assert not any(name.startswith("image_tokenizer.") for name in moved(made, before))
+
+
+def test_sample_strips_are_drawn_once_a_step_however_many_batches_it_has(tmp_path: Path) -> None:
+    made = tiny_story_dalle()
+    strips = SampleStrips(made, TinyStories(2), tmp_path / "strips", every=2, num_stories=1)
+    drawn = []
+    strips.draw = lambda story: drawn.append(story.id) or Image.new("RGB", (4, 4))  # type: ignore[method-assign]
+    fit = trainer(tmp_path, 4, [strips], accumulate_grad_batches=3)
+    fit.fit(StoryDALLETraining(made, max_steps=4), TinyData(made))
+    assert sorted(path.name for path in (tmp_path / "strips").iterdir()) == [
+        "step-000002-story-1.png",
+        "step-000004-story-1.png",
+    ]
+    assert len(drawn) == 2
