@@ -54,6 +54,10 @@ class Source(NamedTuple):
     shape: Shape
     read: Callable[[], Tensor]
 
+    @property
+    def num_bytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
 
 class Conversion(NamedTuple):
     """All that a folder of ours is written from; the files it reads are open."""

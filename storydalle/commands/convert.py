@@ -15,7 +15,7 @@ Then: storydalle train experiment=pororo/story_dalle_full pretrained=models/mind
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,14 @@ import torch
 from tqdm import tqdm
 
 from storydalle.checkpoints.archives import unpack
-from storydalle.checkpoints.conversion import Conversion, mega, min_dalle, released_story_dalle, write_conversion
+from storydalle.checkpoints.conversion import (
+    Conversion,
+    Source,
+    mega,
+    min_dalle,
+    released_story_dalle,
+    write_conversion,
+)
 from storydalle.checkpoints.layouts import LayoutError
 from storydalle.checkpoints.recognition import looks_like
 from storydalle.checkpoints.release import (
@@ -153,12 +160,17 @@ def from_mega(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
 def write_model_folder(settings: dict[str, Any]) -> None:
     dtype = None if settings["dtype"] is None else DTYPES[settings["dtype"]]
     with MODELS[settings["format"]](settings) as conversion:
-        for note in conversion.notes:
-            print(f"note: {note}")
-        total = sum(torch.Size(source.shape).numel() * source.dtype.itemsize for source in conversion.tensors.values())
-        with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None, leave=False) as bar:
+        with told_and_counted(conversion.notes, conversion.tensors.values()) as bar:
             max_bytes = settings["megabytes_a_file"] * 10**6
             write_conversion(conversion, settings["target"], dtype, max_bytes, progress=bar.update)
+
+
+def told_and_counted(notes: Iterable[str], tensors: Iterable[Source]) -> tqdm:
+    """Say the notes; then a bar, on a terminal, of the bytes of all tensors."""
+    for note in notes:
+        print(f"note: {note}")
+    total = sum(source.num_bytes for source in tensors)
+    return tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None, leave=False)
 
 
 # ------------------------------------------------------------------------------------------------ image tokenizers
@@ -198,11 +210,8 @@ def write_tokenizer(opened: Opened, target: Path) -> None:
 
 def write_released(settings: dict[str, Any]) -> None:
     with RELEASES[settings["format"]](settings["source"]) as release:
-        for note in release.notes:
-            print(f"note: {note}")
-        tensors = [source for file in release.weights.values() for source in file.tensors.values()]
-        total = sum(torch.Size(source.shape).numel() * source.dtype.itemsize for source in tensors)
-        with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None, leave=False) as bar:
+        tensors = (source for file in release.weights.values() for source in file.tensors.values())
+        with told_and_counted(release.notes, tensors) as bar:
             write_release(release, settings["target"], progress=bar.update)
 
 
