@@ -179,7 +179,8 @@ def preset(name: str, kind: str, tuning: str) -> tuple[TrainingMemory, float]:
     assert settings.system.activation_checkpointing
     system.optimizer = settings.system.optimizer
     stories, frames = settings.data_module.batch_size, settings.data.num_targets
-    needed = training_memory(system, stories, frames, settings.trainer.precision, on_cpu=False)
+    assert settings.trainer.precision == "auto"
+    needed = training_memory(system, stories, frames, "bf16-mixed", on_cpu=False)  # on a card that has it
     return needed, settings.memory_limit_gb * 1e9
 
 

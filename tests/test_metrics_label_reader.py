@@ -197,6 +197,7 @@ def test_training_learns_and_repeats_with_its_seed() -> None:
             batch_size=16,
             learning_rate=1e-2,
             reader=reader,
+            precision="32-true",
             progress=lambda _, loss: losses.append(loss["setting"]),
         )
 

@@ -159,10 +159,12 @@ def from_mega(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
 
 def write_model_folder(settings: dict[str, Any]) -> None:
     dtype = None if settings["dtype"] is None else DTYPES[settings["dtype"]]
-    with MODELS[settings["format"]](settings) as conversion:
-        with told_and_counted(conversion.notes, conversion.tensors.values()) as bar:
-            max_bytes = settings["megabytes_a_file"] * 10**6
-            write_conversion(conversion, settings["target"], dtype, max_bytes, progress=bar.update)
+    max_bytes = settings["megabytes_a_file"] * 10**6
+    with (
+        MODELS[settings["format"]](settings) as conversion,
+        told_and_counted(conversion.notes, conversion.tensors.values()) as bar,
+    ):
+        write_conversion(conversion, settings["target"], dtype, max_bytes, progress=bar.update)
 
 
 def told_and_counted(notes: Iterable[str], tensors: Iterable[Source]) -> tqdm:

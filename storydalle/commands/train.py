@@ -37,6 +37,7 @@ from storydalle.metrics.record import git_state, metrics_record, write_record
 from storydalle.stories.story import Stories
 from storydalle.systems import ForeignState
 from storydalle.systems.memory import training_memory
+from storydalle.systems.precision import AUTO, SINGLE, resolved
 from storydalle.systems.story_dalle import StoryDALLETraining
 
 LAST = Path("checkpoints") / "last.safetensors"
@@ -92,8 +93,13 @@ def run(request: Request) -> None:
         with told_in_one_line(""):
             load_state(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
+    if checkpoint and settings["trainer"].get("precision") == AUTO:
+        settings["trainer"]["precision"] = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "trainer.precision")
+    precision_note = resolve_precision(settings["trainer"])
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
     print(f"{'resuming' if checkpoint else 'writing'} {folder}")
+    if precision_note:
+        print(precision_note)
 
     quieten()
     pl.seed_everything(settings["seed"] % 2**32, verbose=False)
@@ -131,6 +137,7 @@ def run(request: Request) -> None:
             wall_seconds=time.monotonic() - started,
             seeds=seeds,
             device=device_name(),
+            precision=settings["trainer"]["precision"],
             config=config,
         ),
     )
@@ -159,6 +166,16 @@ def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
             number += 1
             continue
         return folder
+
+
+def resolve_precision(trainer: dict[str, Any]) -> str | None:
+    """Put the precision that the run trains in into its settings; return what to tell the user, if anything.
+
+    The resolved one is written with the run's config, where a resumed run finds it.
+    """
+    asked, accelerator = trainer.get("precision") or SINGLE, str(trainer.get("accelerator", "auto"))
+    trainer["precision"], note = resolved(str(asked), accelerator)
+    return note
 
 
 def check_memory(system: Any, stories: Stories, settings: dict[str, Any], on_cpu: bool) -> None:

@@ -18,6 +18,7 @@ from storydalle.metrics.record import git_state, sha256_of_file, versions, write
 from storydalle.metrics.toon import READ_LABELS
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
+from storydalle.systems.precision import AUTO, HALF, resolved
 
 
 def drawn_frames(stories: Sequence[Story]) -> tuple[UInt8[Tensor, "n h w c"], dict[str, Tensor]]:
@@ -92,8 +93,11 @@ def train_label_reader(
     reader: LabelReader | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int, dict[str, float]], None] | None = None,
+    precision: str = AUTO,
 ) -> LabelReader:
-    """A reader trained on the frames of the stories, in bf16 under one cycle of learning rate."""
+    """A reader trained on the frames of the stories, under one cycle of learning rate."""
+    device = torch.device(device)
+    precision, _ = resolved(precision, device.type)
     images, labels = drawn_frames(stories)
     if reader is None:
         with torch.random.fork_rng(devices=[]):
@@ -110,7 +114,7 @@ def train_label_reader(
         drawn = next(order)
         inputs = roughened(mirrored(to_tensor(images[drawn]), generator), generator)
         inputs = inputs.to(device, memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == HALF):
             logits = reader(inputs)
         losses = reading_losses(logits, {name: values[drawn].to(device) for name, values in labels.items()})
         optimizer.zero_grad()
@@ -167,8 +171,9 @@ def make_label_reader(
     Accuracies are those of the saved weights, read back on the CPU.
     """
     folder = Path(folder)
+    precision, _ = resolved(AUTO, torch.device(device).type)
     start, start_of_process = time.perf_counter(), time.process_time()
-    reader = train_label_reader(stories, steps, seed, batch_size, learning_rate, reader, device, progress)
+    reader = train_label_reader(stories, steps, seed, batch_size, learning_rate, reader, device, progress, precision)
     seconds = {
         "wall_seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - start_of_process, 1),
@@ -186,6 +191,7 @@ def make_label_reader(
         "num_stories": {name: len(held_out) for name, held_out in checks.items()},
         "weights_sha256": sha256_of_file(folder / "model.safetensors"),
         "device": str(device),
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "commit": commit,
         "dirty": dirty,
