@@ -280,9 +280,16 @@ def test_damaged_pictures_are_named_when_they_are_read(tmp_path: Path) -> None:
     (tmp_path / "art" / "a 1.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(ClipError, match=r"^truncated|^corrupt"):
         made.pictures("art/a 1.png")
-    Image.fromarray(np.full((6, 8), 40000, np.uint16)).save(tmp_path / "art" / "a 2.png")
-    with pytest.raises(ClipError, match=r"^unsupported: mode I;16"):
+    Image.fromarray(np.full((6, 8), np.nan, np.float32)).save(tmp_path / "art" / "a 2.png", "TIFF")
+    with pytest.raises(ClipError, match=r"^unsupported: numbers"):
         made.pictures("art/a 2.png")
+
+
+def test_pictures_of_sixteen_bits_keep_their_tones(tmp_path: Path) -> None:
+    made = FolderStories(rows(tmp_path, row("a")))
+    (tmp_path / "art").mkdir()
+    Image.fromarray(np.full((6, 8), 40000, np.uint16)).save(tmp_path / "art" / "a 1.png")
+    assert made.pictures("art/a 1.png")[0].getpixel((0, 0)) == (156, 156, 156)
 
 
 def test_a_wrong_root_is_told_where_the_stories_are(tmp_path: Path) -> None:

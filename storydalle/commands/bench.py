@@ -29,6 +29,7 @@ from storydalle.metrics.record import git_state, versions, write_record
 from storydalle.metrics.toon_table import markdown
 from storydalle.stories.data import StepData
 from storydalle.stories.folder import FolderStories
+from storydalle.stories.pictures import open_picture
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.toon import ToonSV
 from storydalle.story_dalle import StoryDALLE
@@ -116,8 +117,7 @@ def measure(
 
     def decode() -> int:
         for file in files:
-            with Image.open(file) as picture:
-                picture.load()
+            open_picture(file)
         return len(files)
 
     def read() -> int:

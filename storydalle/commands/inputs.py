@@ -1,17 +1,19 @@
 """What a user hands in: a caption list and a source picture, checked before anything heavy is loaded."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from storydalle.commands.mistakes import UserError
+from storydalle.stories.pictures import ClipError, decode_picture
+from storydalle.stories.text import clean, decoded, split_lines
 
 MAX_CAPTIONS = 50
 MAX_SEED = 2**63 - 1
 MAX_CAPTIONS_BYTES = 1_000_000
+DAMAGED = ("truncated", "corrupt")
 MAX_SOURCE_SIDE = 512  # A larger source is reduced to this side: models read less, and story.json keeps the picture.
 
 
@@ -24,8 +26,8 @@ def read_captions(captions: Any) -> list[str]:
     else:
         where = f"captions={captions}"
         text = read_text(Path(str(captions)))
-        texts = texts_of_json(text, where) if str(captions).lower().endswith(".json") else text.splitlines()
-    texts = [" ".join(text.split()).encode("utf-8", "replace").decode() for text in texts if text.strip()]
+        texts = texts_of_json(text, where) if str(captions).lower().endswith(".json") else split_lines(text)
+    texts = [text for text in map(clean, texts) if text]
     if not texts:
         raise UserError(f"{where} holds no caption: write one sentence a line")
     if len(texts) > MAX_CAPTIONS:
@@ -34,7 +36,7 @@ def read_captions(captions: Any) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """A small text file in UTF-8, or in UTF-16 where it says so."""
+    """A small text file."""
     if not path.exists():
         raise UserError(f'no captions file {str(path)!r}: give a .txt or .json file, or a list \'["...", "..."]\'')
     if not path.is_file():
@@ -45,14 +47,10 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"captions={path} cannot be read: {error.strerror}") from error
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise UserError(f"captions={path} is not text in UTF-8: save it as a plain text file") from error
-    if "\0" in text:
-        raise UserError(f"captions={path} is not text: it holds zero bytes; save it as a plain text file")
-    return text
+        return decoded(data)
+    except ValueError as error:
+        raise UserError(f"captions={path} is {error}") from error
 
 
 def texts_of_json(text: str, where: str) -> list[str]:
@@ -67,39 +65,26 @@ def texts_of_json(text: str, where: str) -> list[str]:
 
 def checked_texts(values: list[Any], where: str) -> list[str]:
     for number, value in enumerate(values, start=1):
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not clean(value):
             raise UserError(f"{where}: entry {number} is {value!r}, not a sentence")
     return values
 
 
 def open_source(path: Path) -> tuple[Image.Image, list[str]]:
-    """A picture as Pillow reads it, upright, in RGB and at most 512 pixels high and wide once cropped; and remarks."""
+    """A picture as ``decode_picture`` gives it, and remarks on it."""
     if not path.is_file():
         raise UserError(f"no source picture {str(path)!r}: give a picture file, or leave source out")
-    notes = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if getattr(picture, "n_frames", 1) > 1:
-                    notes.append(f"source {path.name} is animated: its first frame is used")
-                upright = ImageOps.exif_transpose(eight_bits(picture))
-                upright.load()
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise UserError(f"source={path} is larger than {limit} million pixels: make it smaller") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"source={path} is not a picture that Pillow reads: use PNG or JPEG") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"source={path} is damaged: {error}") from error
-    return upright, notes
-
-
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of 16 bits a pixel scaled to 8, where Pillow's own conversion would clip it to white."""
-    if not picture.mode.startswith("I"):
-        return picture
-    return picture.convert("I").point(lambda value: value / 256).convert("L")
+        picture = decode_picture(path)
+    except ClipError as error:
+        kind, _, reason = str(error).partition(": ")
+        raise UserError(f"source={path} is {'damaged' if kind in DAMAGED else kind}: {reason}") from error
+    notes = []
+    if picture.is_animated:
+        notes.append(f"source {path.name} is animated: its first frame is used")
+    if picture.is_stretched:
+        notes.append(f"source {path.name} does not say how bright white is: its largest number was taken for white")
+    return picture.picture, notes
 
 
 def check_number(name: str, value: Any, low: int | float, high: int | float | None = None, whole: bool = False) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
-
 from storydalle import strips
+from storydalle.commands.mistakes import told_in_one_line
 from storydalle.commands.plots import MAX_PANELS, ROUNDING, Curve, Points, plot_bars, plot_dots, plot_lines, plot_steps
 from storydalle.commands.report_runs import METRICS, Run
 from storydalle.commands.report_scores import LEGEND, Comparison, families, matching
 from storydalle.commands.report_tables import failure_table, score_table
+from storydalle.stories.pictures import open_picture
 
 BARS = "character_f1_"
 SHOWN = ("best", "median", "worst")
@@ -100,9 +100,10 @@ def shown_strips(runs: Iterable[Run]) -> Iterator[str]:
         headings = json.loads(record.read_text()).get("strips", {}) if record.is_file() else {}
         for file, heading in headings.items():
             if (folder / file).is_file() and any(f": {kind} of" in heading for kind in SHOWN):
-                with Image.open(folder / file) as picture:
-                    picture.thumbnail(STRIP_SIZE)
-                    image = strips.image_tag(picture, heading)
+                with told_in_one_line(f"{folder / file} cannot be shown"):
+                    picture = open_picture(folder / file)
+                picture.thumbnail(STRIP_SIZE)
+                image = strips.image_tag(picture, heading)
                 yield f'<h3>{strips.escaped(heading)}</h3><figure class="strip">{image}</figure>'
 
 

@@ -81,11 +81,12 @@ class ClevrSV(StorySet):
         self._records = self._read()
 
     def pictures(self, clip: str) -> list[Image.Image]:
-        picture = open_picture(self.clip_file(clip))
+        # Blender's alpha says nothing: every pixel of a render is covered.
+        picture = open_picture(self.clip_file(clip), on_white=False)
         if picture.size != self.size:
             width, height = self.size
             raise ClipError(f"wrong shape: {picture.width}x{picture.height} pixels, not {width}x{height}")
-        return [picture.convert("RGB")]  # Blender's alpha says nothing: every pixel of a render is covered.
+        return [picture]
 
     def clip_file(self, clip: str) -> Path:
         return self.root / "images" / f"{clip}.png"

@@ -5,14 +5,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from storydalle.stories.drawn_layouts import Place, open_tensor
-from storydalle.stories.pictures import MIN_SIDE, ClipError, open_picture, rgb, squared
+from storydalle.stories.pictures import MIN_SIDE, RANGE_SLACK, ClipError, decode_picture, squared
 
 INTERPOLATION = "lanczos"  # antialiased, of the centred square; a picture of the wanted size is left as it is
 RULES = {
@@ -25,7 +24,6 @@ RULES = {
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # where a PNG says its bits a channel
-RANGE_SLACK = 1e-3  # of tensors stored in half precision
 
 
 class Opened(NamedTuple):
@@ -72,20 +70,18 @@ def open_drawn(path: Path) -> Opened:
         raise ClipError(f"unreadable: {error.strerror}") from error
     if not content:
         raise ClipError("truncated: it is empty")
-    picture = open_picture(BytesIO(content))
+    picture, mode, is_transparent, *_ = decode_picture(BytesIO(content))
     check_side(picture.width, picture.height)
-    is_deep_grey = picture.mode.startswith("I;16")
+    if mode in ("I", "F"):  # a score must not hang on how a picture's numbers are stretched
+        raise ClipError(f"unsupported: mode {mode}; save it with 8 or 16 bits a channel")
+    is_deep_grey = mode.startswith("I;16")
     forms = {
-        "grey": picture.mode in ("1", "L", "LA") or is_deep_grey,
-        "palette": picture.mode in ("P", "PA"),
-        "transparent": picture.has_transparency_data,
+        "grey": mode in ("1", "L", "LA") or is_deep_grey,
+        "palette": mode in ("P", "PA"),
+        "transparent": is_transparent,
         "16-bit": is_deep_grey or (content.startswith(PNG) and content[PNG_DEPTH] == 16),
     }
-    if is_deep_grey:  # Pillow would cut values off at 255, and nearly all would be white.
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        raise ClipError(f"unsupported: mode {picture.mode}; save it with 8 or 16 bits a channel")
-    return Opened(content, rgb(picture), tuple(form for form, holds in forms.items() if holds))
+    return Opened(content, picture, tuple(form for form, holds in forms.items() if holds))
 
 
 def opened_frame(frame: Float[Tensor, "3 h w"]) -> Opened:

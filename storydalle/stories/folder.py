@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from storydalle.stories.pictures import ClipError, open_picture, rgb
+from storydalle.stories.pictures import open_picture
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root, fixed_choice
+from storydalle.stories.text import clean, split_lines
 
 SPLITS = ("train", "val", "test")
 TENTHS = ("train",) * 8 + ("val", "test")
@@ -66,10 +67,7 @@ class FolderStories(StorySet):
             raise ValueError(f"data.root={root} gives no story{first}")
 
     def pictures(self, clip: str) -> list[Image.Image]:
-        picture = open_picture(self.clip_file(clip))
-        if picture.mode.startswith(("I", "F")):
-            raise ClipError(f"unsupported: mode {picture.mode}; save it with 8 bits a channel")
-        return [rgb(ImageOps.exif_transpose(picture))]
+        return [open_picture(self.clip_file(clip))]
 
     def clip_file(self, clip: str) -> Path:
         return self.root / clip
@@ -86,9 +84,9 @@ class FolderStories(StorySet):
         self._annotation_files.append(path)
         stories: dict[str, _Story] = {}
         wheres: dict[str, str] = {}
-        for number, line in enumerate(read_text(path).split("\n"), start=1):
+        for number, line in enumerate(split_lines(read_text(path)), start=1):
             where = f"{ROWS}:{number}"
-            if not line.strip():
+            if not clean(line):
                 continue
             try:
                 story = _story_of_row(line)
@@ -132,8 +130,7 @@ class FolderStories(StorySet):
                 raise _Refused(f"no captions: {CAPTIONS} is missing")
             self._annotation_files.append(folder / CAPTIONS)
             frames = _frames_in_order(folder)
-            lines = read_text(folder / CAPTIONS).rstrip().split("\n")
-            captions = _checked_captions(lines, len(frames))
+            captions = _checked_captions(_written_lines(folder / CAPTIONS), len(frames))
         except _Refused as refused:
             line = f":{refused.line}" if refused.line else ""
             where = f"{id}/{CAPTIONS}{line}" if (folder / CAPTIONS).is_file() else id
@@ -165,7 +162,7 @@ def _story_of_row(line: str) -> _Story:
         raise _Refused(f"not JSON: {error}") from error
     if not isinstance(row, dict):
         raise _Refused('not a row: it should read {"id": ..., "frames": [...], "captions": [...]}')
-    if not isinstance(row.get("id"), str) or not _clean(row["id"]):
+    if not isinstance(row.get("id"), str) or not clean(row["id"]):
         raise _Refused(f"no id: {row.get('id')!r} is no text")
     frames = tuple(_below_root(frame) for frame in _texts(row, "frames"))
     if len(frames) < 2:
@@ -174,7 +171,7 @@ def _story_of_row(line: str) -> _Story:
     split = row.get("split")
     if split is not None and split not in SPLITS:
         raise _Refused(f"unknown split: {split!r} is none of {', '.join(SPLITS)}")
-    return _Story(_clean(row["id"]), split, frames, captions, _names(row, len(frames)))
+    return _Story(clean(row["id"]), split, frames, captions, _names(row, len(frames)))
 
 
 def _texts(row: dict[str, Any], key: str) -> list[str]:
@@ -192,7 +189,7 @@ def _names(row: dict[str, Any], num_frames: int) -> tuple[tuple[str, ...], ...] 
         raise _Refused(f"characters: {value!r} is no list of {num_frames} lists of names, one a frame")
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value):
         raise _Refused(f"characters: {value!r} holds something else than lists of names")
-    return tuple(tuple(filter(None, map(_clean, names))) for names in value)
+    return tuple(tuple(filter(None, map(clean, names))) for names in value)
 
 
 def _below_root(frame: str) -> str:
@@ -205,7 +202,7 @@ def _below_root(frame: str) -> str:
 
 def _checked_captions(captions: Sequence[str], num_frames: int) -> tuple[str, ...]:
     """One caption a frame; the source's is empty where there is one caption less than frames."""
-    cleaned = [_clean(caption) for caption in captions]
+    cleaned = [clean(caption) for caption in captions]
     if num_frames < 2:
         raise _Refused(f"short story: {num_frames} frames; a story has 2 or more")
     if len(cleaned) not in (num_frames, num_frames - 1):
@@ -249,6 +246,9 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if _is_picture(file) and file.is_file()]
 
 
-def _clean(text: str) -> str:
-    """White space normalised, and characters that no file can hold replaced."""
-    return " ".join(text.split()).encode("utf-8", "replace").decode()
+def _written_lines(path: Path) -> list[str]:
+    """The lines of a text file, without empty ones at its end."""
+    lines = [clean(line) for line in split_lines(read_text(path))]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines or [""]

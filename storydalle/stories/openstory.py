@@ -82,7 +82,7 @@ class OpenStory(StorySet):
         picture, (width, height) = open_picture(self.clip_file(clip)), self._sizes[clip]
         if picture.size != (width, height):
             raise ClipError(f"wrong shape: {picture.width}x{picture.height} pixels, not {width}x{height}")
-        return [picture.convert("RGB")]
+        return [picture]
 
     def clip_file(self, clip: str) -> Path:
         return self.root / clip

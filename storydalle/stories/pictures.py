@@ -1,30 +1,97 @@
-"""Pictures as Pillow reads them: opened or refused in words, upright colours, square. Nothing here needs torch."""
+"""Pictures of files, brought to one form: RGB of 8 bits a channel, upright. Nothing here needs torch."""
 
+import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MIN_SIDE = 8  # pixels of a picture that can show something
+# All that is opened, whatever a file is called: Pillow also knows formats that start other programs, such as EPS.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
+RANGE_SLACK = 1e-3  # of shares of white stored in half precision
 
 
 class ClipError(ValueError):
     """A clip's pictures cannot be had; the message begins with a few stable words: missing, truncated, corrupt, ..."""
 
 
-def open_picture(file: Path | BytesIO) -> Image.Image:
-    """A picture, decoded, within Pillow's limit of size; raises ClipError."""
+class Decoded(NamedTuple):
+    """A picture in RGB, and what the file held."""
+
+    picture: Image.Image
+    mode: str  # as Pillow names it: L, RGB, P, I;16, F, ...
+    is_transparent: bool
+    is_animated: bool  # this is the first of several pictures
+    is_stretched: bool  # its numbers do not say how bright white is, so the largest was taken for it
+
+
+def open_picture(file: Path | BytesIO, on_white: bool = True) -> Image.Image:
+    """The picture of a file as ``decode_picture`` gives it, which says what is raised."""
+    return decode_picture(file, on_white).picture
+
+
+def decode_picture(file: Path | BytesIO, on_white: bool = True) -> Decoded:
+    """A file's picture in RGB of 8 bits a channel, upright as its EXIF says; the first one of an animation.
+
+    Transparency is laid on white, or dropped where ``on_white`` is false. Of 16 bits a channel the upper 8 are taken;
+    ``eight_bits`` says what becomes of floats and of 32 bits. Raises ClipError, whose message does not name the file
+    and begins with missing, unreadable, too large (more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``), truncated, corrupt
+    or unsupported.
+    """
     try:
-        with Image.open(file) as picture:
-            picture.load()
-            return picture.copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as opened:
+                is_animated = opened.format != "MPO" and getattr(opened, "is_animated", False)
+                opened.load()
+                upright, mode = ImageOps.exif_transpose(opened), opened.mode
+                if mode == "I" and opened.format == "PPM":
+                    mode = "I;16"  # Pillow brings the numbers to 16 bits
+        picture, is_stretched = eight_bits(upright, mode)
+        flat = rgb(picture) if on_white else picture.convert("RGB")
+        return Decoded(flat, mode, picture.has_transparency_data, is_animated, is_stretched)
     except FileNotFoundError as error:
         raise ClipError("missing") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ClipError(f"too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ClipError(f"too large: more than {limit:.3g} million pixels; make it smaller") from error
+    except UnidentifiedImageError as error:
+        opened_ones = ", ".join(FORMATS)
+        message = f"corrupt: cannot identify image file it: not a picture of a format that is opened ({opened_ones})"
+        raise ClipError(message) from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise ClipError(f"unreadable: {error.strerror}") from error
+    except ClipError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nothing more precise
         text = " ".join(str(error).replace(repr(str(file)), "it").replace(str(file), "it").split())
-        raise ClipError(f"{'truncated' if 'truncated' in text else 'corrupt'}: {text}") from error
+        damage = "truncated" if "truncated" in text else "corrupt"
+        raise ClipError(f"{damage}: {text or type(error).__name__}") from error
+
+
+def eight_bits(picture: Image.Image, mode: str) -> tuple[Image.Image, bool]:
+    """A picture of more than 8 bits a channel in grey of 8, which Pillow would clip to white, and if it is stretched.
+
+    Floats within [0, 1] are shares of white. Other floats, and integers of 32 bits, do not say what white is: zero (or
+    the smallest number, if that is below) becomes black, and the largest one white. Raises ClipError for numbers that
+    are not finite.
+    """
+    if not mode.startswith(("I", "F")):
+        return picture, False
+    values = np.asarray(picture).astype(np.float64)
+    if mode.startswith("I;16"):
+        return Image.fromarray((values // 256).astype(np.uint8)), False
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ClipError(f"unsupported: numbers from {low} to {high}; save it with 8 or 16 bits a channel")
+    is_share = mode == "F" and low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK
+    if not is_share:
+        low = min(low, 0)
+        values = (values - low) / max(high - low, 1e-300)
+    return Image.fromarray((values.clip(0, 1) * 255 + 0.5).astype(np.uint8)), not is_share
 
 
 def open_photo(file: Path | BytesIO) -> Image.Image:
@@ -32,7 +99,7 @@ def open_photo(file: Path | BytesIO) -> Image.Image:
     picture = open_picture(file)
     if min(picture.size) < MIN_SIDE:
         raise ClipError(f"wrong shape: {picture.width}x{picture.height} pixels")
-    return rgb(picture)
+    return picture
 
 
 def rgb(image: Image.Image) -> Image.Image:

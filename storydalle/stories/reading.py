@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from storydalle.stories.pickles import load_pickle, text_of
+from storydalle.stories.text import decoded
 
 
 def read_text(path: Path) -> str:
-    """Raises ValueError, naming the file, where it is missing or not in UTF-8."""
+    """The text of a file in UTF-8 or UTF-16; raises ValueError, naming the file, where it is missing or no text."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decoded(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8 (byte {error.start}): save it as text in UTF-8") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
 
 
 def read_json(path: Path) -> Any:

@@ -1,0 +1,59 @@
+"""Text as people hand it in: bytes in UTF-8 or UTF-16, split into lines, cleaned of what does not show."""
+
+import codecs
+import re
+import unicodedata
+
+JOINERS = "\u200c\u200d"  # between letters they are part of the spelling (Persian, emoji); alone they show nothing
+MARKS = (  # the longer ones first, as two of them begin alike
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file's bytes, without a byte order mark.
+
+    UTF-8, and UTF-16 or UTF-32 where a mark says so; UTF-16 without a mark is known by the zero bytes of its Latin
+    letters. Raises ValueError, which does not name the file, for anything else and for text that holds zero bytes.
+    """
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), None) or unmarked_encoding(data)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        what = "not text, or not in UTF-8" if b"\0" in data else "not in UTF-8"
+        raise ValueError(f"{what} (byte {error.start}): save it as text in UTF-8") from error
+    if "\0" in text:
+        raise ValueError("not text: it holds zero bytes; save it as text in UTF-8")
+    return text
+
+
+def unmarked_encoding(data: bytes) -> str:
+    """UTF-16 where Latin letters are at least a third: one of their two bytes is zero, and only seldom the other."""
+    first, second = (data[start::2].count(0) for start in (0, 1))
+    if len(data) % 2 == 0 and max(first, second) * 6 >= len(data) and max(first, second) > 5 * min(first, second):
+        return "utf-16-be" if first > second else "utf-16-le"
+    return "utf-8"
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Lines that end in \n, \r\n or \r; what else Unicode calls a line end is white space inside a line."""
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def clean(text: str) -> str:
+    """Text on one line: white space of any kind as single spaces, what does not show removed.
+
+    Zero-width characters, control characters and byte order marks go; halves of surrogate pairs, which no file can
+    hold, become "?". Text of these alone is empty.
+    """
+    text = text.encode("utf-8", "replace").decode()
+    text = " ".join("".join(character for character in text if character.isspace() or shows(character)).split())
+    return text if text.strip(JOINERS + " ") else ""
+
+
+def shows(character: str) -> bool:
+    return character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf")
