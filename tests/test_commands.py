@@ -664,7 +664,7 @@ def test_the_results_of_a_readme_are_replaced_between_their_markers(tmp_path: Pa
 
 def test_runs_have_folders_of_their_own_and_resume_finds_the_newest(tmp_path: Path) -> None:
     from storydalle.commands.mistakes import UserError
-    from storydalle.commands.train import LAST, run_folder
+    from storydalle.commands.training_runs import LAST, run_folder
 
     with pytest.raises(UserError, match="nothing to resume"):
         run_folder(tmp_path, None, resume=True)

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from storydalle.checkpoints.training_state import load_state
-from storydalle.commands.train import RunningMean
+from storydalle.commands.training_callbacks import RunningMean
 from storydalle.stories.data import WholeStories
 from storydalle.systems import ForeignState
 from storydalle.systems.optim import step_generator

@@ -13,7 +13,7 @@ from storydalle.backbones.dalle import DALLE
 from storydalle.backbones.mega import MegaDALLE
 from storydalle.commands.application import compose
 from storydalle.commands.mistakes import UserError
-from storydalle.commands.train import check_memory
+from storydalle.commands.training_memory import check_memory
 from storydalle.retrofit import retrofit
 from storydalle.story_dalle import StoryDALLE
 from storydalle.systems.memory import TrainingMemory, training_memory

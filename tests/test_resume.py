@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.optim.swa_utils import AveragedModel
 
 from storydalle.checkpoints.training_state import load_state, save_state
-from storydalle.commands.train import RunningMean
+from storydalle.commands.training_callbacks import RunningMean
 from storydalle.stories.data import StepSampler
 from storydalle.systems.story_dalle import StoryDALLETraining
 from tests.tiny import TinyData, tiny_story_dalle, trainer
