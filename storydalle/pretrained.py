@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from storydalle.model_card import model_card
+from storydalle.paths import user_path
 from storydalle.weight_files import Planned, stored_floats, write_model
 
 ZOO = Path(__file__).parent / "zoo"
@@ -139,7 +140,7 @@ def find_model(name_or_folder: str | Path) -> str | Path:
     """The folder of a zoo name or of a path; a hub id (``owner/name``) is returned as it is."""
     if (ZOO / str(name_or_folder) / CONFIG_NAME).is_file():
         return ZOO / str(name_or_folder)
-    folder = Path(name_or_folder)
+    folder = user_path(name_or_folder)
     if folder.is_dir():
         return folder
     parts = str(name_or_folder).split("/")

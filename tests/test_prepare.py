@@ -239,7 +239,7 @@ def test_a_changed_option_or_annotation_is_noticed(command: Command, root: Path)
 
 def test_strips_are_spread_over_the_split(command: Command, root: Path) -> None:
     run = command("data=folder", f"data.root={root}", "preview=2", "data.resolution=64")
-    assert {path.name for path in Path("prepared/folder/strips").iterdir()} == {"c_d.png", "still.png"}
+    assert {path.name for path in Path("prepared/folder/strips").iterdir()} == {"c~d.png", "still.png"}
     assert "drew prepared/folder/contact_sheet.png: folder, test: 3 of 3 stories" in run.out
     assert prepare.spread(3, 9) == [0, 3, 6]
     assert prepare.spread(8, 3) == [0, 1, 2]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest
+from storydalle.paths import user_path
 
 
 class Request(NamedTuple):
@@ -26,6 +27,11 @@ class Request(NamedTuple):
 
 
 Command = Callable[[Request], None]
+# Settings that are or may be paths, wherever they stand.
+PATHS = (
+    *("captions", "compare", "export", "ids", "image_encoder", "images", "language_model", "model", "out"),
+    *("pretrained", "readme", "root", "runs", "save", "shards", "source", "story", "target", "text_to_image"),
+)
 EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
 
 
@@ -71,6 +77,7 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
         runtime = HydraConfig.get()
         settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         assert isinstance(settings, dict)
+        check_texts(settings)
         choices = {str(group): str(name) for group, name in runtime.runtime.choices.items() if name is not None}
         task(Request({str(key): value for key, value in settings.items()}, tuple(runtime.overrides.task), choices))
 
@@ -84,6 +91,21 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
         raise cause_of(error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, command, arguments) from error
+
+
+def check_texts(tree: Any, key: str = "") -> None:
+    """Refuse, before any work, settings with zero bytes, and paths below a home that is not known."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            check_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list):
+        for value in tree:
+            check_texts(value, key)
+    elif isinstance(tree, str):
+        if "\0" in tree:
+            raise UserError(f"{key}={tree!r} holds a zero byte: give one without")
+        if key.rpartition(".")[2] in PATHS and tree.startswith("~"):
+            user_path(tree)
 
 
 def check_flags(arguments: list[str]) -> None:

@@ -27,6 +27,7 @@ from storydalle.commands.mistakes import UserError, nearest
 from storydalle.commands.systems import open_story_dalle
 from storydalle.metrics.record import git_state, versions, write_record
 from storydalle.metrics.toon_table import markdown
+from storydalle.paths import user_path
 from storydalle.stories.data import StepData
 from storydalle.stories.folder import FolderStories
 from storydalle.stories.pictures import open_picture
@@ -59,7 +60,7 @@ def run(request: Request) -> None:
     inputs.check_number("workers", settings["workers"], 0, 64, whole=True)
     if settings["num_stories"] < settings["batch_size"]:
         raise UserError(f"num_stories={settings['num_stories']} fill no batch: give at least {settings['batch_size']}")
-    out = Path(str(settings["out"] or Path("benched") / settings["bench"])).expanduser()
+    out = user_path(settings["out"] or Path("benched") / settings["bench"])
     outputs.check_space(out, megabytes=10)
     text, values = BENCHES[settings["bench"]](settings)
     commit, dirty = git_state(Path(__file__).parent)
@@ -68,7 +69,7 @@ def run(request: Request) -> None:
     write_record(out / "bench.json", record | {"device": f"cpu, {torch.get_num_threads()} threads"})
     (out / "table.md").write_text(text + "\n")
     if settings["readme"] is not None:
-        outputs.fill_results(Path(str(settings["readme"])), text)
+        outputs.fill_results(user_path(settings["readme"]), text)
     print(f"{text}\nwrote {out / 'table.md'} and {out / 'bench.json'}")
 
 

@@ -8,6 +8,7 @@ from storydalle.backbones.backbone import UNNAMED_KIND, Codes, Words, backbone_c
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
 from storydalle.gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
+from storydalle.paths import user_path
 from storydalle.pretrained import CONFIG_NAME
 from storydalle.retrofit import retrofit as retrofitted
 from storydalle.stories.story import Stories
@@ -21,7 +22,7 @@ MODEL = "model"  # folder of a finished run's model
 
 def trained_image_tokenizer(folder: str | None, runs: str) -> ImageTokenizer:
     """An image tokenizer that a run has trained."""
-    found = model_folder(folder, Path(runs))
+    found = model_folder(folder, user_path(runs))
     with told_in_one_line(f"cannot open the image tokenizer {found}", ValueError, OSError):
         return ImageTokenizer.from_pretrained(found)
 
@@ -55,7 +56,7 @@ def story_dalle(
 
     Says so where the model had a retrofit, which is not gone on with.
     """
-    folder = model_folder(text_to_image, Path(runs))
+    folder = model_folder(text_to_image, user_path(runs))
     with told_in_one_line(f"cannot open the text-to-image model {folder}", ValueError, OSError):
         base = StoryDALLE.from_pretrained(folder)
     parts = dict.fromkeys(name.partition(".")[0] for name, _ in base.model.named_parameters())
@@ -97,14 +98,14 @@ def pretrained_caption_encoder(kind: str, folder: str | None, tuning: str) -> Ca
             "none (caption_encoder@network.caption_encoder=small)"
         )
     encoders: dict[str, type[LanguageModelEncoder]] = {"roberta": RobertaCaptionEncoder, "clip": CLIPCaptionEncoder}
-    return encoders[kind].from_pretrained(Path(folder).expanduser(), tuning)
+    return encoders[kind].from_pretrained(user_path(folder), tuning)
 
 
 def model_folder(pretrained: str | None, runs: Path) -> Path:
     """A model's folder: the given one, or that of the newest finished run of an experiment."""
     if pretrained is None:
         raise UserError("pretrained is not set: give pretrained=EXPERIMENT or pretrained=FOLDER")
-    folder = Path(pretrained).expanduser()
+    folder = user_path(pretrained)
     if (folder / CONFIG_NAME).is_file():
         return folder
     finished = list((runs / pretrained).glob(f"**/{MODEL}/{CONFIG_NAME}"))

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from storydalle.commands import models, outputs
 from storydalle.commands.building import model_folder
 from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.paths import user_path
 from storydalle.stories.story import Stories
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.cache import CachedStories, cache_folder
@@ -21,11 +22,11 @@ FRAMES_A_CLIP, KILOBYTES_A_STORY = 8, 20  # guesses, for the space on the disk
 
 def encode_splits(settings: dict[str, Any], workers: int) -> list[str]:
     """Encode what training reads, splits train and val, where training looks for it; one line a split."""
-    image_tokenizer, caption_tokenizer = tokenizers(str(settings["pretrained"]), Path(settings["runs"]))
+    image_tokenizer, caption_tokenizer = tokenizers(str(settings["pretrained"]), user_path(settings["runs"]))
     data = settings["data"]
     if "train" not in data:
         raise UserError(f"{data['name']} has no pictures to encode: leave pretrained out")
-    root = Path(settings["runs"]) / "cache" / f"{data['name']}-{data['resolution']}"
+    root = user_path(settings["runs"]) / "cache" / f"{data['name']}-{data['resolution']}"
     lines = []
     for split in ("train", "val"):
         with told_in_one_line(f"{split} cannot be encoded", ValueError, TypeError):
@@ -73,7 +74,7 @@ def shard_split(
         raise UserError(f"shards hold tokens, and pretrained={settings['pretrained']} has no caption tokenizer")
     folder = cache_folder(root, split, stories, image_tokenizer)
     cached = CachedStories(folder, tables_folder(folder, caption_tokenizer))
-    target = Path(str(settings["shards"])).expanduser() / split
+    target = user_path(settings["shards"]) / split
     outputs.check_space(target, megabytes=50 + len(cached) * KILOBYTES_A_STORY // 1000)
     paths = write_shards(cached, target, settings["stories_per_shard"])
     return f"wrote {len(paths):,} shards of {len(cached):,} stories, {target}"

@@ -48,6 +48,7 @@ from storydalle.checkpoints.torch_files import ForeignFile
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest
+from storydalle.paths import user_path
 from storydalle.weight_files import NoRoom, check_room, folder_when_whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -98,7 +99,7 @@ def checked(request: Request) -> dict[str, Any]:
     if settings["format"] not in formats:
         raise UserError(f"no format={settings['format']}; {nearest(str(settings['format']), formats)}")
     check_options(settings, request.given)
-    settings["source"], settings["target"] = (Path(str(settings[name])).expanduser() for name in ("source", "target"))
+    settings["source"], settings["target"] = (user_path(settings[name]) for name in ("source", "target"))
     if not settings["source"].exists():
         raise UserError(f"source={settings['source']} is not there: give the file or folder as its authors share it")
     if settings["target"].exists():
@@ -154,7 +155,7 @@ def from_mega(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
             "min-dalle's files can draw pictures and not read them, and a story begins with one"
         )
     suffix = "_mini" if settings["format"] == "dalle-mini" else ""
-    return mega(settings["source"], Path(str(settings["image_encoder"])).expanduser(), suffix, settings["num_heads"])
+    return mega(settings["source"], user_path(settings["image_encoder"]), suffix, settings["num_heads"])
 
 
 def write_model_folder(settings: dict[str, Any]) -> None:
@@ -181,7 +182,7 @@ def told_and_counted(notes: Iterable[str], tensors: Iterable[Source]) -> tqdm:
 def from_dvae(settings: dict[str, Any]) -> Opened:
     """Of OpenAI's two files; or of FLAVA's codebook, which is the same encoder, and OpenAI's decoder."""
     folder, codebook = settings["source"], settings["image_encoder"]
-    encoder = folder / "encoder.pkl" if codebook is None else codebook_file(Path(str(codebook)).expanduser())
+    encoder = folder / "encoder.pkl" if codebook is None else codebook_file(user_path(codebook))
     return read_dvae(encoder, folder / "decoder.pkl")
 
 

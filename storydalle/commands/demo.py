@@ -7,7 +7,6 @@ Writes demo/index.html: each story's source, what the model drew, and the true f
 and a strip-<number>.png a story.
 """
 
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -17,6 +16,7 @@ from storydalle import strips
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest
+from storydalle.paths import user_path
 from storydalle.stories import toon
 from storydalle.stories.story import Story
 
@@ -27,7 +27,7 @@ def run(request: Request) -> None:
     inputs.check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
     if settings["split"] not in toon.SPLITS:
         raise UserError(f"ToonSV has no split {settings['split']!r}; {nearest(str(settings['split']), toon.SPLITS)}")
-    out = Path(str(settings["out"])).expanduser()
+    out = user_path(settings["out"])
     outputs.check_output(out, bool(settings["overwrite"]), megabytes=50)
     folder = models.locate(str(settings["model"]))
     model = models.open_model(folder)

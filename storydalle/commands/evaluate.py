@@ -20,7 +20,7 @@ from typing import Any
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.building import MODEL
-from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, file_name, tested_models
+from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, folders_of_rows, tested_models
 from storydalle.commands.evaluation_page import write_page
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.models import RERANKERS, zoo_names
@@ -31,6 +31,7 @@ from storydalle.metrics.label_reader_training import reading_accuracies
 from storydalle.metrics.record import write_record
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
+from storydalle.paths import file_name, user_path
 from storydalle.pretrained import CARD_NAME
 from storydalle.stories import toon
 from storydalle.stories.vistorybench import export_shots
@@ -40,10 +41,10 @@ def run(request: Request) -> None:
     settings = checked(request)
     subject = Subject.of(request, settings)
     folders = find_models(settings)
-    out = Path(str(settings["out"] or Path("evaluated") / default_name(settings, folders))).expanduser()
+    out = user_path(settings["out"] or Path("evaluated") / default_name(settings, folders))
     outputs.check_space(out, megabytes=50)
     opened_models = open_models(folders, settings["compare"])
-    judges = open_judges(settings["protocol"], subject.characters, Path(settings["runs"]) / "cache" / "features")
+    judges = open_judges(settings["protocol"], subject.characters, user_path(settings["runs"]) / "cache" / "features")
 
     texts = [reader_accuracy(judges)] if "labels" in settings["protocol"]["metrics"] else []
     print(*texts, sep="\n")
@@ -52,13 +53,13 @@ def run(request: Request) -> None:
         evaluated[split] = evaluate_split(subject, split, judges, opened_models, folders, settings)
         texts.append(evaluated[split].text())
         print(texts[-1])
-        shown = write_page(out / split, evaluated[split])
-        write_record(out / split / "metrics.json", evaluated[split].record | {"strips": shown})
+        shown = write_page(out / file_name(split), evaluated[split])
+        write_record(out / file_name(split) / "metrics.json", evaluated[split].record | {"strips": shown})
     endings = [text for text in summaries(evaluated, settings) if text]
     print("\n\n".join(endings))
     write_tables(out, [*texts, *endings], evaluated)
     if settings["readme"] is not None:
-        outputs.fill_results(Path(str(settings["readme"])), "\n\n".join([*texts, *endings]))
+        outputs.fill_results(user_path(settings["readme"]), "\n\n".join([*texts, *endings]))
     if settings["card"]:
         fill_card(next(iter(folders.values())), {split: each.rows for split, each in evaluated.items()})
     if settings["export"] is not None:
@@ -103,7 +104,7 @@ def default_models(request: Request) -> list[str]:
 def default_name(settings: Mapping[str, Any], folders: Mapping[str, Path]) -> str:
     """The data, and what is scored on it: ``toon/story_dalle``."""
     first = next(iter(settings["images"]), None) or settings["compare"] or next(iter(folders), "ceilings")
-    named = Path(str(first))
+    named = user_path(first)
     return f"{settings['data']['name']}/{named.parent.name if named.name == MODEL else named.name}"
 
 
@@ -115,6 +116,7 @@ def export(evaluated: Mapping[str, Evaluated], settings: Mapping[str, Any]) -> N
     now = f"{datetime.now():%Y%m%d_%H%M%S}"
     for split, each in evaluated.items():
         mode, ids = f"{each.scoring.protocol.name}-{split}", each.subjects.at(each.subjects.resolution).ids()
+        folders = folders_of_rows(each.systems)
         for system in each.systems.values():
             if isinstance(system, StoredFrames):
                 frames = ((name, system.drawn.read(name)) for name in ids)
@@ -122,7 +124,7 @@ def export(evaluated: Mapping[str, Evaluated], settings: Mapping[str, Any]) -> N
                     folder = export_shots(
                         str(settings["export"]),
                         frames,
-                        method=file_name(system.name),
+                        method=folders[system.name],
                         mode=mode,
                         language="en",
                         timestamp=now,

@@ -3,11 +3,11 @@
 import ctypes
 import hashlib
 import math
-import re
 import resource
 import sys
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,12 +41,13 @@ from storydalle.metrics.record import metrics_record
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.tables import score_tables
 from storydalle.metrics.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE, toon_table
+from storydalle.paths import file_name, folder_of, user_path
 from storydalle.stories import toon
 from storydalle.stories.drawn import DrawnFrames, Survey
 from storydalle.stories.images import to_images
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.set_stories import SetStories
-from storydalle.stories.story import PickedStories, Stories
+from storydalle.stories.story import PickedStories, Stories, StoryBatch
 from storydalle.stories.story_set import StorySet
 
 M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # of malloc.h; bytes
@@ -147,7 +148,7 @@ def evaluate_split(
     stories = subjects.at(subjects.resolution)
     scoring = scoring_of(settings, subject, stories, split, judges, lost)
     systems = rows_of(opened_models, folders, settings, judges, stored)
-    save = None if settings["save"] is None else Path(str(settings["save"])).expanduser()
+    save = None if settings["save"] is None else user_path(settings["save"])
     with told_of_pictures(settings["data"]["name"], split):
         scorecards, truth_sha256 = score(systems, subjects, scoring, settings["batch_size"], save)
         rows = {name: card.compute() for name, card in scorecards.items()}
@@ -155,7 +156,7 @@ def evaluate_split(
             rows[name] |= probed(system.model, subject, split, subjects, settings)
         diagnoses = diagnosed(systems, subjects, scoring, settings)
     first, *others = tested_rows(systems) or [""]
-    compare = Path(settings["compare"]).name if settings["compare"] else None
+    compare = user_path(settings["compare"]).name if settings["compare"] else None
     record = metrics_record(
         rows,
         protocol=scoring.protocol.record(),
@@ -330,6 +331,7 @@ def score(
     hand_memory_back()
     scorecards = {name: scoring.scorecard() for name in systems}
     pixels = hashlib.sha256()
+    folders = folders_of_rows(systems)
     for start in tqdm(range(0, len(subjects), batch_size), desc="scoring", unit="batch", disable=None, leave=False):
         stop = min(start + batch_size, len(subjects))
         truth = Truth.of(subjects.batch(start, stop), scoring.judges)
@@ -339,7 +341,7 @@ def score(
             frames = system.frames(subjects, start, stop)
             scorecards[name].update(Seen(at_resolution(frames, subjects.resolution), scoring.judges), truth)
             if save is not None and name not in CEILINGS:
-                save_frames(save / file_name(name), frames, truth)
+                save_frames(save / folders[name], frames, truth.batch)
     for card in scorecards.values():
         card.finish()
     return scorecards, pixels.hexdigest()
@@ -366,16 +368,20 @@ def tested_models(systems: Mapping[str, System]) -> dict[str, DrawingModel]:
     }
 
 
-def save_frames(folder: Path, frames: Tensor, truth: Truth) -> None:
+def save_frames(folder: Path, frames: Tensor, batch: StoryBatch) -> None:
     """``folder/<story id>/<number>.png``, as ``images=`` reads them."""
-    for story, row, exists in zip(truth.batch.ids, frames, truth.batch.mask, strict=True):
-        (folder / story).mkdir(parents=True, exist_ok=True)
+    for story, row, exists in zip(batch.ids, frames, batch.mask, strict=True):
+        own = folder / folder_of(story)
+        own.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(to_images(row[exists]), start=1):
-            picture.save(folder / story / f"{number}.png")
+            picture.save(own / f"{number}.png")
 
 
-def file_name(row: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", Path(row).parent.name if Path(row).name == MODEL else Path(row).name)
+def folders_of_rows(rows: Iterable[str]) -> dict[str, str]:
+    """A folder's name for each row: the last part of its model's path, the whole path where two rows share that."""
+    shortest = {row: Path(row).parent.name if Path(row).name == MODEL else Path(row).name for row in rows}
+    shared = Counter(shortest.values())
+    return {row: file_name(short if short and shared[short] == 1 else row) for row, short in shortest.items()}
 
 
 def probed(

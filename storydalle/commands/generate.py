@@ -21,6 +21,7 @@ from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.models import DrawnStory, StoryModel
+from storydalle.paths import user_path
 
 RECORD, FRAMES = "story.json", "frames"
 SAMPLING = ("num_candidates", "temperature", "top_k", "top_p", "guidance")
@@ -39,7 +40,7 @@ class Story(NamedTuple):
 def run(request: Request) -> None:
     settings = request.settings
     if settings["story"] is not None:
-        settings = settings | saved_settings(Path(str(settings["story"])), request.given)
+        settings = settings | saved_settings(user_path(settings["story"]), request.given)
     check_settings(settings)
     story = read_story(settings)
     out = output_folder(settings)
@@ -75,7 +76,7 @@ def read_story(settings: dict[str, Any]) -> Story:
     captions = inputs.read_captions(settings["captions"])
     if settings["source"] is None:
         return Story(captions, None, [])
-    path = Path(str(settings["source"])).expanduser()
+    path = user_path(settings["source"])
     picture, notes = inputs.open_source(path)
     from storydalle.stories.pictures import centre_square
 
@@ -88,11 +89,11 @@ def read_story(settings: dict[str, Any]) -> Story:
 
 def output_folder(settings: dict[str, Any]) -> Path:
     if settings["out"] is not None:
-        return Path(str(settings["out"])).expanduser()
+        return user_path(settings["out"])
     if settings["story"] is not None:
-        return Path(str(settings["story"])).parent
+        return user_path(settings["story"]).parent
     captions = settings["captions"]
-    return Path("strips") / ("story" if isinstance(captions, list) else Path(str(captions)).stem)
+    return Path("strips") / ("story" if isinstance(captions, list) else user_path(captions).stem)
 
 
 def saved_settings(path: Path, given: frozenset[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from storydalle.commands.mistakes import UserError
+from storydalle.paths import user_path
 from storydalle.stories.pictures import ClipError, decode_picture
 from storydalle.stories.text import clean, decoded, split_lines
 
@@ -25,7 +26,7 @@ def read_captions(captions: Any) -> list[str]:
         texts, where = checked_texts(captions, "captions"), "captions"
     else:
         where = f"captions={captions}"
-        text = read_text(Path(str(captions)))
+        text = read_text(user_path(captions))
         texts = texts_of_json(text, where) if str(captions).lower().endswith(".json") else split_lines(text)
     texts = [text for text in map(clean, texts) if text]
     if not texts:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest
+from storydalle.paths import PathError, lend_home
 
 COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "convert", "report", "bench")
 HELP_FLAGS = ("--help", "-h")
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         dispatch(arguments)
         sys.stdout.flush()
         return 0
-    except UserError as mistake:
+    except (UserError, PathError) as mistake:
         if os.environ.get("STORYDALLE_TRACEBACK") == "1":
             traceback.print_exc()
         print(f"storydalle: {mistake}", file=sys.stderr)
@@ -64,6 +65,8 @@ def dispatch(arguments: list[str]) -> None:
     else:
         from storydalle.commands import application
 
+        if lent := lend_home():
+            print(f"note: this user has no home: what libraries keep there goes to {lent}", file=sys.stderr)
         application.run(command, lambda request: command_module(command).run(request), rest)
 
 

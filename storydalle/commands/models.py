@@ -11,6 +11,7 @@ from PIL import Image
 
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+from storydalle.paths import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +106,7 @@ def locate(model: str) -> Path:
     """The folder of a model; one of the hub is downloaded first."""
     if model in zoo_names():
         return zoo_folder() / model
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if folder.is_dir():
         missing = [] if (folder / CONFIG).is_file() else [CONFIG]
         missing += [] if weight_files(folder) else [WEIGHTS]

@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from storydalle.commands import findings, inputs, models, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.story_sets import chosen_split, opened, spread
+from storydalle.paths import file_name, user_path
 from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect, write_whole
 from storydalle.stories.pictures import squared
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet
@@ -53,7 +53,7 @@ def run(request: Request) -> None:
     if settings["shards"] is not None and settings["pretrained"] is None:
         raise UserError("shards hold encoded stories: give the model that encodes them, pretrained=FOLDER")
     name = settings["data"]["name"]
-    out = Path("prepared") / name if settings["out"] is None else Path(str(settings["out"])).expanduser()
+    out = Path("prepared") / name if settings["out"] is None else user_path(settings["out"])
     outputs.check_output(out, overwrite=True, megabytes=50)
     look_at = look_at_copy if "set" in settings["data"] else look_at_toon
     look_at(request, out)
@@ -110,7 +110,7 @@ def token_counter(name: str | None) -> findings.Tokens | None:
     """Lengths in tokens by the caption tokenizer of a model, or by one in a folder."""
     if name is None:
         return None
-    folder = models.zoo_folder() / name if name in models.zoo_names() else Path(name).expanduser()
+    folder = models.zoo_folder() / name if name in models.zoo_names() else user_path(name)
     folder = folder / "captions" if (folder / "captions").is_dir() else folder
     from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
 
@@ -284,11 +284,6 @@ def save_whole(picture: Image, file: Path) -> None:
     partial = file.with_name(f"{file.name}.partial")
     picture.save(partial, "PNG")
     os.replace(partial, file)
-
-
-def file_name(text: str) -> str:
-    """A name without folders: "book/12#3" becomes "book_12_3"."""
-    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)[:100]
 
 
 def as_json(tree: Any) -> str:

@@ -15,6 +15,7 @@ from storydalle.metrics.label_reader import LabelReader
 from storydalle.metrics.protocol import Network, Protocol, sha256_of_ids
 from storydalle.metrics.record import sha256_of_file
 from storydalle.metrics.text_image import EmbeddedCaptions
+from storydalle.paths import user_path
 from storydalle.stories.story import Stories
 
 LABEL_READER, COLOR_LAYOUT, INCEPTION = "label_reader", "color_layout", "inception"
@@ -102,12 +103,12 @@ def open_features(given: Mapping[str, Any], cache: Path) -> FeatureNetwork:
 
 def open_text_network(given: Any) -> Any:
     folder = models.zoo_folder() / str(given)
-    return open_image_text_network(folder if folder.is_dir() else Path(str(given)).expanduser())
+    return open_image_text_network(folder if folder.is_dir() else user_path(given))
 
 
 def open_classifier(given: Any, characters: Sequence[str]) -> Any:
     """A folder of ours, or a file as its authors share it."""
-    path = Path(str(given)).expanduser()
+    path = user_path(given)
     classifier = CharacterClassifier.from_pretrained(path) if path.is_dir() else released_classifier(path, characters)
     if classifier.names != tuple(characters):
         raise ValueError(

@@ -22,6 +22,7 @@ from storydalle.commands.outputs import fill_results
 from storydalle.commands.report_runs import METRICS, Record, Run, read_records, read_runs
 from storydalle.commands.report_scores import HASH_LENGTH, Comparison, comparisons, matching
 from storydalle.commands.report_tables import csv_rows, latex, markdown
+from storydalle.paths import user_path
 
 if TYPE_CHECKING:
     from storydalle.commands.plots import Curve
@@ -39,20 +40,20 @@ class TableAfterSweep:
         raise AttributeError(name)
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
-        print(Report.of(Path(config.runs) / config.hydra.runtime.choices.experiment).text())
+        print(Report.of(user_path(config.runs) / config.hydra.runtime.choices.experiment).text())
 
 
 def run(request: Request) -> None:
     settings = request.settings
-    folder = Path(str(settings["runs"])).expanduser()
+    folder = user_path(settings["runs"])
     if not folder.is_dir():
         raise UserError(f"no folder runs={folder}: give the folder of a run, an experiment or a sweep")
     patterns = settings["metrics"]
     found = Report.of(folder, [patterns] if isinstance(patterns, str) else patterns)
     print(found.text())
     if settings["readme"] is not None:
-        fill_results(Path(str(settings["readme"])), found.text())
-    out = folder if settings["out"] is None else Path(str(settings["out"])).expanduser()
+        fill_results(user_path(settings["readme"]), found.text())
+    out = folder if settings["out"] is None else user_path(settings["out"])
     print(f"wrote {', '.join(str(out / name) for name in found.write(out))}")
 
 

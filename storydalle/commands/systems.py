@@ -18,6 +18,7 @@ from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.commands.models import ScoredModel
 from storydalle.metrics.clip import ImageTextNetwork
 from storydalle.metrics.text_image import rerank
+from storydalle.paths import user_path
 from storydalle.stories.data import batch_of
 from storydalle.stories.drawn import DrawnFrames, Survey
 from storydalle.stories.images import to_tensor
@@ -193,7 +194,7 @@ def find_models(settings: Mapping[str, Any]) -> dict[str, Path]:
 def swept_models(compare: str | None) -> dict[str, Path]:
     if compare is None:
         return {}
-    runs = Path(compare).expanduser()
+    runs = user_path(compare)
     found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{models.CONFIG}"))
     if not found:
         raise UserError(f"compare={runs} holds no model: give the folder of a sweep's finished runs")

@@ -33,6 +33,7 @@ from storydalle.commands.training_loggers import loggers
 from storydalle.commands.training_memory import check_memory
 from storydalle.commands.training_runs import LAST, run_folder
 from storydalle.metrics.record import git_state, metrics_record, write_record
+from storydalle.paths import user_path
 from storydalle.stories.story import Stories
 from storydalle.systems import ForeignState
 from storydalle.systems.precision import AUTO, SINGLE, resolved
@@ -45,7 +46,7 @@ def run(request: Request) -> None:
     settings, started = request.settings, time.monotonic()
     inputs.check_seed(settings["seed"])
     experiment = request.choices["experiment"]
-    folder = run_folder(Path(settings["runs"]) / experiment, settings["name"], bool(settings["resume"]))
+    folder = run_folder(user_path(settings["runs"]) / experiment, settings["name"], bool(settings["resume"]))
     outputs.check_space(folder, megabytes=500)
     checkpoint = folder / LAST if (folder / LAST).is_file() else None
     if checkpoint:

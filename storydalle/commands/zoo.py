@@ -17,6 +17,7 @@ from storydalle.commands.building import model_folder
 from storydalle.commands.models import TrainedStoryModel, open_model, zoo_folder
 from storydalle.metrics.clip_card import publish_clip
 from storydalle.metrics.label_reader_training import make_label_reader
+from storydalle.paths import user_path
 from storydalle.pretrained import README_NAME
 from storydalle.stories.toon import ToonSV
 
@@ -62,9 +63,9 @@ def train_reader(folder: Path) -> None:
 def main(runs: str = "runs") -> None:
     torch.manual_seed(0)
     for name in EXPERIMENTS:
-        publish(name, zoo_folder(), Path(runs))
+        publish(name, zoo_folder(), user_path(runs))
     checks = {split: ToonSV(split, NUM_CHECKED, resolution=64) for split in ("val", "test", "unseen")}
-    publish_clip(model_folder("toon/clip", Path(runs)).parent, zoo_folder() / "clip", checks)
+    publish_clip(model_folder("toon/clip", user_path(runs)).parent, zoo_folder() / "clip", checks)
     train_reader(zoo_folder() / "label_reader")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from storydalle.metrics import inception
 from storydalle.metrics.inception import ClassifierInception, Logits
 from storydalle.metrics.record import sha256_of_file
+from storydalle.paths import user_path
 from storydalle.stories.labelled_frames import character_names
 from storydalle.stories.story import Stories
 
@@ -136,7 +137,7 @@ class CharacterClassifier(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "CharacterClassifier":
         """Read what ``save_pretrained`` wrote; ValueError, naming the file, where it is missing or does not fit."""
-        config_file, weights_file = Path(folder) / CONFIG, Path(folder) / WEIGHTS
+        config_file, weights_file = user_path(folder) / CONFIG, user_path(folder) / WEIGHTS
         try:
             config: dict[str, Any] = json.loads(config_file.read_text())
             network = NETWORKS[config.pop("network")](**config.pop("settings"))
@@ -162,7 +163,7 @@ def released_classifier(
 
     Raises ValueError where the file is missing, or has other keys, shapes or another number of outputs.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not file.is_file():
         raise ValueError(f"no classifier at {file}: give the .pt file that its authors share")
     weights = inception.read_weights(file)

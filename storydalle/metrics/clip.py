@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from storydalle.backbones.attention import attend
 from storydalle.metrics.label_reader import convolution, resized
 from storydalle.metrics.record import sha256_of_file
+from storydalle.paths import user_path
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import CaptionTokenizer
 
@@ -312,7 +313,7 @@ class TransformersCLIP(nn.Module):
 
         Raises ``ValueError`` where the library, a file or a weight is missing, naming it.
         """
-        folder = Path(folder).expanduser().resolve()
+        folder = user_path(folder).resolve()
         transformers = _transformers()
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             # Version 5 would make do with a vocabulary of three tokens.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from storydalle.metrics.record import sha256_of_file
+from storydalle.paths import user_path
 
 FID_WEIGHTS, IMAGENET_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth", "inception_v3_google-0cc3c7bd.pth"
 ORIGINS = {
@@ -304,7 +305,7 @@ class ClassifierInception(Inception):
 
 def weights_folder() -> Path:
     """Where weights that a user brings are expected: ``$STORYDALLE_WEIGHTS``, by default ~/.cache/storydalle."""
-    return Path(os.environ.get("STORYDALLE_WEIGHTS") or "~/.cache/storydalle").expanduser()
+    return user_path(os.environ.get("STORYDALLE_WEIGHTS") or "~/.cache/storydalle")
 
 
 def find_weights(name: str, path: Path | str | None = None) -> Path:
@@ -312,7 +313,7 @@ def find_weights(name: str, path: Path | str | None = None) -> Path:
 
     Raises ValueError, saying which file to bring and where it goes, where it is not there.
     """
-    given = weights_folder() if path is None else Path(path).expanduser()
+    given = weights_folder() if path is None else user_path(path)
     file = given / name if path is None or given.is_dir() else given
     if not file.is_file():
         origin = f" ({ORIGINS[name]})" if name in ORIGINS else ""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from storydalle.paths import user_path
 from storydalle.stories.drawn_layouts import (
     COLUMNS,
     OWN_FRAME,
@@ -138,7 +139,7 @@ class DrawnFrames:
         others: Container[str] = (),
         stories_per_batch: int = 1,
     ) -> None:
-        self.root, files = _files_of(Path(root).expanduser())
+        self.root, files = _files_of(user_path(root))
         self.resolution = resolution
         self.layout = layout or find_layout(self.root, files)
         if self.layout not in LAYOUTS:

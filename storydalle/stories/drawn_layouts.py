@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from storydalle.paths import folder_of
 from storydalle.stories.folder import PICTURES
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_set import Problem
@@ -78,9 +79,11 @@ def list_own(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
     What ``generate`` writes beside them is left aside: the source, the strip, and further candidates of a frame.
     """
     listing, num_candidates = Listing([], [], []), 0
+    ids = {folder_of(id): id for id in lengths}
     for path in map(PurePosixPath, filter(is_picture, files)):
-        story = path.parent.as_posix()
-        story = story if story in lengths else story.removesuffix("/frames")
+        folder = path.parent.as_posix()
+        folder = folder if folder in ids or folder in lengths else folder.removesuffix("/frames")
+        story = ids.get(folder, folder)
         match = OWN_FRAME.fullmatch(path.stem)
         if match and match[2] is None:
             listing.frames.append(Found(story, int(match[1]), Place(path.as_posix())))

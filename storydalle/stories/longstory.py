@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from storydalle.paths import user_path
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.reading import read_json
 from storydalle.stories.story_set import StoryRecord, StorySet, find_root
@@ -66,7 +67,7 @@ def _record(story: LongStory) -> StoryRecord:
 def read_long_stories(root: str | Path) -> list[LongStory]:
     """All stories below ``root``, by season and episode; raises ValueError, naming the file, for a foreign one."""
     root = find_root(
-        Path(root).expanduser(),
+        user_path(root),
         "flintstones-longstory",
         ["stories/season*_episode*.json"],
         "give the folder that holds stories/",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from storydalle.paths import file_name, user_path
 from storydalle.stories.pictures import squared
 from storydalle.stories.reading import read_text
 from storydalle.stories.story import Outline, Shot, Stories
@@ -34,7 +35,7 @@ class SetStories(Stories):
         self.story_set, self.split, self.resolution = story_set, split, resolution
         records = story_set.records(split)
         if ids_folder is not None:
-            records = listed(records, Path(ids_folder).expanduser() / f"ids-{split}.txt")
+            records = listed(records, user_path(ids_folder) / f"ids-{file_name(split)}.txt")
         if num_stories is not None and num_stories < len(records):
             if num_stories < 1:
                 raise ValueError(f"num_stories={num_stories}: give at least 1")

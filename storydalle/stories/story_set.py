@@ -13,6 +13,8 @@ from typing import ClassVar, NamedTuple
 
 from PIL import Image
 
+from storydalle.paths import user_path
+
 
 class Problem(NamedTuple):
     """Something that is wrong with a copy of a set: where, and what."""
@@ -52,7 +54,7 @@ class StorySet(ABC):
     def __init__(self, root: str | Path | None) -> None:
         if root is None:
             raise ValueError(f"data.root is not set: give the folder of your copy of {self.name}, data.root=DIR")
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         self._records: dict[str, list[StoryRecord]] = {}  # of each split; subclasses fill it when they are made
         self.problems: list[Problem] = []  # found in the annotations; pictures are checked when they are read
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from storydalle.paths import user_path
 from storydalle.stories.pictures import open_photo
 from storydalle.stories.reading import files_of, read_json
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
@@ -63,7 +64,7 @@ class VIST(StorySet):
             (f"train.{name}.json", f"sis/train.{name}.json"),
             f"give the folder that holds sis/train.{name}.json and the photos",
         )
-        self._photos = _list_photos(self.root / Path(photos).expanduser())
+        self._photos = _list_photos(self.root / user_path(photos))
         descriptions = self._descriptions() if text == "dii" else None
         self._records = {}
         for split in SPLITS:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from storydalle.paths import user_path
 from storydalle.stories.drawn_layouts import NUMBERED, Found, Lengths, Listing, Place, is_picture
 from storydalle.stories.reading import read_json
 from storydalle.stories.story_set import Problem
@@ -70,7 +71,7 @@ def export_shots(
     two stories of one folder.
     """
     _check_names(method=method, mode=mode, language=language, timestamp=timestamp, order=order)
-    run = Path(root).expanduser() / method / mode / language / timestamp
+    run = user_path(root) / method / mode / language / timestamp
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} holds an export already: give another timestamp, or remove it")
     partial = run.with_name(f".{timestamp}.partial")

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from storydalle.paths import user_path
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.story import Stories, Story
 from storydalle.tokens.captions import TextTokenizer
@@ -193,7 +194,7 @@ class StoryCodes(StepData):
         self.splits = {"train": train, "val": val}
         self.repeats = repeats or {}
         self.image_tokenizer, self.caption_tokenizer = image_tokenizer, caption_tokenizer
-        self.folder, self.encoding_workers = Path(folder), encoding_workers
+        self.folder, self.encoding_workers = user_path(folder), encoding_workers
 
     def prepare_data(self) -> None:
         for split, stories in self.splits.items():

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from storydalle.paths import user_path
+
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 KINDS = {
     "vqgan": "storydalle.tokens.vqgan.VQGAN",
@@ -142,7 +144,7 @@ class ImageTokenizer(nn.Module, ABC):
 
         Raises ValueError, naming the file, where it is missing or does not fit.
         """
-        config_file, weights_file = Path(folder) / CONFIG_NAME, Path(folder) / WEIGHTS_NAME
+        config_file, weights_file = user_path(folder) / CONFIG_NAME, user_path(folder) / WEIGHTS_NAME
         try:
             model = cls.from_config(json.loads(config_file.read_text()))
         except (OSError, TypeError, ValueError) as error:

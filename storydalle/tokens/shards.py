@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from storydalle.paths import user_path
 from storydalle.stories.data import StepData
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
 from storydalle.tokens.captions import TextTokenizer
@@ -273,7 +274,7 @@ class ShardedStoryCodes(StepData):
         buffer: int = 1000,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.train, self.val, self.buffer = Path(train), Path(val), buffer
+        self.train, self.val, self.buffer = user_path(train), user_path(val), buffer
         self.hashes = encoding_hash(image_tokenizer), caption_tokenizer.fingerprint
 
     def train_dataloader(self) -> DataLoader:
