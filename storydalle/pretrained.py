@@ -45,19 +45,36 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     card: dict[str, Any]
 
     @classmethod
-    def from_pretrained(cls: type[Model], name_or_folder: str | Path, **kwargs: Any) -> Model:  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls: type[Model],
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> Model:
         """Open a model by its name in the zoo, a folder, or a hub id; no code of the file is executed.
 
-        Raises ValueError where there is no such model, or where its files are damaged or of another kind.
+        The settings are the hub's, for a model that is downloaded. Raises ValueError where there is no such model, or
+        where its files are damaged or of another kind.
         """
-        return super().from_pretrained(str(find_model(name_or_folder)), **kwargs)
+        return super().from_pretrained(
+            str(find_model(name_or_folder)),
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
 
     @classmethod
-    def _from_pretrained(cls: type[Model], *, model_id: str, **kwargs: Any) -> Model:
+    def _from_pretrained(cls: type[Model], *, model_id: str, **more: Any) -> Model:
         folder = Path(model_id)
-        if not folder.is_dir():
-            revision, cache, token = (kwargs.get(name) for name in ("revision", "cache_dir", "token"))
-            folder = Path(snapshot_download(model_id, revision=revision, cache_dir=cache, token=token))
+        if not folder.is_dir():  # more holds what the folder's config says, too
+            of_hub = ("revision", "cache_dir", "token", "force_download", "local_files_only")
+            folder = Path(snapshot_download(model_id, **{name: more[name] for name in of_hub}))
         return cls.open_folder(folder)
 
     @classmethod

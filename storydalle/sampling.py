@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from storydalle.retrofit import RetrofittedDALLE
+from storydalle.stories.handed_in import check_number, check_seed
 
 Progress = Callable[[int, int], None]  # positions decoded, positions in all
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Sampling:
     guidance: float | int = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature={self.temperature}: use 0 (greedy) or more")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k}: use 1 or more, or leave it out")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: use a share above 0 and up to 1, or leave it out")
-        if not self.guidance >= 0:
-            raise ValueError(f"guidance={self.guidance}: use 0 or more; 1 is no guidance")
+        check_number("temperature", self.temperature, 0)
+        check_number("guidance", self.guidance, 0)
+        if self.top_k is not None:
+            check_number("top_k", self.top_k, 1, whole=True)
+        if self.top_p is not None:
+            check_number("top_p", self.top_p, 0, 1)
+            if self.top_p == 0:
+                raise ValueError("top_p=0 leaves no code to draw: use a share above 0 and up to 1, or leave it out")
 
 
 class FrameKey(NamedTuple):
@@ -61,8 +61,7 @@ def uniforms(keys: Sequence[FrameKey], candidates: range, length: int) -> Float[
     """One uniform number in [0, 1) for every code to draw, from a counter-based generator keyed by its place."""
     draws = np.empty((len(keys), len(candidates), length))
     for i, key in enumerate(keys):
-        if not 0 <= key.seed <= MAX_SEED:
-            raise ValueError(f"seed={key.seed} is out of range; choose 0 to {MAX_SEED}")
+        check_seed(key.seed)
         for j, candidate in enumerate(candidates):
             entropy = np.random.SeedSequence([*key, candidate])
             draws[i, j] = np.random.Generator(np.random.Philox(entropy)).random(length)

@@ -26,6 +26,7 @@ from storydalle.pretrained import (
 )
 from storydalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
+from storydalle.stories.handed_in import Captions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
@@ -81,8 +82,8 @@ class StoryDALLE(PretrainedModel):
     @torch.inference_mode()
     def generate(
         self,
-        captions: list[str],
-        source: Image.Image | None,
+        captions: Captions,
+        source: Source = None,
         num_candidates: int = 1,
         seed: int = 0,
         temperature: float | int | None = None,
@@ -95,17 +96,18 @@ class StoryDALLE(PretrainedModel):
     ) -> Drawn:
         """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
 
-        Without a source the first frame is drawn from its caption alone and is the source of the others. Sampling
-        settings left out are the ones of the model's card. ``sentences`` are a sentence encoder's vectors of the
-        captions, for a released story encoder; without them it is left out, which a note says. Raises ValueError for
-        no captions, settings out of range, and guidance where the model was not trained for it.
+        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Without one the first
+        frame is drawn from its caption alone and is the source of the others. Sampling settings left out are the ones
+        of the model's card. ``sentences`` are a sentence encoder's vectors of the captions, for a released story
+        encoder; without them it is left out, which a note says. Raises ValueError for no captions or none that are
+        sentences, a source that cannot be opened, settings out of range, and guidance where the model was not trained
+        for it.
         """
-        if not captions:
-            raise ValueError("a story needs at least one caption")
+        captions, picture, said = handed_in(captions, source, num_candidates, seed)
         settings = self.sampling(temperature, top_k, top_p, guidance)
         tokens, notes = self._tokenize(captions)
-        codes, more = self._source_codes(source)
-        notes += more + self._sentence_notes(captions, sentences)
+        codes, more = self._source_codes(picture)
+        notes += said + more + self._sentence_notes(captions, sentences)
         keys = [FrameKey(seed, 0, frame) for frame in range(len(captions))]
         vectors = None if sentences is None else sentences[None].to(self.device)
         draw = partial(self.draw, tokens, sampling=settings, progress=progress, sentences=vectors)
@@ -135,8 +137,9 @@ class StoryDALLE(PretrainedModel):
 
         ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
         depend on the seed and its number, and not on the stories beside it. Behind the end of a shorter story stand
-        frames that mean nothing.
+        frames that mean nothing. Raises ValueError for the captions of one story alone, and for numbers out of range.
         """
+        captions = stories_of(captions, num_candidates, seed)
         num_frames = max(map(len, captions))
         mask = torch.tensor([[i < len(story) for i in range(num_frames)] for story in captions], device=self.device)
         padded = [caption for story in captions for caption in [*story, *[""] * (num_frames - len(story))]]

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -32,7 +31,8 @@ from storydalle.pretrained import (
     one_line,
     read_card,
 )
-from storydalle.sampling import MAX_SEED, Progress
+from storydalle.sampling import Progress
+from storydalle.stories.handed_in import Captions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.story import Stories
 
@@ -145,9 +145,11 @@ class StoryGANc(PretrainedModel):
         """Frames in [-1, 1] for sources in [-1, 1]; those beyond a story's end mean nothing.
 
         Story i of the batch is story ``first + i`` of the draws of ``seed``: its frames do not depend on the stories
-        beside it, and a candidate does not depend on how many there are.
+        beside it, and a candidate does not depend on how many there are. Raises ValueError for the captions of one
+        story alone, and for numbers out of range.
         """
         assert not self.training, "call eval() before drawing"
+        captions = stories_of(captions, num_candidates, seed)
         vectors = self.caption_encoder(captions)
         mask = lengths_mask([len(story) for story in captions], vectors)
         source = source.to(self.device)
@@ -161,8 +163,8 @@ class StoryGANc(PretrainedModel):
 
     def generate(
         self,
-        captions: list[str],
-        source: Image.Image | None,
+        captions: Captions,
+        source: Source = None,
         num_candidates: int = 1,
         seed: int = 0,
         temperature: float | int | None = None,
@@ -174,19 +176,20 @@ class StoryGANc(PretrainedModel):
     ) -> Drawn:
         """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
 
-        Candidates differ by their noise and are ordered by the image discriminator's logit, or by ``reranker``. Raises
-        ValueError for no captions, no source, and sampling settings that a GAN does not have.
+        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Candidates differ by
+        their noise and are ordered by the image discriminator's logit, or by ``reranker``. Raises ValueError for no
+        captions or none that are sentences, no source or one that cannot be opened, numbers out of range, and sampling
+        settings that a GAN does not have.
         """
-        if not captions:
-            raise ValueError("a story needs at least one caption")
-        if source is None:
+        captions, picture, said = handed_in(captions, source, num_candidates, seed)
+        if picture is None:
             raise ValueError("StoryGANc continues a picture and draws none without: give a source")
         self.sampling(temperature, top_k, top_p, guidance)
-        notes = self.caption_encoder.notes(captions)
-        if source.width != source.height:
-            side = min(source.size)
-            notes.append(f"the source was cropped from {source.width}x{source.height} to its centre {side}x{side}")
-        pixels = from_images([source], self.resolution)
+        notes = self.caption_encoder.notes(captions) + said
+        if picture.width != picture.height:
+            side = min(picture.size)
+            notes.append(f"the source was cropped from {picture.width}x{picture.height} to its centre {side}x{side}")
+        pixels = from_images([picture], self.resolution)
         frames = self.draw_stories([captions], pixels, seed, 0, num_candidates, progress)[0]
         images = [to_images(row) for row in frames]
         scores = self._scores(captions, frames)
@@ -260,8 +263,6 @@ class StoryGANc(PretrainedModel):
 
     def _keyed_noise(self, seed: int, stories: range, num_frames: int, candidate: int) -> Noise:
         """Normal draws of a counter-based generator keyed by their place: a story's own, and one for each frame."""
-        if not 0 <= seed <= MAX_SEED:
-            raise ValueError(f"seed={seed} is out of range; choose 0 to {MAX_SEED}")
         scale = self.sampling().noise_scale
 
         def draws(story: int, place: int, dim: int) -> np.ndarray:

@@ -5,7 +5,6 @@ import torch
 
 from storydalle.retrofit import RetrofittedDALLE
 from storydalle.sampling import (
-    MAX_SEED,
     FrameKey,
     Prompt,
     Sampled,
@@ -16,6 +15,7 @@ from storydalle.sampling import (
     sample,
     uniforms,
 )
+from storydalle.stories.handed_in import MAX_SEED
 from tests.reference import kept_by_filters
 from tests.test_retrofit import FRAMES, LENGTH, STORIES, Inputs, model
 

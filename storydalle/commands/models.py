@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from storydalle.stories.handed_in import Captions, Source
     from storydalle.stories.story import Stories
 
 RERANKERS = ("likelihood", "clip")
@@ -51,8 +52,8 @@ class StoryModel(Protocol):
 
     def generate(
         self,
-        captions: list[str],
-        source: Image.Image | None,
+        captions: "Captions",
+        source: "Source" = None,
         num_candidates: int = 1,
         seed: int = 0,
         temperature: float | None = None,

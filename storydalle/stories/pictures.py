@@ -45,14 +45,7 @@ def decode_picture(file: Path | BytesIO, on_white: bool = True) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as opened:
-                is_animated = opened.format != "MPO" and getattr(opened, "is_animated", False)
-                opened.load()
-                upright, mode = ImageOps.exif_transpose(opened), opened.mode
-                if mode == "I" and opened.format == "PPM":
-                    mode = "I;16"  # Pillow brings the numbers to 16 bits
-        picture, is_stretched = eight_bits(upright, mode)
-        flat = rgb(picture) if on_white else picture.convert("RGB")
-        return Decoded(flat, mode, picture.has_transparency_data, is_animated, is_stretched)
+                return decoded_image(opened, on_white)
     except FileNotFoundError as error:
         raise ClipError("missing") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -66,10 +59,55 @@ def decode_picture(file: Path | BytesIO, on_white: bool = True) -> Decoded:
         raise ClipError(f"unreadable: {error.strerror}") from error
     except ClipError:
         raise
+    except Exception as error:  # Pillow raises nothing more precise
+        raise damaged(error, str(file)) from error
+
+
+def decoded_image(image: Image.Image, on_white: bool = True) -> Decoded:
+    """A Pillow picture, which may not be loaded yet, as ``decode_picture`` says; raises ClipError."""
+    try:
+        is_animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        image.load()
+        upright, mode = ImageOps.exif_transpose(image), image.mode
+        if mode == "I" and image.format == "PPM":
+            mode = "I;16"  # Pillow brings the numbers to 16 bits
+        picture, is_stretched = eight_bits(upright, mode)
+        flat = rgb(picture) if on_white else picture.convert("RGB")
+        return Decoded(flat, mode, picture.has_transparency_data, is_animated, is_stretched)
+    except ClipError:
+        raise
     except Exception as error:  # Pillow's decoders raise nothing more precise
-        text = " ".join(str(error).replace(repr(str(file)), "it").replace(str(file), "it").split())
-        damage = "truncated" if "truncated" in text else "corrupt"
-        raise ClipError(f"{damage}: {text or type(error).__name__}") from error
+        raise damaged(error) from error
+
+
+def damaged(error: Exception, file: str = "") -> ClipError:
+    text = str(error).replace(repr(file), "it").replace(file, "it") if file else str(error)
+    text = " ".join(text.split()) or type(error).__name__
+    return ClipError(f"{'truncated' if 'truncated' in text else 'corrupt'}: {text}")
+
+
+def decode_array(values: np.ndarray) -> Decoded:
+    """An array ``(h, w)``, ``(h, w, 1)``, ``(h, w, 3)`` or ``(h, w, 4)``, whose last channel is opacity, as a picture.
+
+    uint8, the upper 8 bits of uint16, bool, or floats in [0, 1]; raises ClipError for anything else.
+    """
+    channels = values.shape[2] if values.ndim == 3 else 1
+    if values.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in values.shape:
+        raise ClipError(f"wrong shape: an array of {list(values.shape)}; give (h, w), (h, w, 3) or (h, w, 4)")
+    mode = values.dtype.name
+    if values.dtype == np.uint16:
+        values = values >> 8
+    elif values.dtype == bool:
+        values = values * 255
+    elif values.dtype.kind == "f":
+        if not (values.min() >= -RANGE_SLACK and values.max() <= 1 + RANGE_SLACK):  # comparisons with nan are false
+            raise ClipError(f"out of range: floats from {values.min():.3g} to {values.max():.3g}; give them in [0, 1]")
+        values = values.clip(0, 1) * 255 + 0.5
+    elif values.dtype != np.uint8:
+        raise ClipError(f"unsupported: numbers of type {mode}; give uint8, or floats in [0, 1]")
+    pixels = values.astype(np.uint8)
+    picture = Image.fromarray(pixels if channels in (3, 4) else pixels.reshape(values.shape[:2]))
+    return Decoded(rgb(picture), mode, picture.has_transparency_data, False, False)
 
 
 def eight_bits(picture: Image.Image, mode: str) -> tuple[Image.Image, bool]:

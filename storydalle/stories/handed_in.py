@@ -1,0 +1,123 @@
+"""What a person hands in to have a story drawn: captions, a picture, numbers; understood, or refused by name.
+
+The models and the commands call the same functions. Nothing here needs torch.
+"""
+
+import os
+from collections.abc import Iterable
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from storydalle.paths import user_path
+from storydalle.stories.pictures import ClipError, Decoded, decode_array, decode_picture, decoded_image
+from storydalle.stories.text import clean
+
+MAX_SEED = 2**63 - 1
+DAMAGED = ("truncated", "corrupt")
+
+if TYPE_CHECKING:
+    Captions = str | Iterable[str]  # one caption, or one a frame
+    Source = Image.Image | np.ndarray | str | Path | None
+else:  # whatever is given is looked at here, and refused in words
+    Captions = Source = Any
+
+
+class HandedIn(NamedTuple):
+    """A story to be drawn, and remarks on what was done to it."""
+
+    captions: list[str]
+    source: Image.Image | None
+    notes: list[str]
+
+
+def handed_in(captions: Captions, source: Source, num_candidates: int, seed: int) -> HandedIn:
+    """Captions and source of a story, as ``captions_of`` and ``source_of`` understand them, beside checked numbers."""
+    check_draws(num_candidates, seed)
+    return HandedIn(captions_of(captions), *source_of(source))
+
+
+def captions_of(captions: Captions, where: str = "captions") -> list[str]:
+    """Cleaned captions: a single text is one caption. ValueError for none, an empty one, and what is no text."""
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, Iterable) or isinstance(captions, bytes | dict):
+        raise ValueError(f"{where}={captions!r}: give a sentence, or a list of sentences, one a frame")
+    texts = []
+    for number, caption in enumerate(captions, start=1):
+        if not isinstance(caption, str) or not clean(caption):
+            raise ValueError(f"{where}: entry {number} is {caption!r}, not a sentence")
+        texts.append(clean(caption))
+    if not texts:
+        raise ValueError(f"{where} holds no caption: a story needs at least one caption")
+    return texts
+
+
+def stories_of(captions: Iterable[Iterable[str]], num_candidates: int, seed: int) -> list[list[str]]:
+    """Cleaned captions of several stories, which may be empty; ValueError for the captions of one story alone."""
+    check_draws(num_candidates, seed)
+    stories = [captions] if isinstance(captions, str) else list(captions)
+    for story in stories:
+        if isinstance(story, str):
+            raise ValueError(f"captions: {story!r} is a caption and no story: give a list of lists of captions")
+    return [[clean(caption) for caption in story] for story in stories]
+
+
+def check_draws(num_candidates: Any, seed: Any) -> None:
+    check_number("num_candidates", num_candidates, 1, whole=True)
+    check_seed(seed)
+
+
+def source_of(source: Source) -> tuple[Image.Image | None, list[str]]:
+    """The picture that opens a story, upright and in RGB, and remarks on it.
+
+    A file's path (``decode_picture`` says what is done to it), a Pillow picture, or an array ``(h, w)``, ``(h, w, 3)``
+    or ``(h, w, 4)`` of uint8, uint16, bool or floats in [0, 1]. Raises ValueError, naming the file or the value.
+    """
+    if source is None:
+        return None, []
+    name = "source"
+    try:
+        if isinstance(source, str | os.PathLike):
+            path = user_path(source)
+            name = f"source={path}"
+            if not path.is_file():
+                raise ValueError(f"no source picture {str(path)!r}: give a picture file, or leave source out")
+            decoded, said = decode_picture(path), f"source {path.name}"
+        elif isinstance(source, Image.Image):
+            decoded, said = decoded_image(source), "the source"
+        elif isinstance(source, np.ndarray):
+            decoded, said = decode_array(source), "the source"
+        else:
+            kind = type(source).__name__
+            raise ValueError(f"source is of type {kind}: give a file's path, a Pillow picture or an array (h, w, 3)")
+    except ClipError as error:
+        kind, _, reason = str(error).partition(": ")
+        raise ValueError(f"{name} is {'damaged' if kind in DAMAGED else kind}: {reason}") from error
+    return decoded.picture, remarks(decoded, said)
+
+
+def remarks(decoded: Decoded, said: str) -> list[str]:
+    notes = []
+    if decoded.is_animated:
+        notes.append(f"{said} is animated: its first frame is used")
+    if decoded.is_stretched:
+        notes.append(f"{said} does not say how bright white is: its largest number was taken for white")
+    return notes
+
+
+def check_number(name: str, value: Any, low: int | float, high: int | float | None = None, whole: bool = False) -> None:
+    """Refuse, by ValueError, a setting that is no number between ``low`` and ``high``, both included."""
+    bound = f"{low} or more" if high is None else f"between {low} and {high}"
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_number or not low <= value or (high is not None and value > high):
+        raise ValueError(f"{name}={value}: use {'a whole number' if whole else 'a number'}, {bound}")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse, by ValueError, a seed that is no whole number between 0 and 2**63 - 1."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) <= MAX_SEED:
+        raise ValueError(f"seed={seed} is out of range: use a whole number between 0 and 2**63 - 1")
