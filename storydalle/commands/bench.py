@@ -102,7 +102,7 @@ def write_pictures(folder: Path, num_stories: int, size: int) -> list[Path]:
         for i, frame in enumerate([story.source, *story.frames]):
             files.append(own / f"{i}.png")
             Image.fromarray(frame).save(files[-1])
-        (own / "captions.txt").write_text("\n".join(story.captions) + "\n")
+        (own / "captions.txt").write_text("\n".join(["", *story.captions]) + "\n")
     return files
 
 

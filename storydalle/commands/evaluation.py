@@ -24,7 +24,7 @@ from storydalle.commands.diagnostics import Diagnosis, diagnose
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.models import ScoredModel
 from storydalle.commands.protocols import Scoring, captions_of, open_text_network, protocol_of
-from storydalle.commands.story_sets import chosen_split, opened, spread
+from storydalle.commands.story_sets import chosen_split, opened, spread, tell
 from storydalle.commands.systems import (
     Ceiling,
     DrawingModel,
@@ -72,7 +72,10 @@ class Subject(NamedTuple):
             return cls(settings, splits, None)
         story_set = opened(settings["data"])
         if not asked:
-            splits = [split for split in splits if split in story_set.splits] or [story_set.splits[0]]
+            first = story_set.splits[0]
+            had = [split for split in splits if split in story_set.splits]
+            tell([] if had else [f"{' and '.join(splits)} has no story: {first} is judged in its place"])
+            splits = had or [first]
         return cls(settings, [chosen_split(story_set, split, is_given=True) for split in splits], story_set)
 
     @property

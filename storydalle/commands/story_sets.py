@@ -1,6 +1,6 @@
 """Story sets as the commands meet them: opened on the user's copy, with their mistakes told in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
@@ -8,7 +8,7 @@ from storydalle.stories.story_set import StorySet
 
 
 def opened(data: Mapping[str, Any]) -> StorySet:
-    """The set of a config's ``data.set``, on the user's copy."""
+    """The set of a config's ``data.set``, on the user's copy; its notes are printed."""
     from hydra.utils import get_class
 
     options = {key: value for key, value in data["set"].items() if key != "_target_"}
@@ -20,7 +20,13 @@ def opened(data: Mapping[str, Any]) -> StorySet:
     ):
         story_set = get_class(data["set"]["_target_"])(**options)
     assert isinstance(story_set, StorySet)
+    tell(story_set.notes)
     return story_set
+
+
+def tell(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
 
 
 def chosen_split(story_set: StorySet, split: str, is_given: bool) -> str:

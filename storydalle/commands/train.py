@@ -28,6 +28,7 @@ from storydalle.commands.building import MODEL
 from storydalle.commands.mistakes import told_in_one_line
 from storydalle.commands.models import TrainedStoryModel
 from storydalle.commands.report_runs import METRICS
+from storydalle.commands.story_sets import tell
 from storydalle.commands.training_callbacks import callbacks
 from storydalle.commands.training_loggers import loggers
 from storydalle.commands.training_memory import check_memory
@@ -75,6 +76,7 @@ def run(request: Request) -> None:
                 callbacks=callbacks(folder, settings, model, stories := instantiate(settings["data"]["val"])),
                 plugins=[SafetensorsCheckpointIO()],
             )
+        tell(stories.notes)
         check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
         with told_in_one_line("", ForeignState):
             trainer.fit(system, data, ckpt_path=checkpoint)

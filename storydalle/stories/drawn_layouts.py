@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from storydalle.paths import folder_of
-from storydalle.stories.folder import PICTURES
+from storydalle.stories.own_story import PICTURES
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_set import Problem
 

@@ -1,63 +1,59 @@
-"""folder: your own stories, as folders of pictures with a captions.txt, or as rows of a stories.jsonl (data/folder)."""
+"""folder: your own stories, as folders of pictures with their captions, or in one table (data/folder)."""
 
 import json
-import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 from PIL import Image
 
+from storydalle.stories.frame_tables import FRAME_TABLES, Place, read_frame_table
+from storydalle.stories.own_story import (
+    SPLIT_FOLDERS,
+    SPLITS,
+    OwnStory,
+    Refused,
+    below_root,
+    checked_captions,
+    checked_names,
+    checked_split,
+    spelled_twice,
+)
 from storydalle.stories.pictures import open_picture
 from storydalle.stories.reading import read_text
+from storydalle.stories.story_folders import CAPTIONS, FolderFiles, read_story_folder
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root, fixed_choice
 from storydalle.stories.text import clean, split_lines
 
-SPLITS = ("train", "val", "test")
 TENTHS = ("train",) * 8 + ("val", "test")
-ROWS, CAPTIONS = "stories.jsonl", "captions.txt"
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
-
-
-class _Refused(ValueError):
-    """A story that is left out; the message is a ``Problem``'s ``what``."""
-
-    def __init__(self, what: str, line: int | None = None) -> None:
-        super().__init__(what)
-        self.line = line
-
-
-class _Story(NamedTuple):
-    id: str
-    split: str | None
-    frames: tuple[str, ...]
-    captions: tuple[str, ...]
-    names: tuple[tuple[str, ...], ...] | None = None  # of the characters of each frame
+ROWS = "stories.jsonl"
+TABLES = (ROWS, *FRAME_TABLES)
+KEYS = ("id", "frames", "captions", "characters", "split")
 
 
 class FolderStories(StorySet):
     """Stories of any length from 2 frames; a ``num_targets`` cuts them into windows, one every ``stride`` frames.
 
-    Their split is the sub-folder (train, val, test) or the key "split" of a row; where no story has one, it is chosen
-    by a hash of the story's id. ``characters`` are the names in the rows, sorted.
+    Their split is the sub-folder (train, val, test) or what their rows say; where no story has one, it is chosen by a
+    hash of the story's id, so that it stays when others come. ``characters`` are the names in the rows, sorted.
     """
 
     name = "folder"
-    to_fill_a_split = f'put stories into sub-folders {", ".join(SPLITS)}, or give rows a "split"'
+    to_fill_a_split: ClassVar[str] = f'put stories into folders {", ".join(SPLITS)}, or give rows a "split"'
     characters: Sequence[str]  # Read off the rows, so it differs from object to object.
 
     def __init__(self, root: str | Path | None, num_targets: int | None = None, stride: int = 1) -> None:
         super().__init__(root)
         if stride < 1 or (num_targets is not None and num_targets < 1):
             raise ValueError(f"num_targets={num_targets} and stride={stride}: both are 1 or more")
-        markers = [ROWS, f"*/{CAPTIONS}", *(f"{split}/*/{CAPTIONS}" for split in SPLITS)]
         remedy = f"make a folder a story, with its pictures and {CAPTIONS} in it"
-        find_root(self.root, "stories", markers, remedy)
+        find_root(self.root, "stories", [f"*/{CAPTIONS}", *TABLES], remedy, holds_stories)
         self.num_targets, self.stride = num_targets, stride
         self._annotation_files: list[Path] = []
-        stories = self._read_rows() if (self.root / ROWS).is_file() else self._read_folders()
-        self.characters = tuple(sorted({name for story in stories for row in story.names or () for name in row}))
+        stories = self._agreed(self._agreed(self._read(), "split", "one"), "characters", "them")
+        if twice := spelled_twice(place for story in stories for place in story.name_places.items()):
+            raise ValueError(f"data.root={root}: the characters {twice}")
+        self.characters = tuple(sorted({name for story in stories for row in story.characters or () for name in row}))
         records: dict[str, list[StoryRecord]] = {split: [] for split in SPLITS}
         for story in stories:
             records[story.split or TENTHS[fixed_choice(story.id, 10)]].extend(self._cut(story))
@@ -65,6 +61,16 @@ class FolderStories(StorySet):
         if not self._records:
             first = f": {self.problems[0].where}: {self.problems[0].what}" if self.problems else ""
             raise ValueError(f"data.root={root} gives no story{first}")
+        empty = [split for split in self.empty_splits if split != "train"]
+        if empty and all(story.split is None for story in stories):
+            self.notes.append(
+                f"the automatic split of {len(stories)} stories leaves {' and '.join(empty)} empty: "
+                f"{self.to_fill_a_split}, or add stories"
+            )
+
+    @property
+    def empty_splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if split not in self._records)
 
     def pictures(self, clip: str) -> list[Image.Image]:
         return [open_picture(self.clip_file(clip))]
@@ -75,79 +81,94 @@ class FolderStories(StorySet):
     def annotation_files(self) -> list[Path]:
         return list(self._annotation_files)
 
-    # ---------------------------------------------------------------------------------------- stories.jsonl
+    # ---------------------------------------------------------------------------------------- reading
 
-    def _read_rows(self) -> list[_Story]:
-        path = self.root / ROWS
-        if next(self.root.glob(f"*/{CAPTIONS}"), None) is not None:
-            raise ValueError(f"{self.root} holds both {ROWS} and story folders with {CAPTIONS}: keep one of the two")
-        self._annotation_files.append(path)
-        stories: dict[str, _Story] = {}
-        wheres: dict[str, str] = {}
+    def _read(self) -> list[OwnStory]:
+        """The stories of every split folder, or of the root where it has none."""
+        folders = split_folders(self.root)
+        if not folders:
+            return self._read_level(self.root, None)
+        if tables := tables_of(self.root):
+            raise ValueError(f"{self.root} holds both {tables[0].name} and a folder {folders[0]}: keep one of the two")
+        stories = [story for name in folders for story in self._read_level(self.root / name, SPLIT_FOLDERS[name])]
+        for folder in FolderFiles.of(self.root).folders:
+            if folder.name not in folders and (FolderFiles.of(folder).pictures or holds_stories(folder)):
+                self.problems.append(Problem(folder.name, f"no split: it lies beside {', '.join(folders)}"))
+        return stories
+
+    def _read_level(self, folder: Path, split: str | None) -> list[OwnStory]:
+        """The stories of a table, or of the folders that lie here."""
+        tables = tables_of(folder)
+        captioned = next(captioned_folders(folder), None)
+        if len(tables) > 1 or (tables and captioned):
+            other = tables[1].name if captioned is None else f"story folders with captions, such as {captioned.name}"
+            raise ValueError(f"{folder} holds both {tables[0].name} and {other}: keep one of the two")
+        prefix = f"{folder.relative_to(self.root).as_posix()}/" if split else ""
+        if not tables:
+            return self._read_folders(folder, prefix, split)
+        self._annotation_files.append(tables[0])
+        if tables[0].name == ROWS:
+            return self._read_rows(tables[0], prefix, split)
+        stories, problems = read_frame_table(tables[0], Place(prefix, is_story=False, split=split))
+        self.problems += problems
+        return stories
+
+    def _read_folders(self, level: Path, prefix: str, split: str | None) -> list[OwnStory]:
+        stories = []
+        for picture in FolderFiles.of(level).pictures:
+            self.problems.append(Problem(f"{prefix}{picture.name}", "in no story: put it into a story's folder"))
+        for folder in FolderFiles.of(level).folders:
+            id, files = f"{prefix}{folder.name}", FolderFiles.of(folder)
+            if not files.pictures and not files.captioned_by:
+                within = " (only train, val and test may hold stories)" if files.folders else ""
+                self.problems.append(Problem(id, f"no story: neither pictures nor captions lie in it{within}"))
+                continue
+            found, problems = read_story_folder(id, split, files)
+            stories += found
+            self.problems += problems
+            self._annotation_files += files.captions + files.tables + files.texts_of_pictures
+        return stories
+
+    def _read_rows(self, path: Path, prefix: str, split: str | None) -> list[OwnStory]:
+        stories: dict[str, OwnStory] = {}
+        unknown: dict[str, str] = {}
         for number, line in enumerate(split_lines(read_text(path)), start=1):
-            where = f"{ROWS}:{number}"
+            where = f"{prefix}{path.name}:{number}"
             if not clean(line):
                 continue
             try:
-                story = _story_of_row(line)
+                row = _row(line)
+                unknown = {key: where for key in row if key not in KEYS} | unknown
+                story = _story_of_row(row, where, prefix, split)
                 if story.id in stories:
-                    raise _Refused(f"duplicate story: {wheres[story.id]} has the id {story.id!r} too")
-                stories[story.id], wheres[story.id] = story, where
-            except _Refused as refused:
+                    raise Refused(f"duplicate story: {stories[story.id].where} has the id {story.id!r} too")
+                stories[story.id] = story
+            except Refused as refused:
                 self.problems.append(Problem(where, str(refused)))
-        if any(story.split for story in stories.values()):
-            for id in [story.id for story in stories.values() if story.split is None]:
-                self.problems.append(Problem(wheres[id], "no split: other rows have one, so every row needs one"))
-                del stories[id]
+        for key, where in unknown.items():
+            self.problems.append(Problem(where, f"unknown key: {key!r} is not read; keys are {', '.join(KEYS)}"))
         return list(stories.values())
 
-    # ---------------------------------------------------------------------------------------- story folders
-
-    def _read_folders(self) -> list[_Story]:
-        split_folders = [split for split in SPLITS if self._is_split_folder(self.root / split)]
-        stories = []
-        for split in split_folders or (None,):
-            for folder in _folders(self.root / split if split else self.root):
-                if (folder / CAPTIONS).is_file() or _pictures(folder):
-                    stories += self._story_of_folder(folder, split)
-        if split_folders:
-            for folder in _folders(self.root):
-                if (folder / CAPTIONS).is_file():
-                    self.problems.append(Problem(folder.name, f"no split: it lies beside {', '.join(split_folders)}"))
-        return stories
-
-    def _is_split_folder(self, folder: Path) -> bool:
-        return not (folder / CAPTIONS).is_file() and next(folder.glob(f"*/{CAPTIONS}"), None) is not None
-
-    def _story_of_folder(self, folder: Path, split: str | None) -> list[_Story]:
-        """The story of a folder, or none and a problem."""
-        id = folder.relative_to(self.root).as_posix()
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and not file.name.startswith(".") and file.name != CAPTIONS and not _is_picture(file):
-                self.problems.append(Problem(f"{id}/{file.name}", "not a picture: it is no frame of the story"))
-        try:
-            if not (folder / CAPTIONS).is_file():
-                raise _Refused(f"no captions: {CAPTIONS} is missing")
-            self._annotation_files.append(folder / CAPTIONS)
-            frames = _frames_in_order(folder)
-            captions = _checked_captions(_written_lines(folder / CAPTIONS), len(frames))
-        except _Refused as refused:
-            line = f":{refused.line}" if refused.line else ""
-            where = f"{id}/{CAPTIONS}{line}" if (folder / CAPTIONS).is_file() else id
-            self.problems.append(Problem(where, str(refused)))
-            return []
-        return [_Story(id, split, tuple(f"{id}/{frame}" for frame in frames), captions)]
+    def _agreed(self, stories: list[OwnStory], field: str, pronoun: str) -> list[OwnStory]:
+        """Those that have the field, where any has it; the others are named."""
+        having = [story for story in stories if getattr(story, field) is not None]
+        if not having:
+            return stories
+        what = f"no {field}: other rows have {pronoun}, so every row needs {pronoun}"
+        lacking = (story for story in stories if getattr(story, field) is None)
+        self.problems += [Problem(story.where, what) for story in lacking]
+        return having
 
     # ---------------------------------------------------------------------------------------- windows
 
-    def _cut(self, story: _Story) -> Iterator[StoryRecord]:
+    def _cut(self, story: OwnStory) -> Iterator[StoryRecord]:
         length = 1 + self.num_targets if self.num_targets else len(story.frames)
         starts = range(0, len(story.frames) - length + 1, self.stride)
         if not starts:
             self.problems.append(Problem(story.id, f"short story: {len(story.frames)} frames of {length}"))
         rows = None
-        if story.names is not None:
-            rows = tuple(tuple(int(name in names) for name in self.characters) for names in story.names)
+        if story.characters is not None:
+            rows = tuple(tuple(int(name in names) for name in self.characters) for names in story.characters)
         for start in starts:
             window = slice(start, start + length)
             id = f"{story.id}#{start + 1}" if self.num_targets else story.id
@@ -155,100 +176,61 @@ class FolderStories(StorySet):
             yield StoryRecord(id, story.frames[window], story.captions[window], group=story.id, characters=shown)
 
 
-def _story_of_row(line: str) -> _Story:
+# ------------------------------------------------------------------------------------------------ layouts
+
+
+def holds_stories(folder: Path) -> bool:
+    """Whether a folder can be ``data.root``."""
+    return bool(tables_of(folder) or next(captioned_folders(folder), None) or split_folders(folder))
+
+
+def tables_of(folder: Path) -> list[Path]:
+    return [folder / name for name in TABLES if (folder / name).is_file()]
+
+
+def captioned_folders(folder: Path) -> Iterator[Path]:
+    """Folders with captions of their own: stories, all but a split folder with metadata."""
+    return (each for each in FolderFiles.of(folder).folders if FolderFiles.of(each).captioned_by)
+
+
+def split_folders(root: Path) -> list[str]:
+    """The folders with a split's name that hold stories, rather than being one that is called so."""
+    found = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
+    return [
+        name
+        for name in found
+        if tables_of(root / name)
+        or (not FolderFiles.of(root / name).captioned_by and next(captioned_folders(root / name), None))
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ stories.jsonl
+
+
+def _row(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise _Refused(f"not JSON: {error}") from error
+        raise Refused(f"not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise _Refused('not a row: it should read {"id": ..., "frames": [...], "captions": [...]}')
+        raise Refused('not a row: it should read {"id": ..., "frames": [...], "captions": [...]}')
+    return row
+
+
+def _story_of_row(row: dict[str, Any], where: str, prefix: str, split: str | None) -> OwnStory:
     if not isinstance(row.get("id"), str) or not clean(row["id"]):
-        raise _Refused(f"no id: {row.get('id')!r} is no text")
-    frames = tuple(_below_root(frame) for frame in _texts(row, "frames"))
-    if len(frames) < 2:
-        raise _Refused(f"short story: {len(frames)} frames; a story has 2 or more")
-    captions = _checked_captions(_texts(row, "captions"), len(frames))
-    split = row.get("split")
-    if split is not None and split not in SPLITS:
-        raise _Refused(f"unknown split: {split!r} is none of {', '.join(SPLITS)}")
-    return _Story(clean(row["id"]), split, frames, captions, _names(row, len(frames)))
+        raise Refused(f"no id: {row.get('id')!r} is no text")
+    frames = tuple(below_root(frame, prefix) for frame in _texts(row, "frames"))
+    captions = checked_captions(_texts(row, "captions"), len(frames))
+    split = checked_split(row.get("split")) or split
+    value = row.get("characters")
+    names = None if value is None else checked_names(value, len(frames))
+    places = {name: where for of_frame in names or () for name in of_frame}
+    return OwnStory(f"{prefix}{clean(row['id'])}", where, split, frames, captions, names, places)
 
 
 def _texts(row: dict[str, Any], key: str) -> list[str]:
     value = row.get(key)
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise _Refused(f"no {key}: {value!r} is no list of texts")
+        raise Refused(f"no {key}: {value!r} is no list of texts")
     return value
-
-
-def _names(row: dict[str, Any], num_frames: int) -> tuple[tuple[str, ...], ...] | None:
-    value = row.get("characters")
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) != num_frames:
-        raise _Refused(f"characters: {value!r} is no list of {num_frames} lists of names, one a frame")
-    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value):
-        raise _Refused(f"characters: {value!r} holds something else than lists of names")
-    return tuple(tuple(filter(None, map(clean, names))) for names in value)
-
-
-def _below_root(frame: str) -> str:
-    """A frame's path in its shortest form; refuses one that is absolute or climbs out of the root."""
-    shortest = os.path.normpath(frame)
-    if not frame or Path(shortest).is_absolute() or Path(shortest).parts[:1] == ("..",):
-        raise _Refused(f"outside the root: {frame!r}; paths are relative to the folder of {ROWS} and stay in it")
-    return Path(shortest).as_posix()
-
-
-def _checked_captions(captions: Sequence[str], num_frames: int) -> tuple[str, ...]:
-    """One caption a frame; the source's is empty where there is one caption less than frames."""
-    cleaned = [clean(caption) for caption in captions]
-    if num_frames < 2:
-        raise _Refused(f"short story: {num_frames} frames; a story has 2 or more")
-    if len(cleaned) not in (num_frames, num_frames - 1):
-        asked = f"{num_frames}, or {num_frames - 1} without the source's"
-        raise _Refused(f"wrong number of captions: {len(cleaned)} for {num_frames} frames; give {asked}")
-    num_targets = num_frames - 1
-    targets = cleaned[-num_targets:]
-    if "" in targets:
-        number = len(cleaned) - num_targets + targets.index("") + 1
-        raise _Refused(f"no caption: the {number}. of {len(cleaned)} is empty", line=number)
-    return (*([""] if len(cleaned) == num_targets else []), *cleaned)
-
-
-def _frames_in_order(folder: Path) -> list[str]:
-    """Names of a folder's pictures, 2 before 10."""
-    names = sorted((file.name for file in _pictures(folder)), key=natural_order)
-    seen: dict[str, str] = {}
-    for name in names:
-        stem = Path(name).stem
-        if stem in seen:
-            raise _Refused(f"a frame twice: {seen[stem]} and {name}")
-        seen[stem] = name
-    return names
-
-
-def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
-    """A sort key by which "2.png" comes before "10.png"; names of the same numbers are in plain order."""
-    return [(text.casefold(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)], name
-
-
-def _folders(folder: Path) -> list[Path]:
-    inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(inside, key=lambda path: natural_order(path.name))
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return [file for file in folder.iterdir() if _is_picture(file) and file.is_file()]
-
-
-def _written_lines(path: Path) -> list[str]:
-    """The lines of a text file, without empty ones at its end."""
-    lines = [clean(line) for line in split_lines(read_text(path))]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines or [""]

@@ -17,7 +17,8 @@ class SetStories(Stories):
     """The stories of ``split``: those of ``ids_folder``'s list where it is given, and at most ``num_stories`` of them.
 
     ``ids_folder`` holds ``ids-SPLIT.txt``, one id a line, as ``storydalle prepare`` writes it for the stories whose
-    pictures can all be read. A smaller number of stories is spread evenly over the split.
+    pictures can all be read. A smaller number of stories is spread evenly over the split. ``instead`` is read where
+    the set could have stories of ``split`` and has none; ``notes`` then says so.
 
     Raises ValueError where the split does not exist, or a listed id is in no story of it.
     """
@@ -29,7 +30,12 @@ class SetStories(Stories):
         resolution: int,
         num_stories: int | None = None,
         ids_folder: str | Path | None = None,
+        instead: str | None = None,
     ) -> None:
+        self.notes = story_set.notes
+        if instead is not None and split in story_set.empty_splits:
+            self.notes = [*self.notes, f"{split} is empty: {instead} is read in its place"]
+            split = instead
         if split not in story_set.splits:
             raise ValueError(f"{story_set.name} has no split {split!r}: choose one of {', '.join(story_set.splits)}")
         self.story_set, self.split, self.resolution = story_set, split, resolution

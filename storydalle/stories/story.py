@@ -58,6 +58,7 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
     """Stories whose pictures all have one size, read when they are asked for."""
 
     resolution: int
+    notes: Sequence[str] = ()  # a line each, of what their user should know before they are trained on
 
     @abstractmethod
     def outline(self, index: int) -> Outline:

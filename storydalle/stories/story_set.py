@@ -6,7 +6,8 @@ missing or damaged becomes a named ``Problem`` or one ``ValueError``, never a si
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -57,10 +58,16 @@ class StorySet(ABC):
         self.root = user_path(root)
         self._records: dict[str, list[StoryRecord]] = {}  # of each split; subclasses fill it when they are made
         self.problems: list[Problem] = []  # found in the annotations; pictures are checked when they are read
+        self.notes: list[str] = []  # of the whole copy, what its user should know at every use
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self._records)
+
+    @property
+    def empty_splits(self) -> tuple[str, ...]:
+        """Splits that a copy of this set may have and this one lacks."""
+        return ()
 
     def records(self, split: str) -> list[StoryRecord]:
         """The stories of a split, always in the same order; ValueError where the set has none."""
@@ -96,23 +103,32 @@ class StorySet(ABC):
         return ""
 
 
-def find_root(root: Path, name: str, markers: Sequence[str], remedy: str) -> Path:
-    """``root`` where it holds one of ``markers`` (glob patterns).
+def find_root(
+    root: Path, name: str, markers: Sequence[str], remedy: str, holds: Callable[[Path], bool] | None = None
+) -> Path:
+    """``root`` where it holds one of ``markers`` (glob patterns), or what ``holds`` knows them by.
 
     Raises ValueError where it does not, saying where the set seems to be: one level up, or up to two down.
     """
     if not root.is_dir():
         raise ValueError(f"data.root={root} is no folder: give the folder of your copy of {name}")
 
-    def holds(folder: Path) -> bool:
+    def has_marker(folder: Path) -> bool:
         return any(next(folder.glob(marker), None) is not None for marker in markers)
+
+    holds = holds or has_marker
+
+    def seems(folder: Path) -> bool:
+        with suppress(OSError):  # a folder of somebody else's
+            return holds(folder)
+        return False
 
     if holds(root):
         return root
     below = (folder for pattern in ("*", "*/*") for folder in sorted(root.glob(pattern)) if folder.is_dir())
-    near = next((folder for folder in (root.resolve().parent, *below) if holds(folder)), None)
-    seems = f"; it seems to be in {near}: give data.root={near}" if near else f"; {remedy}"
-    raise ValueError(f"data.root={root} holds no {name} ({' or '.join(markers)} is missing){seems}")
+    near = next((folder for folder in (root.resolve().parent, *below) if seems(folder)), None)
+    hint = f"it seems to be in {near}: give data.root={near}" if near else remedy
+    raise ValueError(f"data.root={root} holds no {name} ({' or '.join(markers)} is missing); {hint}")
 
 
 def fixed_choice(key: str, num_choices: int) -> int:

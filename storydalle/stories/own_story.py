@@ -1,0 +1,166 @@
+"""A story of the user's own as ``FolderStories`` reads it, and what every layout asks of its frames and texts."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path, PureWindowsPath
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from storydalle.stories.text import clean
+
+SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = {**{split: split for split in SPLITS}, "validation": "val"}  # folder -> split
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+Names = tuple[tuple[str, ...], ...]  # of the characters of each frame
+
+
+class Refused(ValueError):
+    """A story or row that is left out; the message is a ``Problem``'s ``what``, ``where`` its place if it is known."""
+
+    def __init__(self, what: str, line: int | None = None, where: str | None = None) -> None:
+        super().__init__(what)
+        self.line, self.where = line, where
+
+
+class OwnStory(NamedTuple):
+    """A story before windows are cut."""
+
+    id: str
+    where: str  # the file and line that tell it
+    split: str | None
+    frames: tuple[str, ...]  # below the root
+    captions: tuple[str, ...]  # one a frame
+    characters: Names | None = None
+    name_places: Mapping[str, str] = MappingProxyType({})  # where each name stands first
+
+
+# ------------------------------------------------------------------------------------------------ texts
+
+
+def checked_captions(captions: Sequence[str], num_frames: int) -> tuple[str, ...]:
+    """One caption a frame, of which the source's alone may be empty.
+
+    One caption less than frames is refused: the source may have none, or one may be forgotten.
+    """
+    cleaned = tuple(clean(caption) for caption in captions)
+    if num_frames < 2:
+        raise Refused(f"short story: {num_frames} frames; a story has 2 or more")
+    if len(cleaned) == num_frames - 1:
+        raise Refused(
+            f"two readings: {len(cleaned)} captions for {num_frames} frames; add the one that is missing, or an empty "
+            "first one where the source has none",
+            line=1,
+        )
+    if len(cleaned) != num_frames:
+        raise Refused(f"wrong number of captions: {len(cleaned)} for {num_frames} frames; give one a frame")
+    if "" in cleaned[1:]:
+        number = cleaned.index("", 1) + 1
+        raise Refused(f"no caption: the {number}. of {num_frames} is empty", line=number)
+    return cleaned
+
+
+def checked_names(value: Any, num_frames: int) -> Names:
+    """Names of characters, a list for each frame."""
+    if not isinstance(value, list) or len(value) != num_frames:
+        raise Refused(f"characters: {value!r} is no list of {num_frames} lists of names, one a frame")
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value):
+        raise Refused(f"characters: {value!r} holds something else than lists of names")
+    return tuple(tuple(filter(None, map(clean, names))) for names in value)
+
+
+def checked_split(value: Any) -> str | None:
+    if value is not None and value not in SPLITS:
+        raise Refused(f"unknown split: {value!r} is none of {', '.join(SPLITS)}")
+    return value
+
+
+def spelled_twice(places: Iterable[tuple[str, str]]) -> str | None:
+    """Tell of the first two names that differ by case or spaces only, with their places; None where all are apart."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, place in places:
+        key = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        first = seen.setdefault(key, (name, place))
+        if first[0] != name:
+            return f"{first[0]!r} ({first[1]}) and {name!r} ({place}) differ by case or spaces only: write one of them"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ frames
+
+
+def below_root(frame: str, prefix: str = "") -> str:
+    """A frame's path below the root in its shortest form; refuses one that is absolute or climbs out of the root.
+
+    ``prefix`` is the path of the folder that it is relative to. A backslash separates folders as a slash does, since
+    tables are written on Windows too.
+    """
+    path = frame.replace("\\", "/")
+    shortest = os.path.normpath(prefix + path)
+    is_absolute = path.startswith("/") or PureWindowsPath(path).drive
+    if not frame or "\0" in frame or is_absolute or Path(shortest).parts[:1] == ("..",):
+        raise Refused(f"outside the root: {frame!r}; paths are relative to the folder of their table and stay in it")
+    return Path(shortest).as_posix()
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a name is a picture's; a link that leads nowhere is one too, and is missing when it is read."""
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".") and not file.is_dir()
+
+
+def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
+    """A sort key by which "2.png" comes before "10.png"; names of the same numbers are in plain order."""
+    return [(text.casefold(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)], name
+
+
+def in_order(names: Sequence[str], is_whole: bool = True) -> list[str]:
+    """File names by the number in them; refused where numbers leave a gap, occur twice or give two orders.
+
+    Of several numbers in the names that one counts which goes up by ones. ``is_whole`` says that no other story is
+    numbered together with this one, so that its first number is 0 or 1, or above 9 as a camera counts.
+    """
+    if not names:
+        return []
+    numbers = {name: [int(digits) for digits in re.findall(r"[0-9]{1,18}", Path(name).stem)] for name in sorted(names)}
+    if unnumbered := next((name for name, found in numbers.items() if not found), None):
+        raise Refused(f"no number: {unnumbered}; frames are in the order of the numbers in their names")
+    places = range(min(map(len, numbers.values())))
+    readings = [{name: found[place] for name, found in numbers.items()} for place in places]
+    distinct = [reading for reading in readings if len(set(reading.values())) == len(names)]
+    if not distinct:
+        first, second = _same(max(readings, key=lambda reading: len(set(reading.values()))))
+        raise Refused(f"a frame twice: {first} and {second}")
+    counting = [reading for reading in distinct if gap_in(reading.values(), is_whole) is None]
+    orders = sorted({tuple(sorted(reading, key=reading.__getitem__)) for reading in counting})
+    if not orders:
+        gap = gap_in(distinct[0].values(), is_whole)
+        assert gap is not None
+        after = next(name for name, number in distinct[0].items() if number == gap.stop)
+        raise Refused(f"gap in numbering: {missing(gap)} before {after}")
+    if len(orders) > 1:
+        one, other = (", ".join(order[:3]) for order in orders[:2])
+        raise Refused(f"two orders: {one} or {other}; keep one number in their names")
+    return list(orders[0])
+
+
+def gap_in(numbers: Iterable[int], is_whole: bool = True) -> range | None:
+    """The first numbers that are missing; None where all are there. ``is_whole`` as in ``in_order``."""
+    ordered = sorted(numbers)
+    if is_whole and ordered[0] <= 9:
+        ordered.insert(0, min(ordered[0], 1) - 1)
+    return next((range(low + 1, high) for low, high in pairwise(ordered) if high > low + 1), None)
+
+
+def missing(gap: range) -> str:
+    return f"{gap[0]} is missing" if len(gap) == 1 else f"{gap[0]} to {gap[-1]} are missing"
+
+
+def _same(reading: Mapping[str, int]) -> tuple[str, str]:
+    """The first two names of one number."""
+    seen: dict[int, str] = {}
+    for name, number in reading.items():
+        if seen.setdefault(number, name) != name:
+            return seen[number], name
+    raise AssertionError("all numbers differ")
