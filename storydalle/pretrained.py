@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from storydalle.model_card import model_card
 from storydalle.paths import user_path
-from storydalle.weight_files import Planned, stored_floats, write_model
+from storydalle.weight_files import Planned, check_finite, stored_floats, write_model
 
 ZOO = Path(__file__).parent / "zoo"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
@@ -86,6 +86,14 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     def save_folder(self, folder: str | Path) -> None:
         """Write what ``open_folder`` reads, weights in half precision."""
 
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs: Any) -> str | None:
+        """Write the model's folder, and with ``push_to_hub`` publish it; a refused model leaves the folder as it was.
+
+        Raises ValueError, naming it, where a weight is not finite.
+        """
+        self.save_folder(save_directory)  # before the hub's own, which begins by removing the configuration
+        return super().save_pretrained(save_directory, push_to_hub=True, **kwargs) if push_to_hub else None
+
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save_folder(save_directory)
 
@@ -94,7 +102,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
 
         They replace what the networks were built with, which may be nothing: on torch's meta device a network takes no
         memory until now, and then that of its weights. Raises ValueError where a file is damaged, or where a weight is
-        missing, unknown or of another shape.
+        missing, unknown, of another shape or not finite.
         """
         try:
             weights = {name: value for whole, prefix in parts for name, value in stored_floats(whole, prefix)}
@@ -114,12 +122,14 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             (folder / README_NAME).write_text(text)
 
     def write_weights(
-        self, path: Path, weights: dict[str, Tensor], dtype: torch.dtype, exact: str | None = None
+        self, folder: Path, files: dict[str, dict[str, Tensor]], dtype: torch.dtype, exact: str | None = None
     ) -> None:
-        """Write weights in a precision, but for names that begin with ``exact``, which keep their own.
+        """Write files of weights by name in a precision, but for weights that begin with ``exact``, which keep theirs.
 
-        Weights of more than ``MAX_FILE_BYTES`` go into several files with an index.
+        Weights of more than ``MAX_FILE_BYTES`` go into several files with an index. Raises ValueError, naming it, where
+        a weight is not finite in its precision; nothing is written then.
         """
+        weights = {name: value for values in files.values() for name, value in values.items()}
 
         def kept(name: str) -> torch.dtype:
             is_kept = not weights[name].is_floating_point() or (exact is not None and name.startswith(exact))
@@ -128,8 +138,11 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         def read(name: str) -> Tensor:
             return weights[name].detach().cpu().to(kept(name))
 
-        planned = [Planned(name, kept(name), tuple(value.shape)) for name, value in weights.items()]
-        write_model(path.parent, planned, read, path.name, MAX_FILE_BYTES)
+        check_finite(weights.items(), f"{folder} is not written", kept)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, values in files.items():
+            planned = [Planned(name, kept(name), tuple(value.shape)) for name, value in values.items()]
+            write_model(folder, planned, read, file, MAX_FILE_BYTES)
 
     def summary(self) -> dict[str, str]:
         """For people: what is drawn, and by how large a model."""

@@ -355,7 +355,8 @@ class StoryDALLE(PretrainedModel):
 
         The image tokenizer keeps its precision, as a rounding turns one code into another, unless it may be rounded
         too. ``tokenizer_of`` is a folder, relative to this one, of a model with the same image tokenizer: it is then
-        read from there and not written again.
+        read from there and not written again. Raises ValueError, before anything is written, where a weight is not
+        finite.
         """
         config = self.description()
         if tokenizer_of is not None:
@@ -363,8 +364,7 @@ class StoryDALLE(PretrainedModel):
         weights = self.state_dict()
         if tokenizer_of is not None:
             weights = {name: value for name, value in weights.items() if not name.startswith(TOKENIZER_PREFIX)}
-        self.write_description(Path(folder), config)
+        exact = None if is_tokenizer_rounded else TOKENIZER_PREFIX
+        self.write_weights(Path(folder), {WEIGHTS_NAME: weights}, dtype, exact)
         self.caption_tokenizer.save(Path(folder) / CAPTIONS_FOLDER)
-        self.write_weights(
-            Path(folder) / WEIGHTS_NAME, weights, dtype, exact=None if is_tokenizer_rounded else TOKENIZER_PREFIX
-        )
+        self.write_description(Path(folder), config)

@@ -291,15 +291,17 @@ class StoryGANc(PretrainedModel):
         return story_gan.eval()
 
     def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write config, weights (half precision; the discriminators' in a file of their own), captions and card."""
+        """Write config, weights (half precision; the discriminators' in a file of their own), captions and card.
+
+        Raises ValueError before anything is written where a weight is not finite.
+        """
         config = {"model_type": MODEL_TYPE, "caption_encoder": self.caption_encoder.config, **self.options}
         weights: dict[str, dict[str, Tensor]] = {WEIGHTS_NAME: {}, DISCRIMINATORS_NAME: {}}
         for name, value in self.state_dict().items():
             weights[DISCRIMINATORS_NAME if name.startswith(DISCRIMINATORS) else WEIGHTS_NAME][name] = value
-        self.write_description(Path(folder), config)
+        self.write_weights(Path(folder), weights, dtype)
         self.caption_encoder.save(Path(folder) / CAPTIONS_FOLDER)
-        for file, values in weights.items():
-            self.write_weights(Path(folder) / file, values, dtype)
+        self.write_description(Path(folder), config)
 
 
 def lengths_mask(lengths: Sequence[int], vectors: Float[Tensor, "b f d"]) -> Bool[Tensor, "b f"]:

@@ -9,7 +9,7 @@ numbers one after the other. The library itself wants all tensors at once.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -47,6 +47,24 @@ class Planned(NamedTuple):
             raise ValueError(
                 f"{self.name} is {value.dtype} {tuple(value.shape)}, and was planned as {self.dtype} {self.shape}"
             )
+
+
+def is_finite(value: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether every number of a tensor is one, and stays one in a precision, by default its own."""
+    if not value.is_floating_point() or not value.numel():
+        return True
+    largest = torch.finfo(dtype or value.dtype).max
+    return all(abs(end.item()) <= largest for end in value.detach().aminmax())  # no copy, and nan is passed on
+
+
+def check_finite(
+    weights: Iterable[tuple[str, Tensor]], what: str, dtype_of: Callable[[str], torch.dtype] | None = None
+) -> None:
+    """Raise ValueError, naming it, where a tensor is not finite, in its own precision or in that of its name."""
+    for name, value in weights:
+        if not is_finite(value, dtype_of(name) if dtype_of and value.is_floating_point() else None):
+            what_is_wrong = "is too large for its precision" if is_finite(value) else "is not finite (nan or infinity)"
+            raise ValueError(f"{what}: {name} {what_is_wrong}; take the model of an earlier checkpoint or run")
 
 
 def parts(planned: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
@@ -158,13 +176,24 @@ class WithoutNumbers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def write_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors as they are into one file; ValueError where one is not finite, and the file stays as it was."""
+    check_finite(weights.items(), f"{path} is not written")
+    planned = [Planned(name, value.dtype, tuple(value.shape)) for name, value in weights.items()]
+    write_safetensors(path, planned, lambda name: weights[name].detach().cpu())
+
+
 def stored_floats(whole: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, or of its parts, whose names have the prefix, in single precision, one after the other."""
+    """The tensors of a file, or of its parts, whose names have the prefix, in single precision, one after the other.
+
+    Raises ValueError, naming it, for one that is not finite.
+    """
     for path in files_of(whole):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 if name.startswith(prefix):
                     value = file.get_tensor(name)
+                    check_finite([(name, value)], str(path))
                     # A copy: the file may be replaced while the model lives.
                     yield name, value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
 

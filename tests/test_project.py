@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
-    *("paths", "stories", "tokens", "backbones", "retrofit", "gan", "sampling", "weight_files", "model_card"),
+    *("paths", "weight_files", "stories", "tokens", "backbones", "retrofit", "gan", "sampling", "model_card"),
     *("pretrained", "story_dalle", "story_gan", "systems", "checkpoints", "metrics", "strips", "sheets", "zoo"),
     *("commands", "__main__"),
 )

@@ -12,16 +12,16 @@ from pathlib import Path
 from types import ModuleType
 
 import storydalle
-from storydalle.commands.mistakes import UserError, nearest
+from storydalle.commands.mistakes import Failure, UserError, nearest
 from storydalle.paths import PathError, lend_home
 
 COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "convert", "report", "bench")
 HELP_FLAGS = ("--help", "-h")
-MISTAKE, STOPPED = 2, 130  # exit statuses
+FAILED, MISTAKE, STOPPED = 1, 2, 130  # exit statuses
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on stderr and status 2."""
+    """Run one command; a user's mistake is one line on stderr and status 2, a failure of the work one and status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # Torch's threads spin while they wait for each other; beside other busy processes a strip then takes 8x as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -29,11 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
         dispatch(arguments)
         sys.stdout.flush()
         return 0
-    except (UserError, PathError) as mistake:
+    except (UserError, PathError, Failure) as ended:
         if os.environ.get("STORYDALLE_TRACEBACK") == "1":
             traceback.print_exc()
-        print(f"storydalle: {mistake}", file=sys.stderr)
-        return MISTAKE
+        print(f"storydalle: {ended}", file=sys.stderr)
+        return FAILED if isinstance(ended, Failure) else MISTAKE
     except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STOPPED

@@ -1,4 +1,4 @@
-"""A user's mistake: one line that names the value and the remedy, and exit status 2."""
+"""What ends a command in one line: a user's mistake, exit status 2, or work that failed, exit status 1."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -12,6 +12,10 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())
+
+
+class Failure(RuntimeError):
+    """Work that was rightly asked for and went wrong: one line on stderr and exit status 1, without a traceback."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

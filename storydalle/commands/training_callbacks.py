@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: checkpoints, the running mean of the weights, strips."""
+"""What happens beside the steps of a training: checkpoints, the running mean of the weights, strips, the last row."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,94 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
+from storydalle.commands.mistakes import Failure
 from storydalle.commands.models import StoryModel
+from storydalle.commands.training_finite import FiniteSteps, Kept, any_rank, told, values_of
 from storydalle.commands.training_runs import LAST
 from storydalle.commands.training_strips import SampleStrips
 from storydalle.stories.story import Stories
+from storydalle.weight_files import is_finite
 
 
 class Checkpoints(ModelCheckpoint):
+    """The last checkpoint, every few steps, with the newest values of what is logged.
+
+    Where a validation follows a step, its checkpoint is written after that: what the validation found is in it, and a
+    run that goes on from there has nothing to catch up on. Raises Failure where the weights are not finite, and keeps
+    the file that is there.
+    """
+
     FILE_EXTENSION = ".safetensors"
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(
+            dirpath=folder / LAST.parent,
+            save_last=True,
+            save_top_k=0,
+            every_n_train_steps=every,
+            enable_version_counter=False,  # one file, where the folder has moved too
+        )
+        self.kept, self.every = Kept(folder), every
+        self.is_due = False
+        self.values: dict[str, float] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        if self.is_due:  # the validation did not come
+            self._save_last_checkpoint(trainer, {})
+        ends_step = (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if trainer.global_step % self.every or not ends_step:
+            return
+        self.is_due = validation_follows(trainer)
+        if not self.is_due:
+            self._save_last_checkpoint(trainer, {})
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.is_due:
+            self._save_last_checkpoint(trainer, {})
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        self.is_due = False
+        bad = [name for name, value in trainer.lightning_module.state_dict().items() if not is_finite(value)]
+        if any_rank(trainer, bool(bad)):
+            what = f"{len(bad)} tensors of the weights are not finite after it ({', '.join(bad[:2])})"
+            raise Failure(told(trainer.global_step, what, self.kept, trainer))
+        super()._save_checkpoint(trainer, filepath)
+        self.kept.step = trainer.global_step
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["values"] = self.values | values_of(trainer)
+        for logger in trainer.loggers:  # no row before the checkpoint may be lost
+            logger.save()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.values, self.kept.step = checkpoint.get("values", {}), checkpoint["global_step"]
+
+
+class LastRow(Callback):
+    """Logs the last step of a training where the interval of logging has left it out, also where it ends in an error.
+
+    So even a run that is shorter than that leaves its losses.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.write(trainer, trainer.global_step - 1)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Failure):
+            self.write(trainer, trainer.global_step)
+
+    def write(self, trainer: pl.Trainer, step: int) -> None:
+        values = {name: value for name, value in values_of(trainer).items() if name.startswith("train/")}
+        if values and (not self.interval or (step + 1) % self.interval):
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=step)
 
 
 class RunningMean(WeightAveraging):
@@ -55,9 +135,20 @@ def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stori
     every, decay = settings["save_every"], settings["ema_decay"]
     strips = [SampleStrips(model, stories, folder / "strips", every=every)] if isinstance(model, StoryModel) else []
     average = [RunningMean(decay=decay)] if decay else []
+    checkpoints = Checkpoints(folder, every)
     return [
         *strips,
         *average,
-        Checkpoints(dirpath=folder / LAST.parent, save_last=True, save_top_k=0, every_n_train_steps=every),
+        checkpoints,
+        FiniteSteps(checkpoints.kept),
+        LastRow(settings["trainer"].get("log_every_n_steps", 50)),
         TQDMProgressBar(refresh_rate=10),
     ]
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether the batch that has just ended is one after which the trainer validates."""
+    number = trainer.fit_loop.total_batch_idx + 1
+    return (
+        trainer.enable_validation and isinstance(trainer.val_check_batch, int) and number % trainer.val_check_batch == 0
+    )

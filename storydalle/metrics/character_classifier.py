@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from storydalle.metrics import inception
@@ -22,6 +21,7 @@ from storydalle.metrics.record import sha256_of_file
 from storydalle.paths import user_path
 from storydalle.stories.labelled_frames import character_names
 from storydalle.stories.story import Stories
+from storydalle.weight_files import write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HEADS = ("fc.", "AuxLogits.fc.")  # layers whose outputs are the classes
@@ -130,8 +130,7 @@ class CharacterClassifier(nn.Module):
             "resize": self.resize,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.detach().contiguous().cpu() for name, value in self.network.state_dict().items()}
-        save_file(weights, folder / WEIGHTS)
+        write_tensors(folder / WEIGHTS, self.network.state_dict())
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod

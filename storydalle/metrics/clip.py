@@ -13,7 +13,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from storydalle.metrics.record import sha256_of_file
 from storydalle.paths import user_path
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.weight_files import stored_floats, write_tensors
 
 CONFIG, WEIGHTS, CAPTIONS = "config.json", "model.safetensors", "captions"
 TINY = "tiny_clip"  # of config.json, where transformers writes "clip"
@@ -210,7 +210,7 @@ class TinyCLIP(nn.Module):
             name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
             for name, value in self.state_dict().items()
         }
-        save_file(state, folder / WEIGHTS)
+        write_tensors(folder / WEIGHTS, state)
         (folder / CONFIG).write_text(json.dumps({"model_type": TINY, **self.config}, indent=2) + "\n")
         self.caption_tokenizer.save(folder / CAPTIONS)
 
@@ -223,7 +223,7 @@ class TinyCLIP(nn.Module):
             config = json.loads((folder / CONFIG).read_text())
             config.pop("model_type", None)
             network = cls(tokenizer, **config | {"dims": tuple(config["dims"])})
-            network.load_state_dict(load_file(folder / WEIGHTS))
+            network.load_state_dict(dict(stored_floats(folder / WEIGHTS)))
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder} holds no {cls.name} that can be opened: {error}") from error
         network._file_sha256 = sha256_of_file(folder / WEIGHTS)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from storydalle.metrics.record import sha256_of_file
 from storydalle.paths import user_path
+from storydalle.weight_files import check_finite
 
 FID_WEIGHTS, IMAGENET_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth", "inception_v3_google-0cc3c7bd.pth"
 ORIGINS = {
@@ -339,11 +340,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or holds code or objects "
             f"beside tensors, which are never opened; bring it again, or {remedy}"
         ) from error
-    entries = list(weights.items()) if isinstance(weights, Mapping) else [(type(weights).__name__, None)]
+    entries: list[Any] = list(weights.items()) if isinstance(weights, Mapping) else [(type(weights).__name__, None)]
     foreign = [name for name, value in entries if not (isinstance(name, str) and isinstance(value, Tensor))]
     if foreign or not entries:
         found = repr(foreign[0]) if foreign else "nothing"
         raise ValueError(f"{path} holds {found} where tensors with names are expected: {remedy}")
+    check_finite(entries, str(path))
     return dict(entries)
 
 

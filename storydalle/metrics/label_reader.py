@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from storydalle.stories.toon import ACCESSORIES, ACTIONS, CHARACTERS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS
+from storydalle.weight_files import stored_floats, write_tensors
 
 Logits = dict[str, Tensor]
 Frames = Float[Tensor, "b f c h w"] | UInt8[Tensor, "b f c h w"]
@@ -102,7 +102,7 @@ class LabelReader(nn.Module):
             name: (value.half() if value.is_floating_point() else value).contiguous()
             for name, value in self.state_dict().items()
         }
-        save_file(state, folder / "model.safetensors")
+        write_tensors(folder / "model.safetensors", state)
         (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
@@ -110,7 +110,7 @@ class LabelReader(nn.Module):
         """The reader saved in a folder, ready to read."""
         config = json.loads((Path(folder) / "config.json").read_text())
         reader = cls(**config | {"dims": tuple(config["dims"])})
-        reader.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+        reader.load_state_dict(dict(stored_floats(Path(folder) / "model.safetensors")))
         return reader.eval()
 
 

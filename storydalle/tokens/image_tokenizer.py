@@ -14,10 +14,10 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from storydalle.paths import user_path
+from storydalle.weight_files import stored_floats, write_tensors
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 KINDS = {
@@ -131,18 +131,20 @@ class ImageTokenizer(nn.Module, ABC):
         return found(**settings)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` (kind and constructor's arguments) and ``model.safetensors``."""
+        """Write ``config.json`` (kind and constructor's arguments) and ``model.safetensors``.
+
+        Raises ValueError, naming it, where a weight is not finite.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / WEIGHTS_NAME, self.state_dict())
         (folder / CONFIG_NAME).write_text(json.dumps(self.description, indent=2) + "\n")
-        weights = {key: value.detach().contiguous().cpu() for key, value in self.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_NAME)
 
     @classmethod
     def from_pretrained(cls: type[Tokenizer], folder: str | Path) -> Tokenizer:
         """Read what ``save_pretrained`` wrote; of this class any kind, of a kind's own class that kind alone.
 
-        Raises ValueError, naming the file, where it is missing or does not fit.
+        Raises ValueError, naming the file, where it is missing or does not fit, or where a weight is not finite.
         """
         config_file, weights_file = user_path(folder) / CONFIG_NAME, user_path(folder) / WEIGHTS_NAME
         try:
@@ -151,7 +153,7 @@ class ImageTokenizer(nn.Module, ABC):
             reason = " ".join(str(error).split())
             raise ValueError(f"{config_file} is not the configuration of an image tokenizer: {reason}") from error
         try:
-            model.load_state_dict(load_file(weights_file))
+            model.load_state_dict(dict(stored_floats(weights_file)))
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{weights_file} does not hold the weights of {config_file}: {reason}") from error
