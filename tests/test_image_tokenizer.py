@@ -311,40 +311,6 @@ def test_the_validation_error_is_the_mean_distance_in_colours_from_0_to_1():
     torch.testing.assert_close(logged["val/reconstruction_error"], expected)
 
 
-def distinct_codes(steps_without_quantization: int, restart_below: float) -> tuple[int, float]:
-    """Train on pictures of flat patches in eight colours: how many colours have a code of their own, and the error."""
-    generator = torch.Generator().manual_seed(0)
-    colours = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3) * 0.8
-    system = tiny_system(restart_below=restart_below, codebook_decay=0.9)
-    model = system.image_tokenizer
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-    for step in range(200):
-        patches = colours[torch.randint(8, (16, 2, 2), generator=generator)]
-        images = patches.movedim(-1, 1).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-        latents = model.latents(images)
-        if step < steps_without_quantization:
-            system.remember(latents.detach())
-            loss = system.reconstruction_loss(model.reconstruct(latents), images)
-        else:
-            quantized, codes, commitment = model.quantize(latents)
-            loss = system.reconstruction_loss(model.reconstruct(quantized), images) + system.commitment * commitment
-            system.move_codebook(latents.detach(), codes)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    palette = colours[:, :, None, None].expand(8, 3, 8, 8)
-    codes = model.encode(palette)
-    return len(set(codes[:, 0].tolist())), (model.decode(codes) - palette).abs().mean().item() / 2
-
-
-def test_the_recipe_keeps_the_codebook_from_collapsing():
-    by_recipe, error = distinct_codes(steps_without_quantization=40, restart_below=0.05)
-    without, worse = distinct_codes(steps_without_quantization=0, restart_below=0.0)
-    assert by_recipe >= 6
-    assert without <= 3
-    assert error < 0.75 * worse
-
-
 def move_on_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)

@@ -123,10 +123,12 @@ def test_a_picture_reads_alike_at_twice_the_resolution_and_in_any_batch() -> Non
 def test_a_hat_is_read_by_the_characters_own_attention() -> None:
     reader = tiny_reader()
     images = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        reader.hat[0].weight *= 100  # the map of a fresh reader is nearly flat
     before = reader(images)["hat"]
     with torch.no_grad():
-        reader.attention.weight[3] += 5 * torch.randn_like(reader.attention.weight[3])
-    changed = (reader(images)["hat"] - before).abs().amax(-1) > 1e-6
+        reader.attention.weight[3] += 50 * torch.randn_like(reader.attention.weight[3])
+    changed = (reader(images)["hat"] - before).abs().amax(-1) > 1e-4
     assert changed[:, 3].all() and changed.sum() == 2
 
 

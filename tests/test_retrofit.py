@@ -39,8 +39,8 @@ class Inputs:
 
 
 def differs(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Per (story, frame, position): whether any logit changed."""
-    return ((a - b).abs() > 1e-6).any(-1)
+    """Per (story, frame, position): whether any logit changed, by a hundred times what rounding does."""
+    return ((a - b).abs() > 1e-4).any(-1)
 
 
 def test_fresh_source_attention_leaves_the_backbone_as_it_was():
@@ -116,7 +116,8 @@ def test_the_order_of_captions_matters_with_positions_and_not_without():
         made = model(story_positions=positions)
         straight = made.encode_story(inputs.tokens, inputs.mask)
         swapped = made.encode_story(inputs.tokens[:, order], inputs.mask)[:, order]
-        assert torch.allclose(straight, swapped, atol=1e-6) is not positions
+        moved = (straight - swapped).abs().max()
+        assert moved > 0.01 if positions else moved < 1e-4
 
 
 def test_frames_do_not_see_each_others_codes():
@@ -125,7 +126,7 @@ def test_frames_do_not_see_each_others_codes():
     codes[:, 1] = (codes[:, 1] + 1) % 30
     changed = differs(inputs.logits(made), inputs.logits(made, codes=codes))
     assert not changed[:, [0, 2]].any()
-    assert changed[:, 1].any()
+    assert changed[:, 1, 1:].all() and not changed[:, 1, 0].any()
 
 
 def test_a_masked_frame_changes_no_other():
@@ -164,8 +165,8 @@ def test_a_source_switched_off_is_the_same_as_none():
         args = inputs.tokens, inputs.codes
         off = made(*args, inputs.source, inputs.mask, has_source=torch.tensor([False, True])).image
         none = made(*args, None, inputs.mask).image
-    torch.testing.assert_close(off[:FRAMES], none[:FRAMES], atol=1e-6, rtol=1e-5)
-    assert not torch.allclose(off[FRAMES:], none[FRAMES:])
+    torch.testing.assert_close(off[:FRAMES], none[:FRAMES], atol=1e-5, rtol=1e-4)
+    assert differs(off[FRAMES:], none[FRAMES:]).all()
 
 
 def test_a_context_of_two_frames_is_read_whole():

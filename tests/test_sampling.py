@@ -65,7 +65,7 @@ def test_source_and_story_act_at_the_first_and_at_the_last_step_of_decoding():
         runs[name] = torch.stack(list(steps))
     handle.remove()
     for name in ("source", "story"):
-        moved = ((runs[name] - runs["base"]).abs() > 1e-6).any(-1)
+        moved = ((runs[name] - runs["base"]).abs() > 1e-4).any(-1)
         assert moved.shape[0] == LENGTH
         assert moved[0].all(), name
         assert moved[-1].all(), name
