@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest
+from storydalle.commands.typed import as_typed
 from storydalle.paths import user_path
 
 
@@ -54,7 +55,7 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
     check_flags(arguments)
     if added := [argument for argument in arguments if argument.startswith("+") and command not in EXTENSIBLE]:
         raise UserError(f"{command} has no setting {added[0]!r} to add; see storydalle {command} --help")
-    arguments = [readable(argument) for argument in arguments]
+    arguments = as_typed(arguments)
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException, InstantiationException
@@ -121,25 +122,6 @@ def check_flags(arguments: list[str]) -> None:
 
     vars(parser)["error"] = refuse
     parser.parse_args(arguments)
-
-
-def readable(argument: str) -> str:
-    """An override whose value Hydra's grammar cannot read, such as ``source=photo (1).jpg``, with the value quoted."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    key, equals, value = argument.partition("=")
-    if argument.startswith("-") or not equals:
-        return argument
-    try:
-        OverridesParser.create().parse_overrides([argument])
-    except OverrideParseException:
-        if value[:1] in ("[", "{", '"', "'"):
-            return argument
-        escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-        escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-        return f"{key}='{escaped}'"
-    return argument
 
 
 def cause_of(error: Exception) -> Exception:

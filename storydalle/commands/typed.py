@@ -1,0 +1,117 @@
+"""Overrides as they were typed: paths, names and sentences are quoted before Hydra's grammar reads them.
+
+It takes ``out=2024_11_26`` for a number and ``source=a,b.png`` for two values. What says more than a text keeps its
+meaning: ``null``, quotes, ``${...}`` (but in a list of captions), and with -m the commas between values.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+
+from storydalle.commands.mistakes import UserError
+
+# The last parts of the keys of settings that are a path, a name or a sentence, or null.
+TEXTS = frozenset(
+    (
+        *(
+            "captions",
+            "source",
+            "story",
+            "model",
+            "images",
+            "out",
+            "save",
+            "export",
+            "compare",
+            "readme",
+            "runs",
+            "name",
+        ),
+        *("pretrained", "text_to_image", "caption_tokenizer", "shards", "target", "image_encoder", "added_names"),
+        *("root", "ids", "photos", "language_model", "classifier", "text_network", "folder", "ids_folder", "metrics"),
+    )
+)
+LISTS = frozenset(("captions", "model", "images", "added_names", "metrics"))  # of these, where it reads as a list
+SENTENCES = frozenset(("captions",))  # of these a list says what is drawn, word by word
+SWEEPING = re.compile(r"-m|--multirun|hydra\.mode=MULTIRUN")
+LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
+INTERPOLATION = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")
+ESCAPED = r"\1\\${"
+OPENING, CLOSING, QUOTES = "[({", "])}", "'\""
+
+
+class Reading(Enum):
+    TEXT, NULL, LIST, CHOICES, SWEEP, OTHER, NOTHING = auto(), auto(), auto(), auto(), auto(), auto(), auto()
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """A command line whose texts Hydra reads as they stand."""
+    is_sweep = any(SWEEPING.fullmatch(argument) for argument in arguments)
+    return [override_as_typed(argument, is_sweep) for argument in arguments]
+
+
+def override_as_typed(argument: str, is_sweep: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if argument.startswith(("-", "~")) or not equals:
+        return argument
+    name = key.lstrip("+").rpartition(".")[2]
+    if name in TEXTS and value.strip("'\" ") == "":
+        raise UserError(f"{key}= is empty: give a value, or leave the setting out")
+    if name in SENTENCES and "[" in value:
+        return f"{key}={INTERPOLATION.sub(ESCAPED, value)}"
+    if name in TEXTS:
+        return f"{key}={text_as_typed(value, name in LISTS, is_sweep)}"
+    is_kept = reading(value) is not Reading.NOTHING or value.startswith((*OPENING, *QUOTES))
+    return argument if is_kept else f"{key}={quoted(value)}"
+
+
+def text_as_typed(value: str, may_be_list: bool, is_sweep: bool) -> str:
+    """A text as Hydra reads it whole; the texts of a list or of a sweep each."""
+    read = reading(value)
+    if read in (Reading.TEXT, Reading.NULL) or value.startswith(tuple(QUOTES)):
+        return value
+    if is_sweep and read is Reading.CHOICES:
+        return ",".join(text_as_typed(part, may_be_list, False) for part in parted(value))
+    if may_be_list and read in (Reading.LIST, Reading.NOTHING) and LIST.fullmatch(value):
+        inside = value.strip()[1:-1].strip()
+        return f"[{','.join(text_as_typed(part, False, False) for part in parted(inside))}]" if inside else value
+    return value if is_sweep and read is Reading.SWEEP else quoted(value)
+
+
+def reading(value: str) -> Reading:
+    """What Hydra's grammar takes a value for."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}")._value
+    except HydraException:
+        return Reading.NOTHING
+    if isinstance(read, ChoiceSweep):
+        return Reading.CHOICES if read.simple_form else Reading.SWEEP
+    kinds = {str: Reading.TEXT, QuotedString: Reading.TEXT, type(None): Reading.NULL, list: Reading.LIST}
+    return Reading.SWEEP if isinstance(read, Sweep) else kinds.get(type(read), Reading.OTHER)
+
+
+def quoted(value: str) -> str:
+    """A value in quotes, of which Hydra reads every character as it stands."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"'{escaped}'"
+
+
+def parted(value: str) -> Iterator[str]:
+    """The parts between the commas that stand in no brackets and no quotes."""
+    start = depth = 0
+    quote = ""
+    for match in re.finditer(r"\\.|['\"\[\](){},]", value):
+        sign = match[0]
+        if quote or sign in QUOTES:
+            quote = "" if sign == quote else quote or sign * (sign in QUOTES)
+        elif sign in OPENING or sign in CLOSING:
+            depth += 1 if sign in OPENING else -1
+        elif sign == "," and depth == 0:
+            yield value[start : match.start()].strip()
+            start = match.end()
+    yield value[start:].strip()
