@@ -8,12 +8,14 @@ Tensors are read one at a time, when they are asked for.
 """
 
 import io
+import math
+import mmap
 import pickle
 import struct
 import zipfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -21,8 +23,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from storydalle.stories.pickle_claims import Refused, check_claims, check_tree, contents_of
+
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_VERSION = 1001
+MAX_EXPANDED = 2**20  # numbers of a tensor that tells those of its storage several times
 MAX_TREE_BYTES = 512 * 2**20  # of the pickle of an archive, which holds no numbers of tensors
 STORAGES = {
     **{"FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16},
@@ -63,10 +68,6 @@ class ForeignFile(ValueError):
         self.path = path
 
 
-class _Refused(pickle.UnpicklingError):
-    """A pickle asks for what no weights need."""
-
-
 class Storage(NamedTuple):
     """A row of numbers in a file; ``start`` is where a view of it begins."""
 
@@ -90,7 +91,7 @@ class StoredTensor(NamedTuple):
 
     @property
     def numel(self) -> int:
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
 
 
 class Inert:
@@ -126,10 +127,12 @@ class Inert:
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> StoredTensor:
     sizes = (offset, *shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else (None,)
     if not isinstance(storage, Storage) or any(type(size) is not int or size < 0 for size in sizes):
-        raise _Refused("it has a tensor without a storage, or of an impossible shape")
+        raise Refused("it has a tensor without a storage, or of an impossible shape")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if 0 not in shape and storage.start + last >= storage.numel:
-        raise _Refused(f"it has a tensor {shape} that reaches beyond its storage of {storage.numel} numbers")
+        raise Refused(f"it has a tensor {shape} that reaches beyond its storage of {storage.numel} numbers")
+    if math.prod(shape) > max(storage.numel, MAX_EXPANDED):
+        raise Refused(f"it has a tensor {shape} of a storage of {storage.numel} numbers")
     return StoredTensor(storage, storage.start + offset, shape, stride)
 
 
@@ -147,6 +150,10 @@ _ANSWERS: dict[tuple[str, str], Callable[..., Any] | torch.dtype] = {
 }
 
 
+def _inside(value: Any) -> Iterable[Any]:
+    return (value.state,) if isinstance(value, Inert) else contents_of(value)
+
+
 class _Unpickler(pickle.Unpickler):
     def __init__(self, stream: io.BufferedIOBase, storage: Callable[..., Storage]) -> None:
         super().__init__(stream, encoding="latin1")
@@ -159,7 +166,7 @@ class _Unpickler(pickle.Unpickler):
         if asked not in INERT_NAMES and not any(
             module == each or module.startswith(f"{each}.") for each in INERT_PACKAGES
         ):
-            raise _Refused(f"it asks for {module}.{name}")
+            raise Refused(f"it asks for {module}.{name}")
         return self.placeholders.setdefault(asked, type("Inert", (Inert,), {"asked": f"{module}.{name}"}))
 
     def persistent_load(self, saved: Any) -> Any:
@@ -169,7 +176,7 @@ class _Unpickler(pickle.Unpickler):
                 return self.storage(key, dtype, numel, *view)
             case ("module", type() as placeholder, *_) if issubclass(placeholder, Inert):
                 return placeholder
-        raise _Refused(f"it refers to {str(saved)[:80]}, which is no storage")
+        raise Refused(f"it refers to {str(saved)[:80]}, which is no storage")
 
 
 class TorchFile(ABC):
@@ -219,27 +226,41 @@ class _Archive(TorchFile):
             raise ForeignFile(f"{path} is a zip archive without weights of torch in it (no data.pkl)")
         self.root = trees[0].filename.removesuffix("data.pkl")
         order = f"{self.root}byteorder"
-        if order in self.archive.namelist() and self.archive.read(order) != b"little":
+        if order in self.archive.namelist() and self._plain(order, len("little")) != b"little":
             raise ForeignFile(f"{path} was saved by a machine of another byte order; save it again on this kind")
         if trees[0].file_size > MAX_TREE_BYTES or trees[0].compress_type != zipfile.ZIP_STORED:
             raise ForeignFile(
                 f"{path} holds a tree of {trees[0].file_size} bytes, or a compressed one: torch saves neither"
             )
-        self.content = _Unpickler(io.BytesIO(self.archive.read(trees[0])), self._storage).load()
+        tree = self.archive.read(trees[0])
+        check_claims(tree)
+        self.content = _Unpickler(io.BytesIO(tree), self._storage).load()
+        check_tree(self.content, len(tree), _inside)
+
+    def _plain(self, name: str, num_bytes: int) -> bytes:
+        """A small file of the archive; of one that is larger, or compressed, nothing."""
+        info = self.archive.getinfo(name)
+        is_plain = info.compress_type == zipfile.ZIP_STORED and info.file_size == num_bytes
+        return self.archive.read(info) if is_plain else b""
 
     def _storage(self, key: str, dtype: torch.dtype, numel: int, *view: Any) -> Storage:
         try:
             info = self.archive.getinfo(f"{self.root}data/{key}")
         except KeyError:
-            raise _Refused(f"its storage {key!r} is missing: the file is damaged") from None
+            raise Refused(f"its storage {key!r} is missing: the file is damaged") from None
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != numel * dtype.itemsize:
-            raise _Refused(f"its storage {key!r} has {info.file_size} bytes, or compressed ones, for {numel} numbers")
+            raise Refused(f"its storage {key!r} has {info.file_size} bytes, or compressed ones, for {numel} numbers")
         return Storage(key, dtype, numel)
 
     def _bytes(self, key: str) -> bytearray:
         try:
             return bytearray(self.archive.read(f"{self.root}data/{key}"))
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (
+            zipfile.BadZipFile,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:  # the last two: of encryption
             raise ForeignFile(f"{self.path} is truncated or damaged: copy it again") from error
 
     def close(self) -> None:
@@ -253,32 +274,42 @@ class _Stream(TorchFile):
         super().__init__(path)
         self.file = path.open("rb")
         self.storages: dict[str, Storage] = {}
-        self._load()  # the number by which the format is known
-        version, system = self._load(), self._load()
+        with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            self._read_trees(content)
+
+    def _read_trees(self, content: mmap.mmap) -> None:
+        self._load(content)  # the number by which the format is known
+        version, system = self._load(content), self._load(content)
         if version != LEGACY_VERSION or not isinstance(system, dict) or not system.get("little_endian", True):
-            raise ForeignFile(f"{path} was saved by a torch of another kind (version {version!r}, {system!r})")
-        self.content = self._load()
-        keys = self._load()
+            raise ForeignFile(f"{self.path} was saved by a torch of another kind (version {version!r}, {system!r})")
+        self.content = self._load(content)
+        keys = self._load(content)
         self.places = dict(self._found(keys))
 
-    def _load(self) -> Any:
-        return _Unpickler(self.file, self._storage).load()
+    def _load(self, content: mmap.mmap) -> Any:
+        """The next of the pickles."""
+        start = self.file.tell()
+        end = check_claims(content, start)
+        tree = _Unpickler(io.BytesIO(content[start:end]), self._storage).load()
+        check_tree(tree, end - start, _inside)
+        self.file.seek(end)
+        return tree
 
     def _storage(self, key: str, dtype: torch.dtype, numel: int, view: Any = None) -> Storage:
         known = self.storages.setdefault(key, Storage(key, dtype, numel))
         if known != (key, dtype, numel, 0):
-            raise _Refused(f"its storage {key!r} has two lengths or two kinds of numbers")
+            raise Refused(f"its storage {key!r} has two lengths or two kinds of numbers")
         match view:
             case None:
                 return known
             case (str(), int() as start, int() as length) if min(start, length) >= 0 and start + length <= numel:
                 return known._replace(start=start)
-        raise _Refused(f"it has a view {view!r} of a storage of {numel} numbers")
+        raise Refused(f"it has a view {view!r} of a storage of {numel} numbers")
 
     def _found(self, keys: Any) -> Iterator[tuple[str, int]]:
         """Where the numbers of each storage begin."""
         if not isinstance(keys, list) or set(keys) != set(self.storages):
-            raise _Refused("its list of storages is not that of its tensors")
+            raise Refused("its list of storages is not that of its tensors")
         end = self.path.stat().st_size
         for key in keys:
             (numel,) = struct.unpack("<q", self.file.read(8).ljust(8, b"\xff"))
@@ -317,7 +348,7 @@ def open_torch_file(path: Path) -> TorchFile:
         raise ForeignFile(f"{path} is missing") from error
     except OSError as error:
         raise ForeignFile(f"{path} cannot be read: {error.strerror or error}") from error
-    except _Refused as error:
+    except Refused as error:
         raise ForeignFile(f"{path} is refused: {error}; weights need tensors, dictionaries and numbers only") from error
     except ForeignFile:
         raise
@@ -349,12 +380,16 @@ def tensors_of(tree: Any) -> dict[str, StoredTensor]:
 
 
 def _module_tensors(state: Any, prefix: str) -> Iterator[tuple[str, StoredTensor]]:
-    if not isinstance(state, Mapping):
-        return
+    """Of a module and those in it; the depth is that of the tree, which ``check_tree`` bounds."""
     for kind in ("_parameters", "_buffers"):
-        for name, value in dict(state.get(kind) or {}).items():
+        for name, value in _part(state, kind).items():
             if isinstance(value, StoredTensor):
                 yield f"{prefix}{name}", value
-    for name, module in dict(state.get("_modules") or {}).items():
+    for name, module in _part(state, "_modules").items():
         if isinstance(module, Inert):
             yield from _module_tensors(module.state, f"{prefix}{name}.")
+
+
+def _part(state: Any, kind: str) -> Mapping[Any, Any]:
+    found = state.get(kind) if isinstance(state, Mapping) else None
+    return found if isinstance(found, Mapping) else {}

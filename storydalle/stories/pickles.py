@@ -1,6 +1,7 @@
 """Pickled arrays and dictionaries of strangers: read without running any of their code."""
 
 import io
+import math
 import pickle
 import re
 from collections import OrderedDict
@@ -11,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from storydalle.stories.pickle_claims import Refused, check_claims, check_tree
+
 _PLAIN_CODE = re.compile(r"[|<>=]?[?biufcSUO]\d*")  # bools, numbers, bytes, strings, objects: nothing with fields
-
-
-class _Refused(pickle.UnpicklingError):
-    """A pickle asks for what no data needs."""
 
 
 class _DType:
@@ -26,13 +25,13 @@ class _DType:
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         if not isinstance(code, str) or not _PLAIN_CODE.fullmatch(code):
-            raise _Refused(f"it asks for an array of {code!r}")
+            raise Refused(f"it asks for an array of {code!r}")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, order, subdtype, names, fields, *_ = state
         if any(part is not None for part in (subdtype, names, fields)):
-            raise _Refused(f"it asks for an array with the fields {names!r}")
+            raise Refused(f"it asks for an array with the fields {names!r}")
         self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -41,18 +40,32 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: tuple[Any, ...], /) -> None:
         *version, shape, dtype, is_fortran, content = state
-        super().__setstate__((*version, shape, _checked(dtype), is_fortran, content))
+        plain = _checked(dtype)
+        _check_filled(shape, plain, content)
+        super().__setstate__((*version, shape, plain, is_fortran, content))
 
 
 def _checked(dtype: Any) -> np.dtype:
     if not isinstance(dtype, _DType):
-        raise _Refused(f"it has {type(dtype).__name__} in the place of a dtype")
+        raise Refused(f"it has {type(dtype).__name__} in the place of a dtype")
     return dtype.dtype
+
+
+def _check_filled(shape: Any, dtype: np.dtype, content: Any) -> None:
+    """Raise ValueError where an array is not as large as what fills it: numpy reads on behind the end of a list."""
+    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"it has an array of the shape {str(shape)[:80]}")
+    kind = list if dtype.hasobject else bytes | str  # Python 2's bytes are read as text
+    if not isinstance(content, kind):
+        raise ValueError(f"it fills an array of {dtype} with {type(content).__name__}")
+    needed = math.prod(shape) * (1 if dtype.hasobject else dtype.itemsize)
+    if len(content) != needed:
+        raise ValueError(f"it fills an array of the shape {shape} with {len(content)} of {needed} entries or bytes")
 
 
 def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
     if subtype is not _NDARRAY:
-        raise _Refused(f"it has {subtype!r} in the place of numpy.ndarray")
+        raise Refused(f"it has {subtype!r} in the place of numpy.ndarray")
     return _Array((0,), "b")
 
 
@@ -63,13 +76,13 @@ def _frombuffer(content: Any, dtype: Any, *layout: Any) -> np.ndarray:
 
 def _scalar(dtype: Any, content: Any) -> Any:
     if _checked(dtype).hasobject:
-        raise _Refused("it has an object in the place of a number")
+        raise Refused("it has an object in the place of a number")
     return import_module("numpy._core.multiarray").scalar(_checked(dtype), content)
 
 
 def _encode_latin1(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise _Refused(f"it asks for _codecs.encode with {encoding!r}")
+        raise Refused(f"it asks for _codecs.encode with {encoding!r}")
     return text.encode("latin1")
 
 
@@ -99,7 +112,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise _Refused(f"it asks for {module}.{name}") from None
+            raise Refused(f"it asks for {module}.{name}") from None
 
 
 def load_pickle(path: Path) -> Any:
@@ -110,12 +123,12 @@ def load_pickle(path: Path) -> Any:
     strings, bytes and numbers.
     """
     try:
-        return _read(io.BytesIO(path.read_bytes()))
+        return _read(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except _Refused as error:
+    except Refused as error:
         raise ValueError(f"{path} is refused: {error}; data sets need arrays, dicts, lists and strings only") from error
     except Exception as error:
         if isinstance(error, EOFError) or "truncated" in str(error) or str(error).startswith("EOF"):
@@ -148,21 +161,27 @@ def multi_hot(value: Any, size: int) -> tuple[int, ...]:
     return tuple(int(entry) for entry in row)
 
 
-def _read(stream: io.BytesIO) -> Any:
-    if not stream.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
-        return _unpickle(stream)
+def _read(content: bytes) -> Any:
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        return _unpickle(content, 0)
+    stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(stream)
     if not dtype.hasobject:
+        if math.prod(shape) * dtype.itemsize > len(content) - stream.tell():
+            raise EOFError
         stream.seek(0)
         return np.load(stream, allow_pickle=False)
-    array = _unpickle(stream)
+    array = _unpickle(content, stream.tell())
     if not isinstance(array, np.ndarray) or array.shape != shape:
-        raise _Refused(f"its content is no array of shape {shape}, as its header says")
+        raise Refused(f"its content is no array of shape {shape}, as its header says")
     return array.item() if array.shape == () else array
 
 
-def _unpickle(stream: io.BytesIO) -> Any:
-    loaded = _Unpickler(stream, encoding="latin1").load()
-    return np.asarray(loaded) if isinstance(loaded, _Array) else loaded
+def _unpickle(content: bytes, start: int) -> Any:
+    check_claims(content, start)
+    loaded = _Unpickler(io.BytesIO(content[start:]), encoding="latin1").load()
+    loaded = np.asarray(loaded) if isinstance(loaded, _Array) else loaded
+    check_tree(loaded, len(content))
+    return loaded
