@@ -81,9 +81,7 @@ def test_a_few_bytes_take_no_memory_whatever_they_claim(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", WAYS)
-@pytest.mark.parametrize(
-    "nested", [b")" + b"\x85" * 200_000, b")" + b"q\x00h\x00\x85" * 200_000, b"(" * 10 + b"t" * 10]
-)
+@pytest.mark.parametrize("nested", [b")" + b"\x85" * 200_000, b")" + b"q\x00h\x00\x85" * 200_000])
 def test_tuples_in_tuples_are_refused_before_they_are_hashed(tmp_path: Path, name: str, nested: bytes) -> None:
     """As the key of a dictionary they would end the process."""
     wrap, read = WAYS[name]

@@ -9,6 +9,16 @@ from storydalle.checkpoints.torch_files import ForeignFile
 from storydalle.weight_files import NoRoom, replaced_when_whole
 
 LARGEST_RATIO = 100  # of what weights unpack to, to the size of their archive
+LARGEST_NAME = 2**20  # bytes of a long name and of other remarks on a file, which tarfile reads at once
+
+
+class _Member(tarfile.TarInfo):
+    """A file of an archive, or a remark on the next one."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > LARGEST_NAME:
+            raise tarfile.ReadError(f"a remark of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
@@ -18,25 +28,27 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
     where it is damaged, where a file is missing, stands twice or is a link, and where the files are larger than any
     weights packed into that size could be; NoRoom where the disk is too small.
     """
-    size, written = archive.stat().st_size, 0
+    size, unpacked = archive.stat().st_size, 0
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with tarfile.open(archive, "r|*", tarinfo=_Member) as tar:
             for member in tar:
+                unpacked += member.size  # what is passed over is unpacked too
+                if unpacked > LARGEST_RATIO * size:
+                    raise ForeignFile(f"{archive} of {size} bytes claims to hold {unpacked} and more: it is refused")
                 name = PurePosixPath(member.name).name
                 if name not in names:
                     continue
                 if not member.isfile() or (folder / name).exists():
                     raise ForeignFile(f"{archive} holds {name} as a link, or twice")
-                written += member.size
-                if written > LARGEST_RATIO * size:
-                    raise ForeignFile(f"{archive} of {size} bytes claims to hold {written} and more: it is refused")
                 if member.size > shutil.disk_usage(folder).free:
                     raise NoRoom(f"{name} has {member.size / 1e9:.1f} GB, for which {folder} has no space")
                 content = tar.extractfile(member)
                 assert content is not None
                 with (folder / name).open("wb") as file:
                     shutil.copyfileobj(content, file, 1 << 20)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        if isinstance(error, ForeignFile):
+            raise
         raise ForeignFile(f"{archive} is truncated, damaged or no archive ({error}): copy it again") from error
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise ForeignFile(f"{archive} holds no {missing[0]}")

@@ -31,14 +31,7 @@ def stored_weights(path: Path, key: str | None = None) -> Iterator[StoredWeights
     Raises ForeignFile, naming the file, where it is no such file, has no ``key``, or holds no tensors there.
     """
     if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as archive:
-                slices = {name: archive.get_slice(name) for name in archive.keys()}  # noqa: SIM118
-                shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-                dtypes = {name: DTYPES[part.get_dtype()] for name, part in slices.items()}
-                yield StoredWeights(path, shapes, dtypes, archive.get_tensor)
-        except (OSError, SafetensorError) as error:
-            raise ForeignFile(f"{path} is no readable file of safetensors: {error}") from error
+        yield _safe_weights(path)
         return
     with open_torch_file(path) as file:
         tree = file.content
@@ -52,3 +45,17 @@ def stored_weights(path: Path, key: str | None = None) -> Iterator[StoredWeights
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
         yield StoredWeights(path, shapes, dtypes, lambda name: file.read(tensors[name]))
+
+
+def _safe_weights(path: Path) -> StoredWeights:
+    """Of a file of safetensors, which stays open for as long as its tensors are asked for."""
+    try:
+        archive = safe_open(path, framework="pt")
+        slices = {name: archive.get_slice(name) for name in archive.keys()}  # noqa: SIM118
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        dtypes = {name: DTYPES[part.get_dtype()] for name, part in slices.items()}
+    except KeyError as error:
+        raise ForeignFile(f"{path} holds numbers of the kind {error}, which no model here has") from error
+    except (OSError, SafetensorError) as error:
+        raise ForeignFile(f"{path} is no readable file of safetensors: {error}") from error
+    return StoredWeights(path, shapes, dtypes, archive.get_tensor)

@@ -71,6 +71,11 @@ class _Stack:
     def take_marked(self) -> list[int]:
         return self.take(len(self.depths) - self.marks.pop())
 
+    def replace(self, number: int | None, pushed: int) -> None:
+        """Take entries, or those behind the last mark, and push plain objects."""
+        self.take_marked() if number is None else self.take(number)
+        self.depths += [0] * pushed
+
     def nest(self, inside: Iterable[int]) -> None:
         depth = 1 + max(inside, default=0)
         if depth > MAX_DEPTH:
@@ -81,18 +86,15 @@ class _Stack:
 def _effects() -> dict[int, Callable[[_Stack], object]]:
     """What opcodes without a length or a place do to the stack; the others push one plain object."""
 
-    def plain(taken: int, pushed: int) -> Callable[[_Stack], object]:
-        return lambda stack: (stack.take(taken), stack.depths.extend([0] * pushed))
-
-    def plain_marked(pushed: int) -> Callable[[_Stack], object]:
-        return lambda stack: (stack.take_marked(), stack.depths.extend([0] * pushed))
+    def plain(taken: int | None, pushed: int) -> Callable[[_Stack], object]:
+        return lambda stack: stack.replace(taken, pushed)
 
     known: dict[str, Callable[[_Stack], object]] = {
         **{"MARK": _Stack.mark, "POP": _Stack.pop, "DUP": _Stack.duplicate, "MEMOIZE": _Stack.memoize},
         **{f"TUPLE{n}": lambda stack, n=n: stack.nest(stack.take(n)) for n in (1, 2, 3)},  # type: ignore[misc]
         **{name: lambda stack: stack.nest(stack.take_marked()) for name in ("TUPLE", "FROZENSET")},
-        **{name: plain_marked(1) for name in ("LIST", "DICT", "OBJ", "INST")},
-        **{name: plain_marked(0) for name in ("APPENDS", "SETITEMS", "ADDITEMS", "POP_MARK")},
+        **{name: plain(None, 1) for name in ("LIST", "DICT", "OBJ", "INST")},
+        **{name: plain(None, 0) for name in ("APPENDS", "SETITEMS", "ADDITEMS", "POP_MARK")},
         **{name: plain(0, 0) for name in ("PROTO", "FRAME", "READONLY_BUFFER", "STOP")},
         **{name: plain(1, 0) for name in ("APPEND", "BUILD")},
         **{"SETITEM": plain(2, 0), "BINPERSID": plain(1, 1), "NEWOBJ_EX": plain(3, 1)},

@@ -137,6 +137,25 @@ def load_pickle(path: Path) -> Any:
         raise ValueError(f"{path} is no readable pickle: {reason}") from error
 
 
+def array_of(content: bytes) -> np.ndarray:
+    """The array of numbers or texts of a ``.npy`` file; raises ValueError or EOFError for anything else.
+
+    numpy itself would make room for what the header says before it sees that the file is shorter, and open archives.
+    """
+    stream = io.BytesIO(content)
+    shape, _, dtype = _header(stream)
+    if math.prod(shape) * dtype.itemsize > len(content) - stream.tell():
+        raise EOFError("it is shorter than its header says")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    is_first = version == (1, 0)
+    return (np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0)(stream)
+
+
 def text_of(value: Any) -> str:
     """A string of a pickle as its author wrote it: bytes, and Python 2's strings read as latin-1, are UTF-8.
 
@@ -165,14 +184,9 @@ def _read(content: bytes) -> Any:
     if not content.startswith(np.lib.format.MAGIC_PREFIX):
         return _unpickle(content, 0)
     stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    shape, _, dtype = _header(stream)
     if not dtype.hasobject:
-        if math.prod(shape) * dtype.itemsize > len(content) - stream.tell():
-            raise EOFError
-        stream.seek(0)
-        return np.load(stream, allow_pickle=False)
+        return array_of(content)
     array = _unpickle(content, stream.tell())
     if not isinstance(array, np.ndarray) or array.shape != shape:
         raise Refused(f"its content is no array of shape {shape}, as its header says")

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from storydalle.paths import user_path
 from storydalle.stories.data import StepData
+from storydalle.stories.pickles import array_of
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash, read_json, write_json
@@ -31,6 +32,7 @@ from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 FORMAT = 1
 ENDLESS = range(sys.maxsize)
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # what compressed archives begin with
 
 
 def shard_name(shard: int) -> str:
@@ -108,11 +110,6 @@ def npy(array: np.ndarray | np.generic) -> bytes:
     return stream.getvalue()
 
 
-def array_of(content: bytes) -> np.ndarray:
-    """What a .npy file holds, if it is numbers: np.load would open archives as well."""
-    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-
-
 class StoryShards:
     """The stories of a folder of shards, read from end to end.
 
@@ -173,8 +170,8 @@ class StoryShards:
                     draw = None if order is None else np.random.default_rng([*order, int(sample["__key__"])])
                     yield self.row(sample, draw)
                     number += 1
-            except (tarfile.TarError, ValueError, LookupError) as error:
-                raise ValueError(f"{path} is damaged after {number} stories, {error.args[0]}: copy it again") from error
+            except (tarfile.TarError, ValueError, LookupError, EOFError) as error:
+                raise ValueError(f"{path} is damaged after {number} stories, {error}: copy it again") from error
             if number != self.num_stories[shard]:
                 raise ValueError(f"{path} has {number} of {self.num_stories[shard]} stories: copy it again")
 
@@ -183,6 +180,9 @@ class StoryShards:
         tariterators = _webdataset().tariterators
         names = {f"{name}.npy" for name in ("codes", *self.columns)}
         with path.open("rb") as stream:
+            if stream.read(len(max(COMPRESSED, key=len))).startswith(COMPRESSED):
+                raise ValueError("it is compressed, as no shard is")  # a few bytes may unpack to any number
+            stream.seek(0)
             files = tariterators.tar_file_expander(
                 [{"url": path.name, "stream": stream}], select_files=lambda name: name.partition(".")[2] in names
             )
