@@ -24,6 +24,7 @@ TYPES = {
     **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
     torch.bool: "BOOL",
 }
+FRAMEWORK = {"format": "pt"}  # without it transformers refuses a file
 
 
 class NoRoom(OSError):
@@ -80,12 +81,15 @@ def parts(planned: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
     return found
 
 
-def write_safetensors(path: Path, planned: Sequence[Planned], read: Callable[[str], Tensor]) -> None:
+def write_safetensors(
+    path: Path, planned: Sequence[Planned], read: Callable[[str], Tensor], metadata: Mapping[str, str] = FRAMEWORK
+) -> None:
     """Write the tensors in order, each read when it is its turn. The file appears under its name when it is whole.
 
-    Raises ValueError where what is read is not what was planned.
+    Raises ValueError where what is read is not what was planned. The library's own writer says of a full disk what is
+    no OSError.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
     for tensor in planned:
         offsets = [start, start := start + tensor.num_bytes]
@@ -176,11 +180,15 @@ class WithoutNumbers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def write_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
+def planned_as(tensors: Mapping[str, Tensor]) -> list[Planned]:
+    """Tensors as they are."""
+    return [Planned(name, value.dtype, tuple(value.shape)) for name, value in tensors.items()]
+
+
+def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] = FRAMEWORK) -> None:
     """Write tensors as they are into one file; ValueError where one is not finite, and the file stays as it was."""
     check_finite(weights.items(), f"{path} is not written")
-    planned = [Planned(name, value.dtype, tuple(value.shape)) for name, value in weights.items()]
-    write_safetensors(path, planned, lambda name: weights[name].detach().cpu())
+    write_safetensors(path, planned_as(weights), lambda name: weights[name].detach().cpu(), metadata)
 
 
 def stored_floats(whole: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
-    *("paths", "weight_files", "stories", "tokens", "backbones", "retrofit", "gan", "sampling", "model_card"),
+    *("paths", "stories", "weight_files", "tokens", "backbones", "retrofit", "gan", "sampling", "model_card"),
     *("pretrained", "story_dalle", "story_gan", "systems", "checkpoints", "metrics", "strips", "sheets", "zoo"),
     *("commands", "__main__"),
 )

@@ -4,7 +4,6 @@ Tensors are stored as such; the tree around them is json in the file's metadata.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+
+from storydalle.weight_files import planned_as, write_safetensors
 
 TREE = "storydalle.training_state"
 Scalar = None | bool | int | float | str
@@ -36,9 +36,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata={TREE: tree})
-    os.replace(partial, path)
+    write_safetensors(path, planned_as(tensors), tensors.__getitem__, {TREE: tree})
 
 
 def load_state(path: Path) -> dict[str, Any]:

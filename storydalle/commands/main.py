@@ -1,7 +1,6 @@
 """``storydalle COMMAND``: finds the command, answers ``--help`` without heavy imports, ends mistakes in one line."""
 
 import ast
-import errno
 import importlib
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import storydalle
-from storydalle.commands.mistakes import Failure, UserError, nearest
+from storydalle.commands.mistakes import Failure, UserError, nearest, told_of_disk
 from storydalle.paths import PathError, lend_home
 
 COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "convert", "report", "bench")
@@ -37,15 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STOPPED
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        print(f"storydalle: no disk space left{where}: free some, or choose another folder", file=sys.stderr)
-        return MISTAKE
     except KeyboardInterrupt:
         print("storydalle: stopped", file=sys.stderr)
         return STOPPED
+    except Exception as error:
+        told = told_of_disk(error)
+        if told is None:
+            raise
+        where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        print(f"storydalle: {told}{where}: free some, or choose another folder", file=sys.stderr)
+        return MISTAKE
 
 
 def dispatch(arguments: list[str]) -> None:

@@ -1,9 +1,18 @@
 """What ends a command in one line: a user's mistake, exit status 2, or work that failed, exit status 1."""
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+# What a disk may say to a writer, whoever asks it to write.
+FULL = {
+    errno.ENOSPC: "no disk space left",
+    errno.EDQUOT: "the disk quota is used up: no disk space left for you",
+    errno.EFBIG: "a file grew larger than it may: no disk space left for it",
+    errno.EROFS: "the disk can be read and not written",
+}
 MOST_SHOWN = 40  # names of a list of choices
 
 
@@ -34,6 +43,17 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def likeness(name: str, choice: str) -> float:
     return difflib.SequenceMatcher(None, name.lower(), choice).ratio()
+
+
+def told_of_disk(error: BaseException) -> str | None:
+    """What an error says of a disk that takes no more; None where it is about anything else.
+
+    Libraries written in Rust raise errors of their own, which end in "(os error 28)".
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
+    return FULL.get(number) if number is not None else None
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The folder a command writes: checked first, filled beside its place, moved there whole."""
 
-import errno
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import storydalle
-from storydalle.commands.mistakes import UserError
+from storydalle.commands.mistakes import UserError, told_of_disk
 
 RECORDS = ("story.json", "demo.json")  # each marks a folder as ours and lists its files
 PROGRAM = "storydalle"
@@ -90,8 +89,8 @@ def filled_folder(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise UserError(f"no disk space left for {folder}: nothing was changed; free some and try again") from error
+        if told := told_of_disk(error):
+            raise UserError(f"{told} ({folder}): nothing was changed; free some and try again") from error
         raise UserError(f"out={folder} cannot be written: {error.strerror or error}") from error
 
 

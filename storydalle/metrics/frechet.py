@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from storydalle.metrics.story_metric import hashed_keys, lexical_order, story_keys
+from storydalle.weight_files import write_tensors
 
 STATISTICS_FORMAT = "storydalle feature statistics 1"
 
@@ -110,11 +110,9 @@ def save_statistics(
     """Write a reference set's statistics, with what they are of, in one piece."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     header = {"format": STATISTICS_FORMAT, "protocol_hash": protocol_hash, "network_sha256": network_sha256}
-    tensors = {"sum": statistics.sum.cpu().contiguous(), "outer": statistics.outer.cpu().contiguous()}
-    save_file(tensors, partial, metadata=header | {"count": str(statistics.count)})
-    partial.replace(path)
+    tensors = {"sum": statistics.sum, "outer": statistics.outer}
+    write_tensors(path, tensors, header | {"count": str(statistics.count)})
 
 
 def load_statistics(path: Path | str, *, protocol_hash: str, network_sha256: str) -> FeatureStatistics:

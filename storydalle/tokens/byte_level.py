@@ -87,7 +87,8 @@ class ByteLevelTokenizer(TextTokenizer):
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        byte_level_bpe(self._tokenizer.model).save(str(folder / TOKENIZER_NAME))
+        bare = byte_level_bpe(self._tokenizer.model)
+        (folder / TOKENIZER_NAME).write_text(bare.to_str(pretty=True), encoding="utf-8")
         config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
         config |= {"added_names": list(self.added_names)} if self.added_names else {}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")

@@ -149,7 +149,7 @@ class CaptionTokenizer(TextTokenizer):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         bare = char_bpe(self._tokenizer.model)
-        bare.save(str(folder / TOKENIZER_NAME))
+        (folder / TOKENIZER_NAME).write_text(bare.to_str(pretty=True), encoding="utf-8")
         config = {"kind": self.kind, "text_length": self.text_length, "added_names": list(self.added_names)}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
 
