@@ -63,6 +63,8 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from storydalle.commands.own_sizes import register_resolvers
+
     failures: list[Exception] = []
 
     def job(config: Any) -> None:
@@ -75,6 +77,7 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
             failures.append(error)
 
     def perform(config: Any) -> None:
+        register_resolvers()  # A sweep's jobs may run in processes of their own.
         runtime = HydraConfig.get()
         settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         assert isinstance(settings, dict)
@@ -82,6 +85,7 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
         choices = {str(group): str(name) for group, name in runtime.runtime.choices.items() if name is not None}
         task(Request({str(key): value for key, value in settings.items()}, tuple(runtime.overrides.task), choices))
 
+    register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
     sys.argv = [sys.argv[0], *arguments]
     try:
@@ -195,6 +199,9 @@ def compose(command: str, overrides: list[str], with_hydra: bool = False) -> Any
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
+    from storydalle.commands.own_sizes import register_resolvers
+
+    register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return hydra.compose(command, overrides, return_hydra_config=with_hydra)

@@ -27,6 +27,7 @@ from storydalle.commands.application import Request
 from storydalle.commands.building import MODEL
 from storydalle.commands.mistakes import told_in_one_line
 from storydalle.commands.models import TrainedStoryModel
+from storydalle.commands.own_sizes import sizes_told
 from storydalle.commands.report_runs import METRICS
 from storydalle.commands.story_sets import tell
 from storydalle.commands.training_callbacks import callbacks
@@ -77,6 +78,8 @@ def run(request: Request) -> None:
                 plugins=[SafetensorsCheckpointIO()],
             )
         tell(stories.notes)
+        if "sized" in settings:
+            print(sizes_told(settings, request.given))
         check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
         with told_in_one_line("", ForeignState):
             trainer.fit(system, data, ckpt_path=checkpoint)

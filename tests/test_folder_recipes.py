@@ -1,0 +1,76 @@
+"""The way of data/folder/README.md: from twelve stories of one's own, by the commands as they are typed, to a strip."""
+
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from storydalle.commands import main
+from storydalle.stories.toon import ToonSV
+from tests.test_project import ROOT
+
+README = ROOT / "data" / "folder" / "README.md"
+NEW = ["Mimi waves.", "She jumps.", "Kiko sleeps."]
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```\n(storydalle .*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def write_own_stories(root: Path, number: int) -> None:
+    """ToonSV's stories as somebody would keep their own, at 64 pixels."""
+    for i, story in enumerate(ToonSV("train", number, resolution=64), start=1):
+        folder = root / f"story {i}"
+        folder.mkdir(parents=True)
+        for k, frame in enumerate([story.source, *story.frames], start=1):
+            Image.fromarray(frame).save(folder / f"{k}.png")
+        (folder / "captions.txt").write_text("\n".join([story.descriptions[0], *story.captions]) + "\n")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command as it is typed, beside a folder ``stories``, and gives what it printed."""
+    write_own_stories(tmp_path / "stories", 12)
+    (tmp_path / "new.txt").write_text("\n".join(NEW) + "\n")
+    (tmp_path / "first.png").write_bytes((tmp_path / "stories" / "story 1" / "1.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["storydalle"])
+
+    def run(line: str, *more: str) -> str:
+        capsys.readouterr()
+        status = main.main([*shlex.split(line)[1:], *more])
+        told = capsys.readouterr()
+        assert status == 0, told.err
+        return told.out
+
+    return run
+
+
+def test_the_readme_needs_four_commands_after_prepare() -> None:
+    names = [" ".join(line.split()[1:3]) for line in commands()]
+    assert names[:5] == [
+        "prepare data=folder",
+        "train experiment=folder/image_tokenizer",
+        "train experiment=folder/text_to_image",
+        "train experiment=folder/story_dalle",
+        "generate captions=new.txt",
+    ]
+
+
+def test_the_commands_of_the_readme_lead_from_twelve_stories_to_a_strip(run: Callable[..., str]) -> None:
+    """As typed, but that a training ends after two steps."""
+    for line in commands():
+        command = line.split()[1]
+        told = run(line, *(("trainer=smoke", "tokenizer.image.ch=8") if command == "train" else ()))
+        if command == "train":
+            assert "sized for 50 pictures in 10 stories of train: max_steps=" in told
+    with Image.open("strip/strip.png") as strip:
+        assert strip.width > len(NEW) * 64 and strip.height >= 64
+    assert Path("prepared/folder/contact_sheet.png").is_file()
+    (scores,) = Path("evaluated").rglob("metrics.json")
+    assert '"dataset": "folder"' in scores.read_text()
