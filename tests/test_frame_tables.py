@@ -112,7 +112,7 @@ def test_a_story_of_bad_rows_is_left_out_and_named_by_the_line(
     made = FolderStories(table(tmp_path / "stories.csv", "story,frame,file,caption,split", lines, good))
     (problem,) = made.problems
     assert problem.where == f"stories.csv:{line}"
-    assert problem.what.startswith(f"x: {what}")
+    assert problem.what.startswith(what) and problem.what.endswith(" (story x)")
     assert ids(made) == ["good"]
 
 
@@ -161,12 +161,12 @@ def test_metadata_may_lie_in_the_storys_own_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "where", "what"),
     [
-        ([frame("x/1.png", "1"), frame("x/3.png", "3")], 1, "x: gap in numbering: 2 is missing before 3.png"),
-        ([frame("x/1.png", "1"), frame("x/2.png", "2"), frame("x/2.png", "2")], 3, "x: a frame twice: x/2.png"),
-        ([frame("x/1.png", "1"), frame("x/2.png", 7)], 2, "x: caption: 7 is no text"),
+        ([frame("x/1.png", "1"), frame("x/3.png", "3")], 1, "gap in numbering: 2 is missing before 3.png"),
+        ([frame("x/1.png", "1"), frame("x/2.png", "2"), frame("x/2.png", "2")], 3, "a frame twice: x/2.png"),
+        ([frame("x/1.png", "1"), frame("x/2.png", 7)], 2, "caption: 7 is no text"),
         ([frame("x/1.png", "1"), {"file_name": ["x"], "text": "2"}], None, "lies in no folder of a story"),
-        ([frame("x/1.png", "1", characters=["Pip"]), frame("x/2.png", "2")], 2, "x: no characters: other rows have"),
-        ([frame("x/1.png", "1", characters=["Pip"]), frame("x/2.png", "2", characters=7)], 1, "x: characters: "),
+        ([frame("x/1.png", "1", characters=["Pip"]), frame("x/2.png", "2")], 2, "no characters: other rows have"),
+        ([frame("x/1.png", "1", characters=["Pip"]), frame("x/2.png", "2", characters=7)], 1, "characters: "),
         (["{"], None, "metadata.jsonl:1: not JSON: "),
         (["[1]"], None, "metadata.jsonl:1: not a row: "),
     ],
@@ -190,7 +190,7 @@ def test_a_picture_of_a_story_without_a_row_is_named(tmp_path: Path) -> None:
     root = table(tmp_path / "metadata.jsonl", *(frame(f"{name}/{k}.png", "a") for name in "xy" for k in (1, 2)))
     draw(root / "x" / "3.png")
     made = FolderStories(root)
-    assert made.problems == [Problem("metadata.jsonl:1", "x: no row: 3.png is a picture of the story")]
+    assert made.problems == [Problem("metadata.jsonl:1", "no row: 3.png is a picture of the story (story x)")]
     assert ids(made) == ["y"]
 
 

@@ -210,6 +210,12 @@ def test_an_automatic_split_that_leaves_a_part_empty_is_said_with_the_remedy(tmp
         assert FolderStories(has_all).notes == []
 
 
+def test_what_is_left_out_is_said_wherever_the_stories_are_used(tmp_path: Path) -> None:
+    rows(tmp_path, *(row(f"s{k}") for k in range(60)), row("x") | {"captions": ["1", "2"]}, {})
+    (note,) = SetStories(FolderStories(tmp_path), "train", 8).notes
+    assert note.startswith(f"2 problems in data.root={tmp_path}, which prepare names; the first: stories.jsonl:61: two")
+
+
 def test_training_looks_at_train_where_val_has_no_story_and_says_so(tmp_path: Path) -> None:
     rows(tmp_path, *(row(name) for name in ("e", "f", "i")))
     config = compose("train", ["experiment=toon/story_dalle", "data=folder", f"data.root={tmp_path}"])

@@ -61,12 +61,7 @@ class FolderStories(StorySet):
         if not self._records:
             first = f": {self.problems[0].where}: {self.problems[0].what}" if self.problems else ""
             raise ValueError(f"data.root={root} gives no story{first}")
-        empty = [split for split in self.empty_splits if split != "train"]
-        if empty and all(story.split is None for story in stories):
-            self.notes.append(
-                f"the automatic split of {len(stories)} stories leaves {' and '.join(empty)} empty: "
-                f"{self.to_fill_a_split}, or add stories"
-            )
+        self.notes += self._remarks(stories)
 
     @property
     def empty_splits(self) -> tuple[str, ...]:
@@ -158,6 +153,17 @@ class FolderStories(StorySet):
         lacking = (story for story in stories if getattr(story, field) is None)
         self.problems += [Problem(story.where, what) for story in lacking]
         return having
+
+    def _remarks(self, stories: Sequence[OwnStory]) -> Iterator[str]:
+        if self.problems:
+            first = f"{self.problems[0].where}: {self.problems[0].what}"
+            yield f"{len(self.problems)} problems in data.root={self.root}, which prepare names; the first: {first}"
+        empty = [split for split in self.empty_splits if split != "train"]
+        if empty and all(story.split is None for story in stories):
+            yield (
+                f"the automatic split of {len(stories)} stories leaves {' and '.join(empty)} empty: "
+                f"{self.to_fill_a_split}, or add stories"
+            )
 
     # ---------------------------------------------------------------------------------------- windows
 

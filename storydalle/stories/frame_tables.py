@@ -78,7 +78,8 @@ def read_frame_table(path: Path, place: Place) -> tuple[list[OwnStory], list[Pro
                 _check_all_told(path.parent / key, rows)
             stories.append(_story(key, rows, table.columns, place, below))
         except Refused as refused:
-            problems.append(Problem(f"{below}:{refused.line or rows[0].line}", f"{key}: {refused}"))
+            of_story = f" (story {key})" if key else ""
+            problems.append(Problem(f"{below}:{refused.line or rows[0].line}", f"{refused}{of_story}"))
     return stories, problems
 
 
@@ -251,7 +252,7 @@ def _json_table(path: Path) -> Table:
     for line, row in objects:
         cells = {name: cell for key, cell in row.items() if (name := of_key[key])}
         lacking = [name for name in ("story", "frame", "characters") if name in names and name not in cells]
-        problem = f"no {lacking[0]}: other rows have one, so every row needs one" if lacking else None
+        problem = f"no {lacking[0]}: other rows have it, so every row needs it" if lacking else None
         rows.append(Row(line, cells, problem))
     return Table(path, tuple(filter(None, names)), rows, unread)
 
