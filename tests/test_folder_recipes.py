@@ -1,5 +1,6 @@
 """The way of data/folder/README.md: from twelve stories of one's own, by the commands as they are typed, to a strip."""
 
+import json
 import re
 import shlex
 import sys
@@ -12,6 +13,7 @@ from PIL import Image
 from storydalle.commands import main
 from storydalle.stories.toon import ToonSV
 from tests.test_project import ROOT
+from tests.tiny import tiny_story_dalle
 
 README = ROOT / "data" / "folder" / "README.md"
 NEW = ["Mimi waves.", "She jumps.", "Kiko sleeps."]
@@ -67,10 +69,27 @@ def test_the_commands_of_the_readme_lead_from_twelve_stories_to_a_strip(run: Cal
     for line in commands():
         command = line.split()[1]
         told = run(line, *(("trainer=smoke", "tokenizer.image.ch=8") if command == "train" else ()))
+        if command == "evaluate":
+            assert "leaves test empty: " in told and "test has no story: val is judged in its place" in told
         if command == "train":
             assert "sized for 50 pictures in 10 stories of train: max_steps=" in told
     with Image.open("strip/strip.png") as strip:
         assert strip.width > len(NEW) * 64 and strip.height >= 64
     assert Path("prepared/folder/contact_sheet.png").is_file()
     (scores,) = Path("evaluated").rglob("metrics.json")
-    assert '"dataset": "folder"' in scores.read_text()
+    protocol = json.loads(scores.read_text())["protocol"]
+    assert (protocol["dataset"], protocol["split"], protocol["num_stories"]) == ("folder", "val", 2)
+
+
+def test_one_story_with_characters_is_evaluated(run: Callable[..., str], tmp_path: Path) -> None:
+    """A score that needs more stories is left out, and the line of the splits says which stories these are."""
+    rows = [f"only,{k},stories/story 1/{k}.png,Mimi waves.,Mimi" for k in (1, 2, 3)]
+    (tmp_path / "stories.csv").write_text("\n".join(["story,frame,file,caption,characters", *rows]))
+    for captions in tmp_path.glob("stories/*/captions.txt"):
+        captions.unlink()
+    tiny_story_dalle(source_blocks="none", story_depth=0).save_pretrained(tmp_path / "base")
+    told = run("storydalle evaluate data=folder data.root=. model=base out=scores")
+    assert "test has no story: train is judged in its place" in told
+    record = json.loads(Path("scores/train/metrics.json").read_text())
+    assert record["protocol"]["num_stories"] == 1
+    assert record["values"]["real frames"]["error"] == 0 < record["values"]["base"]["error"]

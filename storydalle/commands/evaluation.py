@@ -72,10 +72,10 @@ class Subject(NamedTuple):
             return cls(settings, splits, None)
         story_set = opened(settings["data"])
         if not asked:
-            first = story_set.splits[0]
             had = [split for split in splits if split in story_set.splits]
-            tell([] if had else [f"{' and '.join(splits)} has no story: {first} is judged in its place"])
-            splits = had or [first]
+            instead = "val" if "val" in story_set.splits else story_set.splits[0]  # val's stories were not trained on
+            tell([] if had else [f"{' and '.join(splits)} has no story: {instead} is judged in its place"])
+            splits = had or [instead]
         return cls(settings, [chosen_split(story_set, split, is_given=True) for split in splits], story_set)
 
     @property
