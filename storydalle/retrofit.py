@@ -120,7 +120,10 @@ class StoryEncoder(nn.Module):
             x = block(x, visible)
         captions = rearrange(self.ln_f(x), "b (f t) d -> b f t d", f=num_frames)
         queries = self.queries.to(captions).expand(*captions.shape[:2], -1, -1)
-        own = (present | ~present.any(-1, keepdim=True))[:, :, None]  # an empty caption is read as what it is
+        # An empty caption is read at the first column, which there always is: others come and go with the batch.
+        own = present.clone()
+        own[..., 0] |= ~present.any(-1)
+        own = own[:, :, None]
         return self.ln_out(attend(queries, captions, captions, own))
 
     def _visible(self, seen: Bool[Tensor, "b f t"]) -> Bool[Tensor, "b 1 n n"]:

@@ -1,4 +1,4 @@
-"""Fréchet and kernel distances against closed forms, the non-symmetric matrix root and slow loops."""
+"""Fréchet distances against closed forms, the non-symmetric matrix root and slow loops."""
 
 import itertools
 import math
@@ -13,15 +13,12 @@ from storydalle.metrics.frechet import (
     FeatureStatistics,
     FrechetDistance,
     FrechetStoryDistance,
-    KernelDistance,
     frechet_distance,
     load_statistics,
     random_projection,
     save_statistics,
-    squared_discrepancy,
     story_features,
 )
-from tests.test_metrics_resampling import gather_with
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -44,13 +41,6 @@ def exactly(mean: Tensor, covariance: Tensor, num: int = 1000) -> FeatureStatist
 
 def distance(real: Tensor, drawn: Tensor) -> float:
     metric = FrechetDistance(real.shape[1])
-    metric.update(real, real=True)
-    metric.update(drawn, real=False)
-    return metric.compute()
-
-
-def kernel_distance(real: Tensor, drawn: Tensor, **options: int) -> tuple[float, float]:
-    metric = KernelDistance(real.shape[1], **options)
     metric.update(real, real=True)
     metric.update(drawn, real=False)
     return metric.compute()
@@ -95,9 +85,8 @@ def test_statistics_merge_in_any_order() -> None:
 def test_broken_features_are_refused_with_their_number(bad: float) -> None:
     features = normal(10, 4, 0)
     features[2, 1] = features[2, 3] = features[7, 0] = bad
-    for metric in (FrechetDistance(4), KernelDistance(4)):
-        with pytest.raises(ValueError, match="2 of 10 feature rows hold nan"):
-            metric.update(features, real=True)
+    with pytest.raises(ValueError, match="2 of 10 feature rows hold nan"):
+        FrechetDistance(4).update(features, real=True)
     with pytest.raises(ValueError, match=r"\(10, 4\): give \(n, 3\)"):
         FrechetDistance(3).update(features, real=True)
 
@@ -326,126 +315,3 @@ def test_a_network_sees_the_frames_of_stories() -> None:
     metric.update(frames[20:], real=False)
     features = network(frames.reshape(120, 12)).reshape(40, 3, 4)
     assert metric.compute() == pytest.approx(story_distance(features[:20], features[20:]))
-
-
-# Kernel distance
-
-
-def test_the_discrepancy_is_that_of_loops_over_pairs() -> None:
-    x, y = normal(5, 3, 0), normal(4, 3, 1) + 0.5
-
-    def kernel(a: Tensor, b: Tensor) -> float:
-        return float((a @ b / 3 + 1) ** 3)
-
-    own_x = sum(kernel(a, b) for a, b in itertools.permutations(x, 2)) / 20
-    own_y = sum(kernel(a, b) for a, b in itertools.permutations(y, 2)) / 12
-    cross = sum(kernel(a, b) for a, b in itertools.product(x, y)) / 20
-    assert squared_discrepancy(x, y).item() == pytest.approx(own_x + own_y - 2 * cross)
-
-
-def test_the_kernel_distance_of_equal_distributions_is_zero_on_average() -> None:
-    values = torch.tensor(
-        [
-            kernel_distance(normal(60, 6, seed), normal(60, 6, 5000 + seed), num_subsets=4, subset_size=20)[0]
-            for seed in range(200)
-        ]
-    )
-    error = (values.std() / math.sqrt(200)).item()
-    assert abs(values.mean().item()) < 3 * error
-    assert (values < 0).float().mean() > 0.3, "no value is clipped"
-    assert error < 0.02 < kernel_distance(normal(60, 6, 0), normal(60, 6, 1) + 0.5, subset_size=20)[0]
-
-
-def test_a_single_subset_of_all_samples_is_the_discrepancy() -> None:
-    x, y = normal(30, 4, 0), normal(30, 4, 1) + 0.2
-    found, deviation = kernel_distance(x, y, num_subsets=1, subset_size=30)
-    assert found == pytest.approx(squared_discrepancy(x, y).item(), rel=1e-5) and math.isnan(deviation)
-
-
-def test_the_deviation_is_that_over_subsets_and_repeats_with_its_seed() -> None:
-    x, y = normal(2000, 4, 0), normal(2000, 4, 1) + 0.2
-    options = {"num_subsets": 40, "subset_size": 50}
-    first = kernel_distance(x, y, **options)
-    fresh = torch.stack(
-        [squared_discrepancy(normal(50, 4, seed), normal(50, 4, 99 + seed) + 0.2) for seed in range(90)]
-    )
-    assert first[1] == pytest.approx(fresh.std().item(), rel=0.35)
-    assert first == kernel_distance(x, y, **options, seed=0) != kernel_distance(x, y, **options, seed=1)
-
-
-@pytest.mark.parametrize("with_ids", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 9, 64])
-def test_the_kernel_distance_does_not_depend_on_batches_or_their_order(batch_size: int, with_ids: bool) -> None:
-    """More samples than are kept, so that the choice of those kept doesn't depend on the order either."""
-    real, drawn = normal(64, 4, 0), normal(64, 4, 1) + 0.3
-    ids = [f"story/{i}" for i in range(64)]
-    options = {"num_subsets": 5, "subset_size": 10, "max_samples": 16}
-    whole, parts = KernelDistance(4, **options), KernelDistance(4, **options)
-    whole.update(real, real=True, ids=ids if with_ids else None)
-    whole.update(drawn, real=False, ids=ids if with_ids else None)
-    for rows in torch.randperm(64, generator=seeded(3)).split(batch_size):
-        names = [ids[i] for i in rows] if with_ids else None
-        parts.update(drawn[rows], real=False, ids=names)
-        parts.update(real[rows], real=True, ids=names)
-        assert sum(map(len, parts.real_features)) <= 2 * 16
-    assert parts.compute() == whole.compute()
-    assert parts.counts() == whole.counts() == {"real": 64, "drawn": 64}
-
-
-def test_ids_keep_the_choice_when_the_last_bits_of_features_change() -> None:
-    real, drawn = normal(64, 4, 0), normal(64, 4, 1) + 0.3
-    options = {"num_subsets": 5, "subset_size": 10, "max_samples": 16}
-
-    def found(noise: float, ids: list[str] | None) -> float:
-        metric = KernelDistance(4, **options)
-        metric.update(real + noise, real=True, ids=ids)
-        metric.update(drawn - noise, real=False, ids=ids)
-        return metric.compute().mean
-
-    names = [str(i) for i in range(64)]
-    assert found(1e-6, names) == pytest.approx(found(0, names), abs=1e-4)
-    assert found(1e-6, None) != pytest.approx(found(0, None), abs=1e-3)
-
-
-def test_kept_samples_are_a_fair_choice() -> None:
-    """Those kept of numbered samples have the middle number of all."""
-    metric = KernelDistance(1, subset_size=2, max_samples=2000)
-    metric.update(torch.arange(20_000.0)[:, None], real=True)
-    kept = metric.lowest("real")[0]
-    assert len(torch.unique(kept)) == 2000
-    assert kept.mean().item() == pytest.approx(10_000, abs=4 * 20_000 / math.sqrt(12 * 2000))
-
-
-def test_processes_gather_to_the_whole() -> None:
-    real, drawn = normal(50, 4, 0), normal(50, 4, 1) + 0.3
-    options = {"num_subsets": 5, "subset_size": 10, "max_samples": 16}
-    for make in (lambda: FrechetDistance(4), lambda: KernelDistance(4, **options)):
-        whole, here, there = make(), make(), make()
-        for metric, rows in ((whole, slice(50)), (here, slice(0, 20)), (there, slice(20, 50))):
-            metric.update(real[rows], real=True)
-            metric.update(drawn[rows], real=False)
-        gather_with(here, there)
-        assert here.compute() == pytest.approx(whole.compute(), abs=1e-9)
-        assert here.counts() == whole.counts() == {"real": 50, "drawn": 50}
-
-
-def test_a_merge_of_kernel_distances_is_the_whole() -> None:
-    real, drawn = normal(50, 4, 0), normal(50, 4, 1) + 0.3
-    options = {"num_subsets": 5, "subset_size": 10, "max_samples": 16}
-    first, second = KernelDistance(4, **options), KernelDistance(4, **options)
-    for metric, rows in ((first, slice(0, 20)), (second, slice(20, 50))):
-        metric.update(real[rows], real=True)
-        metric.update(drawn[rows], real=False)
-    first.merge_state(second)
-    assert first.compute() == kernel_distance(real, drawn, **options)
-
-
-def test_fewer_samples_than_a_subset_are_refused() -> None:
-    with pytest.raises(ValueError, match="30 real samples, and subsets of 1000"):
-        kernel_distance(normal(30, 4, 0), normal(1500, 4, 1))
-    with pytest.raises(ValueError, match="30 drawn samples, and subsets of 40"):
-        kernel_distance(normal(50, 4, 0), normal(30, 4, 1), subset_size=40)
-    with pytest.raises(ValueError, match="subset_size=50, max_samples=20"):
-        KernelDistance(4, subset_size=50, max_samples=20)
-    with pytest.raises(ValueError, match="3 ids for 4 samples"):
-        KernelDistance(4).update(normal(4, 4, 0), real=True, ids=["a", "b", "c"])

@@ -49,6 +49,7 @@ CHANGED = {
     "text_network": Network(name="clip", sha256="34"),
     "num_negatives": 9,
     "subset_size": 100,
+    "scores": 0,
     "seed": 1,
     "left_out": "56",
 }

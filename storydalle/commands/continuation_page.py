@@ -13,7 +13,7 @@ from storydalle.commands.diagnostics import OTHER_SEEDS, VARIANTS
 from storydalle.commands.systems import DrawingModel, Subjects, System
 from storydalle.metrics.continuation import EXPLANATIONS, copied_patches
 from storydalle.metrics.tables import compact
-from storydalle.stories.images import from_images, to_images
+from storydalle.stories.images import from_images, to_images, to_picture
 
 if TYPE_CHECKING:
     from storydalle.commands.evaluation import Evaluated
@@ -85,9 +85,9 @@ def drawn(system: DrawingModel, subjects: Subjects, index: int) -> Shown:
 
 
 def stored(system: System, subjects: Subjects, index: int) -> Shown:
-    (story,) = subjects.group(index, index + 1, subjects.resolution)
+    (story,) = subjects.group(index, index + 1)
     frames = to_images(system.frames(subjects, index, index + 1)[0])[: len(story.frames)]
-    return Shown(story.captions, Image.fromarray(story.source), frames)
+    return Shown(story.captions, to_picture(story.source), frames)
 
 
 def highlighted(story: Shown) -> Shown:

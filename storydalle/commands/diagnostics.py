@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from storydalle.commands.protocols import Scoring
-from storydalle.commands.systems import Choice, DrawingModel, Inputs, Subjects, at_resolution, own_inputs
+from storydalle.commands.systems import Choice, DrawingModel, Inputs, Subjects, own_inputs
 from storydalle.metrics.continuation import Diversity, InputSensitivity, Kind
 from storydalle.metrics.judging import DISTANCES, Scorecard, Seen, Truth
 from storydalle.metrics.resampling import Interval
@@ -105,7 +105,7 @@ def diagnose(system: DrawingModel, subjects: Subjects, scoring: Scoring, batch_s
 
 
 def seen(system: DrawingModel, subjects: Subjects, start: int, stop: int, scoring: Scoring) -> Seen:
-    return Seen(at_resolution(system.frames(subjects, start, stop), subjects.resolution), scoring.judges)
+    return Seen(system.judged(system.frames(subjects, start, stop), subjects), scoring.judges)
 
 
 def view(frames: Seen, kind: Kind) -> Tensor:

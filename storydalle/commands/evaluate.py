@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.building import MODEL
@@ -115,11 +117,11 @@ def export(evaluated: Mapping[str, Evaluated], settings: Mapping[str, Any]) -> N
     """The frames of ``images`` in ViStoryBench's layout, a mode a split."""
     now = f"{datetime.now():%Y%m%d_%H%M%S}"
     for split, each in evaluated.items():
-        mode, ids = f"{each.scoring.protocol.name}-{split}", each.subjects.at(each.subjects.resolution).ids()
+        mode, ids = f"{each.scoring.protocol.name}-{split}", each.subjects.judged.ids()
         folders = folders_of_rows(each.systems)
         for system in each.systems.values():
             if isinstance(system, StoredFrames):
-                frames = ((name, system.drawn.read(name)) for name in ids)
+                frames = ((name, np.rint(system.drawn.read(name)).astype(np.uint8)) for name in ids)
                 with told_in_one_line(""):
                     folder = export_shots(
                         str(settings["export"]),

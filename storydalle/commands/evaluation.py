@@ -32,7 +32,6 @@ from storydalle.commands.systems import (
     StoredFrames,
     Subjects,
     System,
-    at_resolution,
     open_scored,
 )
 from storydalle.metrics.judging import Judges, Scorecard, Seen, Truth
@@ -46,6 +45,7 @@ from storydalle.stories import toon
 from storydalle.stories.drawn import DrawnFrames, Survey
 from storydalle.stories.images import to_images
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.resizing import LANCZOS
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story import PickedStories, Stories, StoryBatch
 from storydalle.stories.story_set import StorySet
@@ -82,14 +82,14 @@ class Subject(NamedTuple):
     def characters(self) -> Sequence[str]:
         return toon.CHARACTERS if self.story_set is None else self.story_set.characters
 
-    def stories(self, split: str, resolution: int, whole: bool = False) -> Stories:
+    def stories(self, split: str, resolution: int, whole: bool = False, interpolation: str = LANCZOS) -> Stories:
         """The stories that are judged, or the whole split."""
         number = None if whole else self.settings["num_stories"] or self.settings["protocol"]["num_stories"]
         data = self.settings["data"]
         with told_in_one_line(""):
             if self.story_set is None:
                 return toon.ToonSV(split, number, num_targets=data["num_targets"], resolution=resolution)
-            return SetStories(self.story_set, split, resolution, number, data["ids"])
+            return SetStories(self.story_set, split, resolution, number, data["ids"], interpolation)
 
     def clusters(self, stories: Stories) -> dict[str, str]:
         """The episode or book of each story."""
@@ -148,7 +148,7 @@ def evaluate_split(
     """Scores of the ceilings and of every system on one split."""
     started = time.monotonic()
     subjects, stored, lost = subjects_of(subject, split, settings)
-    stories = subjects.at(subjects.resolution)
+    stories = subjects.judged
     scoring = scoring_of(settings, subject, stories, split, judges, lost)
     systems = rows_of(opened_models, folders, settings, judges, stored)
     save = None if settings["save"] is None else user_path(settings["save"])
@@ -184,18 +184,20 @@ def subjects_of(
     subject: Subject, split: str, settings: Mapping[str, Any]
 ) -> tuple[Subjects, list[StoredFrames], list[str]]:
     """The stories to judge at any resolution, the pictures to score, and the ids of stories left out for theirs."""
-    resolution = settings["protocol"]["resolution"]
-    stories = subject.stories(split, resolution)
+    interpolation = settings["protocol"].get("interpolation", LANCZOS)
+    stories = subject.stories(split, settings["protocol"]["resolution"], interpolation=interpolation)
     stored, kept = stored_frames(subject, split, stories, settings)
     ids = stories.ids()
     lost = [name for name in ids if name not in kept]
     picked = [index for index, name in enumerate(ids) if name in kept]
 
-    def at(other: int) -> Stories:
-        whole = stories if other == resolution else subject.stories(split, other)
+    def kept_of(whole: Stories) -> Stories:
         return PickedStories(whole, picked) if lost else whole
 
-    return Subjects(at, resolution), stored, lost
+    def at(resolution: int) -> Stories:
+        return kept_of(subject.stories(split, resolution))
+
+    return Subjects(kept_of(stories), at, interpolation), stored, lost
 
 
 @contextmanager
@@ -256,6 +258,7 @@ def stored_frames(
         return [], set(stories.ids())
     options = {} if settings["stories_per_batch"] is None else {"stories_per_batch": settings["stories_per_batch"]}
     options |= {"scored": stories.ids(), "others": OtherSplits(settings["data"]["name"], split)}
+    options |= {"interpolation": settings["protocol"].get("interpolation", LANCZOS)}
     whole_split = subject.stories(split, stories.resolution, whole=True)
     stored, kept = [], set(stories.ids())
     for folder in settings["images"]:
@@ -285,7 +288,7 @@ def scoring_of(
     settings: Mapping[str, Any], subject: Subject, stories: Stories, split: str, judges: Judges, lost: Sequence[str]
 ) -> Scoring:
     clusters = subject.clusters(stories)
-    protocol = protocol_of(settings, stories, split, judges, len(set(clusters.values())), lost)
+    protocol = protocol_of(settings, stories, split, judges, clusters, lost)
     captions = None
     if protocol.texts is not None and {"r_precision", "clip_t"} & set(protocol.metrics):
         captions = captions_of(protocol.texts, stories, judges)
@@ -338,11 +341,11 @@ def score(
     for start in tqdm(range(0, len(subjects), batch_size), desc="scoring", unit="batch", disable=None, leave=False):
         stop = min(start + batch_size, len(subjects))
         truth = Truth.of(subjects.batch(start, stop), scoring.judges)
-        for story in subjects.group(start, stop, subjects.resolution):
+        for story in subjects.group(start, stop):
             pixels.update(story.source.tobytes() + story.frames.tobytes())
         for name, system in systems.items():
             frames = system.frames(subjects, start, stop)
-            scorecards[name].update(Seen(at_resolution(frames, subjects.resolution), scoring.judges), truth)
+            scorecards[name].update(Seen(system.judged(frames, subjects), scoring.judges), truth)
             if save is not None and name not in CEILINGS:
                 save_frames(save / folders[name], frames, truth.batch)
     for card in scorecards.values():
@@ -357,7 +360,11 @@ def diagnosed(
     if settings["diagnose"] is None:
         return {}
     indices = spread(settings["diagnose"], len(subjects))
-    picked = Subjects(lambda resolution: PickedStories(subjects.at(resolution), indices), subjects.resolution)
+
+    def picked_of(stories: Stories) -> Stories:
+        return PickedStories(stories, indices)
+
+    picked = Subjects(picked_of(subjects.judged), lambda other: picked_of(subjects.at(other)), subjects.interpolation)
     return {
         name: diagnose(system, picked, scoring, settings["batch_size"])
         for name, system in tested_models(systems).items()

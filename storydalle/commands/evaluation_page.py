@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from storydalle import strips
@@ -18,7 +17,7 @@ from storydalle.metrics.resampling import Interval
 from storydalle.metrics.story_metric import StoryMetric
 from storydalle.metrics.tables import score_tables
 from storydalle.metrics.toon_table import CEILINGS, toon_table
-from storydalle.stories.images import to_images
+from storydalle.stories.images import to_images, to_picture
 
 if TYPE_CHECKING:
     from storydalle.commands.evaluation import Evaluated
@@ -48,7 +47,7 @@ def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
     parts = [strips.html_table(table) for table in tables_of(evaluated)]
     parts.append(f'<div class="plots">{"".join(plots_of(evaluated))}</div>')
     shown: dict[str, str] = {}
-    ids = evaluated.subjects.at(evaluated.subjects.resolution).ids()
+    ids = evaluated.subjects.judged.ids()
     for name, system in evaluated.systems.items():
         if name in CEILINGS:
             continue
@@ -157,7 +156,7 @@ def story_scores(card: Scorecard, ranking: Ranking, ids: Sequence[str]) -> Tenso
 def strip_of(evaluated: "Evaluated", system: System, index: int) -> strips.Strip:
     """A story as the system drew it, with the true frames."""
     subjects = evaluated.subjects
-    (story,) = subjects.group(index, index + 1, subjects.resolution)
+    (story,) = subjects.group(index, index + 1)
     drawn = to_images(system.frames(subjects, index, index + 1)[0])[: len(story.frames)]
-    true = [Image.fromarray(frame) for frame in story.frames]
-    return strips.Strip(story.captions, drawn, Image.fromarray(story.source), references=true)
+    true = [to_picture(frame) for frame in story.frames]
+    return strips.Strip(story.captions, drawn, to_picture(story.source), references=true)

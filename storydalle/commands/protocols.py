@@ -11,11 +11,13 @@ from storydalle.metrics.clip import open_image_text_network
 from storydalle.metrics.feature_store import StoredFeatures
 from storydalle.metrics.features import ColorLayout, FeatureNetwork, InceptionFeatures, TextNetworkFeatures, feature_dim
 from storydalle.metrics.judging import DISTANCES, METRICS, Judges, Scorecard, new_metrics
+from storydalle.metrics.kernel_distance import largest_subset
 from storydalle.metrics.label_reader import LabelReader
 from storydalle.metrics.protocol import Network, Protocol, sha256_of_ids
 from storydalle.metrics.record import sha256_of_file
 from storydalle.metrics.text_image import EmbeddedCaptions
 from storydalle.paths import user_path
+from storydalle.stories.resizing import INTERPOLATIONS, LANCZOS
 from storydalle.stories.story import Stories
 
 LABEL_READER, COLOR_LAYOUT, INCEPTION = "label_reader", "color_layout", "inception"
@@ -26,7 +28,7 @@ NEEDS = {  # what a score reads frames by
     "clip_t": ("text_network",),
     **dict.fromkeys((*DISTANCES, "consistency"), ("features",)),
 }
-NUM_NEGATIVES, SUBSET_SIZE = 99, 1000
+NUM_NEGATIVES = 99
 
 
 def check_protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def check_protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in (*protocol["metrics"], *left_out):
         if name not in METRICS:
             raise UserError(f"no score {name!r} in a protocol; {nearest(str(name), METRICS)}")
+    if (way := protocol.get("interpolation", LANCZOS)) not in INTERPOLATIONS:
+        raise UserError(f"no protocol.interpolation={way}; {nearest(str(way), list(INTERPOLATIONS))}")
     metrics = [name for name in protocol["metrics"] if name not in left_out]
     if not metrics:
         raise UserError(f"leave_out={left_out} leaves no score of protocol {protocol['name']}")
@@ -126,15 +130,15 @@ def protocol_of(
     stories: Stories,
     split: str,
     judges: Judges,
-    num_clusters: int,
+    clusters: Mapping[str, str],
     left_out: Sequence[str] = (),
 ) -> Protocol:
     """The record of what is measured on these stories; ``left_out`` are those whose pictures are not whole."""
     chosen = settings["protocol"]
     outlines = [stories.outline(index) for index in range(len(stories))]
     lengths = {len(outline.captions) for outline in outlines}
-    num_frames = sum(len(outline.captions) for outline in outlines)
-    metrics = [name for name in chosen["metrics"] if enough(name, judges, len(outlines), num_frames, num_clusters)]
+    cluster_of_frame = [clusters[outline.id] for outline in outlines for _ in outline.captions]
+    metrics = [name for name in chosen["metrics"] if enough(name, judges, len(outlines), cluster_of_frame)]
     features, text = judges.features, judges.text
     return Protocol(
         name=chosen["name"],
@@ -146,6 +150,7 @@ def protocol_of(
         stories=sha256_of_ids([outline.id for outline in outlines]),
         num_targets=lengths.pop() if len(lengths) == 1 else None,
         resolution=stories.resolution,
+        interpolation=f"centre square, {chosen.get('interpolation', LANCZOS)}",
         metrics=tuple(metrics),
         texts=chosen["texts"] if text else None,
         features=Network(name=features.name, sha256=features.sha256, resize=chosen["features"].get("resize"))
@@ -155,7 +160,7 @@ def protocol_of(
         classifier=classifier_record(judges) if "characters" in metrics else None,
         text_network=Network(name=text.name, sha256=text.sha256) if text else None,
         num_negatives=NUM_NEGATIVES if "r_precision" in metrics else None,
-        subset_size=min(SUBSET_SIZE, num_frames // 2) if "kernel" in metrics else None,
+        subset_size=largest_subset(cluster_of_frame) if "kernel" in metrics else None,
         left_out=sha256_of_ids(sorted(left_out)) if left_out else None,
     )
 
@@ -177,18 +182,19 @@ def options_of(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in ("_target_", "root", "photos")}
 
 
-def enough(name: str, judges: Judges, num_stories: int, num_frames: int, num_clusters: int) -> bool:
+def enough(name: str, judges: Judges, num_stories: int, cluster_of_frame: Sequence[str]) -> bool:
     """Whether there are as many stories or frames as a score needs."""
     if name == "r_precision":
         return num_stories > NUM_NEGATIVES  # distinct captions of other stories
     if name in ("copy_rate", "consistency"):
-        return num_clusters > 1  # their chance levels are another one's
+        return len(set(cluster_of_frame)) > 1  # their chance levels are another one's
+    if name == "kernel":
+        return largest_subset(cluster_of_frame) is not None
     if name not in DISTANCES:
         return True
     assert judges.features is not None
     dim = feature_dim(judges.features)
-    needed = {"frechet": dim + 1, "kernel": 100, "frechet_story": 2 * min(dim, 64) + 1}[name]
-    return (num_stories if name == "frechet_story" else num_frames) >= needed
+    return len(cluster_of_frame) > dim if name == "frechet" else num_stories > 2 * min(dim, 64)
 
 
 class Scoring(NamedTuple):

@@ -21,7 +21,8 @@ from storydalle.metrics.text_image import rerank
 from storydalle.paths import user_path
 from storydalle.stories.data import batch_of
 from storydalle.stories.drawn import DrawnFrames, Survey
-from storydalle.stories.images import to_tensor
+from storydalle.stories.images import to_images, to_pixels, to_tensor
+from storydalle.stories.resizing import LANCZOS, at_size
 from storydalle.stories.story import Stories, Story, StoryBatch
 
 if TYPE_CHECKING:
@@ -32,31 +33,34 @@ Choice = Callable[[Stories, int], Inputs]
 
 
 class Subjects:
-    """The stories of a split, at any resolution; those of the last batches are kept, since every row asks for them."""
+    """The stories of a split, as they are judged and at any resolution that a model draws at.
 
-    def __init__(self, open_at: Callable[[int], Stories], resolution: int) -> None:
+    Those of the last batches are kept, since every row asks for them. ``interpolation`` says how pictures reach the
+    size of the judging.
+    """
+
+    def __init__(self, judged: Stories, open_at: Callable[[int], Stories], interpolation: str = LANCZOS) -> None:
+        self.judged, self.resolution, self.interpolation = judged, judged.resolution, interpolation
         self.at = lru_cache(maxsize=None)(open_at)
-        self.resolution = resolution  # at which frames are judged
         self.group = lru_cache(maxsize=4)(self._group)
 
     def __len__(self) -> int:
-        return len(self.at(self.resolution))
+        return len(self.judged)
 
-    def _group(self, start: int, stop: int, resolution: int) -> list[Story]:
-        return self.at(resolution)[start:stop]
+    def _group(self, start: int, stop: int, resolution: int | None = None) -> list[Story]:
+        """Stories at a resolution; as they are judged without one."""
+        return (self.judged if resolution is None else self.at(resolution))[start:stop]
 
     def batch(self, start: int, stop: int) -> StoryBatch:
-        """Stories at the resolution of the judging."""
-        return batch_of(self.group(start, stop, self.resolution))
+        """Stories as they are judged."""
+        return batch_of(self.group(start, stop))
 
 
-def at_resolution(frames: Tensor, resolution: int) -> Tensor:
-    """Frames ``(b, f, c, h, w)`` at the size of the judging, antialiased."""
-    if frames.shape[-1] == resolution:
-        return frames
-    flat = rearrange(frames, "b f c h w -> (b f) c h w")
-    resized = F.interpolate(flat, (resolution, resolution), mode="bicubic", antialias=True).clamp(-1, 1)
-    return rearrange(resized, "(b f) c h w -> b f c h w", b=len(frames))
+def as_judged(frames: Tensor, resolution: int, interpolation: str) -> Tensor:
+    """Frames ``(b, f, c, h, w)`` in [-1, 1] as they would be judged from files: of 8 bits, then at the size."""
+    pictures = to_images(rearrange(frames, "b f c h w -> (b f) c h w"))
+    sized = to_tensor(np.stack([at_size(picture, resolution, interpolation) for picture in pictures]))
+    return rearrange(sized, "(b f) c h w -> b f c h w", b=len(frames))
 
 
 class System(ABC):
@@ -67,6 +71,10 @@ class System(ABC):
     @abstractmethod
     def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
         """Frames of some stories, (b, f, c, h, w) in [-1, 1], of any size; padded as ``StoryBatch``."""
+
+    def judged(self, frames: Tensor, subjects: Subjects) -> Tensor:
+        """Those frames as they are judged."""
+        return as_judged(frames, subjects.resolution, subjects.interpolation)
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
@@ -107,6 +115,7 @@ class DrawingModel(System):
             inputs = [self.choose(stories, index) for index in range(start, stop)]
         captions, sources = [each[0] for each in inputs], to_tensor(np.stack([each[1] for each in inputs]))
         drawn = self.model.draw_stories(captions, sources, self.seed, start, self.num_candidates)
+        drawn = to_tensor(to_pixels(drawn.cpu()))  # chosen among, too, as the pictures that are saved
         return drawn[:, :, 0] if self.reranker is None else reranked(self.reranker, captions, drawn)
 
     def varied(self, seed: int | None = None, choose: Choice = own_inputs) -> "DrawingModel":
@@ -138,14 +147,21 @@ def reranked(network: ImageTextNetwork, captions: Sequence[Sequence[str]], drawn
 # ------------------------------------------------------------------------------------------------ pictures
 
 
-class StoredFrames(System):
+class SizedFrames(System):
+    """Frames that have the size of the judging."""
+
+    def judged(self, frames: Tensor, subjects: Subjects) -> Tensor:
+        return frames
+
+
+class StoredFrames(SizedFrames):
     """Pictures that lie in a folder."""
 
     def __init__(self, name: str, drawn: DrawnFrames, survey: Survey) -> None:
         self.name, self.drawn, self.survey = name, drawn, survey
 
     def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
-        stories = subjects.group(start, stop, subjects.resolution)
+        stories = subjects.group(start, stop)
         with told_in_one_line(""):
             frames = [to_tensor(self.drawn.read(story.id)) for story in stories]
         longest = max(len(each) for each in frames)
@@ -170,7 +186,7 @@ class Ceiling(System):
         return {}
 
 
-class MadeFrames(System):
+class MadeFrames(SizedFrames):
     """Frames made of the true ones: a ceiling, or a floor."""
 
     def __init__(self, name: str, make: Callable[[StoryBatch], Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Distances between two sets of pictures as a network's features see them: FID, KID and their like on other features.
+"""Fréchet distances between two sets of pictures as a network's features see them: FID and its like on other features.
 
 What a distance is called depends on the features: FID and KID are of Inception's pool3 only; of others, name them
 (CLIP-FD, toon-FD). All are 0 for equal distributions, without an upper end, and lower is better.
@@ -6,19 +6,15 @@ What a distance is called depends on the features: FID and KID are of Inception'
 Metrics take features ``(n, d)`` or, with a ``network``, whatever it maps to features; a network's weights are frozen.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
-from storydalle.metrics.story_metric import hashed_keys, lexical_order, story_keys
 from storydalle.weight_files import write_tensors
 
 STATISTICS_FORMAT = "storydalle feature statistics 1"
@@ -269,110 +265,3 @@ class FrechetStoryDistance(FrechetDistance):
         features = found.new_zeros(*mask.shape, found.shape[1])
         features[mask] = found
         self.add(story_features(features, mask), real)
-
-
-class KernelResult(NamedTuple):
-    """A kernel distance, and the standard deviation of it over subsets."""
-
-    mean: float
-    deviation: float
-
-
-class KernelDistance(FeatureMetric):
-    """The kernel distance between real and drawn samples: KID on Inception's pool3 (Binkowski et al. 2018, section 4).
-
-    The squared maximum mean discrepancy under the kernel ``(x y / d + 1)^3``, unbiased, so 0 on average for equal
-    distributions (a single value may be below), lower is better, and sets of any size compare. ``compute`` gives the
-    mean over ``num_subsets`` random subsets of ``subset_size`` a side, and the deviation over them, which describes
-    subsets of that size and not the mean's error.
-
-    Of each side at most ``max_samples`` are kept, those of the lowest hash: memory is bounded, and neither order nor
-    batches nor processes matter. The hash is of the sample's id where ``ids`` are given (prefer them: the same picture
-    in another batch has the same id, but in the last bits other features), else of its features.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_subsets: int = 100,
-        subset_size: int = 1000,
-        max_samples: int = 10_000,
-        seed: int = 0,
-        network: nn.Module | None = None,
-    ) -> None:
-        super().__init__(dim, network)
-        if num_subsets < 1 or not 2 <= subset_size <= max_samples:
-            raise ValueError(
-                f"num_subsets={num_subsets}, subset_size={subset_size}, max_samples={max_samples}: give at least one "
-                "subset of two samples, and keep as many as a subset has"
-            )
-        self.num_subsets, self.subset_size, self.max_samples, self.seed = num_subsets, subset_size, max_samples, seed
-        for side in ("real", "drawn"):
-            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-            self.add_state(f"{side}_features", default=[], dist_reduce_fx="cat")
-            self.add_state(f"{side}_keys", default=[], dist_reduce_fx="cat")
-
-    def update(self, inputs: Shaped[Tensor, "n ..."], real: bool, ids: Sequence[str] | None = None) -> None:
-        """Add real or drawn samples: features ``(n, d)`` or, with a network, its inputs; ``ids`` name the samples."""
-        features = self.features_of(inputs).float()
-        if ids is not None and len(ids) != len(features):
-            raise ValueError(f"{len(ids)} ids for {len(features)} samples: give one id a sample")
-        keys = feature_keys(features) if ids is None else story_keys(ids)
-        side = "real" if real else "drawn"
-        kept, kept_keys = getattr(self, f"{side}_features"), getattr(self, f"{side}_keys")
-        kept.append(features)
-        kept_keys.append(keys.to(self.device))
-        setattr(self, f"{side}_count", getattr(self, f"{side}_count") + len(features))
-        if sum(map(len, kept)) > 2 * self.max_samples:
-            features, keys = self.lowest(side)
-            kept[:], kept_keys[:] = [features], [keys]
-
-    def lowest(self, side: str) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n 2"]]:
-        """The samples of a side that are kept, in the order of their hashes."""
-        features, keys = dim_zero_cat(getattr(self, f"{side}_features")), dim_zero_cat(getattr(self, f"{side}_keys"))
-        order = lexical_order(keys)[: self.max_samples].to(features.device)
-        return features[order], keys[order]
-
-    def compute(self) -> KernelResult:
-        for side in ("real", "drawn"):
-            count = int(getattr(self, f"{side}_count"))
-            if count < self.subset_size:
-                raise ValueError(
-                    f"{count} {side} samples, and subsets of {self.subset_size}: score more, or set a smaller "
-                    "subset_size (numbers of different subset sizes have different deviations)"
-                )
-        real, drawn = self.lowest("real")[0], self.lowest("drawn")[0]
-        generator = torch.Generator().manual_seed(self.seed)
-        values = torch.stack(
-            [
-                squared_discrepancy(*(self.subset(features, generator).double() for features in (real, drawn)))
-                for _ in range(self.num_subsets)
-            ]
-        )
-        return KernelResult(values.mean().item(), values.std().item() if len(values) > 1 else torch.nan)
-
-    def subset(self, features: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "m d"]:
-        return features[torch.randperm(len(features), generator=generator)[: self.subset_size].to(features.device)]
-
-    def counts(self) -> dict[str, int]:
-        """How many real and drawn samples came; of each side at most ``max_samples`` are compared."""
-        with self.sync_context(self.dist_sync_fn):
-            return {side: int(getattr(self, f"{side}_count")) for side in ("real", "drawn")}
-
-
-def feature_keys(features: Float[Tensor, "n d"]) -> Int[Tensor, "n 2"]:
-    """Keys of the rows' bytes: equal for equal features, wherever they stand."""
-    return hashed_keys(row.tobytes() for row in features.cpu().numpy())
-
-
-def squared_discrepancy(x: Float[Tensor, "m d"], y: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
-    """The unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, lemma 6)."""
-    own = sum(
-        (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
-        for kernel in (polynomial_kernel(x, x), polynomial_kernel(y, y))
-    )
-    return own - 2 * polynomial_kernel(x, y).mean()
-
-
-def polynomial_kernel(x: Float[Tensor, "m d"], y: Float[Tensor, "k d"]) -> Float[Tensor, "m k"]:
-    return (x @ y.T / x.shape[1] + 1) ** 3

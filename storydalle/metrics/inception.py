@@ -47,9 +47,10 @@ Pool = Callable[[Tensor], Tensor]
 
 
 def resized(images: Float[Tensor, "n c h w"], resize: str, side: int = SIDE) -> Float[Tensor, "n c side side"]:
-    """Images at ``side`` pixels, not clamped; the way is named:
+    """Images at ``side`` pixels; the way is named:
 
-    - "clean": bicubic with antialiasing, Pillow's on float channels, as clean-fid (Parmar et al. 2022, section 3);
+    - "clean": bicubic with antialiasing, Pillow's on float channels, clipped to [-1, 1], as clean-fid (Parmar et al.
+      2022, section 3), which gives it pictures at their own size;
     - "legacy": bilinear between the nearest pixels, without antialiasing, as pytorch-fid;
     - "bilinear": bilinear with antialiasing, Pillow's, as torchvision's ``Resize`` in the field's classifiers;
     - "area": each pixel is the mean of those that it covers, as ToonSV is drawn.
@@ -58,7 +59,8 @@ def resized(images: Float[Tensor, "n c h w"], resize: str, side: int = SIDE) -> 
     """
     if resize not in RESIZES:
         raise ValueError(f"resize={resize!r}: choose one of {', '.join(RESIZES)}")
-    return F.interpolate(images, (side, side), **RESIZES[resize])
+    images = F.interpolate(images, (side, side), **RESIZES[resize])
+    return images.clamp(-1, 1) if resize == "clean" else images
 
 
 # ------------------------------------------------------------------------------------------------ blocks

@@ -6,6 +6,7 @@ view when a score first asks for it. A ``Scorecard`` keeps the scores of one sys
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple, runtime_checkable
 from typing import Protocol as Interface
 
@@ -19,7 +20,8 @@ from storydalle.metrics.characters import CharacterScores
 from storydalle.metrics.clip import ImageTextNetwork
 from storydalle.metrics.continuation import Consistency, CopyRate, PositionScores
 from storydalle.metrics.features import FeatureNetwork, feature_dim, features_of
-from storydalle.metrics.frechet import FrechetDistance, FrechetStoryDistance, KernelDistance, KernelResult
+from storydalle.metrics.frechet import FrechetDistance, FrechetStoryDistance
+from storydalle.metrics.kernel_distance import KernelDistance, KernelResult
 from storydalle.metrics.label_reader import LabelReader, read_frames
 from storydalle.metrics.pictures import PictureScores, frame_distances
 from storydalle.metrics.protocol import Protocol
@@ -50,14 +52,17 @@ class Judges(NamedTuple):
 
 
 class Seen:
-    """Frames ``(b, f, c, h, w)`` in [-1, 1] as the judges see them; what is behind a false mask counts nowhere."""
+    """Frames ``(b, f, c, h, w)`` in [-1, 1] as the judges see them; what is behind a false mask counts nowhere.
+
+    Each picture is seen alone: what is seen of it does not depend, in the last digit either, on those beside it.
+    """
 
     def __init__(self, frames: Float[Tensor, "b f c h w"], judges: Judges) -> None:
         self.frames, self.judges = frames, judges
 
     def by_frame(self, see: Callable[[Tensor], Tensor]) -> Tensor:
-        flat = see(rearrange(self.frames, "b f c h w -> (b f) c h w"))
-        return rearrange(flat, "(b f) ... -> b f ...", b=len(self.frames))
+        flat = [see(image) for image in rearrange(self.frames, "b f c h w -> (b f) c h w").split(1)]
+        return rearrange(torch.cat(flat), "(b f) ... -> b f ...", b=len(self.frames))
 
     @cached_property
     def features(self) -> Float[Tensor, "b f d"]:
@@ -68,7 +73,7 @@ class Seen:
     @cached_property
     def labels(self) -> dict[str, Tensor]:
         assert self.judges.labels is not None
-        return read_frames(self.judges.labels, self.frames)
+        return read_frames(self.judges.labels, self.frames, batch_size=1)
 
     @cached_property
     def characters(self) -> Int[Tensor, "b f k"]:
@@ -88,6 +93,7 @@ class Truth(NamedTuple):
     batch: StoryBatch
     frames: Seen
     sources: Seen  # one frame a story
+    clusters: Mapping[str, str] = MappingProxyType({})  # of stories that share frames; others stand alone
 
     @classmethod
     def of(cls, batch: StoryBatch, judges: Judges) -> "Truth":
@@ -96,8 +102,16 @@ class Truth(NamedTuple):
     @property
     def frame_ids(self) -> list[str]:
         """A name of each frame that exists, in the order of ``mask``."""
+        return [f"{name}#{frame}" for name, frame in self.frames_of_stories()]
+
+    @property
+    def frame_clusters(self) -> list[str]:
+        """The cluster of each frame's story, or the story itself, in the same order."""
+        return [self.clusters.get(name, name) for name, _ in self.frames_of_stories()]
+
+    def frames_of_stories(self) -> list[tuple[str, int]]:
         rows = zip(self.batch.ids, self.batch.mask.tolist(), strict=True)
-        return [f"{name}#{frame}" for name, row in rows for frame, exists in enumerate(row, start=1) if exists]
+        return [(name, frame) for name, row in rows for frame, exists in enumerate(row, start=1) if exists]
 
 
 class Neighbour(NamedTuple):
@@ -149,6 +163,7 @@ class Scorecard:
 
     def update(self, drawn: Seen, truth: Truth) -> None:
         """Add a batch; batches come in the order of the split."""
+        truth = truth._replace(clusters=self.clusters)
         for name, metric in self.metrics.items():
             if name in UPDATES:
                 UPDATES[name](metric, drawn, truth)
@@ -233,7 +248,7 @@ def update_distance(metric: FrechetDistance | KernelDistance, drawn: Seen, truth
     for seen, is_real in ((truth.frames, True), (drawn, False)):
         features = seen.features[mask]
         if isinstance(metric, KernelDistance):
-            metric.update(features, is_real, truth.frame_ids)
+            metric.update(features, is_real, truth.frame_ids, truth.frame_clusters)
         else:
             metric.update(features, is_real)
 

@@ -13,7 +13,7 @@ from storydalle.stories.data import batch_of
 from storydalle.stories.story import Story
 from storydalle.story_dalle import StoryDALLE
 from storydalle.story_gan import StoryGANc
-from storydalle.systems.probes import Match, probe_paths
+from storydalle.systems.probes import Match, OtherStories, probe_paths
 from storydalle.systems.story_gan import separation
 from storydalle.tokens.cache import encode_batch
 from storydalle.tokens.encoding import FrameEncoder
@@ -29,7 +29,8 @@ def measure_probes(
 ) -> dict[str, float]:
     """Scores by name; none of a model that nothing is known of.
 
-    StoryDALL-E: mean nats a frame of every probe of ``systems.probes``. StoryGANc: ``story_order_auc``, the area under
+    None depends on ``batch_size``. StoryDALL-E: mean nats a frame of every probe of ``systems.probes``, the other story
+    being the one before (of the first, the last). StoryGANc: ``story_order_auc``, the area under
     the ROC curve of the story discriminator's logits for true stories, against the same frames in another order under
     the same captions; 0.5 is chance.
     """
@@ -44,14 +45,18 @@ def _(
     source_probes: Mapping[str, Match],
     batch_size: int = 32,
 ) -> dict[str, float]:
-    encode = FrameEncoder(model.image_tokenizer)
+    encode, last = FrameEncoder(model.image_tokenizer), None
+    if len(stories) > 1:  # the order closes: the first story's other one is the last
+        last = OtherStories.last_of(encode_batch([stories[len(stories) - 1]], encode, model.caption_tokenizer))
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for start in range(0, len(stories), batch_size):
         chunk = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
         batch = encode_batch(chunk, encode, model.caption_tokenizer)
+        others = None if last is None else OtherStories.before(batch, last)
         with torch.inference_mode():
-            found = probe_paths(model.model, batch, caption_probes, source_probes)
+            found = probe_paths(model.model, batch, caption_probes, source_probes, others)
+        last = None if last is None else OtherStories.last_of(batch)
         for name, probed in found.items():
             sums[name] += probed.mean.item() * probed.num_frames
             counts[name] += probed.num_frames

@@ -6,6 +6,12 @@ from typing import Any
 
 from storydalle.metrics.record import canonical_json, protocol_hash, sha256_of_text
 
+SCORES = 2
+"""Version of all scores: one that is computed otherwise raises it, so that numbers from before have another hash.
+
+2: the kernel distance compares frames of different stories; every frame is judged as the picture of 8 bits that it is
+saved as; probes take other inputs from the story before, in the order of the split, whatever the batches.
+"""
 FRAME_CHOICE = "sha256 of the clip's name"
 AVERAGING = "ratios of sums over stories; characters micro and macro"
 
@@ -39,7 +45,7 @@ class Protocol:
     resolution: int
     metrics: tuple[str, ...]
     frame_choice: str = FRAME_CHOICE
-    interpolation: str = "centre square, Lanczos"
+    interpolation: str = "centre square, lanczos"
     averaging: str = AVERAGING
     texts: str | None = None
     features: Network | None = None
@@ -48,6 +54,7 @@ class Protocol:
     text_network: Network | None = None
     num_negatives: int | None = None
     subset_size: int | None = None  # frames of a side, of which the kernel distance compares many subsets
+    scores: int = SCORES
     seed: int = 0  # of what the judging itself draws: negatives, subsets
     left_out: str | None = None  # sha256 of the ids of stories that were not drawn whole, where that was allowed
 

@@ -20,8 +20,6 @@ from torchmetrics.text import BLEUScore
 from storydalle.metrics.clip import ImageTextNetwork
 from storydalle.metrics.story_metric import StoryMetric
 
-CHUNK = 64  # pictures that a network sees at once
-
 
 class EmbeddedCaptions(NamedTuple):
     """The distinct captions of a split's stories, embedded, and which of them each story's frames have."""
@@ -59,8 +57,8 @@ def plain(text: str) -> str:
 
 
 def embedded_frames(network: ImageTextNetwork, frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f d"]:
-    """Embeddings of frames in [-1, 1]."""
-    parts = [network.embed_images(part) for part in frames.flatten(0, 1).split(CHUNK)]
+    """Embeddings of frames in [-1, 1], each seen alone: they do not depend on the frames beside them."""
+    parts = [network.embed_images(frame) for frame in frames.flatten(0, 1).split(1)]
     return torch.cat(parts).unflatten(0, frames.shape[:2])
 
 

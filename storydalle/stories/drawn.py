@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from storydalle.paths import user_path
 from storydalle.stories.drawn_layouts import (
@@ -30,8 +30,9 @@ from storydalle.stories.drawn_layouts import (
     list_storydalle,
     maps_files,
 )
-from storydalle.stories.drawn_pictures import INTERPOLATION, RULES, Look, Places, look_at
-from storydalle.stories.pictures import ClipError, squared
+from storydalle.stories.drawn_pictures import RULES, Look, Places, look_at
+from storydalle.stories.pictures import ClipError
+from storydalle.stories.resizing import LANCZOS, at_size
 from storydalle.stories.story import Stories
 from storydalle.stories.story_set import Problem
 from storydalle.stories.vistorybench import holds_shots, list_shots
@@ -62,6 +63,7 @@ class Survey:
         sizes: how many pictures by "WIDTHxHEIGHT", the most frequent first.
         notes: what a reader of the scores should know.
         hashes: sha256 of the file of each frame that can be read, by story and frame from 1.
+        interpolation: how pictures reach the size of the judging.
     """
 
     root: Path
@@ -73,6 +75,7 @@ class Survey:
     sizes: Mapping[str, int]
     notes: tuple[str, ...]
     hashes: Mapping[tuple[str, int], str]
+    interpolation: str
 
     @property
     def sha256(self) -> str:
@@ -105,7 +108,7 @@ class Survey:
             "num_whole": len(self.whole),
             "num_frames": len(self.hashes),
             "sizes": dict(self.sizes),
-            "interpolation": INTERPOLATION,
+            "interpolation": self.interpolation,
             "counts": dict(self.counts),
             "notes": list(self.notes),
             "sha256": self.sha256,
@@ -124,6 +127,7 @@ class DrawnFrames:
         scored: ids of the stories that are asked for, all by default; pictures of others are left aside.
         others: ids of stories that may lie there too, such as another split's.
         stories_per_batch: AR-LDM's ``batch_size``, which decides the order of its files.
+        interpolation: how pictures reach the resolution (``resizing.at_size``).
 
     Raises ValueError for a folder that is missing, empty, or fits no layout or several, naming what was found.
     """
@@ -138,9 +142,10 @@ class DrawnFrames:
         scored: Collection[str] | None = None,
         others: Container[str] = (),
         stories_per_batch: int = 1,
+        interpolation: str = LANCZOS,
     ) -> None:
         self.root, files = _files_of(user_path(root))
-        self.resolution = resolution
+        self.resolution, self.interpolation = resolution, interpolation
         self.layout = layout or find_layout(self.root, files)
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout={self.layout} is none of {', '.join(LAYOUTS)}")
@@ -168,8 +173,11 @@ class DrawnFrames:
         outlines = (stories.outline(index) for index in range(len(stories)))
         return cls(root, {each.id: len(each.captions) for each in outlines}, stories.resolution, layout, **options)
 
-    def read(self, story: str) -> UInt8[np.ndarray, "f h w 3"]:
-        """The target frames of a story, square at the resolution; raises ValueError for one that is not whole."""
+    def read(self, story: str) -> Shaped[np.ndarray, "f h w 3"]:
+        """The target frames of a story in [0, 255], square at the resolution, uint8 or, with ``clean``, floats.
+
+        Raises ValueError for one that is not whole.
+        """
         gap = next(self._gaps(story), None)
         if gap is not None:
             raise ValueError(f"{story} is not whole: {gap.where}: {gap.what}")
@@ -177,7 +185,7 @@ class DrawnFrames:
         for frame in range(1, self.lengths[story] + 1):
             place = self._places[story][frame][0]
             try:
-                frames.append(np.asarray(squared(opener.open(place).picture, self.resolution)))
+                frames.append(at_size(opener.open(place).picture, self.resolution, self.interpolation))
             except ClipError as error:
                 raise ValueError(f"{story} is not whole: {place}: {error}") from error
         return np.stack(frames)
@@ -215,6 +223,7 @@ class DrawnFrames:
             sizes=dict(sizes.most_common()),
             notes=(*self.notes, *_told(forms, sizes), *shuffled),
             hashes={key: look.sha256 for key, look in looks.items()},
+            interpolation=self.interpolation,
         )
 
     def _seen(self, num_workers: int, progress: Callable[[int, int], None] | None) -> Iterator[tuple[str, Seen]]:

@@ -13,7 +13,6 @@ from torch import Tensor
 from storydalle.stories.drawn_layouts import Place, open_tensor
 from storydalle.stories.pictures import MIN_SIDE, RANGE_SLACK, ClipError, decode_picture, squared
 
-INTERPOLATION = "lanczos"  # antialiased, of the centred square; a picture of the wanted size is left as it is
 RULES = {
     "grey": "grey: the one channel stands for all three",
     "palette": "with a palette: colours looked up",

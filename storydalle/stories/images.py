@@ -13,7 +13,7 @@ from storydalle.stories.pictures import squared
 
 
 def to_tensor(pixels: np.ndarray | UInt8[Tensor, "... h w c"]) -> Float[Tensor, "... c h w"]:
-    """uint8 pictures, channels last, as floats in [-1, 1]."""
+    """Pictures of values in [0, 255], channels last, as floats in [-1, 1]."""
     return rearrange(torch.as_tensor(pixels), "... h w c -> ... c h w").float() / 127.5 - 1
 
 
@@ -24,6 +24,11 @@ def to_pixels(images: Float[Tensor, "... c h w"]) -> UInt8[Tensor, "... h w c"]:
 
 def to_images(images: Float[Tensor, "n c h w"]) -> list[Image.Image]:
     return [Image.fromarray(pixels) for pixels in to_pixels(images).cpu().numpy()]
+
+
+def to_picture(pixels: np.ndarray) -> Image.Image:
+    """A picture of values in [0, 255], channels last, rounded to 8 bits where they are not."""
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
 def from_images(images: Sequence[Image.Image], resolution: int) -> Float[Tensor, "n c h w"]:

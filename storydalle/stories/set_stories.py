@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from storydalle.paths import file_name, user_path
-from storydalle.stories.pictures import squared
 from storydalle.stories.reading import read_text
+from storydalle.stories.resizing import LANCZOS, at_size
 from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.stories.story_set import StoryRecord, StorySet
 
@@ -18,7 +18,8 @@ class SetStories(Stories):
 
     ``ids_folder`` holds ``ids-SPLIT.txt``, one id a line, as ``storydalle prepare`` writes it for the stories whose
     pictures can all be read. A smaller number of stories is spread evenly over the split. ``instead`` is read where
-    the set could have stories of ``split`` and has none; ``notes`` then says so.
+    the set could have stories of ``split`` and has none; ``notes`` then says so. ``interpolation`` says how pictures
+    reach the resolution (``resizing.at_size``); with "clean" they are floats in [0, 255].
 
     Raises ValueError where the split does not exist, or a listed id is in no story of it.
     """
@@ -31,6 +32,7 @@ class SetStories(Stories):
         num_stories: int | None = None,
         ids_folder: str | Path | None = None,
         instead: str | None = None,
+        interpolation: str = LANCZOS,
     ) -> None:
         self.notes = story_set.notes
         if instead is not None and split in story_set.empty_splits:
@@ -38,7 +40,8 @@ class SetStories(Stories):
             split = instead
         if split not in story_set.splits:
             raise ValueError(f"{story_set.name} has no split {split!r}: choose one of {', '.join(story_set.splits)}")
-        self.story_set, self.split, self.resolution = story_set, split, resolution
+        self.story_set, self.split = story_set, split
+        self.resolution, self.interpolation = resolution, interpolation
         records = story_set.records(split)
         if ids_folder is not None:
             records = listed(records, user_path(ids_folder) / f"ids-{file_name(split)}.txt")
@@ -71,7 +74,8 @@ class SetStories(Stories):
         return list(dict.fromkeys(clip for record in self.records for clip in record.clips))
 
     def read(self, clip: str) -> np.ndarray:
-        return np.stack([np.asarray(squared(picture, self.resolution)) for picture in self.story_set.pictures(clip)])
+        pictures = self.story_set.pictures(clip)
+        return np.stack([at_size(picture, self.resolution, self.interpolation) for picture in pictures])
 
     def stamp(self, clip: str) -> str:
         try:

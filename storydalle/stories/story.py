@@ -18,8 +18,8 @@ class Story(NamedTuple):
 
     id: str
     captions: list[str]  # one a target frame; the source's own caption is not part of the task
-    source: np.ndarray  # uint8 (h, w, 3)
-    frames: np.ndarray  # uint8 (f, h, w, 3)
+    source: np.ndarray  # uint8 (h, w, 3); floats in [0, 255] where a protocol judges unrounded pictures
+    frames: np.ndarray  # (f, h, w, 3), as the source
     labels: dict[str, np.ndarray]  # (f, ...); those named source_... are the source frame's
     descriptions: list[str]  # f + 1 captions, each of its own frame alone, the source's first; or none
     probes: Mapping[str, np.ndarray] = MappingProxyType({})  # other source frames, uint8 (h, w, 3), for probing a model

@@ -25,7 +25,7 @@ from storydalle.systems.optim import (
     warmup_constant,
     warmup_cosine,
 )
-from storydalle.systems.probes import Match, probe_paths
+from storydalle.systems.probes import Match, OtherStories, probe_paths
 from storydalle.tokens.cache import EncodedStories
 
 
@@ -97,6 +97,7 @@ class StoryDALLETraining(pl.LightningModule):
         self.bag_weight, self.changed_weight, self.text_weight = bag_weight, changed_weight, text_weight
         self.source_dropout, self.caption_dropout = source_dropout, caption_dropout
         self.probes, self.source_probes = probes or {}, source_probes or {}
+        self.last_story: OtherStories | None = None  # that validation has seen
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(is_trained(name, tuning))
         self.name_tables = self._unfrozen_names() if train_names else []
@@ -162,8 +163,13 @@ class StoryDALLETraining(pl.LightningModule):
         nats = -F.log_softmax(logits.float(), -1).gather(-1, batch.codes)
         return (nats * changed).sum() / changed.sum().clamp(min=1)
 
+    def on_validation_epoch_start(self) -> None:
+        self.last_story = None
+
     def validation_step(self, batch: EncodedStories, batch_idx: int) -> None:
-        for name, probed in probe_paths(self.model, batch, self.probes, self.source_probes).items():
+        others = OtherStories.before(batch, self.last_story)
+        self.last_story = OtherStories.last_of(batch)
+        for name, probed in probe_paths(self.model, batch, self.probes, self.source_probes, others).items():
             self.log(f"val/{name}", probed.mean, batch_size=probed.num_frames)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
