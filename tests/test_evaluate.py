@@ -212,8 +212,8 @@ def test_a_model_is_diagnosed_by_other_inputs_and_other_seeds(model: Path):
     assert evaluate(f"model={model}", "splits=[test]", "diagnose=2") == 0
     rows = record_of()["diagnostics"][str(model)]["rows"]
     assert set(rows) == {"true inputs", "another story's source", "blank source", "shuffled captions", "other seeds"}
-    assert rows["shuffled captions"]["change_pixels"] > 0
-    assert rows["blank source"]["change_pixels"] == 0, "a fresh retrofit does not see its source"
+    assert rows["shuffled captions"]["change_shuffled_captions_pixels"] > 0
+    assert rows["blank source"]["change_blank_source_pixels"] == 0, "a fresh retrofit does not see its source"
     page = Path("out/test/index.html").read_text()
     assert "other seeds" in page and page.count("<svg") == 3
     assert not re.search(r"(src|href)=.https?:|url\(.?http|@import", page), "a page needs no other file"

@@ -11,7 +11,7 @@ from torch import Tensor
 from storydalle import strips
 from storydalle.commands.diagnostics import OTHER_SEEDS, VARIANTS
 from storydalle.commands.systems import DrawingModel, Subjects, System
-from storydalle.metrics.continuation import EXPLANATIONS, copied_patches
+from storydalle.metrics.continuation import copied_patches, explanation
 from storydalle.metrics.tables import compact
 from storydalle.stories.images import from_images, to_images, to_picture
 
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 NUM_PATCHES = 7
 DIMMED = 0.3  # what remains of a patch that is not copied
-SCORES = {
-    "another story's source": "change_other_source_pixels",
-    "blank source": "change_blank_source_pixels",
-    "shuffled captions": "change_shuffled_captions_pixels",
-}
 WORDS = {
     "consistency_self": "How alike a story's frames are",
     "consistency_source": "How alike they are to the source",
@@ -46,16 +41,16 @@ def continuation_section(evaluated: "Evaluated", name: str, system: System, inde
     if isinstance(system, DrawingModel) and name in evaluated.diagnoses:
         rows = evaluated.diagnoses[name].rows
         yield from shown("With the true inputs", "", drawn(system, subjects, index))
-        for variant, choose in VARIANTS.items():
-            heading = f"With {variant}: change {compact(rows[variant].get('change_pixels'))}"
+        for variant, (row, choose) in VARIANTS.items():
+            score = f"change_{variant}_pixels"
             story = drawn(system.varied(choose=choose), subjects, index)
-            yield from shown(heading, EXPLANATIONS[SCORES[variant]], story)
+            yield from shown(f"With {row}: change {compact(rows[row][score])}", explanation(score), story)
         other = drawn(system.varied(seed=system.seed + 1), subjects, index)
-        change = compact(rows[OTHER_SEEDS].get("change_pixels"))
-        yield from shown(f"With another seed: change {change}", EXPLANATIONS["diversity_pixels"], other)
+        change = compact(rows[OTHER_SEEDS]["diversity_pixels"])
+        yield from shown(f"With another seed: change {change}", explanation("diversity_pixels"), other)
     if "copy_rate" in values:
         heading = f"Copy rate {compact(values['copy_rate'])}, by chance {compact(values['copy_rate_chance'])}"
-        said = EXPLANATIONS["copy_rate"] + " Below, patches that are not in the source are dimmed."
+        said = explanation("copy_rate") + " Below, patches that are not in the source are dimmed."
         yield from shown(heading, said, highlighted(stored(system, subjects, index)))
     yield from described(values)
 
@@ -65,9 +60,9 @@ def described(values: Mapping[str, float]) -> Iterator[str]:
     for score, words in WORDS.items():
         if score in values:
             levels = f"{compact(values[score])}, by chance {compact(values[f'{score}_chance'])}"
-            yield f"<h3>{words}: {levels}</h3><p>{strips.escaped(EXPLANATIONS[score])}</p>"
+            yield f"<h3>{words}: {levels}</h3><p>{strips.escaped(explanation(score))}</p>"
     if "error_slope" in values:
-        said = f"{EXPLANATIONS['<score>_at_<i>']} The plot of errors above shows it."
+        said = f"{explanation('error_slope')} The plot of errors above shows each frame's."
         yield f"<h3>Drift: {values['error_slope']:+.4f} of error a frame</h3><p>{strips.escaped(said)}</p>"
 
 

@@ -1,7 +1,7 @@
 """Is it a continuation? A model drawn again with one of its inputs replaced, and with other seeds."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +29,12 @@ COLUMNS = {
     "copy_rate": "copy rate",
     "consistency_source": "alike to source",
     "change_pixels": "change: pixels",
-    "change_features": "features",
+    "change_features": "change: features",
 }
 LEGEND = (
     "Scores are against the story that the captions tell; *change* is to the frames drawn with the true inputs: mean "
-    "absolute difference, and 1 - cosine of features. The change with *other seeds* is what chance alone makes."
+    "absolute difference, and 1 - cosine of features. That of *other seeds* is between the frames of any two of "
+    f"{NUM_SEEDS} seeds, which is what chance alone makes."
 )
 
 
@@ -57,11 +58,22 @@ def other(stories: Stories, index: int) -> int:
     return (index + len(stories) // 2) % len(stories)
 
 
-VARIANTS: dict[str, Choice] = {
-    "another story's source": other_source,
-    "blank source": blank_source,
-    "shuffled captions": shuffled_captions,
+class Variant(NamedTuple):
+    """Replaced inputs: the name of its row, and what is given in their place."""
+
+    row: str
+    choose: Choice
+
+
+VARIANTS = {  # by the names of their scores, change_<name>_pixels and change_<name>_features
+    "other_source": Variant("another story's source", other_source),
+    "blank_source": Variant("blank source", blank_source),
+    "shuffled_captions": Variant("shuffled captions", shuffled_captions),
 }
+
+
+CHANGES = (*(f"change_{name}" for name in VARIANTS), "diversity")
+KINDS: tuple[Kind, ...] = ("pixels", "features")
 
 
 class Diagnosis(NamedTuple):
@@ -72,19 +84,27 @@ class Diagnosis(NamedTuple):
     num_stories: int
 
     def text(self, name: str, with_intervals: bool = False) -> str:
-        intervals = self.intervals if with_intervals else None
+        rows, intervals = (
+            {row: in_columns(each) for row, each in part.items()} for part in (self.rows, self.intervals)
+        )
         return (
             f"What {name} does with its inputs, on {self.num_stories} stories\n\n"
-            f"{score_table(self.rows, COLUMNS, intervals)}\n\n{LEGEND}"
+            f"{score_table(rows, COLUMNS, intervals if with_intervals else None)}\n\n{LEGEND}"
         )
+
+
+def in_columns(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's values by column: of each row the change that is its own is in one column."""
+    changes = {f"{prefix}_{kind}": f"change_{kind}" for prefix in CHANGES for kind in KINDS}
+    return {changes.get(name, name): value for name, value in scores.items()}
 
 
 def diagnose(system: DrawingModel, subjects: Subjects, scoring: Scoring, batch_size: int) -> Diagnosis:
     """Draw every story with the true inputs, with each one replaced, and under other seeds; score and compare."""
-    variants = {name: system.varied(choose=choose) for name, choose in VARIANTS.items()}
+    variants = {name: system.varied(choose=variant.choose) for name, variant in VARIANTS.items()}
     seeds = [system.varied(seed=system.seed + i) for i in range(1, NUM_SEEDS)]
     scorecards = {name: without_distances(scoring) for name in (TRUE, *VARIANTS)}
-    of: tuple[Kind, ...] = ("pixels", "features") if scoring.judges.features else ("pixels",)
+    of = KINDS if scoring.judges.features else KINDS[:1]
     changes = {name: [InputSensitivity(name, kind) for kind in of] for name in VARIANTS}
     diversity = [Diversity(kind) for kind in of]
     steps = range(0, len(subjects), batch_size)
@@ -125,15 +145,15 @@ def diagnosis(
     diversity: list[Diversity],
     num_stories: int,
 ) -> Diagnosis:
+    row_of = {TRUE: TRUE, OTHER_SEEDS: OTHER_SEEDS} | {name: variant.row for name, variant in VARIANTS.items()}
+    compared: dict[str, Sequence[InputSensitivity | Diversity]] = {**changes, OTHER_SEEDS: diversity}
     rows: dict[str, dict[str, float]] = {}
     intervals: dict[str, dict[str, Interval]] = {}
     for name, card in scorecards.items():
         card.finish()
-        rows[name], intervals[name] = card.compute(), card.compute_intervals()
-    rows[OTHER_SEEDS], intervals[OTHER_SEEDS] = {}, {}
-    compared: dict[str, Sequence[InputSensitivity | Diversity]] = {**changes, OTHER_SEEDS: diversity}
+        rows[row_of[name]], intervals[row_of[name]] = card.compute(), card.compute_intervals()
     for name, metrics in compared.items():
         for metric in metrics:
-            rows[name][f"change_{metric.of}"] = next(iter(metric.compute().values()))
-            intervals[name][f"change_{metric.of}"] = next(iter(metric.compute_intervals().values()))
+            rows.setdefault(row_of[name], {}).update(metric.compute())
+            intervals.setdefault(row_of[name], {}).update(metric.compute_intervals())
     return Diagnosis(rows, intervals, num_stories)
