@@ -103,7 +103,7 @@ def test_clean_protocols_judge_clean_pictures_and_say_so_in_their_hash():
 
 def test_an_unknown_way_to_the_size_is_named_with_the_nearest():
     settings = OmegaConf.to_container(compose("evaluate", ["+protocol.interpolation=clear"]), resolve=True)
-    with pytest.raises(UserError, match="no protocol.interpolation=clear; did you mean clean"):
+    with pytest.raises(UserError, match=r"no protocol\.interpolation=clear; did you mean clean"):
         check_protocol(settings)
 
 
@@ -118,9 +118,8 @@ def test_what_a_network_sees_of_a_picture_does_not_depend_on_those_beside_it():
     alone = torch.cat([Seen(story[None], judges).embeddings for story in frames])
     assert torch.equal(Seen(frames, judges).embeddings, alone)
     pictures = frames.flatten(0, 1)
-    assert torch.equal(
-        features_of(network, pictures), torch.cat([features_of(network, each[None]) for each in pictures])
-    )
+    by_one = torch.cat([features_of(features, each[None]) for each in pictures])
+    assert torch.equal(features_of(features, pictures), by_one)
 
 
 def test_candidates_are_chosen_among_as_the_pictures_that_generate_chooses_among():
