@@ -89,7 +89,7 @@ class Subject(NamedTuple):
         with told_in_one_line(""):
             if self.story_set is None:
                 return toon.ToonSV(split, number, num_targets=data["num_targets"], resolution=resolution)
-            return SetStories(self.story_set, split, resolution, number, data["ids"], interpolation)
+            return SetStories(self.story_set, split, resolution, number, data["ids"], interpolation=interpolation)
 
     def clusters(self, stories: Stories) -> dict[str, str]:
         """The episode or book of each story."""
