@@ -33,8 +33,8 @@ zoo: $(READY)  ## train the shipped weights from nothing
 	$(BIN)/storydalle train experiment=toon/storyganc
 	$(BIN)/storydalle train experiment=toon/clip
 	$(BIN)/python -m storydalle.commands.zoo
-	$(BIN)/storydalle evaluate experiment=toon/story_dalle readme=README.md card=true
-	$(BIN)/storydalle evaluate experiment=toon/storyganc card=true
+	$(BIN)/storydalle evaluate model=story_dalle diagnose=100 readme=README.md card=true
+	$(BIN)/storydalle evaluate model=storyganc card=true
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or set PYTHON=/path/to/python"; exit 1; }

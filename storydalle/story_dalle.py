@@ -89,7 +89,7 @@ class StoryDALLE(PretrainedModel):
         temperature: float | int | None = None,
         top_k: int | None = None,
         top_p: float | int | None = None,
-        guidance: float | int = 1.0,
+        guidance: float | int | None = None,
         reranker: Reranker | None = None,
         progress: Progress | None = None,
         sentences: Float[Tensor, "f e"] | None = None,
@@ -169,14 +169,15 @@ class StoryDALLE(PretrainedModel):
         temperature: float | int | None = None,
         top_k: int | None = None,
         top_p: float | int | None = None,
-        guidance: float | int = 1.0,
+        guidance: float | int | None = None,
     ) -> Sampling:
         """The card's settings with those given in their place."""
-        settings = dict(self.card.get("sampling", {}))
+        settings = dict(self.card.get("sampling") or {})
         given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
         settings |= {name: value for name, value in given.items() if value is not None}
-        if settings["guidance"] != 1 and not self.card.get("guidance", False):
-            raise ValueError(f"guidance={guidance}: this model was not trained for guidance; leave it at 1")
+        scale = settings.get("guidance", 1)
+        if scale != 1 and not self.card.get("guidance", False):
+            raise ValueError(f"guidance={scale}: this model was not trained for guidance; leave it at 1")
         return Sampling(**settings)
 
     @torch.inference_mode()

@@ -170,7 +170,7 @@ class StoryGANc(PretrainedModel):
         temperature: float | int | None = None,
         top_k: int | None = None,
         top_p: float | int | None = None,
-        guidance: float | int = 1.0,
+        guidance: float | int | None = None,
         reranker: Reranker | None = None,
         progress: Progress | None = None,
     ) -> Drawn:
@@ -205,7 +205,7 @@ class StoryGANc(PretrainedModel):
         temperature: float | int | None = None,
         top_k: int | None = None,
         top_p: float | int | None = None,
-        guidance: float | int = 1.0,
+        guidance: float | int | None = None,
     ) -> GANSampling:
         """The card's settings; ValueError for those of a model that draws codes."""
         given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}

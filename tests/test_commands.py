@@ -39,7 +39,7 @@ class PaintingModel:
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         reranker: Any = None,
         *,
         progress: Callable[[int, int], None] | None = None,
@@ -284,6 +284,8 @@ def test_generate_writes_strip_animation_frames_page_and_record(command: Command
     assert record["source"] == "frames/00-source.png"
     assert len(record["weights_sha256"]) == 64
     assert set(record["sampling"]) == {"num_candidates", "temperature", "top_k", "top_p", "guidance", "reranker"}
+    left = {name: record["sampling"][name] for name in ("temperature", "top_k", "top_p", "guidance")}
+    assert set(left.values()) == {None}, "they are the model card's"
     assert "strips/story/strip.png" in run.out
 
 

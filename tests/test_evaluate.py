@@ -1,6 +1,7 @@
 """evaluate: the rows, the records and the README's table, from a tiny model and from a folder of pictures."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from storydalle.commands.application import Request
 from storydalle.commands.evaluate import default_models
 from storydalle.commands.main import main
+from storydalle.commands.mistakes import UserError
 from storydalle.commands.models import zoo_folder
 from storydalle.stories.toon import ToonSV
 from tests.tiny import tiny_story_dalle
@@ -110,14 +112,28 @@ def test_a_model_may_stand_beside_a_sweep_whose_full_variant_comes_first(model: 
     assert rows[-4:] == [str(model), "full", "bare", "no_attention"]
 
 
-def test_an_experiment_is_evaluated_with_the_model_that_it_ships():
+def test_an_experiment_is_evaluated_with_its_newest_run_or_the_model_that_it_ships(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
     def chosen(experiment: str | None, **settings: object) -> list[str]:
-        request = Request({"images": None, "compare": None} | settings, choices={"experiment": str(experiment)})
-        return default_models(request)
+        settings = {"images": None, "compare": None, "runs": str(tmp_path)} | settings
+        return default_models(Request(settings, choices={"experiment": experiment} if experiment else {}))
 
-    assert chosen(None) == chosen("pororo/storyganc_clip") == chosen("toon/story_dalle") == ["story_dalle"]
-    assert chosen("toon/text_to_image") == ["text_to_image"]
+    assert chosen(None) == chosen("toon/story_dalle") == ["story_dalle"]
+    assert chosen("toon/text_to_image") == ["text_to_image"] and chosen("toon/storyganc") == ["storyganc"]
     assert chosen(None, images="frames") == chosen("toon/story_dalle", compare="runs") == []
+    for experiment in ("openstory/storyganc", "pororo/story_dalle_full"):
+        with pytest.raises(UserError, match=f"experiment={experiment} has no finished run .* or give model=FOLDER"):
+            chosen(experiment)
+    for age, name in ((2, "older"), (1, "newer")):
+        for experiment in ("openstory/storyganc", "toon/story_dalle"):
+            (folder := tmp_path / experiment / name / "model").mkdir(parents=True)
+            (folder / "config.json").write_text("{}")
+            os.utime(folder / "config.json", (1e9 - age, 1e9 - age))
+    (tmp_path / "openstory" / "storyganc" / "unfinished").mkdir()
+    assert chosen("openstory/storyganc") == [str(tmp_path / "openstory" / "storyganc" / "newer" / "model")]
+    assert chosen("toon/story_dalle") == [str(tmp_path / "toon" / "story_dalle" / "newer" / "model")]
+    assert "the newest finished run of openstory/storyganc is scored" in capsys.readouterr().out
 
 
 def test_models_that_draw_differently_are_not_compared(model: Path, capsys):

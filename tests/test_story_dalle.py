@@ -15,6 +15,7 @@ from storydalle import StoryDALLE
 from storydalle.backbones.dalle import DALLE
 from storydalle.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.retrofit import retrofit
+from storydalle.stories.images import from_images
 from tests.tiny import tiny_story_dalle
 
 CAPTIONS = ["Pip waves.", "She jumps.", "They sleep."]
@@ -141,6 +142,17 @@ def test_guidance_works_where_the_card_says_so():
     made.card["guidance"] = True
     plain, guided = (pixels(made.generate(CAPTIONS, picture(), temperature=0, guidance=g).frames) for g in (1.0, 5.0))
     assert plain != guided
+
+
+def test_the_cards_guidance_holds_where_none_is_given():
+    made, source = awake(), from_images([picture()], 12)
+    drawn = {}
+    for told in (None, 1.0, 5.0):
+        made.card.update(guidance=True, sampling={"temperature": 0} | ({} if told is None else {"guidance": told}))
+        drawn[told] = pixels(made.generate(CAPTIONS, picture()).frames), made.draw_stories([CAPTIONS], source)
+    assert drawn[1.0][0] == drawn[None][0] != drawn[5.0][0], "generate"
+    assert torch.equal(drawn[1.0][1], drawn[None][1]) and not torch.equal(drawn[1.0][1], drawn[5.0][1]), "evaluate"
+    assert pixels(made.generate(CAPTIONS, picture(), guidance=1.0).frames) == drawn[1.0][0], "what is given goes first"
 
 
 def test_saved_and_opened_again_it_draws_the_same(tmp_path: Path):

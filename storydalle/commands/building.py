@@ -108,13 +108,19 @@ def model_folder(pretrained: str | None, runs: Path) -> Path:
     folder = user_path(pretrained)
     if (folder / CONFIG_NAME).is_file():
         return folder
-    finished = list((runs / pretrained).glob(f"**/{MODEL}/{CONFIG_NAME}"))
-    if not finished:
+    newest = newest_model(pretrained, runs)
+    if newest is None:
         raise UserError(
             f"pretrained={pretrained} is no model's folder, and {runs / pretrained} holds no finished run: "
             f"storydalle train experiment={pretrained} makes one"
         )
-    return max(finished, key=lambda path: path.stat().st_mtime).parent
+    return newest
+
+
+def newest_model(experiment: str, runs: Path) -> Path | None:
+    """The model's folder of the newest finished run of an experiment."""
+    finished = list((runs / experiment).glob(f"**/{MODEL}/{CONFIG_NAME}"))
+    return max(finished, key=lambda path: path.stat().st_mtime).parent if finished else None
 
 
 def training_captions(stories: Stories, num_stories: int = 4000) -> list[str]:

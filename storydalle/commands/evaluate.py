@@ -21,11 +21,11 @@ import numpy as np
 
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.building import MODEL
+from storydalle.commands.building import MODEL, newest_model
 from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, folders_of_rows, tested_models
 from storydalle.commands.evaluation_page import write_page
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
-from storydalle.commands.models import RERANKERS, zoo_names
+from storydalle.commands.models import EXPERIMENTS, RERANKERS, zoo_names
 from storydalle.commands.protocols import check_protocol, names_of, open_judges
 from storydalle.commands.systems import StoredFrames, find_models, open_models
 from storydalle.metrics.judging import Judges
@@ -96,11 +96,27 @@ def checked(request: Request) -> dict[str, Any]:
 
 
 def default_models(request: Request) -> list[str]:
-    """The shipped model of the experiment, where no model, no sweep and no pictures are named."""
+    """What is scored where no model, no sweep and no pictures are named.
+
+    The model of the newest finished run of the experiment, or the shipped one that it made; without an experiment the
+    shipped StoryDALL-E.
+    """
     if request.settings["images"] is not None or request.settings["compare"] is not None:
         return []
-    experiment = str(request.choices.get("experiment")).rpartition("/")[2]
-    return [experiment if experiment in zoo_names() else "story_dalle"]
+    experiment, runs = request.choices.get("experiment"), Path(request.settings["runs"])
+    if experiment is None:
+        return ["story_dalle"]
+    newest = newest_model(experiment, runs)
+    if newest is not None:
+        print(f"note: the model of the newest finished run of {experiment} is scored, {newest}; model= names another")
+        return [str(newest)]
+    shipped = [name for name, made_by in EXPERIMENTS.items() if made_by == experiment]
+    if not shipped:
+        raise UserError(
+            f"experiment={experiment} has no finished run in {runs / experiment}, and no shipped model is of it: "
+            f"storydalle train experiment={experiment} makes one, or give model=FOLDER; {nearest('', zoo_names())}"
+        )
+    return shipped
 
 
 def default_name(settings: Mapping[str, Any], folders: Mapping[str, Path]) -> str:

@@ -65,10 +65,10 @@ def check_settings(settings: dict[str, Any]) -> None:
     if settings["reranker"] not in models.RERANKERS:
         raise UserError(f"no reranker={settings['reranker']}; {nearest(str(settings['reranker']), models.RERANKERS)}")
     inputs.check_number("seconds", settings["seconds"], 0.02, 60)
-    inputs.check_number("guidance", settings["guidance"], 0, 100)
-    for name, low, high, whole in (("temperature", 0, 100, False), ("top_k", 1, None, True), ("top_p", 0, 1, False)):
+    ranges = {"temperature": (0, 100), "top_k": (1, None), "top_p": (0, 1), "guidance": (0, 100)}
+    for name, (low, high) in ranges.items():
         if settings[name] is not None:
-            inputs.check_number(name, settings[name], low, high, whole)
+            inputs.check_number(name, settings[name], low, high, whole=name == "top_k")
 
 
 def read_story(settings: dict[str, Any]) -> Story:

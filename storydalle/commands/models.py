@@ -24,6 +24,12 @@ RERANKERS = ("likelihood", "clip")
 CLIP = "clip"  # of the zoo
 Reranker = Callable[[list[Image.Image], str], Any]  # candidates of a frame and its caption to scores, the best highest
 
+EXPERIMENTS = {  # what trained each model of the zoo
+    "story_dalle": "toon/story_dalle",
+    "text_to_image": "toon/text_to_image",
+    "storyganc": "toon/storyganc",
+}
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # The class of a folder, by the model_type of its config.json; imported when one is opened.
 MODELS = {None: "storydalle.story_dalle.StoryDALLE", "storyganc": "storydalle.story_gan.StoryGANc"}
@@ -59,7 +65,7 @@ class StoryModel(Protocol):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
-        guidance: float = 1.0,
+        guidance: float | None = None,
         reranker: Reranker | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,

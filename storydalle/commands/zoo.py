@@ -14,18 +14,13 @@ import torch
 from tqdm import tqdm
 
 from storydalle.commands.building import model_folder
-from storydalle.commands.models import TrainedStoryModel, open_model, zoo_folder
+from storydalle.commands.models import EXPERIMENTS, TrainedStoryModel, open_model, zoo_folder
 from storydalle.metrics.clip_card import publish_clip
 from storydalle.metrics.label_reader_training import make_label_reader
 from storydalle.paths import user_path
 from storydalle.pretrained import README_NAME
 from storydalle.stories.toon import ToonSV
 
-EXPERIMENTS = {
-    "story_dalle": "toon/story_dalle",
-    "text_to_image": "toon/text_to_image",
-    "storyganc": "toon/storyganc",
-}
 SAVED: dict[str, dict[str, Any]] = {
     "story_dalle": {"is_tokenizer_rounded": True},  # the weights have to be small, and are scored as they ship
     "text_to_image": {"tokenizer_of": "../story_dalle"},
