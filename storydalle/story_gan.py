@@ -127,9 +127,12 @@ class StoryGANc(PretrainedModel):
         noise: Noise,
         mask: Bool[Tensor, "b f"],
     ) -> Imagined:
-        """Frames from captions' vectors, a source in [-1, 1] and noise; those beyond a story's end mean nothing."""
+        """Frames from captions' vectors, a source in [-1, 1] and noise; zeros beyond a story's end.
+
+        What stands there, and how much of it, changes nothing, in training too.
+        """
         state = self.story_encoder(captions, mask, noise)
-        frames, entropy = self.generator(state.frames, source)
+        frames, entropy = self.generator(state.frames, source, mask)
         return Imagined(frames, state, entropy)
 
     @torch.inference_mode()

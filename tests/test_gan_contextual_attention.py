@@ -98,8 +98,9 @@ def test_a_story_attends_to_its_own_source_alone() -> None:
 def test_entropy_is_zero_for_one_patch_and_log_of_their_number_for_all() -> None:
     one = torch.zeros(1, 8, 3)
     one[:, 2] = 1
-    assert entropy(one) == 0
-    assert entropy(torch.full((1, 8, 3), 1 / 8)).item() == pytest.approx(math.log(8), rel=1e-6)
+    exists = torch.ones(1, 1, dtype=torch.bool)
+    assert entropy(one, exists) == 0
+    assert entropy(torch.full((1, 8, 3), 1 / 8), exists).item() == pytest.approx(math.log(8), rel=1e-6)
 
 
 def test_the_directions_copy_from_where_they_say() -> None:
@@ -109,7 +110,7 @@ def test_the_directions_copy_from_where_they_say() -> None:
         layer = ContextualAttention(3, direction, scale=90.0)
         torch.nn.init.dirac_(layer.out.weight)
         torch.nn.init.zeros_(layer.out.bias)
-        copied[direction] = layer(story, source)[0] - story
+        copied[direction] = layer(story, source, torch.ones(1, 2, dtype=torch.bool))[0] - story
     expected = contextual_attention(story, source, 90.0).copied
     assert torch.allclose(copied["copy_source"], expected, atol=1e-5)
     for frame in range(2):
@@ -120,7 +121,8 @@ def test_the_directions_copy_from_where_they_say() -> None:
 def test_the_scale_is_learned_and_capped() -> None:
     layer = ContextualAttention(3)
     assert layer.scale.item() == pytest.approx(10.0)
-    layer(maps(1, 1, 3, 4, 4).float(), maps(1, 3, 4, 4, seed=1).float())[0].square().sum().backward()
+    story, source = maps(1, 1, 3, 4, 4).float(), maps(1, 3, 4, 4, seed=1).float()
+    layer(story, source, torch.ones(1, 1, dtype=torch.bool))[0].square().sum().backward()
     assert layer.log_scale.grad is not None and layer.log_scale.grad != 0
     torch.nn.init.constant_(layer.log_scale, 9.0)
     assert layer.scale.item() == 100.0

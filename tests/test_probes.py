@@ -1,4 +1,4 @@
-"""Probes: another story's inputs are those of the story before, whatever the batches and however long stories are."""
+"""Losses and probes hear nothing of padding, and nothing of who is in a batch with whom."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from storydalle.metrics.probes import measure_probes
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.story_dalle import StoryDALLE
+from storydalle.systems.optim import text_loss
 from storydalle.systems.probes import OtherStories, fitted, frame_nats, probe_paths
 from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.tokens.cache import EncodedStories, encode_batch
@@ -104,3 +105,24 @@ def test_an_empty_caption_is_read_alike_whatever_is_beside_it(model: StoryDALLE)
     alone = vectors(["", "Pip waves."])
     beside = vectors(["", "Pip waves."], ["Momo puts on a red hat and runs.", "She jumps at the beach."])
     torch.testing.assert_close(beside[:1], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pad_id", ["the tokenizer's", None])
+def test_losses_hear_nothing_of_frames_that_do_not_exist(pad_id: str | None) -> None:
+    """A released backbone has no pad: the words of frames behind a shorter story's end counted as words."""
+    made = tiny_story_dalle()
+    if pad_id is None:
+        made.model.backbone.pad_id = None
+    system = StoryDALLETraining(made, text_weight=1.0)
+    batch = encoded(made, TinyStories(3, lengths=(3, 1, 2)))
+    other = torch.where(batch.mask[..., None], batch.tokens, 1 + torch.arange(batch.tokens.shape[-1]) % 50)
+    logits = made.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask)
+    own = system._losses(logits, batch)
+    assert logits.text_targets is not None and logits.text is not None
+    moved = made.model(other, batch.codes, batch.source[:, None], batch.mask)
+    changed = system._losses(moved, batch._replace(tokens=other))
+    assert changed.text.item() == pytest.approx(own.text.item(), abs=1e-5)
+    assert changed.image.item() == pytest.approx(own.image.item(), abs=1e-5)
+    kept = batch.mask.flatten()
+    by_hand = text_loss(logits.text[kept], logits.text_targets[kept], made.model.backbone.pad_id)
+    assert own.text.item() == pytest.approx(by_hand.item(), abs=1e-5)

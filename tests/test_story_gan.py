@@ -229,7 +229,7 @@ def test_sizes_follow_the_data() -> None:
     gan = tiny_story_gan(num_characters=7)
     frames: Tensor = torch.zeros(1, 2, 3, RESOLUTION, RESOLUTION)
     mask = torch.ones(1, 2, dtype=torch.bool)
-    assert gan.image_discriminator.name(gan.image_discriminator.encode(frames, mask)).shape == (2, 7)
+    assert gan.image_discriminator.name(gan.image_discriminator.encode(frames, mask), mask).shape == (2, 7)
     assert gan.resolution == RESOLUTION and gan.device.type == "cpu"
 
 

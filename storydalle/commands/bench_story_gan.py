@@ -57,7 +57,7 @@ class PlainTraining(StoryGANTraining):
             torch.randn(num_stories, num_frames, encoder.noise_dim, generator=draws),
         )
         state = looped(encoder, self.story_gan.caption_encoder(batch.captions), noise)
-        frames, entropy = self.story_gan.generator(state.frames, batch.source)
+        frames, entropy = self.story_gan.generator(state.frames, batch.source, batch.mask)
         return Imagined(frames, state, entropy)
 
 

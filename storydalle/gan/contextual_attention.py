@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from storydalle.gan.existing import existing
 
 DIRECTIONS = ("copy_source", "copy_story")
 MIN_NORM = 1e-4  # of a patch; a flat zero patch is like nothing
@@ -67,9 +69,13 @@ def overlap_mean(columns: Float[Tensor, "n d p"], size: tuple[int, int], kernel_
     return summed / F.fold(patches(ones, kernel_size), size, kernel_size, padding=kernel_size // 2)
 
 
-def entropy(weights: Float[Tensor, "b p q"]) -> Float[Tensor, ""]:
-    """Mean entropy of the attention in nats: 0 copies one patch, log(p) blurs all of them."""
-    return torch.special.entr(weights).sum(1).mean()
+def entropy(weights: Float[Tensor, "n p q"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, ""]:
+    """Mean entropy of the attention in nats: 0 copies one patch, log(p) blurs all of them.
+
+    Over the places of the frames that exist; ``weights`` are those of stories, or of frames one by one.
+    """
+    by_place = torch.special.entr(weights).sum(1)
+    return existing(by_place.reshape(*mask.shape, -1), mask).mean()
 
 
 class ContextualAttention(nn.Module):
@@ -100,9 +106,9 @@ class ContextualAttention(nn.Module):
         return self.log_scale.exp().clamp(max=self.max_scale)
 
     def forward(
-        self, story: Float[Tensor, "b f c h w"], source: Float[Tensor, "b c h w"]
+        self, story: Float[Tensor, "b f c h w"], source: Float[Tensor, "b c h w"], mask: Bool[Tensor, "b f"]
     ) -> tuple[Float[Tensor, "b f c h w"], Float[Tensor, ""]]:
-        """The story's maps with what was copied added, and the mean entropy of the attention in nats."""
+        """The story's maps with what was copied added, and the attention's mean entropy in nats on existing frames."""
         num_frames = story.shape[1]
         if self.direction == "copy_source":
             attended = contextual_attention(story, source, self.scale, self.kernel_size)
@@ -111,4 +117,5 @@ class ContextualAttention(nn.Module):
             filters = rearrange(story, "b f c h w -> (b f) c h w")
             attended = contextual_attention(layout, filters, self.scale, self.kernel_size)
         mixed = self.out(attended.copied.reshape(-1, *story.shape[2:]))
-        return story + rearrange(mixed, "(b f) c h w -> b f c h w", f=num_frames), entropy(attended.weights)
+        mixed = rearrange(mixed, "(b f) c h w -> b f c h w", f=num_frames)
+        return story + mixed, entropy(attended.weights, mask)

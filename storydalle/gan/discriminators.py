@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from storydalle.gan.existing import existing, placed
 from storydalle.gan.story_encoder import masked_mean
 
 LAST = 4  # side of the encoded maps
@@ -65,26 +66,46 @@ class ImageDiscriminator(nn.Module):
         # Its gradients are bounded by its own loss: the class head stays free, as in the related code.
         self.characters = nn.Conv2d(last, num_characters, LAST) if num_characters else None
 
-    def encode(self, frames: Float[Tensor, "b f c h w"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "n d i j"]:
-        """Maps of single frames, n = (b f); what lies beyond a story's end is encoded too."""
-        return self.tower(rearrange(frames, "b f c h w -> (b f) c h w"))
+    def encode(self, frames: Float[Tensor, "b f c h w"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b f d i j"]:
+        """Maps of single frames; what lies beyond a story's end is not looked at."""
+        return placed(self.tower(existing(frames, mask)), mask)
 
     def judge(
-        self, features: Float[Tensor, "n d i j"], condition: Float[Tensor, "b f e"], mask: Bool[Tensor, "b f"]
+        self, features: Float[Tensor, "b f d i j"], condition: Float[Tensor, "b f e"], mask: Bool[Tensor, "b f"]
     ) -> Float[Tensor, "b f"]:
-        """A logit a frame, under the frame's own condition."""
-        tiled = repeat(condition.to(features), "b f e -> (b f) e i j", i=LAST, j=LAST)
+        """A logit a frame, under the frame's own condition; 0 where ``mask`` says that it is not to be judged."""
+        features = existing(features, mask)
+        tiled = repeat(existing(condition, mask).to(features), "n e -> n e i j", i=LAST, j=LAST)
         logits = self.logit(self.fuse(torch.cat([features, tiled], 1)))
-        return rearrange(logits.float(), "(b f) 1 1 1 -> b f", f=mask.shape[1])
+        return placed(logits.float().flatten(), mask)
 
     def judged(self, mask: Bool[Tensor, "b f"]) -> Bool[Tensor, "b f"]:
         """Which logits there are."""
         return mask
 
-    def name(self, features: Float[Tensor, "n d i j"]) -> Float[Tensor, "n k"]:
-        """Logits of the characters in a frame."""
+    def name(self, features: Float[Tensor, "b f d i j"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "n k"]:
+        """Logits of the characters in each frame that exists."""
         assert self.characters is not None
-        return self.characters(features).flatten(1).float()
+        return self.characters(existing(features, mask)).flatten(1).float()
+
+
+class FrameLayer(nn.Sequential):
+    """A convolution over time and what follows it, which acts on the frames that exist alone."""
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "b d f h w"], mask: Bool[Tensor, "b f"]
+    ) -> Float[Tensor, "b e f i j"]:
+        """Zeros where no frame is; ``x`` has zeros there too, as beyond the ends of the longest story."""
+        convolution, *others = self
+        x = convolution(x)
+        if mask.all():
+            for layer in others:
+                x = layer(x)
+            return x
+        rows = existing(rearrange(x, "b d f i j -> b f d 1 i j"), mask)
+        for layer in others:
+            rows = layer(rows)
+        return rearrange(placed(rows, mask), "b f d 1 i j -> b d f i j")
 
 
 class StoryDiscriminator(nn.Module):
@@ -116,23 +137,23 @@ class StoryDiscriminator(nn.Module):
         for i, (dim_in, dim_out) in enumerate(zip([3, *stages], stages, strict=False)):
             normed = i > 0 and not is_spectral
             conv = nn.Conv3d(dim_in, dim_out, **halving, bias=not normed)  # type: ignore[arg-type]
-            layers.append(nn.Sequential(conv, *([nn.BatchNorm3d(dim_out)] if normed else []), nn.LeakyReLU(0.2)))
+            layers.append(FrameLayer(conv, *([nn.BatchNorm3d(dim_out)] if normed else []), nn.LeakyReLU(0.2)))
         self.tower = nn.ModuleList(layers)
         norm = [] if is_spectral else [nn.BatchNorm3d(last)]
         # Over time where frames are joined with their captions; over space where the related code does it.
         kernel = (3, 1, 1) if time == "conv3d" else (1, 3, 3)
         fuse = nn.Conv3d(last + condition_dim, last, kernel, padding="same", bias=is_spectral)
-        self.fuse = nn.Sequential(fuse, *norm, nn.LeakyReLU(0.2))
+        self.fuse = FrameLayer(fuse, *norm, nn.LeakyReLU(0.2))
         self.logit = nn.Conv2d(last, 1, LAST)
         if is_spectral:
             normalised_spectrally(self)
 
     def encode(self, frames: Float[Tensor, "b f c h w"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b d f i j"]:
         x = rearrange(frames, "b f c h w -> b c f h w").contiguous(memory_format=torch.channels_last_3d)
-        present = rearrange(mask, "b f -> b 1 f 1 1")
+        x = x * rearrange(mask, "b f -> b 1 f 1 1")
         for layer in self.tower:
-            x = layer(x * present)
-        return x * present
+            x = layer(x, mask)
+        return x
 
     def judge(
         self, features: Float[Tensor, "b d f i j"], condition: Float[Tensor, "b f e"], mask: Bool[Tensor, "b f"]
@@ -143,7 +164,8 @@ class StoryDiscriminator(nn.Module):
             condition = masked_mean(condition, mask)[:, None]
             mask = torch.ones_like(mask[:, :1])
         tiled = repeat(condition * mask[..., None], "b f e -> b e f i j", i=LAST, j=LAST)
-        fused = self.fuse(torch.cat([features, tiled], 1))
+        features = features * rearrange(mask, "b f -> b 1 f 1 1")
+        fused = self.fuse(torch.cat([features, tiled], 1), mask)
         return self.logit(mean_over_time(fused, mask)).flatten().float()
 
     def judged(self, mask: Bool[Tensor, "b f"]) -> Bool[Tensor, " b"]:

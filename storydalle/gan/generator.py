@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from storydalle.gan.contextual_attention import ContextualAttention
+from storydalle.gan.existing import existing, placed
 
 START = 4  # side of the first map
 
@@ -89,15 +90,16 @@ class Generator(nn.Module):
         self.places = nn.Parameter(places) if has_places and self.attention is not None else None
         self.after = nn.Sequential(*blocks[before:], nn.Conv2d(dims[-1], 3, 3, padding=1), nn.Tanh())
 
-    def forward(self, states: Float[Tensor, "b f d"], source: Float[Tensor, "b c h w"]) -> Generated:
-        num_frames = states.shape[1]
+    def forward(
+        self, states: Float[Tensor, "b f d"], source: Float[Tensor, "b c h w"], mask: Bool[Tensor, "b f"]
+    ) -> Generated:
+        """Frames that ``mask`` says exist; zeros in the place of the others, on which nothing depends."""
         # Channels last: convolutions on a CPU take about three quarters of the time.
-        first = rearrange(self.start(states), "b f (c h w) -> (b f) c h w", h=START, w=START)
+        first = rearrange(self.start(existing(states, mask)), "n (c h w) -> n c h w", h=START, w=START)
         first, source = (x.contiguous(memory_format=torch.channels_last) for x in (first, source))
-        story = rearrange(self.before(self.start_norm(first)), "(b f) c h w -> b f c h w", f=num_frames)
+        story = placed(self.before(self.start_norm(first)), mask)
         entropy = torch.zeros((), device=states.device)
         if self.source is not None and self.attention is not None:
             places = torch.zeros(()).to(source) if self.places is None else self.places
-            story, entropy = self.attention(story + places, self.source(source) + places)
-        frames = self.after(rearrange(story, "b f c h w -> (b f) c h w"))
-        return Generated(rearrange(frames.float(), "(b f) c h w -> b f c h w", f=num_frames), entropy)
+            story, entropy = self.attention(story + places, self.source(source) + places, mask)
+        return Generated(placed(self.after(existing(story, mask)).float(), mask), entropy)

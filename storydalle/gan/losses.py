@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from storydalle.gan.existing import existing
 
 
 def logistic(logits: Float[Tensor, "*n"], is_real: bool) -> Float[Tensor, "*n"]:
@@ -30,10 +31,10 @@ def fooled(logits: Float[Tensor, "*n"], loss: str) -> Float[Tensor, "*n"]:
 def character_loss(
     logits: Float[Tensor, "n k"], labels: Int[Tensor, "b f k"], mask: Bool[Tensor, "b f"]
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy in nats of each character, its mean over characters and the frames that exist."""
-    targets = rearrange(labels, "b f k -> (b f) k").to(logits)
+    """Binary cross-entropy in nats of each character, its mean over characters and the n frames that exist."""
+    targets = existing(labels, mask).to(logits)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-    return masked(losses, mask.flatten())
+    return losses.sum() / max(len(losses), 1)
 
 
 def masked(losses: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:

@@ -1,12 +1,13 @@
 """What a protocol lays pictures out by: for Fréchet and kernel distances, and for the likeness of two frames."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -69,10 +70,20 @@ class TextNetworkFeatures:
         self.features = network.features
 
 
+def one_by_one(
+    see: Callable[[Float[Tensor, "1 c h w"]], Shaped[Tensor, "1 ..."]], images: Float[Tensor, "n c h w"]
+) -> Shaped[Tensor, "n ..."]:
+    """What is seen of each picture alone, laid out in memory in one way.
+
+    So nothing depends, in the last digit either, on the pictures beside it or on the door that they came by.
+    """
+    return torch.cat([see(image) for image in images.contiguous().split(1)])
+
+
 @torch.inference_mode()
 def features_of(network: FeatureNetwork, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-    """Features of each picture seen alone: they do not depend, in the last digit either, on those beside it."""
-    return torch.cat([network.features(image) for image in images.split(1)])
+    """Features of each picture, seen ``one_by_one``."""
+    return one_by_one(network.features, images)
 
 
 def feature_dim(network: FeatureNetwork) -> int:

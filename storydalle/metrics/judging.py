@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from storydalle.metrics.characters import CharacterScores
 from storydalle.metrics.clip import ImageTextNetwork
 from storydalle.metrics.continuation import Consistency, CopyRate, PositionScores
-from storydalle.metrics.features import FeatureNetwork, feature_dim, features_of
+from storydalle.metrics.features import FeatureNetwork, feature_dim, features_of, one_by_one
 from storydalle.metrics.frechet import FrechetDistance, FrechetStoryDistance
 from storydalle.metrics.kernel_distance import KernelDistance, KernelResult
 from storydalle.metrics.label_reader import LabelReader, read_frames
@@ -54,15 +54,15 @@ class Judges(NamedTuple):
 class Seen:
     """Frames ``(b, f, c, h, w)`` in [-1, 1] as the judges see them; what is behind a false mask counts nowhere.
 
-    Each picture is seen alone: what is seen of it does not depend, in the last digit either, on those beside it.
+    Each picture is seen alone (``one_by_one``).
     """
 
     def __init__(self, frames: Float[Tensor, "b f c h w"], judges: Judges) -> None:
         self.frames, self.judges = frames, judges
 
     def by_frame(self, see: Callable[[Tensor], Tensor]) -> Tensor:
-        flat = [see(image) for image in rearrange(self.frames, "b f c h w -> (b f) c h w").split(1)]
-        return rearrange(torch.cat(flat), "(b f) ... -> b f ...", b=len(self.frames))
+        flat = one_by_one(see, rearrange(self.frames, "b f c h w -> (b f) c h w"))
+        return rearrange(flat, "(b f) ... -> b f ...", b=len(self.frames))
 
     @cached_property
     def features(self) -> Float[Tensor, "b f d"]:
@@ -73,7 +73,7 @@ class Seen:
     @cached_property
     def labels(self) -> dict[str, Tensor]:
         assert self.judges.labels is not None
-        return read_frames(self.judges.labels, self.frames, batch_size=1)
+        return read_frames(self.judges.labels, self.frames.contiguous(), batch_size=1)
 
     @cached_property
     def characters(self) -> Int[Tensor, "b f k"]:

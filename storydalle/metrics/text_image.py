@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torchmetrics.text import BLEUScore
 
 from storydalle.metrics.clip import ImageTextNetwork
+from storydalle.metrics.features import one_by_one
 from storydalle.metrics.story_metric import StoryMetric
 
 
@@ -57,9 +58,8 @@ def plain(text: str) -> str:
 
 
 def embedded_frames(network: ImageTextNetwork, frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f d"]:
-    """Embeddings of frames in [-1, 1], each seen alone: they do not depend on the frames beside them."""
-    parts = [network.embed_images(frame) for frame in frames.flatten(0, 1).split(1)]
-    return torch.cat(parts).unflatten(0, frames.shape[:2])
+    """Embeddings of frames in [-1, 1], seen ``one_by_one``."""
+    return one_by_one(network.embed_images, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
 
 class CaptionMetric(StoryMetric):

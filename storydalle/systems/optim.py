@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -31,13 +31,20 @@ class FrameLosses(NamedTuple):
 
 
 def frame_losses(
-    logits: Logits, codes: Int[Tensor, "b l"], pad_id: int | None, weights: Float[Tensor, "b l"] | None = None
+    logits: Logits,
+    codes: Int[Tensor, "b l"],
+    pad_id: int | None,
+    weights: Float[Tensor, "b l"] | None = None,
+    exists: Bool[Tensor, " b"] | None = None,
 ) -> FrameLosses:
-    """Loss of the codes, weighted where ``weights`` are given, and of the text where there are logits of it."""
+    """Loss of the codes, weighted where ``weights`` are given, and of the text where there are logits of it.
+
+    The text of frames that do not exist has no part in it; what ``weights`` are given weighs their codes at 0.
+    """
     image = code_loss(logits.image, codes, weights)
     if logits.text is None or logits.text_targets is None:
         return FrameLosses(image, None)
-    return FrameLosses(image, text_loss(logits.text, logits.text_targets, pad_id))
+    return FrameLosses(image, text_loss(logits.text, logits.text_targets, pad_id, exists))
 
 
 def check_text_weight(backbone: Backbone, text_weight: float | int) -> None:
@@ -60,9 +67,16 @@ def code_nats(logits: Float[Tensor, "*b l v"], codes: Int[Tensor, "*b l"]) -> Fl
     return losses.view(codes.shape)
 
 
-def text_loss(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"], pad_id: int | None) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the tokens that exist; 0 where there are none."""
+def text_loss(
+    logits: Float[Tensor, "b t v"],
+    targets: Int[Tensor, "b t"],
+    pad_id: int | None,
+    exists: Bool[Tensor, " b"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the tokens that exist, of rows that do; 0 where there are none."""
     ignored = -100 if pad_id is None else pad_id
+    if exists is not None:
+        targets = targets.masked_fill(~exists[:, None], ignored)
     total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=ignored, reduction="sum")
     return total / (targets != ignored).sum().clamp(min=1)
 

@@ -152,8 +152,8 @@ class StoryDALLETraining(pl.LightningModule):
     def _losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
         changed = batch.codes != batch.source[:, None]
         weights = torch.where(changed, self.changed_weight, 1.0) * batch.mask[..., None]
-        flat = "b f l -> (b f) l"
-        return frame_losses(logits, rearrange(batch.codes, flat), self.model.backbone.pad_id, rearrange(weights, flat))
+        codes, weights = (rearrange(each, "b f l -> (b f) l") for each in (batch.codes, weights))
+        return frame_losses(logits, codes, self.model.backbone.pad_id, weights, batch.mask.flatten())
 
     def _bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
         """Cross-entropy of the codes that differ from the source, in any order."""

@@ -14,6 +14,7 @@ from torch.optim import Adam
 
 from storydalle.gan.augmentation import POLICIES, Augmentation
 from storydalle.gan.discriminators import ImageDiscriminator, StoryDiscriminator
+from storydalle.gan.existing import placed
 from storydalle.gan.losses import LOSSES, character_loss, fooled, gradient_penalty, masked
 from storydalle.gan.story_encoder import Noise
 from storydalle.stories.story import StoryBatch
@@ -106,6 +107,7 @@ class StoryGANTraining(pl.LightningModule):
         self.seed = seed
         self.real_logits: list[Tensor] = []
         self.permuted_logits: list[Tensor] = []
+        self.num_validated = 0  # stories, each of which has draws of its own
 
     # ------------------------------------------------------------------------------------------------- the step
 
@@ -150,11 +152,10 @@ class StoryGANTraining(pl.LightningModule):
 
     def imagine(self, batch: StoryBatch, draws: torch.Generator) -> Imagined:
         """The step's fakes, with the generator's graph."""
-        encoder, (num_stories, num_frames) = self.story_gan.story_encoder, batch.mask.shape
-        noise = Noise(
-            torch.randn(num_stories, encoder.content_dim, generator=draws).to(self.device),
-            torch.randn(num_stories, num_frames, encoder.noise_dim, generator=draws).to(self.device),
-        )
+        encoder, num_frames = self.story_gan.story_encoder, int(batch.mask.sum())  # draws of those that exist alone
+        of_stories = torch.randn(len(batch.mask), encoder.content_dim, generator=draws).to(self.device)
+        of_frames = torch.randn(num_frames, encoder.noise_dim, generator=draws).to(self.device)
+        noise = Noise(of_stories, placed(of_frames, batch.mask))
         vectors = self.story_gan.caption_encoder(batch.captions)
         return self.story_gan.imagine(vectors, batch.source, noise, batch.mask)
 
@@ -173,7 +174,8 @@ class StoryGANTraining(pl.LightningModule):
         if self.is_adversarial:
             loss = self.adversarial_loss(name, discriminator, real, features, drawn, condition, batch.mask)
         if self.class_weight and isinstance(discriminator, ImageDiscriminator):
-            characters = character_loss(discriminator.name(features), batch.labels["characters"], batch.mask)
+            names = discriminator.name(features, batch.mask)
+            characters = character_loss(names, batch.labels["characters"], batch.mask)
             self.log("train/loss_characters_real", characters)
             loss = loss + self.class_weight * characters
         return loss
@@ -183,7 +185,7 @@ class StoryGANTraining(pl.LightningModule):
         name: str,
         discriminator: Discriminator,
         real: Float[Tensor, "b f c h w"],
-        features: Float[Tensor, "*n"],
+        features: Float[Tensor, "b ..."],
         drawn: Float[Tensor, "b f c h w"],
         condition: Float[Tensor, "b f d"],
         mask: Bool[Tensor, "b f"],
@@ -232,7 +234,7 @@ class StoryGANTraining(pl.LightningModule):
                 loss = loss + self.adversarial_weight * weights[name] * logged[f"loss_{name}"]
             if self.class_weight and isinstance(discriminator, ImageDiscriminator):
                 logged["loss_characters"] = character_loss(
-                    discriminator.name(features), batch.labels["characters"], mask
+                    discriminator.name(features, mask), batch.labels["characters"], mask
                 )
                 loss = loss + self.class_weight * logged["loss_characters"]
         if self.reconstruction_weight:
@@ -262,9 +264,10 @@ class StoryGANTraining(pl.LightningModule):
     def validation_step(self, batch: StoryBatch, batch_idx: int) -> None:
         """Mean absolute error as a share of the full range; logits of the story discriminator for its order score."""
         mask, gan = batch.mask, self.story_gan
-        drawn = gan.draw_stories(batch.captions, batch.source, first=batch_idx * len(mask))[:, :, 0]
+        drawn = gan.draw_stories(batch.captions, batch.source, first=self.num_validated)[:, :, 0]
+        self.num_validated += len(mask)
         error = (drawn - batch.frames).abs()[mask].mean() / 2
-        self.log("val/error", error, prog_bar=True, batch_size=len(mask), sync_dist=True)
+        self.log("val/error", error, prog_bar=True, batch_size=int(mask.sum()), sync_dist=True)
         if gan.story_discriminator is not None:
             longer = mask.sum(1) > 1
             self.real_logits.append(self.story_logits(batch, batch.frames)[longer])
@@ -274,7 +277,7 @@ class StoryGANTraining(pl.LightningModule):
         return self.story_gan.story_logits(batch.captions, frames, batch.mask)
 
     def on_validation_epoch_start(self) -> None:
-        self.real_logits, self.permuted_logits = [], []
+        self.real_logits, self.permuted_logits, self.num_validated = [], [], 0
 
     def on_validation_epoch_end(self) -> None:
         if self.real_logits:
