@@ -100,7 +100,8 @@ def test_a_table_whose_rows_cannot_be_told_apart_is_refused_with_its_line(
         ("x,1,a.png,1,\nx,2,../b.png,2,", 3, "outside the root: '../b.png'"),
         ("x,1,a.png,1,\nx,2,C:\\b.png,2,", 3, "outside the root: 'C:\\\\b.png'"),
         ("x,1,a.png,1,\nx,2,,2,", 3, "outside the root: ''"),
-        ("x,1,a.png,1,train\nx,2,b.png,2,test", 2, "two splits: train, test in one story"),
+        ("x,1,a.png,1,train\nx,2,b.png,2,test", 2, "two splits: train and test in one story"),
+        ("x,1,a.png,1,train\nx,2,b.png,2,", 2, "two splits: train and None in one story"),
         ("x,1,a.png,1,dev\nx,2,b.png,2,dev", 2, "unknown split: 'dev' is none of train, val, test"),
         ("x,1,a.png,1,", 2, "short story: 1 frames"),
     ],
@@ -166,7 +167,8 @@ def test_metadata_may_lie_in_the_storys_own_folder(tmp_path: Path) -> None:
         ([frame("x/1.png", "1"), frame("x/2.png", 7)], 2, "caption: 7 is no text"),
         ([frame("x/1.png", "1"), {"file_name": ["x"], "text": "2"}], None, "lies in no folder of a story"),
         ([frame("x/1.png", "1", characters=["Pip"]), frame("x/2.png", "2")], 2, "no characters: other rows have"),
-        ([frame("x/1.png", "1", characters=["Pip"]), frame("x/2.png", "2", characters=7)], 1, "characters: "),
+        ([frame("x/1.png", "1", characters=["Pip"]), frame("x/2.png", "2", characters=7)], 2, "characters: "),
+        ([frame("../1.png", "1"), frame("../2.png", "2")], 1, "outside the root: '../1.png'"),
         (["{"], None, "metadata.jsonl:1: not JSON: "),
         (["[1]"], None, "metadata.jsonl:1: not a row: "),
     ],
@@ -184,6 +186,16 @@ def test_a_row_of_an_imagefolder_that_is_wrong_is_named(
     (problem,) = made.problems
     assert problem.where == f"metadata.jsonl:{where}" and problem.what.startswith(what), problem
     assert ids(made) == ["good"]
+
+
+def test_a_split_that_its_folder_contradicts_is_named(tmp_path: Path) -> None:
+    def root(split: str) -> Path:
+        lines = [frame(f"{k}.png", "a", story="x", split=split) for k in (1, 2)]
+        return table(tmp_path / split / "train" / "metadata.jsonl", *lines).parent
+
+    assert FolderStories(root("train")).splits == ("train",)
+    with pytest.raises(ValueError, match=r"train/metadata.jsonl:1: two splits: test in the folder of train"):
+        FolderStories(root("test"))
 
 
 def test_a_picture_of_a_story_without_a_row_is_named(tmp_path: Path) -> None:

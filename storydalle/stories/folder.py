@@ -228,7 +228,7 @@ def _story_of_row(row: dict[str, Any], where: str, prefix: str, split: str | Non
         raise Refused(f"no id: {row.get('id')!r} is no text")
     frames = tuple(below_root(frame, prefix) for frame in _texts(row, "frames"))
     captions = checked_captions(_texts(row, "captions"), len(frames))
-    split = checked_split(row.get("split")) or split
+    split = checked_split(row.get("split"), split)
     value = row.get("characters")
     names = None if value is None else checked_names(value, len(frames))
     places = {name: where for of_frame in names or () for name in of_frame}

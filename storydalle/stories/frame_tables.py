@@ -14,7 +14,6 @@ from storydalle.stories.own_story import (
     Refused,
     below_root,
     checked_captions,
-    checked_names,
     checked_split,
     gap_in,
     in_order,
@@ -74,9 +73,7 @@ def read_frame_table(path: Path, place: Place) -> tuple[list[OwnStory], list[Pro
     stories = []
     for key, rows in _rows_of_stories(table, place).items():
         try:
-            if "story" not in table.columns:
-                _check_all_told(path.parent / key, rows)
-            stories.append(_story(key, rows, table.columns, place, below))
+            stories.append(_story(key, rows, table.columns, place, path))
         except Refused as refused:
             of_story = f" (story {key})" if key else ""
             problems.append(Problem(f"{below}:{refused.line or rows[0].line}", f"{refused}{of_story}"))
@@ -88,16 +85,21 @@ def _rows_of_stories(table: Table, place: Place) -> dict[str, list[Row]]:
     by_column = "story" in table.columns
     stories: dict[str, list[Row]] = {}
     for row in table.rows:
-        key = clean(str(row.cells.get("story") or "")) if by_column else _folder_of(row, place)
-        if key is None or (by_column and not key):
+        key = _named_story(row) if by_column else _folder_of(row, place)
+        if key is None:
             what = "its story is empty" if by_column else "its picture lies in no folder of a story"
-            raise ValueError(
-                f"{table.path}:{row.line}: {what}: give rows a column story, or each story's pictures a folder"
-            )
+            remedy = "give rows a column story, or each story's pictures a folder"
+            raise ValueError(f"{table.path}:{row.line}: {what}: {remedy}")
         stories.setdefault(key, []).append(row)
     if by_column and (twice := spelled_twice((key, f"line {rows[0].line}") for key, rows in stories.items())):
         raise ValueError(f"{table.path}: the stories {twice}")
     return stories
+
+
+def _named_story(row: Row) -> str | None:
+    """The cell of the column ``story``; None where it is empty."""
+    cell = row.cells.get("story")
+    return (clean(str(cell)) or None) if isinstance(cell, str | int) else None
 
 
 def _folder_of(row: Row, place: Place) -> str | None:
@@ -109,56 +111,48 @@ def _folder_of(row: Row, place: Place) -> str | None:
     return None if folder in (".", *SPLIT_FOLDERS) else folder
 
 
-def _check_all_told(folder: Path, rows: Sequence[Row]) -> None:
-    """Refuse a folder that has a picture without a row."""
-    told = {PurePosixPath(str(row.cells.get("file")).replace("\\", "/")).name for row in rows}
-    pictures = sorted(path.name for path in folder.iterdir() if is_picture(path)) if folder.is_dir() else []
-    if untold := next((name for name in pictures if name not in told), None):
-        raise Refused(f"no row: {untold} is a picture of the story")
-
-
-def _story(key: str, rows: Sequence[Row], columns: Sequence[str], place: Place, below: str) -> OwnStory:
-    for row in rows:
-        if row.problem:
-            raise Refused(row.problem, line=row.line)
-    with_lines = _each(rows)
-    files = with_lines("file", lambda cell: below_root(_text(cell, "file"), place.prefix))
+def _story(key: str, rows: Sequence[Row], columns: Sequence[str], place: Place, table: Path) -> OwnStory:
+    if lacking := next((row for row in rows if row.problem), None):
+        raise Refused(str(lacking.problem), line=lacking.line)
+    files = _read(rows, "file", lambda cell: below_root(_text(cell, "file"), place.prefix))
+    if "story" not in columns:
+        _check_all_told(table.parent / key, files)
     order = _by_frame(rows) if "frame" in columns else _by_name(rows, files, "story" not in columns)
     rows, files = [rows[i] for i in order], [files[i] for i in order]
-    with_lines = _each(rows)
-    captions = with_lines("caption", lambda cell: _text(cell, "caption"))
     try:
-        captions = list(checked_captions(captions, len(rows)))
+        captions = checked_captions(_read(rows, "caption", lambda cell: _text(cell, "caption")), len(rows))
     except Refused as refused:
         raise Refused(str(refused), line=rows[refused.line - 1].line if refused.line else None) from refused
-    names = None
-    if "characters" in columns:
-        lists = with_lines("characters", _names)
-        names = checked_names(lists, len(rows))
-    splits = dict.fromkeys(with_lines("split", lambda cell: checked_split(cell or None)))
-    if len(splits) > 1:
-        raise Refused(f"two splits: {', '.join(map(str, splits))} in one story")
+    names = tuple(_read(rows, "characters", _names)) if "characters" in columns else None
+    below = f"{place.prefix}{table.name}"
     places: dict[str, str] = {}
     for row, of_frame in zip(rows, names or (), strict=False):
         places |= {name: f"{below}:{row.line}" for name in of_frame if name not in places}
     story = f"{place.prefix}{key}".rstrip("/")
-    split = next(iter(splits)) or place.split or SPLIT_FOLDERS.get(story.partition("/")[0])
-    return OwnStory(story, f"{below}:{rows[0].line}", split, tuple(files), tuple(captions), names, places)
+    of_folder = place.split or SPLIT_FOLDERS.get(story.partition("/")[0])
+    given = _read(rows, "split", lambda cell: checked_split(cell or None, of_folder))
+    if len(set(given)) > 1:
+        raise Refused(f"two splits: {given[0]} and {next(each for each in given if each != given[0])} in one story")
+    return OwnStory(story, f"{below}:{rows[0].line}", given[0], tuple(files), captions, names, places)
 
 
-def _each(rows: Sequence[Row]) -> Callable[[str, Callable[[Any], Any]], list[Any]]:
+def _read(rows: Sequence[Row], column: str, value: Callable[[Any], Any]) -> list[Any]:
     """A column's cells, each read by a function whose refusal is told with the row's line."""
+    values = []
+    for row in rows:
+        try:
+            values.append(value(row.cells.get(column)))
+        except Refused as refused:
+            raise Refused(str(refused), line=row.line) from refused
+    return values
 
-    def read(column: str, value: Callable[[Any], Any]) -> list[Any]:
-        values = []
-        for row in rows:
-            try:
-                values.append(value(row.cells.get(column)))
-            except Refused as refused:
-                raise Refused(str(refused), line=row.line) from refused
-        return values
 
-    return read
+def _check_all_told(folder: Path, files: Sequence[str]) -> None:
+    """Refuse a folder that has a picture without a row."""
+    told = {PurePosixPath(file).name for file in files}
+    pictures = sorted(path.name for path in folder.iterdir() if is_picture(path)) if folder.is_dir() else []
+    if untold := next((name for name in pictures if name not in told), None):
+        raise Refused(f"no row: {untold} is a picture of the story")
 
 
 def _text(cell: Any, column: str) -> str:
@@ -167,9 +161,12 @@ def _text(cell: Any, column: str) -> str:
     return cell or ""
 
 
-def _names(cell: Any) -> Any:
+def _names(cell: Any) -> tuple[str, ...]:
     """Names of a json list, or of a csv's cell, where they are separated by ``,``, ``;`` or ``|``."""
-    return BETWEEN_NAMES.split(cell) if isinstance(cell, str) else cell
+    names = BETWEEN_NAMES.split(cell) if isinstance(cell, str) else cell
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Refused(f"characters: {cell!r} is no list of names")
+    return tuple(filter(None, map(clean, names)))
 
 
 def _by_frame(rows: Sequence[Row]) -> list[int]:

@@ -71,10 +71,13 @@ def checked_names(value: Any, num_frames: int) -> Names:
     return tuple(tuple(filter(None, map(clean, names))) for names in value)
 
 
-def checked_split(value: Any) -> str | None:
+def checked_split(value: Any, of_folder: str | None) -> str | None:
+    """The split that a row names, or else that of the folder which it lies in."""
     if value is not None and value not in SPLITS:
         raise Refused(f"unknown split: {value!r} is none of {', '.join(SPLITS)}")
-    return value
+    if None not in (value, of_folder) and value != of_folder:
+        raise Refused(f"two splits: {value} in the folder of {of_folder}")
+    return value or of_folder
 
 
 def spelled_twice(places: Iterable[tuple[str, str]]) -> str | None:
