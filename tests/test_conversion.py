@@ -33,12 +33,14 @@ from tests.test_byte_level import write_files
 
 CAPTIONS = ["a red square on the left", "a blue square on the right", "pororo and loopy jump"]
 DIM, HEADS = 16, 2
+PIECES = ["a dinosaur, dinohats and dinomen"] * 3  # make "dino", a name of Flintstones, a piece of the vocabulary
 
 
 def write_vocabulary(folder: Path, name: str) -> int:
     """``<name>vocab.json`` and ``<name>merges.txt`` as minDALL-E has them; the number of words."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = CaptionTokenizer.train(CAPTIONS, vocab_size=150, text_length=8)
+    tokenizer = CaptionTokenizer.train([*CAPTIONS, *PIECES], vocab_size=150, text_length=8)
+    assert tokenizer._tokenizer.token_to_id("dino") is not None
     tokenizer._tokenizer.model.save(str(folder), name.rstrip("-") or None)
     return tokenizer.vocab_size
 

@@ -108,7 +108,7 @@ def released_story_dalle(
         stage1 = {name.removeprefix("stage1."): shape for name, shape in part(stored.shapes, "stage1.").items()}
         backbone = backbone_config(stored.shapes, STORYDALLE, "stage2.", num_heads)
         names = added_names if added_names is not None else told_names(backbone["text_vocab_size"], vocab)
-        captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names)
+        captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names, names_as_released=True)
         sizes = STORYDALLE.sizes(stored.shapes)
         num_prompts = sizes["prompt"] if part(stored.shapes, PROMPT_NAMES) else 0
         sentence_dim = sizes["sentence"] if part(stored.shapes, STORY_NAMES) else None

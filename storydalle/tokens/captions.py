@@ -89,12 +89,20 @@ class CaptionTokenizer(TextTokenizer):
     """Byte-pair encoding of captions, padded or cut to ``text_length``; there is neither a start nor an end token.
 
     ``added_names`` are tokens of their own, with ids after the vocabulary's in the order given. They match whole words
-    in any case. Differs from the paper's released code: there a name matches inside words ("dino" in "dinosaur").
+    in any case. Differs from the paper's released code: there a name matches inside words ("dino" in "dinosaur"), and
+    one that is a piece of the vocabulary keeps that piece's id, while its table gets a row for it all the same.
+    ``names_as_released`` does as that code does, for models that were trained by it.
     """
 
     kind = "words"
 
-    def __init__(self, tokenizer: Tokenizer, text_length: int = 64, added_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        text_length: int = 64,
+        added_names: Sequence[str] = (),
+        names_as_released: bool = False,
+    ) -> None:
         ids = tokenizer.get_vocab(with_added_tokens=False)
         for token in (PAD, UNK):
             if token not in ids:
@@ -106,13 +114,18 @@ class CaptionTokenizer(TextTokenizer):
         self.text_length = text_length
         self.added_names = tuple(name.lower() for name in added_names)
         self.pad_id = ids[PAD]
+        self.names_as_released = names_as_released
         self._tokenizer = tokenizer
-        for i, name in enumerate(self.added_names):
-            # Capitals occur in no lower-cased vocabulary, where "dino" may be a piece that would lend its id.
-            content = name.upper()
-            is_new = tokenizer.add_tokens([AddedToken(content, single_word=True, normalized=True)]) == 1
-            if not is_new or tokenizer.token_to_id(content) != len(ids) + i:
+        # Capitals occur in no lower-cased vocabulary, where "dino" may be a piece that would lend its id.
+        contents = [name if names_as_released else name.upper() for name in self.added_names]
+        for i, (name, content) in enumerate(zip(self.added_names, contents, strict=True)):
+            tokenizer.add_tokens([AddedToken(content, single_word=not names_as_released, normalized=True)])
+            index = tokenizer.token_to_id(content)
+            may_be = index is not None if names_as_released else index == len(ids) + i
+            if not may_be or contents.count(content) > 1:
                 raise ValueError(f"added name {name!r} stands twice or has no letters: give each name once")
+        self._added_ids = [tokenizer.token_to_id(content) for content in contents]
+        self._vocab_size = len(ids) + len(contents)
 
     @classmethod
     def train(
@@ -136,12 +149,17 @@ class CaptionTokenizer(TextTokenizer):
 
     @classmethod
     def from_files(
-        cls, vocab_json: str | Path, merges_txt: str | Path, text_length: int = 64, added_names: Sequence[str] = ()
+        cls,
+        vocab_json: str | Path,
+        merges_txt: str | Path,
+        text_length: int = 64,
+        added_names: Sequence[str] = (),
+        names_as_released: bool = False,
     ) -> "CaptionTokenizer":
         """Read minDALL-E's vocabulary and merges, or others of that format."""
         try:
             bpe = BPE.from_file(str(vocab_json), str(merges_txt), unk_token=UNK, end_of_word_suffix=END_OF_WORD)
-            return cls(char_bpe(bpe), text_length, added_names)
+            return cls(char_bpe(bpe), text_length, added_names, names_as_released)
         except Exception as error:  # the tokenizers library raises nothing more precise
             raise ValueError(f"{vocab_json} and {merges_txt} are not a vocabulary and its merges: {error}") from error
 
@@ -150,7 +168,9 @@ class CaptionTokenizer(TextTokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         bare = char_bpe(self._tokenizer.model)
         (folder / TOKENIZER_NAME).write_text(bare.to_str(pretty=True), encoding="utf-8")
-        config = {"kind": self.kind, "text_length": self.text_length, "added_names": list(self.added_names)}
+        config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length}
+        config["added_names"] = list(self.added_names)
+        config |= {"names_as_released": True} if self.names_as_released else {}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
 
     def to_files(self) -> tuple[str, str]:
@@ -165,22 +185,23 @@ class CaptionTokenizer(TextTokenizer):
             if config["kind"] != cls.kind:
                 raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
             text_length, added_names = int(config["text_length"]), [str(name) for name in config["added_names"]]
+            as_released = bool(config.get("names_as_released", False))
             file = Path(folder) / TOKENIZER_NAME
-            return cls(Tokenizer.from_file(str(file)), text_length, added_names)
+            return cls(Tokenizer.from_file(str(file)), text_length, added_names, as_released)
         except Exception as error:  # the tokenizers library raises nothing more precise
             raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
 
     @property
     def vocab_size(self) -> int:
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+        return self._vocab_size
 
     @property
     def added_ids(self) -> list[int]:
-        return list(range(self.vocab_size - len(self.added_names), self.vocab_size))
+        return self._added_ids
 
     def with_names(self, names: Sequence[str]) -> "CaptionTokenizer":
         names = (*self.added_names, *self.unknown_names(names))
-        return CaptionTokenizer(char_bpe(self._tokenizer.model), self.text_length, names)
+        return CaptionTokenizer(char_bpe(self._tokenizer.model), self.text_length, names, self.names_as_released)
 
     @property
     def fingerprint(self) -> str:
@@ -201,15 +222,16 @@ class CaptionTokenizer(TextTokenizer):
 
     def decode(self, ids: Int[Tensor, " t"] | Sequence[int]) -> str:
         """Lower-cased words between single spaces, punctuation apart; padding is left out."""
-        first_name = self.vocab_size - len(self.added_names)
+        names = dict(zip(self.added_ids, self.added_names, strict=True))
         text = ""
         for index in map(int, ids):
-            if not 0 <= index < self.vocab_size:
+            piece = self._tokenizer.id_to_token(index) if 0 <= index < self.vocab_size else None
+            if piece is None:
                 raise ValueError(f"token {index} lies outside the vocabulary of {self.vocab_size} entries")
-            if index >= first_name:
-                text += self.added_names[index - first_name] + " "
+            if index in names:
+                text += names[index] + " "
             elif index != self.pad_id:
-                text += str(self._tokenizer.id_to_token(index)).replace(END_OF_WORD, " ")
+                text += piece.replace(END_OF_WORD, " ")
         return text.strip()
 
 
