@@ -8,8 +8,9 @@ from storydalle.backbones.backbone import UNNAMED_KIND, Codes, Words, backbone_c
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
 from storydalle.gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
+from storydalle.licences import inherited
 from storydalle.paths import user_path
-from storydalle.pretrained import CONFIG_NAME
+from storydalle.pretrained import CONFIG_NAME, read_card
 from storydalle.retrofit import retrofit as retrofitted
 from storydalle.stories.story import Stories
 from storydalle.story_dalle import StoryDALLE
@@ -46,7 +47,9 @@ def text_to_image(
         Codes(images.codebook_size, images.num_codes, images.kind),
         **sizes,
     )
-    return StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0))
+    # A released image tokenizer's licence is a part of the model's.
+    card = inherited(read_card(model_folder(image_tokenizer, Path(runs))))
+    return StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0), card)
 
 
 def story_dalle(

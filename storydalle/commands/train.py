@@ -34,6 +34,7 @@ from storydalle.commands.training_callbacks import callbacks
 from storydalle.commands.training_loggers import loggers
 from storydalle.commands.training_memory import check_memory
 from storydalle.commands.training_runs import LAST, run_folder
+from storydalle.licences import inherited
 from storydalle.metrics.record import git_state, metrics_record, write_record
 from storydalle.paths import user_path
 from storydalle.stories.story import Stories
@@ -140,6 +141,7 @@ def card(model: TrainedStoryModel, stories: Stories, settings: dict[str, Any], n
         "story_window": settings["data"]["num_targets"],  # captions that the story encoder read at once in training
         "guidance": bool(settings["system"].get("caption_dropout")),
         **model.measured(stories),
+        **inherited(model.card),
     }
 
 

@@ -1,0 +1,60 @@
+"""What the authors of released weights say of their licence, and how it stays with what is made of them.
+
+Known from the licence files and model cards of the programs, November 2026; nothing here is more than they say.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+UNSTATED = "not stated by its authors"
+TAMING = f"{UNSTATED} (its program is under MIT)"
+STAGE2 = "CC-BY-NC-SA 4.0 (not for commercial use; what is built on it is shared alike)"
+# Of every format the licence of each part.
+TERMS: Mapping[str, Mapping[str, str]] = {
+    "mindalle": {
+        "minDALL-E, stage 1": f"{UNSTATED} (its program is under Apache 2.0)",
+        "minDALL-E, stage 2": STAGE2,
+    },
+    "storydalle": {
+        "released StoryDALL-E": f"{UNSTATED} (its program is under MIT)",
+        "minDALL-E, stage 2, which it was tuned from": STAGE2,
+    },
+    "dalle-mega": {"DALL-E Mega": "Apache 2.0", "taming's VQGAN": TAMING},
+    "dalle-mini": {"DALL-E mini": "Apache 2.0", "taming's VQGAN": TAMING},
+    "taming-vqgan": {"taming's VQGAN": TAMING},
+    "openai-dvae": {"OpenAI's dVAE": "a modified MIT licence"},
+}
+FLAVA = {"FLAVA's image codebook": "BSD 3-Clause"}  # an encoder in place of OpenAI's
+# What the hub calls the licence of the whole, by its own list; "other" for one that is not on it, or not stated.
+HUB = {"mindalle": "cc-by-nc-sa-4.0"}
+CONVERTED, DERIVED = "converted", "derived_from"  # entries of a card
+
+
+def converted(format: str, files: Sequence[str], is_flava: bool = False) -> dict[str, Any]:
+    """The entries of a card that say what was converted, of which files, and under which licences its parts are."""
+    licences = {**TERMS[format], **(FLAVA if is_flava else {})}
+    return {
+        "license": HUB.get(format, "other"),
+        CONVERTED: {"format": format, "files": list(files), "licences": licences},
+    }
+
+
+def inherited(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card of a model keeps of the card of the one that it is built on; nothing of one of our own making."""
+    made = card.get(DERIVED) or card.get(CONVERTED)
+    if not isinstance(made, Mapping):
+        return {}
+    format = str(made.get("format"))
+    return {
+        "license": card.get("license") or HUB.get(format, "other"),
+        DERIVED: {**made, "licences": made.get("licences") or dict(TERMS.get(format, {}))},
+    }
+
+
+def told(card: Mapping[str, Any]) -> str:
+    """The licences of a converted model, or of what a trained one is built on, in one line; empty where there is none.
+
+    Cards from before licences were kept have those of their format.
+    """
+    made = inherited(card).get(DERIVED, {})
+    return "; ".join(f"{part}: {licence}" for part, licence in dict(made.get("licences", {})).items())
