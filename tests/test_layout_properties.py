@@ -101,7 +101,7 @@ def renamed(weights: Weights, key: str, dice: random.Random) -> list[str]:
 
 
 def added(weights: Weights, key: str, dice: random.Random) -> list[str]:
-    other = dice.choice(["quantize.used", "blocks.77.ln1.weight", f"{key}.more", "encoder.down.77.block.0.norm1.bias"])
+    other = dice.choice(["quantize.more", "blocks.77.ln1.weight", f"{key}.more", "encoder.down.77.block.0.norm1.bias"])
     weights[other] = torch.zeros(2)
     return [other]
 

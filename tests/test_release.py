@@ -39,6 +39,7 @@ IMAGES: dict[str, Any] = {  # the same in our words as ``vqgan()`` is in taming'
     **{"resolution": 8, "ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [4]},
     **{"z_channels": 8, "codebook_size": 24, "embed_dim": 12},
 }
+DRAWN: dict[str, Any] = {"pixel_range": (0, 1), "norm_eps": 1e-5}  # what detoker.pt means
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -74,7 +75,7 @@ def our_dalle(folder: Path, images: dict[str, Any] | None = None, **changes: Any
 def our_mega(folder: Path, pair: Callable[[], Any] | None = None, **changes: Any) -> StoryDALLE:
     torch.manual_seed(0)
     captions = tiny_tokenizer(folder / "files", text_length=8, spare=9)
-    tokenizer = PairedTokenizer(IMAGES, {**IMAGES, "pixel_range": (0, 1)}) if pair is None else pair()
+    tokenizer = PairedTokenizer(IMAGES, {**IMAGES, **DRAWN}) if pair is None else pair()
     sizes = {"text_length": 8, "image_length": 16, "dim": 16, "glu_dim": 24, "depth": 2, "num_heads": HEADS}
     settings = {"num_codes": 24, "start_code": 23, "codes_of": "paired", **sizes, **changes}
     backbone = MegaDALLE(captions.vocab_size, 24, **settings)
@@ -260,7 +261,7 @@ def test_what_mindalles_files_cannot_say_is_named(tmp_path: Path, changes: dict[
         ({"start_code": 3}, r"start_code=3 \(its files mean 23\)"),
         ({"pair": lambda: PairedTokenizer(IMAGES, IMAGES)}, r"pixel_range=\[-1.0, 1.0\] \(its files mean \[0.0, 1.0\]"),
         (
-            {"pair": lambda: PairedTokenizer({**IMAGES, "norm_eps": 1e-5}, {**IMAGES, "pixel_range": (0, 1)})},
+            {"pair": lambda: PairedTokenizer({**IMAGES, "norm_eps": 1e-5}, {**IMAGES, **DRAWN})},
             "norm_eps=1e-05",
         ),
         ({"pair": lambda: VQGAN(**IMAGES), "codes_of": None}, "an image tokenizer of kind vqgan: its own is paired"),

@@ -21,7 +21,7 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
+def unpack(archive: Path, names: Sequence[str], folder: Path, optional: Sequence[str] = ()) -> None:
     """Write the files of these names, wherever they lie in a ``.tar`` or ``.tar.gz``, into a folder, in one pass.
 
     Nothing else of the archive is written: neither paths of its own, with their dots, nor links. Raises ForeignFile
@@ -36,7 +36,7 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
                 if unpacked > LARGEST_RATIO * size:
                     raise ForeignFile(f"{archive} of {size} bytes claims to hold {unpacked} and more: it is refused")
                 name = PurePosixPath(member.name).name
-                if name not in names:
+                if name not in (*names, *optional):
                     continue
                 if not member.isfile() or (folder / name).exists():
                     raise ForeignFile(f"{archive} holds {name} as a link, or twice")

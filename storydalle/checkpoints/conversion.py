@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from storydalle import licences
 from storydalle.backbones.dalle import DALLE
 from storydalle.backbones.mega import MegaDALLE
 from storydalle.checkpoints.layouts import Layout, LayoutError, Match, Shape, count
@@ -32,7 +33,14 @@ from storydalle.checkpoints.model_layouts import (
     text_sizes,
 )
 from storydalle.checkpoints.stored_weights import StoredWeights, stored_weights
-from storydalle.checkpoints.tokenizer_layouts import DETOKER, TAMING_VQGAN, told_of, vqgan_config
+from storydalle.checkpoints.tokenizer_layouts import (
+    DETOKER,
+    DETOKER_UNTOLD,
+    TAMING_VQGAN,
+    remarks,
+    told_of,
+    vqgan_config,
+)
 from storydalle.pretrained import CAPTIONS_FOLDER, WEIGHTS_NAME
 from storydalle.retrofit import RetrofittedDALLE, SourceCrossAttention, retrofit
 from storydalle.story_dalle import StoryDALLE
@@ -44,6 +52,11 @@ from storydalle.tokens.vqgan import VQGAN
 from storydalle.weight_files import Planned, WithoutNumbers, check_room, folder_when_whole, write_model
 
 SAMPLING = {"temperature": 1.0, "top_k": 256}  # minDALL-E's recipe
+# min-dalle's: its models were trained on empty captions too, and its program draws with super-conditioning.
+MEGA_SAMPLING = {**SAMPLING, "guidance": 16.0}
+WORDS = ("bpe-16k-", "")  # how the names of minDALL-E's vocabulary and merges begin; its program knows both
+CACHES = {"": "dalle_bart_mega", "_mini": "dalle_bart_mini"}  # folders that min-dalle makes for its files
+WIDTHS = {2048: "dalle-mega", 1024: "dalle-mini"}
 Progress = Callable[[int], None]  # bytes written
 
 
@@ -74,7 +87,7 @@ def min_dalle(folder: Path, num_heads: int | None = None) -> Iterator[Conversion
     Raises ForeignFile or LayoutError, naming the file and what is wrong, where one is missing or does not fit.
     """
     first, second = found(folder, "stage1_last.ckpt"), found(folder, "stage2_last.ckpt")
-    vocab, merges = found(folder, "bpe-16k-vocab.json"), found(folder, "bpe-16k-merges.txt")
+    vocab, merges = found_words(folder, WORDS)
     with stored_weights(first, "state_dict") as images, stored_weights(second, "state_dict") as transformer:
         with told_of(second):
             backbone = backbone_config(transformer.shapes, MINDALLE_STAGE2, "", num_heads)
@@ -91,20 +104,20 @@ def min_dalle(folder: Path, num_heads: int | None = None) -> Iterator[Conversion
             tensors = sources(images, MINDALLE_STAGE1, part(ours, IMAGES))
         with told_of(second):
             tensors |= sources(transformer, MINDALLE_STAGE2, part(ours, BACKBONE))
-        yield Conversion(story_dalle, tensors, [])
+        yield Conversion(story_dalle, tensors, remarks(images, MINDALLE_STAGE1) + remarks(transformer, MINDALLE_STAGE2))
 
 
 @contextmanager
 def released_story_dalle(
     path: Path, num_heads: int | None = None, added_names: tuple[str, ...] | None = None
 ) -> Iterator[Conversion]:
-    """A training checkpoint of the released StoryDALL-E, its vocab.json and merges.txt beside it.
+    """A training checkpoint of the released StoryDALL-E, its vocabulary and merges beside it.
 
     Its source attention was never saved: a fresh one, which starts as nothing, stands in the same third of the blocks.
     Raises ForeignFile or LayoutError, naming the file and what is wrong, where one is missing or does not fit.
     """
-    vocab, merges = found(path.parent, "vocab.json"), found(path.parent, "merges.txt")
-    with stored_weights(path, "model_state_dict") as stored, told_of(path):
+    vocab, merges = found_words(path.parent, WORDS[::-1])
+    with stored_weights(path, ("state_dict", "model_state_dict")) as stored, told_of(path):
         stage1 = {name.removeprefix("stage1."): shape for name, shape in part(stored.shapes, "stage1.").items()}
         backbone = backbone_config(stored.shapes, STORYDALLE, "stage2.", num_heads)
         names = added_names if added_names is not None else told_names(backbone["text_vocab_size"], vocab)
@@ -123,8 +136,9 @@ def released_story_dalle(
         tensors = sources(stored, STORYDALLE, {name: shape for name, shape in ours.items() if name not in fresh})
         tensors |= fresh_attention(fresh, backbone["dim"], backbone["num_heads"])
         notes = [
+            *remarks(stored, STORYDALLE),
             f"{path} has no source attention, which its program neither trained nor saved: {len(fresh)} fresh tensors "
-            "stand in its place and add nothing until they are trained"
+            "stand in its place and add nothing until they are trained",
         ]
         if sentence_dim is not None:
             notes.append(
@@ -141,40 +155,43 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
     ``suffix`` is that of the files of the smaller model, "_mini". Raises ForeignFile or LayoutError, naming the file
     and what is wrong, where one is missing or does not fit.
     """
-    paths = [found(folder, name) for name in (f"encoder{suffix}.pt", f"decoder{suffix}.pt", "detoker.pt")]
-    vocab, merges = found(folder, f"vocab{suffix}.json"), found(folder, f"merges{suffix}.txt")
+    paths, (vocab, merges) = mega_files(folder, suffix)
+    name = f"dalle-{'mini' if suffix else 'mega'}"
     with ExitStack() as stack:
         encoder, decoder, pictures = (stack.enter_context(stored_weights(path)) for path in paths)
         images = stack.enter_context(stored_weights(image_encoder, "state_dict"))
         with told_of(paths[2]):
             num_codes = MEGA_PICTURES.sizes(pictures.shapes)["codes"]
         with told_of(paths[0]):
-            text_sizes(encoder.shapes)
+            if (other := WIDTHS.get(text_sizes(encoder.shapes)["dim"], name)) != name:
+                raise LayoutError(f"it is as wide as the model of format={other}: ask for that")
         with told_of(paths[1]):
             backbone = mega_config(encoder.shapes, decoder.shapes, num_codes, num_heads)
         with told_of(image_encoder), WithoutNumbers():
             encoding = image_tokenizer_config(images.shapes, backbone["image_length"])
-            drawing = vqgan_config(pictures.shapes, DETOKER, encoding["resolution"], pixel_range=(0.0, 1.0))
+            drawing = vqgan_config(pictures.shapes, DETOKER, encoding["resolution"], **DETOKER_UNTOLD)
             tokenizer = PairedTokenizer(encoding, drawing)
             model = retrofit(MegaDALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
         with told_of(vocab):
             length, num_rows = backbone["text_length"], backbone["text_vocab_size"]
             captions = ByteLevelTokenizer.from_files(vocab, merges, length, num_rows)
-        story_dalle = whole(tokenizer, captions, model, f"dalle-{'mini' if suffix else 'mega'}", *paths, image_encoder)
+        story_dalle = whole(tokenizer, captions, model, name, *paths, image_encoder)
+        story_dalle.card |= {"sampling": MEGA_SAMPLING, "guidance": True}
         ours = shapes_of(story_dalle)
         tensors: dict[str, Source] = {}
-        for path, stored, layout, prefix in (
-            (paths[0], encoder, MEGA_ENCODER, f"{BACKBONE}encoder."),
-            (paths[1], decoder, MEGA_DECODER, f"{BACKBONE}decoder."),
-            (paths[2], pictures, MEGA_PICTURES, f"{IMAGES}detokenizer."),
-            (image_encoder, images, ENCODING_VQGAN, f"{IMAGES}tokenizer."),
-        ):
-            with told_of(path):
-                tensors |= sources(stored, layout, part(ours, prefix))
         notes = [
             f"source frames are read by {image_encoder} and drawn by {paths[2]}: two fine-tunings of one model, whose "
             "codes may mean slightly different things"
         ]
+        for stored, layout, prefix in (
+            (encoder, MEGA_ENCODER, f"{BACKBONE}encoder."),
+            (decoder, MEGA_DECODER, f"{BACKBONE}decoder."),
+            (pictures, MEGA_PICTURES, f"{IMAGES}detokenizer."),
+            (images, ENCODING_VQGAN, f"{IMAGES}tokenizer."),
+        ):
+            with told_of(stored.path):
+                tensors |= sources(stored, layout, part(ours, prefix))
+            notes += remarks(stored, layout)
         yield Conversion(story_dalle, {name: tensors[name] for name in ours}, notes)
 
 
@@ -182,11 +199,31 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
 
 
 def found(folder: Path, name: str) -> Path:
-    """The file of that name in a folder or in one below; LayoutError where it is missing or stands twice."""
-    paths = sorted(folder.rglob(name)) if folder.is_dir() else []
+    """The file of that name in a folder, or in one below; LayoutError where it is missing or stands twice there."""
+    paths = [folder / name] if (folder / name).is_file() else sorted(folder.rglob(name))
     if len(paths) != 1:
         raise LayoutError(f"{folder} holds {'no' if not paths else len(paths)} {name}; give the folder that has one")
     return paths[0]
+
+
+def found_words(folder: Path, beginnings: Sequence[str]) -> tuple[Path, Path]:
+    """Vocabulary and merges of the first of these beginnings by which there is one; LayoutError as of ``found``."""
+    known = next((each for each in beginnings if any(folder.rglob(f"{each}vocab.json"))), beginnings[0])
+    return found(folder, f"{known}vocab.json"), found(folder, f"{known}merges.txt")
+
+
+def mega_files(folder: Path, suffix: str) -> tuple[list[Path], tuple[Path, Path]]:
+    """Encoder, decoder and detokenizer, then vocabulary and merges.
+
+    They lie in one folder, mini's with its suffix as they are shared, or as min-dalle keeps them: without one, in a
+    folder for each model and one for the detokenizer beside them. Raises LayoutError as of ``found``.
+    """
+    home = folder / CACHES[suffix] if (folder / CACHES[suffix]).is_dir() else folder
+    ending = suffix if any(home.rglob(f"encoder{suffix}.pt")) or not any(home.rglob("encoder.pt")) else ""
+    is_kept_apart = home.name == CACHES[suffix] and not any(folder.rglob("detoker.pt"))
+    pictures = home.absolute().parent / "vqgan" if is_kept_apart else folder
+    paths = [found(home, f"encoder{ending}.pt"), found(home, f"decoder{ending}.pt"), found(pictures, "detoker.pt")]
+    return paths, (found(home, f"vocab{ending}.json"), found(home, f"merges{ending}.txt"))
 
 
 def image_tokenizer_config(theirs: Mapping[str, Shape], num_codes: int) -> dict[str, Any]:
@@ -213,7 +250,7 @@ def whole(
     tokenizer: ImageTokenizer, captions: TextTokenizer, model: RetrofittedDALLE, format: str, *files: Path
 ) -> StoryDALLE:
     """The model of these parts, with a card that says where it is from; LayoutError where they do not fit together."""
-    card = {"sampling": SAMPLING, "converted": {"format": format, "files": [file.name for file in files]}}
+    card = {"sampling": SAMPLING, **licences.converted(format, [file.name for file in files])}
     try:
         return StoryDALLE(tokenizer, captions, model, card)
     except ValueError as error:

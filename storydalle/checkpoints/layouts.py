@@ -25,11 +25,14 @@ NAMED = 3  # keys that an error names; of the rest it gives the number
 
 
 class LayoutError(ValueError):
-    """Tensors that do not fit a layout; the message names the layout and the keys. ``path`` is their file, if any."""
+    """Tensors that do not fit a layout; the message names the layout and the keys.
 
-    def __init__(self, message: str, path: Path | None = None) -> None:
+    ``path`` is their file, if any, and ``layout`` the name of the layout where names or shapes are not its own.
+    """
+
+    def __init__(self, message: str, path: Path | None = None, layout: str | None = None) -> None:
         super().__init__(message)
-        self.path = path
+        self.path, self.layout = path, layout
 
 
 class Row(NamedTuple):
@@ -39,6 +42,11 @@ class Row(NamedTuple):
     ours: str
     axes: str  # of theirs
     turn: str = ""
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether theirs could have this shape: as many axes, and the numbers among them."""
+        axes = self.axes.split()
+        return len(axes) == len(shape) and all(not a.isdigit() or int(a) == n for a, n in zip(axes, shape, strict=True))
 
     def forward(self, tensor: Tensor) -> Tensor:
         return rearrange(tensor, self.turn) if self.turn else tensor
@@ -98,10 +106,13 @@ class Sizes(dict[str, int]):
 
 
 class Layout:
-    """A file format: rows, of which the first that fits a name counts, and beginnings of names that are not needed."""
+    """A file format: rows, of which the first that fits a name counts, and names that are not needed.
 
-    def __init__(self, name: str, rows: Sequence[Row], dropped: Sequence[str] = ()) -> None:
-        self.name, self.rows, self.dropped_names = name, tuple(rows), tuple(dropped)
+    ``dropped`` gives the reason for each of these; one that ends in a dot stands for all names that begin so.
+    """
+
+    def __init__(self, name: str, rows: Sequence[Row], dropped: Mapping[str, str] | None = None) -> None:
+        self.name, self.rows, self.reasons = name, tuple(rows), dict(dropped or {})
         for row in self.rows:
             assert BRACKET.findall(row.theirs) == BRACKET.findall(row.ours), row
 
@@ -114,7 +125,25 @@ class Layout:
 
     def dropped(self, keys: Iterable[str]) -> list[str]:
         """Their keys that are known and not needed."""
-        return [key for key in keys if key.startswith(self.dropped_names)] if self.dropped_names else []
+        return [key for key in keys if self.reason(key) is not None]
+
+    def reason(self, key: str) -> str | None:
+        """Why one of their keys is not needed; nothing where it is, or is unknown."""
+        for name, reason in self.reasons.items():
+            match = pattern(name).match(key)
+            if match and (name.endswith(".") or match.end() == len(key)):
+                return reason
+        return None
+
+    def left_out(self, keys: Iterable[str]) -> list[str]:
+        """Of their keys that are not needed: how many, why and which, a sentence for every reason."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for key in self.dropped(keys):
+            found[self.reason(key) or ""].append(key)
+        return [
+            f"left out {len(names)} tensor{'s' * (len(names) > 1)}, {reason}: {listed(names)}"
+            for reason, names in found.items()
+        ]
 
     def unknown(self, keys: Iterable[str]) -> list[str]:
         keys = list(keys)
@@ -125,7 +154,7 @@ class Layout:
         told = [f"missing: {listed(missing)}"] if missing else []
         told += [f"unknown: {listed(unknown)}"] if unknown else []
         told += [f"of another shape: {listed(wrong)}"] if wrong else []
-        return LayoutError(f"the weights are not those of the layout {self.name}; {'; '.join(told)}")
+        return LayoutError(f"the weights are not those of the layout {self.name}; {'; '.join(told)}", layout=self.name)
 
     def sizes(self, theirs: Mapping[str, Shape]) -> Sizes:
         """The sizes by the names in ``axes``: of each the one that most tensors tell.

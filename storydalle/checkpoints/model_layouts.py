@@ -16,7 +16,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storydalle.checkpoints.layouts import Layout, LayoutError, Row, Shape, count
-from storydalle.checkpoints.tokenizer_layouts import DETOKER, TAMING_ENCODER, TAMING_VQGAN, norm, same
+from storydalle.checkpoints.tokenizer_layouts import (
+    CODES_OF_ALL,
+    DETOKER,
+    TAMING_ENCODER,
+    TAMING_TRAINING,
+    TAMING_VQGAN,
+    norm,
+    same,
+)
 
 HEAD_DIM = 64  # of the released models; no shape tells it
 # Names that the released StoryDALL-E added to the vocabulary, told by how many rows there are.
@@ -69,8 +77,9 @@ STORY = (
 PROMPT_NAMES, STORY_NAMES = ("wte.", "control_trans."), ("story_linear.", "story_block.")  # how they begin
 IMAGES, BACKBONE, PROMPTS = "image_tokenizer.", "model.backbone.", "model.prompt_tokens."
 STORY_ENCODER = "model.story_encoder."
-MINDALLE_STAGE1 = Layout("mindalle (stage 1)", moved(TAMING_VQGAN.rows, "", IMAGES))
-MINDALLE_STAGE2 = Layout("mindalle (stage 2)", moved(STAGE2, "", BACKBONE))
+MASKS = {"blocks.{i}.attn.mask": "causal masks, which every transformer here has of itself"}
+MINDALLE_STAGE1 = Layout("mindalle (stage 1)", moved(TAMING_VQGAN.rows, "", IMAGES), TAMING_TRAINING)
+MINDALLE_STAGE2 = Layout("mindalle (stage 2)", moved(STAGE2, "", BACKBONE), MASKS)
 STORYDALLE = Layout(
     "storydalle",
     [
@@ -79,6 +88,11 @@ STORYDALLE = Layout(
         *moved(PROMPT, "", PROMPTS),
         *moved(STORY, "", STORY_ENCODER),
     ],
+    dropped={
+        **{f"stage1.{name}": reason for name, reason in TAMING_TRAINING.items()},
+        **{f"stage2.{name}": reason for name, reason in MASKS.items()},
+        "story_block.attn.mask": MASKS["blocks.{i}.attn.mask"],
+    },
 )
 
 
@@ -105,7 +119,10 @@ def mega_rows(rows: str, length: str) -> list[Row]:
     ]
 
 
-MEGA_ENCODER = Layout("dalle-mega (encoder)", moved(mega_rows("words", "text_length"), "", f"{BACKBONE}encoder."))
+COUNTERS = dict.fromkeys(("token_indices", "layers.{i}.token_indices"), "numbers counted from 0")
+MEGA_ENCODER = Layout(
+    "dalle-mega (encoder)", moved(mega_rows("words", "text_length"), "", f"{BACKBONE}encoder."), COUNTERS
+)
 MEGA_DECODER = Layout(
     "dalle-mega (decoder)",
     moved(
@@ -117,18 +134,25 @@ MEGA_DECODER = Layout(
         "",
         f"{BACKBONE}decoder.",
     ),
+    COUNTERS,
 )
 MEGA_PICTURES = Layout("detoker", moved(DETOKER.rows, "", f"{IMAGES}detokenizer."))
 # Of a VQGAN that encodes for a detokenizer: the half that draws is not kept.
 ENCODING_VQGAN = Layout(
     "taming-vqgan",
     moved([*TAMING_ENCODER, same("quantize.embedding.weight", "codes embed")], "", f"{IMAGES}tokenizer."),
-    dropped=("loss.", "decoder.", "post_quant_conv."),
+    dropped={
+        **TAMING_TRAINING,
+        **CODES_OF_ALL,
+        **dict.fromkeys(("decoder.", "post_quant_conv."), "the half that draws, in whose place detoker.pt stands"),
+    },
 )
 
 
 def text_sizes(encoder: Mapping[str, Shape]) -> dict[str, int]:
-    """What the encoder's file tells of the model; LayoutError where it tells less."""
+    """What the encoder's file tells of the model; LayoutError where it tells less, or more, as a decoder's does."""
+    if more := MEGA_ENCODER.unknown(encoder):
+        raise MEGA_ENCODER.error(unknown=more)
     return MEGA_ENCODER.told(encoder, "words", "text_length", "dim", "glu")
 
 

@@ -34,7 +34,13 @@ from storydalle.checkpoints.model_layouts import (
     mega_config,
 )
 from storydalle.checkpoints.our_folders import OurModel, our_model, our_vqgan
-from storydalle.checkpoints.tokenizer_layouts import DETOKER, TAMING_GUMBEL_VQGAN, TAMING_VQGAN, vqgan_config
+from storydalle.checkpoints.tokenizer_layouts import (
+    DETOKER,
+    DETOKER_UNTOLD,
+    TAMING_GUMBEL_VQGAN,
+    TAMING_VQGAN,
+    vqgan_config,
+)
 from storydalle.checkpoints.torch_writing import write_torch_file
 from storydalle.tokens.byte_level import ByteLevelTokenizer
 from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
@@ -121,7 +127,7 @@ def mega_release(folder: Path, suffix: str = "") -> Iterator[Release]:
         num_codes = MEGA_PICTURES.sizes(shapes(pictures))["codes"]
         said = mega_config(shapes(encoder), shapes(decoder), num_codes, settings["num_heads"])
         encoding = image_tokenizer_config(shapes(images), said["image_length"])
-        drawing = vqgan_config(shapes(pictures), DETOKER, encoding["resolution"], pixel_range=(0.0, 1.0))
+        drawing = vqgan_config(shapes(pictures), DETOKER, encoding["resolution"], **DETOKER_UNTOLD)
         with WithoutNumbers():
             check_said("dalle-mega", settings, MegaDALLE(**said, codes_of=ours.codes_of).config)
             read = PairedTokenizer(encoding, drawing).config
@@ -245,7 +251,8 @@ def read_words(vocab: Path, merges: Path, ours: TextTokenizer) -> TextTokenizer:
 
 
 def read_bytes(vocab: Path, merges: Path, ours: TextTokenizer) -> TextTokenizer:
-    return ByteLevelTokenizer.from_files(vocab, merges, ours.text_length, ours.vocab_size)
+    spells = isinstance(ours, ByteLevelTokenizer) and ours.spells_emoji
+    return ByteLevelTokenizer.from_files(vocab, merges, ours.text_length, ours.vocab_size, spells)
 
 
 def caption_files(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from storydalle.checkpoints.layouts import Layout, LayoutError, Row, Shape, count
-from storydalle.checkpoints.stored_weights import StoredWeights, stored_weights
+from storydalle.checkpoints.stored_weights import WRAPPER, StoredWeights, stored_weights
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.paired import PairedTokenizer
@@ -33,10 +33,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Opened(NamedTuple):
-    """A tokenizer made of a released file, and the names of what the file holds besides."""
+    """A tokenizer made of a released file, the names of what the file holds besides, and remarks on that."""
 
     tokenizer: ImageTokenizer
     dropped: list[str]
+    notes: list[str]
 
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -90,10 +91,22 @@ TAMING_DECODER = (
     *norm("decoder.norm_out", "width0"),
     *conv("decoder.conv_out", "pixels", "width0", 3),
 )
+# What trainings of taming's family leave in a checkpoint beside the network.
+TAMING_TRAINING = {
+    "loss.": "which training alone needs",  # the discriminator, and the network of the perceptual distance
+    "model_ema.": "running means of the weights, of which the weights themselves are taken",
+    "colorize": "colours of the training's logs",
+    "quantize.embedding.cluster_size": "statistics of the codebook's running means",
+    "quantize.embedding.embed_avg": "statistics of the codebook's running means",
+}
+USED = "quantize.used"  # the codes of a codebook that were kept
+CODES_OF_ALL = {
+    USED: "by which its program numbers the codes that it keeps; here they have the numbers of the codebook"
+}
 TAMING_VQGAN = Layout(
     "taming-vqgan",
     (*TAMING_ENCODER, same("quantize.embedding.weight", "codes embed"), *TAMING_DECODER),
-    dropped=("loss.",),  # the discriminator, and the network of the perceptual distance
+    dropped=TAMING_TRAINING | CODES_OF_ALL,
 )
 TAMING_GUMBEL_VQGAN = Layout(
     "taming-gumbel-vqgan",
@@ -103,8 +116,10 @@ TAMING_GUMBEL_VQGAN = Layout(
         *conv("quantize.proj", "codes", "embed", 1),
         *TAMING_DECODER,
     ),
-    dropped=("loss.",),
+    dropped=TAMING_TRAINING,
 )
+# How min-dalle's program runs its detokenizer: pictures in [0, 1], and torch's own epsilon in the norms.
+DETOKER_UNTOLD: dict[str, Any] = {"pixel_range": (0.0, 1.0), "norm_eps": 1e-5}
 DETOKER = Layout("detoker", (Row("embedding.weight", "quantize.embedding.weight", "codes embed"), *TAMING_DECODER))
 
 
@@ -173,6 +188,8 @@ def vqgan_config(theirs: Mapping[str, Shape], layout: Layout, resolution: int = 
     if any(width % widths[0] for width in widths):
         raise LayoutError(f"the widths {widths} of {levels} are no multiples of the first")
     shuffle = math.isqrt(sizes["pixels"] // 3)
+    if sizes["pixels"] != 3 * shuffle**2:
+        raise LayoutError(f"its pictures have {sizes['pixels']} channels and not 3: they are maps of something else")
     attention = [i for i in range(num_levels) if any(key.startswith(f"{levels}.{i}.attn.") for key in theirs)]
     return {
         "resolution": resolution,
@@ -213,11 +230,15 @@ def read_vqgan(path: Path, resolution: int = 256, **untold: Any) -> Opened:
     """
     with stored_weights(path, key="state_dict") as stored, told_of(path):
         is_gumbel = any(key.startswith("quantize.proj.") for key in stored.shapes)
+        if is_gumbel and USED in stored.shapes:
+            raise LayoutError(
+                f"{USED}: its encoder chooses among a part of the codes, and a Gumbel VQGAN here among all"
+            )
         layout = TAMING_GUMBEL_VQGAN if is_gumbel else TAMING_VQGAN
         with torch.device("meta"):
             tokenizer = VQGAN(**vqgan_config(stored.shapes, layout, resolution, **untold))
         weights = converted(stored, layout, shapes_of(tokenizer))
-        return Opened(filled(tokenizer, weights), layout.dropped(stored.shapes))
+        return Opened(filled(tokenizer, weights), layout.dropped(stored.shapes), remarks(stored, layout))
 
 
 def read_dvae(encoder: Path, decoder: Path, resolution: int = 256) -> Opened:
@@ -235,7 +256,8 @@ def read_dvae(encoder: Path, decoder: Path, resolution: int = 256) -> Opened:
             weights = converted(first, layout, shapes_of(tokenizer, "encoder."))
         with told_of(decoder):
             weights |= converted(second, OPENAI_DECODER, shapes_of(tokenizer, "decoder."))
-        return Opened(filled(tokenizer, weights), [])
+        notes = remarks(first, layout) + remarks(second, OPENAI_DECODER)
+        return Opened(filled(tokenizer, weights), [], notes)
 
 
 def read_paired(
@@ -245,22 +267,31 @@ def read_paired(
     untold: Mapping[str, Any] | None = None,
     untold_of_detokenizer: Mapping[str, Any] | None = None,
 ) -> Opened:
-    """Codes of taming's VQGAN, pictures of min-dalle's ``detoker.pt``, which draws in [0, 1] unless it is told.
+    """Codes of taming's VQGAN, pictures of min-dalle's ``detoker.pt``, run as ``DETOKER_UNTOLD`` unless it is told.
 
     Raises ForeignFile or LayoutError, naming the file and what is wrong, where one does not fit, and ValueError where
     the two do not fit each other.
     """
-    encoding, dropped = read_vqgan(tokenizer, resolution, **(untold or {}))
+    encoding, dropped, notes = read_vqgan(tokenizer, resolution, **(untold or {}))
     with stored_weights(detokenizer) as stored, told_of(detokenizer):
-        drawing = {"pixel_range": (0.0, 1.0), **(untold_of_detokenizer or {})}
+        drawing = DETOKER_UNTOLD | dict(untold_of_detokenizer or {})
         config = vqgan_config(stored.shapes, DETOKER, resolution, **drawing)
         with torch.device("meta"):
             pair = PairedTokenizer(encoding.config, config)
         weights = converted(stored, DETOKER, shapes_of(pair.detokenizer))
+        notes += remarks(stored, DETOKER)
     filled(pair.detokenizer, weights)
     kept = pair.tokenizer.state_dict()
     filled(pair.tokenizer, {name: value for name, value in encoding.state_dict().items() if name in kept})
-    return Opened(pair.eval(), dropped)
+    return Opened(pair.eval(), dropped, notes)
+
+
+def remarks(stored: StoredWeights, layout: Layout) -> list[str]:
+    """What is not taken of a file as it stands there."""
+    told = layout.left_out(stored.shapes)
+    if stored.is_wrapped:
+        told.insert(0, f"names are read without {WRAPPER!r}, which a parallel training put into them")
+    return [f"{stored.path}: {text}" for text in told]
 
 
 @contextmanager
@@ -269,7 +300,7 @@ def told_of(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise LayoutError(f"{path}: {error}", path) from error
+        raise LayoutError(f"{path}: {error}", path, getattr(error, "layout", None)) from error
 
 
 def shapes_of(network: nn.Module, beginning: str = "") -> dict[str, Shape]:

@@ -43,6 +43,7 @@ INERT_NAMES = frozenset(
         *(("collections", "defaultdict"), ("functools", "partial"), ("typing", "Any"), ("copyreg", "_reconstructor")),
         *((module, "object") for module in ("builtins", "__builtin__")),
         *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "int", "float", "list", "dict")),
+        ("__builtin__", "long"),  # int as protocol 2 calls it
         *(("torch", str(dtype).removeprefix("torch.")) for dtype in STORAGES.values()),
         ("_codecs", "encode"),
     }

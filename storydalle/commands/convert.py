@@ -14,8 +14,9 @@ With reverse=true a folder of ours becomes files of mindalle, dalle-mega, dalle-
 Then: storydalle train experiment=pororo/story_dalle_full pretrained=models/mindalle, or generate model=models/mindalle.
 """
 
+import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from storydalle import licences
 from storydalle.checkpoints.archives import unpack
 from storydalle.checkpoints.conversion import (
+    WORDS,
     Conversion,
     Source,
     mega,
@@ -34,7 +37,7 @@ from storydalle.checkpoints.conversion import (
     write_conversion,
 )
 from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.recognition import looks_like
+from storydalle.checkpoints.recognition import mistaken
 from storydalle.checkpoints.release import (
     ONE_WAY,
     Release,
@@ -47,13 +50,23 @@ from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqg
 from storydalle.checkpoints.torch_files import ForeignFile
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.mistakes import UserError, nearest
+from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
+from storydalle.model_card import front
 from storydalle.paths import user_path
+from storydalle.pretrained import CARD_NAME, README_NAME, read_card
 from storydalle.weight_files import NoRoom, check_room, folder_when_whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-MINDALLE_FILES = ("stage1_last.ckpt", "stage2_last.ckpt", "bpe-16k-vocab.json", "bpe-16k-merges.txt")
-
+MINDALLE_FILES = ("stage1_last.ckpt", "stage2_last.ckpt")
+MINDALLE_WORDS = [(f"{beginning}vocab.json", f"{beginning}merges.txt") for beginning in WORDS]
+# What ``source`` is, where it is a file, and where it is a folder.
+FILES = {"storydalle": "the checkpoint itself, such as 49.pth", "taming-vqgan": "the checkpoint itself, last.ckpt"}
+FOLDERS = {
+    "mindalle": "the .tar.gz, or the folder that holds stage1_last.ckpt, stage2_last.ckpt and the vocabulary",
+    "dalle-mega": "the folder that holds encoder.pt, decoder.pt, detoker.pt and the vocabulary",
+    "dalle-mini": "the folder that holds encoder_mini.pt, decoder_mini.pt, detoker.pt and the vocabulary",
+    "openai-dvae": "the folder that holds encoder.pkl and decoder.pkl",
+}
 
 # Formats that are asked for and not read.
 REFUSED = {
@@ -64,23 +77,23 @@ REFUSED = {
 }
 CODEBOOK_FILES = ("model.safetensors", "pytorch_model.bin")  # of transformers
 FORWARD_ONLY = ("dtype", "image_encoder", "num_heads", "added_names", "megabytes_a_file")
-ENCODED_APART = ("dalle-mega", "dalle-mini", "openai-dvae")  # formats that read ``image_encoder``
+ENCODED_ELSEWHERE = ("dalle-mega", "dalle-mini")  # formats that need ``image_encoder``
+ENCODED_APART = (*ENCODED_ELSEWHERE, "openai-dvae")  # and those that read it
 
 
 def run(request: Request) -> None:
     settings = checked(request)
-    source, target = settings["source"], settings["target"]
+    target = settings["target"]
     try:
         if settings["reverse"]:
             write_released(settings)
         elif settings["format"] in MODELS:
             write_model_folder(settings)
         else:
-            write_tokenizer(TOKENIZERS[settings["format"]](settings), target)
+            write_tokenizer(TOKENIZERS[settings["format"]](settings), target, tokenizer_card(settings))
     except (LayoutError, ForeignFile) as error:
-        path = error.path or source
-        seems = looks_like(path) if path.is_file() else None
-        raise UserError(f"{error}" + (f"; {path} looks like {seems}" if seems else "")) from error
+        seems = None if settings["reverse"] else mistaken(error, settings["format"])
+        raise UserError(f"{error}" + (f"; {error.path} looks like {seems}" if seems else "")) from error
     except (FileExistsError, NoRoom) as error:
         raise UserError(str(error)) from error
     print(f"wrote {target}")
@@ -102,10 +115,37 @@ def checked(request: Request) -> dict[str, Any]:
     settings["source"], settings["target"] = (user_path(settings[name]) for name in ("source", "target"))
     if not settings["source"].exists():
         raise UserError(f"source={settings['source']} is not there: give the file or folder as its authors share it")
+    check_kind(settings)
     if settings["target"].exists():
         raise UserError(f"target={settings['target']} is in use: choose a folder that is not there yet")
     outputs.check_space(settings["target"], megabytes=10)
     return settings
+
+
+def check_kind(settings: dict[str, Any]) -> None:
+    """Refuse a file in the place of a folder, and the reverse."""
+    format, source, encoder = (settings[name] for name in ("format", "source", "image_encoder"))
+    if settings["reverse"]:
+        if not source.is_dir():
+            raise UserError(f"source={source} is a file: with reverse=true it is the folder of a model of ours")
+        return
+    if source.is_dir() and format in FILES:
+        raise UserError(f"source={source} is a folder: format={format} is read from {FILES[format]}")
+    if source.is_file() and format in FOLDERS and not (format == "mindalle" and may_be_archive(source)):
+        raise UserError(f"source={source} is a file: format={format} is read from {FOLDERS[format]}")
+    if encoder is None:
+        return
+    path = user_path(encoder)
+    if not path.exists():
+        raise UserError(f"image_encoder={path} is not there")
+    if path.is_dir() and format != "openai-dvae":
+        raise UserError(f"image_encoder={path} is a folder: give the VQGAN's checkpoint itself, last.ckpt")
+
+
+def may_be_archive(path: Path) -> bool:
+    """Neither weights of torch nor a zip archive, which begin alike, nor something readable."""
+    with told_in_one_line(f"source={path} cannot be read", OSError), path.open("rb") as file:
+        return file.read(1) not in (b"P", b"\x80", b"{", b"<")
 
 
 def check_options(settings: dict[str, Any], given: frozenset[str]) -> None:
@@ -118,6 +158,11 @@ def check_options(settings: dict[str, Any], given: frozenset[str]) -> None:
         raise UserError(f"{without[0]} has no effect with reverse=true, where all is written as it is: leave it out")
     if settings["image_encoder"] is not None and settings["format"] not in ENCODED_APART:
         raise UserError(f"format={settings['format']} has its own encoder: leave image_encoder out")
+    if settings["image_encoder"] is None and settings["format"] in ENCODED_ELSEWHERE and not settings["reverse"]:
+        raise UserError(
+            f"format={settings['format']} needs image_encoder=FILE, a VQGAN of taming-transformers (f16-16384): "
+            "min-dalle's files can draw pictures and not read them, and a story begins with one"
+        )
     if settings["dtype"] is not None and settings["dtype"] not in DTYPES:
         raise UserError(f"dtype={settings['dtype']} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
     if settings["num_heads"] is not None:
@@ -138,9 +183,17 @@ def from_min_dalle(settings: dict[str, Any]) -> Iterator[Conversion]:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        unpack(source, MINDALLE_FILES, Path(folder))
+        unpack(source, MINDALLE_FILES, Path(folder), optional=[name for pair in MINDALLE_WORDS for name in pair])
+        check_words(source, {path.name for path in Path(folder).iterdir()})
         with min_dalle(Path(folder), settings["num_heads"]) as conversion:
             yield conversion
+
+
+def check_words(archive: Path, unpacked: set[str]) -> None:
+    """ForeignFile where an archive has no vocabulary with its merges, under either name."""
+    if not any(unpacked.issuperset(pair) for pair in MINDALLE_WORDS):
+        lacking = next(name for name in MINDALLE_WORDS[0] if name not in unpacked)
+        raise ForeignFile(f"{archive} holds no {lacking}")
 
 
 def from_story_dalle(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
@@ -149,11 +202,6 @@ def from_story_dalle(settings: dict[str, Any]) -> AbstractContextManager[Convers
 
 
 def from_mega(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
-    if settings["image_encoder"] is None:
-        raise UserError(
-            f"format={settings['format']} needs image_encoder=FILE, a VQGAN of taming-transformers (f16-16384): "
-            "min-dalle's files can draw pictures and not read them, and a story begins with one"
-        )
     suffix = "_mini" if settings["format"] == "dalle-mini" else ""
     return mega(settings["source"], user_path(settings["image_encoder"]), suffix, settings["num_heads"])
 
@@ -161,17 +209,22 @@ def from_mega(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
 def write_model_folder(settings: dict[str, Any]) -> None:
     dtype = None if settings["dtype"] is None else DTYPES[settings["dtype"]]
     max_bytes = settings["megabytes_a_file"] * 10**6
-    with (
-        MODELS[settings["format"]](settings) as conversion,
-        told_and_counted(conversion.notes, conversion.tensors.values()) as bar,
-    ):
-        write_conversion(conversion, settings["target"], dtype, max_bytes, progress=bar.update)
+    with MODELS[settings["format"]](settings) as conversion:
+        say(conversion.notes, conversion.model.card)
+        with counted(conversion.tensors.values()) as bar:
+            write_conversion(conversion, settings["target"], dtype, max_bytes, progress=bar.update)
 
 
-def told_and_counted(notes: Iterable[str], tensors: Iterable[Source]) -> tqdm:
-    """Say the notes; then a bar, on a terminal, of the bytes of all tensors."""
+def say(notes: Iterable[str], card: Mapping[str, Any]) -> None:
+    """Print the notes, and the licences that go with the weights."""
     for note in notes:
         print(f"note: {note}")
+    if terms := licences.told(card):
+        print(f"licences: {terms}")
+
+
+def counted(tensors: Iterable[Source]) -> tqdm:
+    """A bar, on a terminal, of the bytes of all tensors."""
     total = sum(source.num_bytes for source in tensors)
     return tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None, leave=False)
 
@@ -200,12 +253,25 @@ def from_vqgan(settings: dict[str, Any]) -> Opened:
     return read_vqgan(settings["source"])
 
 
-def write_tokenizer(opened: Opened, target: Path) -> None:
-    if opened.dropped:
-        print(f"note: left out {len(opened.dropped)} tensors of training: {', '.join(opened.dropped[:3])}, ...")
+def tokenizer_card(settings: Mapping[str, Any]) -> dict[str, Any]:
+    source, encoder = settings["source"], settings["image_encoder"]
+    files = ["encoder.pkl", "decoder.pkl"] if source.is_dir() else [source.name]
+    if encoder is not None:
+        files[0] = Path(str(encoder)).name
+    return licences.converted(settings["format"], files, is_flava=encoder is not None)
+
+
+def write_tokenizer(opened: Opened, target: Path, card: dict[str, Any]) -> None:
+    """The tokenizer with a card and a README, as models have them."""
+    say(opened.notes, card)
     check_room(target, sum(value.nbytes for value in opened.tokenizer.state_dict().values()))
     with folder_when_whole(target) as folder:
         opened.tokenizer.save_pretrained(folder)
+        (folder / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
+        facts = {"pictures": f"{opened.tokenizer.resolution} x {opened.tokenizer.resolution} pixels"}
+        facts["codes"] = f"{opened.tokenizer.num_codes} a picture, of {opened.tokenizer.codebook_size}"
+        readme = front("An image tokenizer: pictures to codes and back.", target.name, facts, card)
+        (folder / README_NAME).write_text(readme)
 
 
 # ------------------------------------------------------------------------------------------------ the other way
@@ -213,8 +279,8 @@ def write_tokenizer(opened: Opened, target: Path) -> None:
 
 def write_released(settings: dict[str, Any]) -> None:
     with RELEASES[settings["format"]](settings["source"]) as release:
-        tensors = (source for file in release.weights.values() for source in file.tensors.values())
-        with told_and_counted(release.notes, tensors) as bar:
+        say(release.notes, read_card(settings["source"]))
+        with counted(source for file in release.weights.values() for source in file.tensors.values()) as bar:
             write_release(release, settings["target"], progress=bar.update)
 
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,16 @@ from storydalle.tokens.captions import (
 
 START, END, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 SPACE = "Ġ"  # a space ahead of a piece
+AS_PICTURE, JOINER = "\ufe0f", "\u200d"  # between emoji: the one before is a picture, and one with the next
 
 
 class ByteLevelTokenizer(TextTokenizer):
     """Byte-pair encoding of captions as in min-dalle: ``<s> pieces </s>``, filled up with id 1 to ``text_length``.
 
     Each word, its punctuation included, is lower-cased and merged as a whole behind the mark of a space; characters
-    beyond ASCII are dropped. An empty caption is ``<s> </s>``. ``vocab_size`` is the number of rows of the backbone's
-    table where that has more rows than the vocabulary needs (Mega: 50272).
+    beyond ASCII are dropped, but with ``spells_emoji`` an emoji becomes its name (``spelled``). An empty caption is
+    ``<s> </s>``. ``vocab_size`` is the number of rows of the backbone's table where that has more rows than the
+    vocabulary needs (Mega: 50272).
 
     ``added_names`` are tokens of their own, with ids after the vocabulary's in the order given: they take rows that no
     token uses, and more where those do not suffice. They match whole words in any case.
@@ -51,6 +56,7 @@ class ByteLevelTokenizer(TextTokenizer):
         text_length: int = 64,
         vocab_size: int | None = None,
         added_names: Sequence[str] = (),
+        spells_emoji: bool = False,
     ) -> None:
         self.added_names = tuple(name.lower() for name in added_names)
         add_names(tokenizer, self.added_names)
@@ -67,20 +73,26 @@ class ByteLevelTokenizer(TextTokenizer):
             raise ValueError(f"vocab_size={vocab_size}: the vocabulary has ids up to {needed - 1}")
         if text_length < 3:
             raise ValueError(f"text_length={text_length}: a caption needs a token between {START} and {END}")
-        self.text_length = text_length
+        self.text_length, self.spells_emoji = text_length, spells_emoji
         self.start_id, self.end_id = ids[START], ids[END]
         self._vocab_size = needed if vocab_size is None else vocab_size
         self._tokenizer = tokenizer
 
     @classmethod
     def from_files(
-        cls, vocab_json: str | Path, merges_txt: str | Path, text_length: int = 64, vocab_size: int | None = None
+        cls,
+        vocab_json: str | Path,
+        merges_txt: str | Path,
+        text_length: int = 64,
+        vocab_size: int | None = None,
+        spells_emoji: bool = True,
     ) -> "ByteLevelTokenizer":
-        """Read min-dalle's vocabulary and merges, or others in the layout of GPT-2's."""
+        """Read min-dalle's vocabulary and merges, or others in the layout of GPT-2's, to be used as min-dalle does."""
         try:
             vocab = json.loads(Path(vocab_json).read_text(encoding="utf-8"))
             merges = read_merges(Path(merges_txt).read_text(encoding="utf-8"))
-            return cls(byte_level_bpe(BPE(vocab, merges, unk_token=UNK)), text_length, vocab_size)
+            bpe = BPE(vocab, merges, unk_token=UNK)
+            return cls(byte_level_bpe(bpe), text_length, vocab_size, spells_emoji=spells_emoji)
         except Exception as error:  # the tokenizers library raises nothing more precise
             raise ValueError(f"{vocab_json} and {merges_txt} are not a vocabulary and its merges: {error}") from error
 
@@ -91,6 +103,7 @@ class ByteLevelTokenizer(TextTokenizer):
         (folder / TOKENIZER_NAME).write_text(bare.to_str(pretty=True), encoding="utf-8")
         config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
         config |= {"added_names": list(self.added_names)} if self.added_names else {}
+        config |= {"spells_emoji": True} if self.spells_emoji else {}
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
 
     def to_files(self) -> tuple[str, str]:
@@ -106,7 +119,8 @@ class ByteLevelTokenizer(TextTokenizer):
             text_length, vocab_size = int(config["text_length"]), int(config["vocab_size"])
             names = [str(name) for name in config.get("added_names", [])]
             file = Path(folder) / TOKENIZER_NAME
-            return cls(Tokenizer.from_file(str(file)), text_length, vocab_size, names)
+            spells = bool(config.get("spells_emoji", False))
+            return cls(Tokenizer.from_file(str(file)), text_length, vocab_size, names, spells)
         except Exception as error:  # the tokenizers library raises nothing more precise
             raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
 
@@ -123,11 +137,12 @@ class ByteLevelTokenizer(TextTokenizer):
         names = (*self.added_names, *self.unknown_names(names))
         bare = byte_level_bpe(self._tokenizer.model)
         num_rows = max(self.vocab_size, bare.get_vocab_size() + len(names))
-        return ByteLevelTokenizer(bare, self.text_length, num_rows, names)
+        return ByteLevelTokenizer(bare, self.text_length, num_rows, names, self.spells_emoji)
 
     @property
     def fingerprint(self) -> str:
-        text = json.dumps([self.kind, self._tokenizer.to_str(), self.text_length, self.vocab_size])
+        told = [self.kind, self._tokenizer.to_str(), self.text_length, self.vocab_size]
+        text = json.dumps(told + ["spells_emoji"] * self.spells_emoji)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def encode(self, captions: Sequence[str]) -> EncodedCaptions:
@@ -137,7 +152,8 @@ class ByteLevelTokenizer(TextTokenizer):
         """
         tokens = torch.full((len(captions), self.text_length), self.pad_id, dtype=torch.long)
         limit, overflow = self.text_length - 2, []
-        for i, encoding in enumerate(self._tokenizer.encode_batch(list(captions))):
+        texts = [spelled(caption) for caption in captions] if self.spells_emoji else list(captions)
+        for i, encoding in enumerate(self._tokenizer.encode_batch(texts)):
             if len(encoding.ids) > limit:
                 overflow.append((i, len(encoding.ids) - limit))
             ids = [self.start_id, *encoding.ids[:limit], self.end_id]
@@ -157,6 +173,32 @@ class ByteLevelTokenizer(TextTokenizer):
                 raise ValueError(f"token {index} is no entry of the vocabulary, whose table has {self.vocab_size} rows")
             pieces.append(piece)
         return self._tokenizer.decoder.decode(pieces).strip()
+
+
+def spelled(caption: str) -> str:
+    """A caption with names in the place of emoji, as min-dalle gives them: "dog_face", without spaces around.
+
+    Differs from min-dalle: names are those of the Unicode standard ("slice_of_pizza") and not of its annotations
+    ("pizza"), which the package has that it asks. Nearly two thirds of single emoji are called the same by both; of
+    joined ones the parts are named here. Tones of skin, flags and what this Python has no name for are dropped.
+    """
+    if caption.isascii():
+        return caption
+
+    def names(match: re.Match[str]) -> str:
+        found = [unicodedata.name(letter, "") for letter in match[0] if letter not in (AS_PICTURE, JOINER)]
+        return "_".join(filter(None, found)).lower().replace(" ", "_")
+
+    return emoji().sub(names, caption)
+
+
+@cache
+def emoji() -> re.Pattern[str]:
+    """One emoji, or several joined into one."""
+    letters = "".join(map(chr, (*range(0xA9, 0x3300), *range(0x1F000, 0x1FB00))))
+    others = set(Replace(Regex(r"[\p{Emoji}&&\p{Extended_Pictographic}]"), "").normalize_str(letters))
+    one = "[" + "".join(letter for letter in letters if letter not in others) + "]"
+    return re.compile(f"{one}(?:{AS_PICTURE}?{JOINER}{one})*")
 
 
 def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:

@@ -124,7 +124,8 @@ class CaptionTokenizer(TextTokenizer):
             may_be = index is not None if names_as_released else index == len(ids) + i
             if not may_be or contents.count(content) > 1:
                 raise ValueError(f"added name {name!r} stands twice or has no letters: give each name once")
-        self._added_ids = [tokenizer.token_to_id(content) for content in contents]
+        every = tokenizer.get_vocab()
+        self._added_ids = [every[content] for content in contents]
         self._vocab_size = len(ids) + len(contents)
 
     @classmethod
