@@ -9,14 +9,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from storydalle.checkpoints import conversion
 from storydalle.checkpoints.conversion import Conversion, mega, min_dalle, released_story_dalle
 from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.model_layouts import mega_config
 from storydalle.checkpoints.stored_weights import stored_weights
 from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqgan
 from storydalle.checkpoints.torch_files import open_torch_file
 from storydalle.commands.main import main
-from tests.released_models import FULL_MEGA, mega_shapes
+from tests.released_models import FULL_MEGA
 from tests.released_tokenizers import TINY, Weights, flava_name, openai_weights, taming_weights
 from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle
 from tests.test_torch_files import FORMATS, Calls, save
@@ -38,8 +38,8 @@ def wrapped(weights: Weights) -> Weights:
     return {f"module.{name}": value for name, value in weights.items()}
 
 
-def tensors_of(conversion: Conversion) -> dict[str, torch.Tensor]:
-    return {name: source.read() for name, source in conversion.tensors.items()}
+def tensors_of(found: Conversion) -> dict[str, torch.Tensor]:
+    return {name: source.read() for name, source in found.tensors.items()}
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -58,8 +58,8 @@ def test_a_storydalle_is_read_under_every_key_and_beside_every_name_that_its_pro
     torch.save(weights if place is None else {place: weights, "epoch": 3}, tmp_path / "49.pth")
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).rename(tmp_path / f"{words}{name}")
-    with released_story_dalle(tmp_path / "49.pth", HEADS) as conversion:
-        ours = tensors_of(conversion)
+    with released_story_dalle(tmp_path / "49.pth", HEADS) as found:
+        ours = tensors_of(found)
     assert torch.equal(ours["model.backbone.ln_f.weight"], weights["stage2.ln_f.weight"])
 
 
@@ -74,8 +74,8 @@ def test_a_vocabulary_goes_with_the_merges_of_its_own_name(tmp_path: Path) -> No
     (tmp_path / "bpe-16k-vocab.json").write_text("{}")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "vocab.json").write_text("{}")
-    with released_story_dalle(tmp_path / "49.pth", HEADS) as conversion:
-        assert conversion.model.caption_tokenizer.vocab_size > 100
+    with released_story_dalle(tmp_path / "49.pth", HEADS) as found:
+        assert found.model.caption_tokenizer.vocab_size > 100
 
 
 # ------------------------------------------------------------------------------------------------ minDALL-E
@@ -108,15 +108,15 @@ def test_persistent_masks_are_left_out_and_that_is_said(tmp_path: Path) -> None:
     path = next(tmp_path.rglob("stage2_last.ckpt"))
     masks = {f"blocks.{i}.attn.mask": torch.ones(1, 1, 24, 24).tril() for i in range(3)}
     rewritten(path, lambda weights: weights | masks)
-    with min_dalle(tmp_path, HEADS) as conversion:
-        assert torch.equal(conversion.tensors["model.backbone.ln_f.bias"].read(), stage2["ln_f.bias"])
-        (note,) = conversion.notes
+    with min_dalle(tmp_path, HEADS) as found:
+        assert torch.equal(found.tensors["model.backbone.ln_f.bias"].read(), stage2["ln_f.bias"])
+        (note,) = found.notes
     assert "stage2_last.ckpt: left out 3 tensors, causal masks" in note and "blocks.0.attn.mask" in note
     write_story_dalle(tmp_path / "story")
     more = {f"stage2.{name}": mask for name, mask in masks.items()} | {"story_block.attn.mask": torch.ones(4, 4)}
     rewritten(tmp_path / "story" / "49.pth", lambda weights: weights | more, "model_state_dict")
-    with released_story_dalle(tmp_path / "story" / "49.pth", HEADS) as conversion:
-        assert "left out 4 tensors, causal masks" in conversion.notes[0]
+    with released_story_dalle(tmp_path / "story" / "49.pth", HEADS) as found:
+        assert "left out 4 tensors, causal masks" in found.notes[0]
 
 
 # ------------------------------------------------------------------------------------------------ min-dalle
@@ -135,25 +135,22 @@ def test_min_dalles_own_cache_is_read(suffix: str, is_root: bool, tmp_path: Path
         (tmp_path / home / "detoker.pt").replace(tmp_path / "vqgan" / "detoker.pt")
         (tmp_path / home / "last.ckpt").replace(tmp_path / "last.ckpt")
     source = tmp_path if is_root else tmp_path / homes[suffix]
-    with mega(source, tmp_path / "last.ckpt", suffix, HEADS) as conversion:
-        found = conversion.tensors["model.backbone.encoder.final_ln.weight"].read()
-        assert conversion.model.card["converted"]["format"] == f"dalle-{'mini' if suffix else 'mega'}"
-    assert torch.equal(found, files["encoder.pt"]["final_ln.weight"])
+    with mega(source, tmp_path / "last.ckpt", suffix, HEADS) as found:
+        norm = found.tensors["model.backbone.encoder.final_ln.weight"].read()
+        assert found.model.card["converted"]["format"] == f"dalle-{'mini' if suffix else 'mega'}"
+    assert torch.equal(norm, files["encoder.pt"]["final_ln.weight"])
 
 
-def test_each_of_min_dalles_models_is_told_from_the_other_by_its_width(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "other"), [("", "dalle-mini"), ("_mini", "dalle-mega")])
+def test_each_of_min_dalles_models_is_told_from_the_other_by_its_width(
+    suffix: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert conversion.WIDTHS[FULL_MEGA.dim] == "dalle-mega" and conversion.WIDTHS[1024] == "dalle-mini"
     write_mega(tmp_path)
-    sizes = FULL_MEGA._replace(dim=1024, glu=4, depth=1, words=340, rows=25, text=8, image=16)
-    for width, suffix, other in ((1024, "", "dalle-mini"), (2048, "_mini", "dalle-mega")):
-        shapes = mega_shapes("encoder", sizes._replace(dim=width))
-        weights = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
-        torch.save(weights, tmp_path / "encoder.pt")
-        with (
-            pytest.raises(LayoutError, match=rf"encoder\.pt: it is as wide as the model of format={other}"),
-            mega(tmp_path, tmp_path / "last.ckpt", suffix, HEADS),
-        ):
-            pass
-    assert mega_config(*(mega_shapes(side, FULL_MEGA) for side in ("encoder", "decoder")), 16384, None)["dim"] == 2048
+    monkeypatch.setitem(conversion.WIDTHS, 16, other)
+    told = pytest.raises(LayoutError, match=rf"encoder\.pt: it is as wide as the model of format={other}")
+    with told, mega(tmp_path, tmp_path / "last.ckpt", suffix, HEADS):
+        pass
 
 
 def test_counters_among_megas_weights_are_left_out(tmp_path: Path) -> None:
@@ -162,8 +159,8 @@ def test_counters_among_megas_weights_are_left_out(tmp_path: Path) -> None:
     for name, number in (("encoder", 1), ("decoder", 2)):
         chosen = dict(list(counters.items())[:number])
         rewritten(tmp_path / f"{name}.pt", lambda weights, chosen=chosen: weights | chosen, None)
-    with mega(tmp_path, tmp_path / "last.ckpt", "", HEADS) as conversion:
-        said = "; ".join(conversion.notes)
+    with mega(tmp_path, tmp_path / "last.ckpt", "", HEADS) as found:
+        said = "; ".join(found.notes)
     assert "encoder.pt: left out 1 tensor, numbers counted from 0: token_indices" in said
     assert "decoder.pt: left out 2 tensors, numbers counted from 0: token_indices, layers.0.token_indices" in said
 
@@ -229,8 +226,8 @@ def read_openai(folder: Path) -> list[str]:
     return read_dvae(folder / "encoder.pkl", folder / "decoder.pkl", 32).notes
 
 
-def notes_of(conversion: Any) -> list[str]:
-    with conversion as found:
+def notes_of(opening: Any) -> list[str]:
+    with opening as found:
         tensors_of(found)
         return found.notes
 

@@ -152,7 +152,10 @@ _ANSWERS: dict[tuple[str, str], Callable[..., Any] | torch.dtype] = {
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    return (value.state,) if isinstance(value, Inert) else contents_of(value)
+    """All that is walked through later: of a placeholder a network's parts, as a configuration knows its parents."""
+    if not isinstance(value, Inert):
+        return contents_of(value)
+    return [part for kind in ("_parameters", "_buffers", "_modules") if (part := _part(value.state, kind))]
 
 
 class _Unpickler(pickle.Unpickler):
