@@ -24,9 +24,9 @@ class _Member(tarfile.TarInfo):
 def unpack(archive: Path, names: Sequence[str], folder: Path, optional: Sequence[str] = ()) -> None:
     """Write the files of these names, wherever they lie in a ``.tar`` or ``.tar.gz``, into a folder, in one pass.
 
-    ``optional`` ones are written where there are such. Nothing else of the archive is written: neither paths of its own,
-    with their dots, nor links. Raises ForeignFile where it is damaged, where a file is missing, stands twice or is a
-    link, and where the files are larger than any weights packed into that size could be; NoRoom where the disk is too
+    ``optional`` ones are written where there are such. Nothing else of the archive is written: neither paths of its
+    own, with their dots, nor links. Raises ForeignFile where it is damaged, where a file is missing, stands twice or is
+    a link, and where the files are larger than any weights packed into that size could be; NoRoom where the disk is too
     small.
     """
     size, unpacked = archive.stat().st_size, 0
