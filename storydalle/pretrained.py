@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from storydalle.model_card import model_card
 from storydalle.paths import user_path
+from storydalle.stories.reading import read_object
 from storydalle.weight_files import Planned, check_finite, stored_floats, write_model
 
 ZOO = Path(__file__).parent / "zoo"
@@ -163,7 +164,7 @@ def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / CARD_NAME).read_text()) if (folder / CARD_NAME).is_file() else {}
+    return read_object(folder / CARD_NAME) if (folder / CARD_NAME).is_file() else {}
 
 
 def find_model(name_or_folder: str | Path) -> str | Path:

@@ -1,6 +1,5 @@
 """StoryDALL-E as one object: captions and a source picture in, frames out."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from storydalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
 from storydalle.stories.handed_in import Captions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images, to_tensor
+from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -330,11 +330,11 @@ class StoryDALLE(PretrainedModel):
         Raises ValueError where the folder describes no such model.
         """
         try:
-            config = json.loads((folder / CONFIG_NAME).read_text())
+            config = read_object(folder / CONFIG_NAME)
             lender = folder  # of the image tokenizer: models of one family may share one
             if isinstance(config["image_tokenizer"], str):
                 lender = folder / config["image_tokenizer"]
-                config["image_tokenizer"] = json.loads((lender / CONFIG_NAME).read_text())["image_tokenizer"]
+                config["image_tokenizer"] = read_object(lender / CONFIG_NAME)["image_tokenizer"]
             with WithoutNumbers():
                 image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
                 model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])

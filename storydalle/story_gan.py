@@ -3,7 +3,6 @@
 Following the description in the StoryDALL-E paper; no code of it was released.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from storydalle.pretrained import (
 from storydalle.sampling import Progress
 from storydalle.stories.handed_in import Captions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
+from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 
 MODEL_TYPE = "storyganc"
@@ -283,7 +283,7 @@ class StoryGANc(PretrainedModel):
     @classmethod
     def open_folder(cls, folder: Path) -> "StoryGANc":
         try:
-            config = json.loads((folder / CONFIG_NAME).read_text())
+            config = read_object(folder / CONFIG_NAME)
             if config.pop("model_type", None) != MODEL_TYPE:
                 raise ValueError(f"its model_type is not {MODEL_TYPE}")
             captions = open_caption_encoder(config.pop("caption_encoder"), folder / CAPTIONS_FOLDER)

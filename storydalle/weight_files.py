@@ -19,6 +19,8 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from storydalle.stories.reading import read_object
+
 TYPES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
     **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
@@ -212,6 +214,6 @@ def files_of(path: Path) -> list[Path]:
     if path.is_file() or not index.is_file():
         return [path]
     try:
-        return sorted({path.with_name(str(name)) for name in json.loads(index.read_text())["weight_map"].values()})
+        return sorted({path.with_name(str(name)) for name in read_object(index)["weight_map"].values()})
     except (ValueError, KeyError, AttributeError) as error:
         raise OSError(f"{index} is no index of weights") from error

@@ -546,9 +546,9 @@ def test_a_record_cannot_make_us_remove_files_elsewhere(tmp_path: Path) -> None:
     folder.mkdir()
     partial.mkdir()
     (tmp_path / "precious.txt").write_text("years")
-    record = {"program": outputs.PROGRAM, "files": ["../precious.txt", str(tmp_path / "precious.txt"), "old.png"]}
+    record = {"program": outputs.PROGRAM, "files": ["../precious.txt", str(tmp_path / "precious.txt"), "strip.gif"]}
     (folder / "story.json").write_text(json.dumps(record))
-    (folder / "old.png").write_bytes(b"old")
+    (folder / "strip.gif").write_bytes(b"old")
     (partial / "story.json").write_text("{}")
     outputs.commit(partial, folder)
     assert (tmp_path / "precious.txt").read_text() == "years"

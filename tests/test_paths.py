@@ -19,6 +19,7 @@ from storydalle.commands.main import main
 from storydalle.paths import HOMELESS, file_name, folder_of, user_path
 from storydalle.stories.drawn import DrawnFrames
 from storydalle.stories.folder import FolderStories
+from storydalle.stories.reading import read_json
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story import StoryBatch
 
@@ -187,3 +188,32 @@ def test_a_user_whom_the_machine_does_not_know_works_without_a_home(tmp_path: Pa
     assert note.startswith("note: this user has no home") and "the path ~/demo begins with ~" in said
     assert Path.home().is_dir() and not list(Path.home().iterdir())
     assert main(["report", "runs=~"]) == 2, "the lent home is not the user's"
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def test_json_is_read_in_one_place() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "text.py":
+            assert not [call for call in calls_of(path) if call.startswith(("json.load", "json.JSONDecoder"))], path
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 10**5, '{"a":' * 10**5, "[" * 200 + "]" * 200, "1" * 5000, "{", "\0", "\udc80"]
+)
+def test_json_that_nobody_can_walk_through_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"x\.json is (no JSON|not)"):
+        read_json(tmp_path / "x.json")
+
+
+def test_devices_folders_and_files_of_gigabytes_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 2**40)
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in ((Path("/dev/zero"), "no file"), (tmp_path / "pipe", "no file"), (tmp_path, "no file")):
+        with pytest.raises(ValueError, match=said):
+            read_json(path)
+    with pytest.raises(ValueError, match=f"{2**40} bytes, more than"):
+        read_json(tmp_path / "large")

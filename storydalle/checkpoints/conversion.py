@@ -1,6 +1,5 @@
 """Released files -> a folder of ours, a tensor at a time: memory holds the largest of them, and not the model."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,6 +42,7 @@ from storydalle.checkpoints.tokenizer_layouts import (
 )
 from storydalle.pretrained import CAPTIONS_FOLDER, WEIGHTS_NAME
 from storydalle.retrofit import RetrofittedDALLE, SourceCrossAttention, retrofit
+from storydalle.stories.reading import read_object
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.byte_level import ByteLevelTokenizer
 from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
@@ -235,7 +235,7 @@ def image_tokenizer_config(theirs: Mapping[str, Shape], num_codes: int) -> dict[
 def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:
     """The names that were added to a vocabulary, by how many rows its table has more than the file has words."""
     try:
-        num_words = len(json.loads(vocab.read_text(encoding="utf-8")))
+        num_words = len(read_object(vocab))
     except (ValueError, TypeError) as error:
         raise LayoutError(f"{vocab} is no vocabulary: {error}") from error
     if num_rows - num_words not in ADDED_NAMES:

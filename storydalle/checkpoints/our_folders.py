@@ -1,6 +1,5 @@
 """Folders of ours, opened for what they say and where their numbers lie: a network without numbers, tensors unread."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,6 +11,7 @@ from storydalle.checkpoints.layouts import LayoutError, Shape, listed
 from storydalle.checkpoints.stored_weights import stored_weights
 from storydalle.checkpoints.torch_files import ForeignFile
 from storydalle.pretrained import CONFIG_NAME, WEIGHTS_NAME, one_line
+from storydalle.stories.reading import read_object
 from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -47,7 +47,7 @@ def our_model(folder: Path) -> Iterator[OurModel]:
 def our_vqgan(folder: Path) -> Iterator[tuple[VQGAN, dict[str, Source]]]:
     """A VQGAN that has its folder to itself, without numbers, and where they are; LayoutError for another kind."""
     with of_folder(folder), WithoutNumbers():
-        tokenizer = ImageTokenizer.from_config(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
+        tokenizer = ImageTokenizer.from_config(read_object(folder / CONFIG_NAME))
     if not isinstance(tokenizer, VQGAN):
         raise LayoutError(f"the layout taming-vqgan has no place for an image tokenizer of kind {tokenizer.kind}")
     with our_tensors((folder / WEIGHTS_NAME, "")) as tensors:

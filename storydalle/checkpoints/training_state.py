@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 
+from storydalle.stories.text import parsed
 from storydalle.weight_files import planned_as, write_safetensors
 
 TREE = "storydalle.training_state"
@@ -49,7 +50,7 @@ def load_state(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no readable checkpoint ({error}); start without resume=true") from error
     if tree is None:
         raise ValueError(f"{path} holds weights but no training state; start without resume=true")
-    return _unpack(json.loads(tree), tensors)
+    return _unpack(parsed(tree), tensors)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

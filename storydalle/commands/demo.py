@@ -15,7 +15,7 @@ from tqdm import tqdm
 from storydalle import strips
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.mistakes import UserError, nearest
+from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.paths import user_path
 from storydalle.stories import toon
 from storydalle.stories.story import Story
@@ -31,7 +31,8 @@ def run(request: Request) -> None:
     outputs.check_output(out, bool(settings["overwrite"]), megabytes=50)
     folder = models.locate(str(settings["model"]))
     model = models.open_model(folder)
-    stories = toon.ToonSV(settings["split"], settings["num_stories"], resolution=model.resolution)
+    with told_in_one_line(f"model={settings['model']} draws no ToonSV"):
+        stories = toon.ToonSV(settings["split"], settings["num_stories"], resolution=model.resolution)
     drawn = [draw(model, story, settings["seed"]) for story in tqdm(stories, desc="drawing stories", disable=None)]
     tables = [str(table) for table in getattr(model, "card", {}).get("tables", [])]
     page = strips.story_page(

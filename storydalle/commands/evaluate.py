@@ -11,7 +11,6 @@ Prints, for each split, the tables of a protocol's scores with the ceilings that
 <split>/metrics.json, <split>/index.html and table.md. conf/protocol/README.md says what the protocols are.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +35,7 @@ from storydalle.metrics.toon_table import OWN_METRICS, TARGETS, ablation_table, 
 from storydalle.paths import file_name, user_path
 from storydalle.pretrained import CARD_NAME
 from storydalle.stories import toon
+from storydalle.stories.reading import read_object
 from storydalle.stories.vistorybench import export_shots
 
 
@@ -217,5 +217,5 @@ def paths_table(split: str, intervals: Mapping[str, Mapping[str, Interval]]) -> 
 def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]]) -> None:
     """Put scores and tables into the model's own card."""
     path = folder / CARD_NAME
-    card = json.loads(path.read_text()) if path.is_file() else {}
+    card = read_object(path) if path.is_file() else {}
     write_record(path, card | {"scores": rows, "tables": [toon_table(each) for each in rows.values()]})

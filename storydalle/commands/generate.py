@@ -8,7 +8,6 @@
 Writes strip.png, strip.gif, frames/, index.html and story.json (everything needed to draw the story again).
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,24 +97,38 @@ def output_folder(settings: dict[str, Any]) -> Path:
 
 def saved_settings(path: Path, given: frozenset[str]) -> dict[str, Any]:
     """Settings of an earlier strip, but for those that the command line names."""
+    if not path.exists():
+        raise UserError(f"no story {str(path)!r}: give the story.json of an earlier strip")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"no story {str(path)!r}: give the story.json of an earlier strip") from error
-    except (OSError, ValueError) as error:
+        record = outputs.read_record(path)
+        sampling, model = record.get("sampling"), record.get("model")
+        if not isinstance(sampling, dict) or not isinstance(model, str) or not isinstance(record.get("captions"), list):
+            raise ValueError(f"{path} lacks captions, a model or its sampling")
+    except ValueError as error:
         raise UserError(f"story={path} is not a story.json that generate wrote") from error
-    if (
-        not isinstance(record, dict)
-        or record.get("program") != outputs.PROGRAM
-        or not isinstance(record.get("sampling"), dict)
-    ):
-        raise UserError(f"story={path} is not a story.json that generate wrote")
-    saved = {key: record.get(key) for key in ("captions", "source", "model", "seed")} | record["sampling"]
-    if saved["source"] is not None:
-        saved["source"] = str(path.parent / str(saved["source"]))
+    saved = {key: record.get(key) for key in ("captions", "model", "seed")}
+    saved |= {name: sampling[name] for name in RECORDED if name in sampling}
+    saved["source"] = None if "source" in given else source_of(path, record.get("source"))
     if "model" not in given:
         saved["weights_sha256"] = record.get("weights_sha256")
     return {key: saved[key] for key in (*REDRAWN, "weights_sha256") if key in saved and key not in given}
+
+
+def source_of(story: Path, named: Any) -> str | None:
+    """The picture that a record names, which lies in the record's own folder: a stranger's may not show any file."""
+    if named is None:
+        return None
+    folder = story.parent.resolve()
+    try:
+        is_inside = isinstance(named, str) and (folder / named).resolve().is_relative_to(folder)
+    except (OSError, RuntimeError, ValueError):  # a zero byte, a circle of links
+        is_inside = False
+    if not is_inside:
+        raise UserError(
+            f"story={story} names the source {named!r}, which lies outside of its folder: if it is meant, give "
+            "source=FILE yourself"
+        )
+    return str(story.parent / named)
 
 
 def draw(model: StoryModel, story: Story, settings: dict[str, Any]) -> DrawnStory:

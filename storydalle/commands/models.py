@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -12,6 +11,7 @@ from PIL import Image
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.paths import user_path
+from storydalle.stories.reading import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -148,8 +148,8 @@ def open_model(folder: Path) -> StoryModel:
 def model_type(folder: Path) -> str | None:
     """What kind of model a folder's config.json names; StoryDALL-E's names none."""
     try:
-        named = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):  # the model itself says what is wrong with the file
+        named = read_object(folder / CONFIG).get("model_type")
+    except ValueError:  # the model itself says what is wrong with the file
         return None
     if named not in MODELS:
         raise ValueError(f"{folder / CONFIG} names the model_type {named!r}, which this program does not know")

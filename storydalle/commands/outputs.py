@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,14 @@ from typing import Any
 
 import storydalle
 from storydalle.commands.mistakes import UserError, told_of_disk
+from storydalle.stories.reading import read_object
 
-RECORDS = ("story.json", "demo.json")  # each marks a folder as ours and lists its files
+# Each record marks a folder as ours and lists its files. A stranger's list is not believed beyond names of our own.
+RECORDS = {
+    "story.json": re.compile(r"strip\.(png|gif)|index\.html|frames/(00-source|[0-9]{2,}(-[0-9]+)?)\.png"),
+    "demo.json": re.compile(r"strip-[0-9]+\.png|index\.html"),
+}
+MAX_RECORD_BYTES = 2**24
 PROGRAM = "storydalle"
 RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -48,23 +55,39 @@ def existing_parent(path: Path) -> Path:
 
 
 def foreign_files(folder: Path) -> Iterator[str]:
-    """Names of files that we did not write; all of them where the folder holds no record of ours."""
+    """Names of files and links that we did not write; all of them where the folder holds no record of ours."""
     own = own_files(folder)
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    files = (path.relative_to(folder).as_posix() for path in found)
     return (name for name in files if name not in own)
 
 
 def own_files(folder: Path) -> set[str]:
-    """What an earlier run says that it wrote here."""
+    """What an earlier run wrote here, as its record says: names that the command gives, of files that are no links."""
     names: set[str] = set()
-    for record_name in RECORDS:
+    for record_name, pattern in RECORDS.items():
         try:
-            record = json.loads((folder / record_name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            record = read_record(folder / record_name)
+        except ValueError:
             continue
-        if isinstance(record, dict) and record.get("program") == PROGRAM and isinstance(record.get("files"), list):
-            names |= {record_name, *(name for name in record["files"] if isinstance(name, str))}
-    return names
+        files = record.get("files")
+        listed = [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
+        names |= {record_name, *filter(pattern.fullmatch, listed)}
+    return {name for name in names if not leads_away(folder, name)}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record that a command wrote; ValueError, naming the file, for anything else."""
+    record = read_object(path, MAX_RECORD_BYTES)
+    if record.get("program") != PROGRAM:
+        raise ValueError(f"{path} is no record of {PROGRAM}")
+    return record
+
+
+def leads_away(folder: Path, name: str) -> bool:
+    """Whether a file below a folder, or a folder on the way to it, is a link."""
+    path = folder / name
+    return any(each.is_symlink() for each in (path, *path.parents) if each != folder and folder in each.parents)
 
 
 def write_record(folder: Path, name: str, record: Mapping[str, Any]) -> None:
@@ -97,14 +120,15 @@ def filled_folder(folder: Path) -> Iterator[Path]:
 def commit(partial: Path, folder: Path) -> None:
     """Move files into their place one by one, then remove what only the earlier run had; other files stay."""
     written = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+    for path in written:
+        if leads_away(folder, path.parent.as_posix()):
+            raise UserError(f"out={folder} holds a link in the place of the folder {path.parent}: remove it")
     stale = own_files(folder) - {path.as_posix() for path in written}
     for path in sorted(written, key=lambda path: path.name in RECORDS):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial / path, folder / path)
     for name in stale:
-        path = Path(name)
-        if not path.is_absolute() and ".." not in path.parts:
-            (folder / path).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 def fill_results(readme: Path, text: str) -> None:

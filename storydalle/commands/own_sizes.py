@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from storydalle.stories.text import parsed
+
 
 class Counted(NamedTuple):
     """What the train split holds."""
@@ -60,7 +62,7 @@ def counted(config: DictConfig) -> Counted:
 def _counted(data: str) -> Counted:
     from hydra.utils import instantiate
 
-    stories = instantiate(json.loads(data))
+    stories = instantiate(parsed(data))
     return Counted(len(stories), len(stories.clips()), 1 + int(stories.story_lengths().max()))
 
 

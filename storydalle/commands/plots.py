@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from storydalle.commands.mistakes import told_in_one_line
+from storydalle.stories.own_story import natural_order
+from storydalle.stories.reading import read_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Curve = list[tuple[int, float]]  # (step, value)
 LOGS = "csv/version_*/metrics.csv"
+LARGEST = 1e100  # of what is drawn
 MAX_PANELS, COLUMNS = 24, 4
 COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#b7791f", "#4a5568", "#00838f")
 
@@ -135,13 +140,24 @@ def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path)
 def read_curves(run: Path) -> dict[str, Curve]:
     """What a run logged while it trained, by name; a resumed run goes on in files of its own."""
     curves: dict[str, dict[int, float]] = {}
-    for path in sorted(run.glob(LOGS), key=lambda path: int(path.parent.name.rpartition("_")[2])):
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and "/" in name:
-                        curves.setdefault(name, {})[int(row["step"])] = float(value)
+    for path in sorted(run.glob(LOGS), key=lambda path: natural_order(path.parent.name)):
+        with told_in_one_line(f"{path} is no log of a training", ValueError, csv.Error):
+            rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        for row in rows:
+            step = row.get("step") or ""
+            for name, value in row.items() if step.isdecimal() else ():  # a kill may have cut the last row
+                if name and "/" in name and (number := number_of(value)) is not None:
+                    curves.setdefault(name, {})[int(step)] = number
     return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
+
+
+def number_of(value: str | list[str] | None) -> float | None:
+    """The number that a cell of a table holds, if it is one that can be drawn."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    return number if abs(number) <= LARGEST else None
 
 
 MARKERS = "osD^v"

@@ -1,6 +1,5 @@
 """report.html: tables with intervals, plots of scores, drift, characters and training, and what failed."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,13 +9,14 @@ from urllib.parse import quote
 from storydalle import strips
 from storydalle.commands.mistakes import told_in_one_line
 from storydalle.commands.plots import MAX_PANELS, ROUNDING, Curve, Points, plot_bars, plot_dots, plot_lines, plot_steps
-from storydalle.commands.report_runs import METRICS, Run
+from storydalle.commands.report_runs import Run
 from storydalle.commands.report_scores import LEGEND, Comparison, families, matching
 from storydalle.commands.report_tables import failure_table, score_table
 from storydalle.stories.pictures import open_picture
 
 BARS = "character_f1_"
 SHOWN = ("best", "median", "worst")
+STRIP = re.compile(r"strip-[0-9]+\.png")  # the pictures of an evaluation
 STRIP_SIZE = (1200, 1200)
 POSITION = re.compile(r".*_at_\d+")
 SHORT, LONG = 40, 160  # letters of a name below a plot, where two stand side by side and where one does
@@ -95,11 +95,11 @@ def links(runs: Iterable[Run], out: Path) -> str:
 
 def shown_strips(runs: Iterable[Run]) -> Iterator[str]:
     """The best, the median and the worst stories of each evaluation, each over the true frames."""
-    for folder in dict.fromkeys(run.folder for run in runs):
-        record = folder / METRICS
-        headings = json.loads(record.read_text()).get("strips", {}) if record.is_file() else {}
+    strips_of = {run.folder: run.strips for run in runs}
+    for folder, headings in strips_of.items():
         for file, heading in headings.items():
-            if (folder / file).is_file() and any(f": {kind} of" in heading for kind in SHOWN):
+            is_ours = STRIP.fullmatch(file) and (folder / file).is_file() and not (folder / file).is_symlink()
+            if is_ours and any(f": {kind} of" in heading for kind in SHOWN):
                 with told_in_one_line(f"{folder / file} cannot be shown"):
                     picture = open_picture(folder / file)
                 picture.thumbnail(STRIP_SIZE)

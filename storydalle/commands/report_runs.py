@@ -1,14 +1,14 @@
 """Runs as a report reads them: what ``metrics.json`` files under a folder say, one run a row of numbers."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storydalle.commands.mistakes import UserError
 from storydalle.metrics.record import protocol_hash
 from storydalle.metrics.toon_table import CEILINGS
+from storydalle.stories.reading import read_object
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
 
@@ -41,6 +41,7 @@ class Run(NamedTuple):
     sampling: Mapping[str, Any] = {}
     truth: str | None = None  # a hash of the true frames' pixels
     folder: Path = Path()
+    strips: Mapping[str, str] = {}  # headings by the names of pictures in the folder
     failure: str | None = None
 
     @property
@@ -63,18 +64,78 @@ def read_records(folder: Path) -> list[Record]:
 
 def read_record(path: Path, folder: Path) -> Record:
     where = path.parent.relative_to(folder).as_posix()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return Record(path.parent, where, {}, "not finished")
+    try:
+        content = read_object(path)
     except ValueError:
-        content = None
-    if not isinstance(content, dict) or not isinstance(content.get("values", {}), dict):
         return Record(path.parent, where, {}, f"{METRICS} is damaged")
+    try:
+        check_content(content)
+    except ValueError as error:
+        return Record(path.parent, where, {}, f"{METRICS} is damaged: {error}")
     failure = f"failed: {' '.join(str(content['error']).split())}" if "error" in content else None
     if failure is None:
         check_hash(path, content)
-    return Record(path.parent, str(content.get("config", where)), content, failure)
+    return Record(path.parent, content.get("config") or where, content, failure)
+
+
+def check_content(content: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the key, where something that a report reads is not of the kind that we write."""
+    for key, (kind, holds) in FORMS.items():
+        if content.get(key) is not None and not holds(content[key]):
+            raise ValueError(f"{key} is no {kind}")
+
+
+def is_tree(value: Any) -> bool:
+    """Whether a value is an object of scores, or of such objects."""
+    return isinstance(value, dict) and all(
+        is_tree(part) if isinstance(part, dict) else is_score(part) for part in value.values()
+    )
+
+
+def is_score(value: Any) -> bool:
+    ends = value if isinstance(value, list) else [value]
+    return all(each is None or (isinstance(each, int | float) and not abs(each) > LARGEST) for each in ends)
+
+
+def are_systems(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(system, dict)
+        and isinstance(system.get("sampling") or {}, dict)
+        and isinstance(system.get("best_of") or 1, int)
+        for system in value.values()
+    )
+
+
+def are_names(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value.values())
+
+
+def are_seeds(value: Any) -> bool:
+    return isinstance(value, list) and all(seed is None or isinstance(seed, int | str) for seed in value)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+LARGEST = 1e100  # of scores: sums of their squares stay numbers
+FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "config": ("text", is_text),
+    "seeds": ("list of numbers", are_seeds),
+    "protocol": ("object", is_object),
+    "protocol_hash": ("text", is_text),
+    "truth_sha256": ("text", is_text),
+    "values": ("object of numbers", is_tree),
+    "intervals": ("object of pairs of numbers", is_tree),
+    "systems": ("object of systems", are_systems),
+    "strips": ("object of headings", are_names),
+}
 
 
 def check_hash(path: Path, content: Mapping[str, Any]) -> None:
@@ -98,6 +159,7 @@ def runs_of(record: Record) -> Iterator[Run]:
     content = record.content
     subject, *changed = record.config.split(" ")
     run = Run(subject, settings=tuple(changed), seeds=tuple(content.get("seeds") or ()), folder=record.folder)
+    run = run._replace(strips=content.get("strips") or {})
     if record.failure:
         yield run._replace(failure=record.failure)
         return
@@ -107,7 +169,7 @@ def runs_of(record: Record) -> Iterator[Run]:
         truth=content.get("truth_sha256"),
     )
     systems = content.get("systems") or {}
-    for path, values in rows_of(content.get("values", {})):
+    for path, values in rows_of(content.get("values") or {}):
         system = systems.get(path[-1], {}) if path else {}
         yield run._replace(
             row=declared(", ".join(path), system),
@@ -133,7 +195,8 @@ def rows_of(
 def intervals_of(intervals: Mapping[str, Any], path: Sequence[str]) -> dict[str, Ends]:
     """The intervals of one row; without those of a score that had nothing to resample."""
     for name in path:
-        intervals = intervals.get(name) or {}
+        found = intervals.get(name)
+        intervals = found if isinstance(found, dict) else {}
     return {
         name: (float(ends[0]), float(ends[1]))
         for name, ends in intervals.items()

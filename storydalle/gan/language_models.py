@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from einops import einsum
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from storydalle.gan.caption_encoder import CaptionEncoder, Pieces, Rows
 
 TUNINGS = ("frozen", "marker", "full")
+# Of every file that transformers opens: nothing is downloaded, and nothing that a folder brings as code is run or asked
+# about. Left out, the library would ask on the terminal, and run it after a "y".
+LOCAL = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 
 
 class MarkedEmbedding(nn.Module):
@@ -104,18 +106,19 @@ class LanguageModelEncoder(CaptionEncoder):
         """
         library = import_transformers()
         try:
-            found = library.AutoConfig.from_pretrained(name_or_folder, local_files_only=True).model_type
+            found = library.AutoConfig.from_pretrained(name_or_folder, **LOCAL).model_type
             if found not in cls.model_types:
                 raise ValueError(f"it holds a model of type {found}")
-            tokenizer = library.AutoTokenizer.from_pretrained(name_or_folder, local_files_only=True)
+            tokenizer = library.AutoTokenizer.from_pretrained(name_or_folder, **LOCAL)
             options = {**cls.model_options, "output_loading_info": True, "dtype": torch.float32}
             model_class = getattr(library, cls.model_class)
-            model, report = model_class.from_pretrained(name_or_folder, local_files_only=True, **options)
+            model, report = model_class.from_pretrained(name_or_folder, **LOCAL, **options)
             if report["missing_keys"]:
                 raise ValueError(f"its weights lack {len(report['missing_keys'])} of the model's parameters")
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # another library raises what it likes on files of strangers
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ValueError(
-                f"no {cls.kind} language model could be opened from {name_or_folder} ({str(error).splitlines()[0]}): "
+                f"no {cls.kind} language model could be opened from {name_or_folder} ({reason}): "
                 f"put its files there first, or take the small caption encoder, which needs none"
             ) from error
         return cls(model, tokenizer, tuning, cache_mib)
@@ -126,11 +129,11 @@ class LanguageModelEncoder(CaptionEncoder):
         library = import_transformers()
         model_class = getattr(library, cls.model_class)
         try:
-            config = model_class.config_class.from_pretrained(folder, local_files_only=True)
-            tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+            config = model_class.config_class.from_pretrained(folder, **LOCAL)
+            tokenizer = library.AutoTokenizer.from_pretrained(folder, **LOCAL)
+            return cls(model_class(config, **cls.model_options), tokenizer, **settings)
+        except Exception as error:
             raise ValueError(f"{folder} holds no tokenizer of a {cls.kind} caption encoder: {error}") from error
-        return cls(model_class(config, **cls.model_options), tokenizer, **settings)
 
     def save(self, folder: str | Path) -> None:
         self.tokenizer.save_pretrained(folder)

@@ -20,6 +20,7 @@ from storydalle.metrics.inception import ClassifierInception, Logits
 from storydalle.metrics.record import sha256_of_file
 from storydalle.paths import user_path
 from storydalle.stories.labelled_frames import character_names
+from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.weight_files import write_tensors
 
@@ -138,7 +139,7 @@ class CharacterClassifier(nn.Module):
         """Read what ``save_pretrained`` wrote; ValueError, naming the file, where it is missing or does not fit."""
         config_file, weights_file = user_path(folder) / CONFIG, user_path(folder) / WEIGHTS
         try:
-            config: dict[str, Any] = json.loads(config_file.read_text())
+            config = read_object(config_file)
             network = NETWORKS[config.pop("network")](**config.pop("settings"))
             classifier = cls(network, **config)
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from storydalle.backbones.attention import attend
+from storydalle.gan.language_models import LOCAL
 from storydalle.metrics.label_reader import convolution, resized
 from storydalle.metrics.record import sha256_of_file
 from storydalle.paths import user_path
+from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.weight_files import stored_floats, write_tensors
@@ -59,8 +61,8 @@ class ImageTextNetwork(Protocol):
 def open_image_text_network(folder: Path | str) -> "TinyCLIP | TransformersCLIP":
     """The network in a folder, by its ``config.json``; ValueError where that is of another kind or missing."""
     try:
-        kind = json.loads((Path(folder) / CONFIG).read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+        kind = read_object(user_path(folder) / CONFIG).get("model_type")
+    except ValueError as error:
         raise ValueError(f"{folder} holds no image-text network: {CONFIG} cannot be read ({error})") from error
     if kind == TINY:
         return TinyCLIP.from_pretrained(folder)
@@ -220,7 +222,7 @@ class TinyCLIP(nn.Module):
         folder = Path(folder)
         tokenizer = CaptionTokenizer.load(folder / CAPTIONS)
         try:
-            config = json.loads((folder / CONFIG).read_text())
+            config = read_object(folder / CONFIG)
             config.pop("model_type", None)
             network = cls(tokenizer, **config | {"dims": tuple(config["dims"])})
             network.load_state_dict(dict(stored_floats(folder / WEIGHTS)))
@@ -319,11 +321,9 @@ class TransformersCLIP(nn.Module):
             # Version 5 would make do with a vocabulary of three tokens.
             raise ValueError(f"{folder} holds neither tokenizer.json nor vocab.json: put CLIP's vocabulary there")
         try:
-            model, found = transformers.CLIPModel.from_pretrained(
-                folder, local_files_only=True, output_loading_info=True
-            )
-            tokenize = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            model, found = transformers.CLIPModel.from_pretrained(folder, output_loading_info=True, **LOCAL)
+            tokenize = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+        except Exception as error:  # of another library, which raises what it likes on files of strangers
             raise ValueError(f"{folder} holds no CLIP that transformers can open: {error}") from error
         missing = sorted(key for key in found["missing_keys"] if not key.endswith("position_ids"))
         if missing:
@@ -342,7 +342,7 @@ def pooled(output: Any) -> Tensor:
 def statistics_of(folder: Path) -> dict[str, Sequence[float]]:
     """Mean and deviation of pixels that a folder's ``preprocessor_config.json`` names; nothing where it has none."""
     file = folder / "preprocessor_config.json"
-    said = json.loads(file.read_text()) if file.is_file() else {}
+    said = read_object(file) if file.is_file() else {}
     return {name: said[key] for name, key in (("mean", "image_mean"), ("std", "image_std")) if key in said}
 
 

@@ -4,7 +4,6 @@ A frame is compared with its own description and with the same description but f
 stream of its own, so the two texts differ in that fact alone.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from storydalle.metrics.clip import WEIGHTS, ImageTextNetwork, TinyCLIP
 from storydalle.metrics.record import git_state, sha256_of_file, versions, write_record
 from storydalle.metrics.text_image import ClipT, EmbeddedCaptions, RPrecision
 from storydalle.stories.images import to_tensor
+from storydalle.stories.reading import read_object
 from storydalle.stories.story import Story
 from storydalle.stories.toon import (
     ACTIONS,
@@ -134,7 +134,7 @@ def publish_clip(
     run, folder = Path(run), Path(folder)
     TinyCLIP.from_pretrained(run / "model").save_pretrained(folder)
     network = TinyCLIP.from_pretrained(folder)
-    trained = json.loads((run / "metrics.json").read_text())
+    trained = read_object(run / "metrics.json")
     commit, dirty = git_state(Path(__file__))
     card = {
         "task": "compares ToonSV's frames with texts",

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from storydalle.stories.reading import read_object
 from storydalle.stories.toon import ACCESSORIES, ACTIONS, CHARACTERS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS
 from storydalle.weight_files import stored_floats, write_tensors
 
@@ -108,7 +109,7 @@ class LabelReader(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "LabelReader":
         """The reader saved in a folder, ready to read."""
-        config = json.loads((Path(folder) / "config.json").read_text())
+        config = read_object(Path(folder) / "config.json")
         reader = cls(**config | {"dims": tuple(config["dims"])})
         reader.load_state_dict(dict(stored_floats(Path(folder) / "model.safetensors")))
         return reader.eval()

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from storydalle.stories.handed_in import captions_of
-from storydalle.stories.text import clean, decoded, split_lines
+from storydalle.stories.text import clean, decoded, parsed, split_lines
 
 MAX_BYTES = 1_000_000
 KEYS = ("caption", "captions", "text")  # of a row, the first that is there; columns are called so in any case
@@ -82,15 +81,15 @@ def text_of_file(path: Path) -> str:
 def is_json(text: str) -> bool:
     """Whether a text is a list or an object of JSON, as against sentences that begin with a bracket."""
     try:
-        return text.lstrip()[:1] in ("[", "{") and isinstance(json.loads(text), list | dict)
-    except (ValueError, RecursionError):
+        return text.lstrip()[:1] in ("[", "{") and isinstance(parsed(text), list | dict)
+    except ValueError:
         return False
 
 
 def list_captions(text: str) -> list[Any]:
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = parsed(text)
+    except ValueError as error:
         raise ValueError(f"is not JSON: {str(error).partition(':')[0].lower()}") from error
     if not isinstance(value, list):
         raise ValueError("is not a JSON list of captions; to draw a story again use story=FILE.json")
@@ -109,8 +108,8 @@ def row_captions(text: str) -> Iterator[str]:
         if not clean(line):
             continue
         try:
-            caption = caption_of(json.loads(line))
-        except (json.JSONDecodeError, RecursionError) as error:
+            caption = caption_of(parsed(line))
+        except ValueError as error:
             raise ValueError(f"is not JSON in line {number}: write a sentence or an object a line") from error
         if not isinstance(caption, str) or not clean(caption):
             raise ValueError(f'holds no caption in line {number}: write "..." or {{"caption": "..."}}')

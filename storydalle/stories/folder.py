@@ -1,6 +1,5 @@
 """folder: your own stories, as folders of pictures with their captions, or in one table (data/folder)."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +22,7 @@ from storydalle.stories.pictures import open_picture
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_folders import CAPTIONS, FolderFiles, read_story_folder
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root, fixed_choice
-from storydalle.stories.text import clean, split_lines
+from storydalle.stories.text import clean, parsed, split_lines
 
 TENTHS = ("train",) * 8 + ("val", "test")
 ROWS = "stories.jsonl"
@@ -215,8 +214,8 @@ def split_folders(root: Path) -> list[str]:
 
 def _row(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        row = parsed(line)
+    except ValueError as error:
         raise Refused(f"not JSON: {error}") from error
     if not isinstance(row, dict):
         raise Refused('not a row: it should read {"id": ..., "frames": [...], "captions": [...]}')

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from storydalle.stories.own_story import (
 )
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_set import Problem
-from storydalle.stories.text import clean, split_lines
+from storydalle.stories.text import clean, parsed, split_lines
 
 FRAME_TABLES = ("stories.csv", "metadata.jsonl", "metadata.csv")
 # Columns by every name that they may have: ours, and those of an imagefolder.
@@ -259,8 +258,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not clean(line):
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            row = parsed(line)
+        except ValueError as error:
             raise ValueError(f"{path}:{number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f'{path}:{number}: not a row: it should read {{"file_name": ..., "text": ...}}')

@@ -20,6 +20,7 @@ from PIL import Image
 
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story_set import StorySet
+from storydalle.stories.text import parsed
 
 VERSION = 1  # of what a shard holds
 SHARD_SIZE = 512  # clips
@@ -95,7 +96,7 @@ def inspect(
 def hash_annotations(story_set: StorySet, folder: Path) -> dict[str, str | None]:
     """SHA-256 of each annotation file; the earlier one where the file has kept its size and time."""
     try:
-        earlier = dict(json.loads((folder / ANNOTATIONS).read_bytes()))
+        earlier = dict(parsed((folder / ANNOTATIONS).read_bytes()))
     except (OSError, ValueError, TypeError):
         earlier = {}
     hashed: dict[str, list[Any]] = {}
@@ -182,7 +183,7 @@ def _shard_text(key: str, facts: Iterable[ClipFacts]) -> str:
 def _facts_of(shard: bytes, key: str) -> list[ClipFacts]:
     """Facts that a shard holds; none where it was made by another key or version, or is no whole shard."""
     try:
-        content = json.loads(shard)
+        content = parsed(shard)
         if (content["version"], content["key"]) != (VERSION, key):
             return []
         return [ClipFacts(**row | {"looks": tuple(row["looks"])}) for row in content["clips"]]

@@ -1,6 +1,5 @@
 """openstory: illustrated books under open licences, cut into windows of consecutive pages (data/openstory)."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from PIL import Image
 from storydalle.stories.pictures import ClipError, open_picture
 from storydalle.stories.reading import read_json, read_text
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root, fixed_choice
+from storydalle.stories.text import parsed
 
 SPLITS = ("train", "val", "test")
 TENTHS = ("train",) * 8 + ("val", "test")
@@ -112,9 +112,9 @@ class OpenStory(StorySet):
                 continue
             where = f"{path.name}:{number}"
             try:
-                row = json.loads(line)
+                row = parsed(line)
                 story, attribution, pages = self._row(row)
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 reason = f"lacks {error}" if isinstance(error, KeyError) else f"is no story: {error}"
                 raise ValueError(f"{path}, line {number} {reason}; take the pack's own file") from error
             if story in self._pages:

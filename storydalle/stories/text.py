@@ -1,10 +1,14 @@
 """Text as people hand it in: bytes in UTF-8 or UTF-16, split into lines, cleaned of what does not show."""
 
 import codecs
+import json
 import re
 import unicodedata
+from typing import Any
 
 JOINERS = "\u200c\u200d"  # between letters they are part of the spelling (Persian, emoji); alone they show nothing
+MAX_NESTED = 64  # lists and objects of JSON inside one another
+NESTED = f"it is nested more than {MAX_NESTED} deep"
 MARKS = (  # the longer ones first, as two of them begin alike
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -37,6 +41,24 @@ def unmarked_encoding(data: bytes) -> str:
     if len(data) % 2 == 0 and max(first, second) * 6 >= len(data) and max(first, second) > 5 * min(first, second):
         return "utf-16-be" if first > second else "utf-16-le"
     return "utf-8"
+
+
+def parsed(text: str | bytes) -> Any:
+    """What a text of JSON holds; ValueError for anything else, and for lists and objects nested too deeply.
+
+    Whoever walks through what is nested a thousand times dies of it, and nothing that is written for us is so.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(NESTED) from error
+    level, depth = [content], 0
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        if depth > MAX_NESTED:
+            raise ValueError(NESTED)
+        level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+    return content
 
 
 def split_lines(text: str) -> list[str]:

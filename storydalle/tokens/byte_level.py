@@ -20,6 +20,7 @@ from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 from torch import Tensor
 
+from storydalle.stories.reading import read_object
 from storydalle.tokens.captions import (
     CONFIG_NAME,
     MERGES_HEADER,
@@ -89,7 +90,7 @@ class ByteLevelTokenizer(TextTokenizer):
     ) -> "ByteLevelTokenizer":
         """Read min-dalle's vocabulary and merges, or others in the layout of GPT-2's, to be used as min-dalle does."""
         try:
-            vocab = json.loads(Path(vocab_json).read_text(encoding="utf-8"))
+            vocab = read_object(Path(vocab_json))
             merges = read_merges(Path(merges_txt).read_text(encoding="utf-8"))
             bpe = BPE(vocab, merges, unk_token=UNK)
             return cls(byte_level_bpe(bpe), text_length, vocab_size, spells_emoji=spells_emoji)

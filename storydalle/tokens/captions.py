@@ -19,6 +19,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
+from storydalle.stories.reading import read_object
+from storydalle.stories.text import parsed
+
 PAD, UNK, END_OF_WORD = "[PAD]", "[UNK]", "</w>"
 MERGES_HEADER = "#version"
 TOKENIZER_NAME, CONFIG_NAME = "tokenizer.json", "tokenizer_config.json"
@@ -247,7 +250,7 @@ def char_bpe(model: BPE) -> Tokenizer:
 
 def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[str, str]:
     """The texts of a byte-pair tokenizer's two files, in the layout of GPT-2's."""
-    model = json.loads(tokenizer.to_str())["model"]
+    model = parsed(tokenizer.to_str())["model"]
     merges = "".join(f"{first} {second}\n" for first, second in model["merges"])
     # min-dalle drops the first line and what follows the last line break, whatever they are.
     return json.dumps(model["vocab"], ensure_ascii=False), f"{MERGES_HEADER}: 0.2\n{merges}"
@@ -271,4 +274,4 @@ def load_caption_tokenizer(folder: str | Path) -> TextTokenizer:
 
 def read_config(file: Path) -> dict[str, Any]:
     """The settings of a saved tokenizer; folders from before there were kinds are of the first."""
-    return {"kind": CaptionTokenizer.kind} | json.loads(file.read_text())
+    return {"kind": CaptionTokenizer.kind} | read_object(file)

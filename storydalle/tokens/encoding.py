@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.reading import read_object
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -329,8 +330,8 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The content, or nothing where there is no file, or half of one."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        return read_object(path)
+    except ValueError:
         return None
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from storydalle.paths import user_path
+from storydalle.stories.reading import read_object
 from storydalle.weight_files import stored_floats, write_tensors
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -148,7 +149,7 @@ class ImageTokenizer(nn.Module, ABC):
         """
         config_file, weights_file = user_path(folder) / CONFIG_NAME, user_path(folder) / WEIGHTS_NAME
         try:
-            model = cls.from_config(json.loads(config_file.read_text()))
+            model = cls.from_config(read_object(config_file))
         except (OSError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{config_file} is not the configuration of an image tokenizer: {reason}") from error
