@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from storydalle.model_card import model_card
 from storydalle.paths import user_path
 from storydalle.stories.reading import read_object
+from storydalle.tokens.known_words import WORDS_NAME, KnownWords
 from storydalle.weight_files import Planned, check_finite, stored_floats, write_model
 
 ZOO = Path(__file__).parent / "zoo"
@@ -44,6 +45,7 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     """
 
     card: dict[str, Any]
+    words: KnownWords | None = None  # those read in training, where they are known: a converted model has read others
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -113,11 +115,14 @@ class PretrainedModel(nn.Module, ModelHubMixin):
             raise ValueError(message) from error
 
     def write_description(self, folder: Path, config: dict[str, Any]) -> None:
-        """Write config, card and README, all but the last in place of older ones; the folder is made."""
+        """Write config, card, known words and README, all but the last in place of older ones; the folder is made."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
         if self.card:
             (folder / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
+        (folder / WORDS_NAME).unlink(missing_ok=True)
+        if self.words is not None:
+            self.words.save(folder)
         if not (folder / README_NAME).exists():
             text = model_card(folder.absolute().name, type(self).__name__, self.summary(), self.card)
             (folder / README_NAME).write_text(text)
@@ -144,6 +149,10 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         for file, values in files.items():
             planned = [Planned(name, kept(name), tuple(value.shape)) for name, value in values.items()]
             write_model(folder, planned, read, file, MAX_FILE_BYTES)
+
+    def word_notes(self, captions: Sequence[str]) -> list[str]:
+        """A line for each caption with words that the model never read in training."""
+        return [] if self.words is None else self.words.notes(captions)
 
     def summary(self) -> dict[str, str]:
         """For people: what is drawn, and by how large a model."""

@@ -31,6 +31,7 @@ from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.tokens.known_words import KnownWords
 from storydalle.weight_files import WithoutNumbers
 
 TOKENIZER_PREFIX = "image_tokenizer."
@@ -107,7 +108,7 @@ class StoryDALLE(PretrainedModel):
         settings = self.sampling(temperature, top_k, top_p, guidance)
         tokens, notes = self._tokenize(captions)
         codes, more = self._source_codes(picture)
-        notes += said + more + self._sentence_notes(captions, sentences)
+        notes += self.word_notes(captions) + said + more + self._sentence_notes(captions, sentences)
         keys = [FrameKey(seed, 0, frame) for frame in range(len(captions))]
         vectors = None if sentences is None else sentences[None].to(self.device)
         draw = partial(self.draw, tokens, sampling=settings, progress=progress, sentences=vectors)
@@ -343,6 +344,7 @@ class StoryDALLE(PretrainedModel):
         captions = load_caption_tokenizer(folder / CAPTIONS_FOLDER)
         shared = [] if lender == folder else [(lender / WEIGHTS_NAME, TOKENIZER_PREFIX)]
         story_dalle = cls(image_tokenizer, captions, model, read_card(folder))
+        story_dalle.words = KnownWords.load(folder)
         return story_dalle, [(folder / WEIGHTS_NAME, ""), *shared]
 
     def save_folder(

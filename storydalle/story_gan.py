@@ -35,6 +35,7 @@ from storydalle.stories.handed_in import Captions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
+from storydalle.tokens.known_words import KnownWords
 
 MODEL_TYPE = "storyganc"
 DISCRIMINATORS_NAME = "discriminators.safetensors"
@@ -188,7 +189,7 @@ class StoryGANc(PretrainedModel):
         if picture is None:
             raise ValueError("StoryGANc continues a picture and draws none without: give a source")
         self.sampling(temperature, top_k, top_p, guidance)
-        notes = self.caption_encoder.notes(captions) + said
+        notes = self.caption_encoder.notes(captions) + self.word_notes(captions) + said
         if picture.width != picture.height:
             side = min(picture.size)
             notes.append(f"the source was cropped from {picture.width}x{picture.height} to its centre {side}x{side}")
@@ -288,6 +289,7 @@ class StoryGANc(PretrainedModel):
                 raise ValueError(f"its model_type is not {MODEL_TYPE}")
             captions = open_caption_encoder(config.pop("caption_encoder"), folder / CAPTIONS_FOLDER)
             story_gan = cls(captions, **config, card=read_card(folder))
+            story_gan.words = KnownWords.load(folder)
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_NAME} is no StoryGANc configuration: {one_line(error)}") from error
         story_gan.load_files((folder / WEIGHTS_NAME, ""), (folder / DISCRIMINATORS_NAME, ""))

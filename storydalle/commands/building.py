@@ -10,13 +10,14 @@ from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
 from storydalle.gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
 from storydalle.licences import inherited
 from storydalle.paths import user_path
-from storydalle.pretrained import CONFIG_NAME, read_card
+from storydalle.pretrained import CONFIG_NAME, PretrainedModel, read_card
 from storydalle.retrofit import retrofit as retrofitted
 from storydalle.stories.story import Stories
 from storydalle.story_dalle import StoryDALLE
 from storydalle.story_gan import StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.tokens.known_words import KnownWords
 
 MODEL = "model"  # folder of a finished run's model
 
@@ -49,7 +50,9 @@ def text_to_image(
     )
     # A released image tokenizer's licence is a part of the model's.
     card = inherited(read_card(model_folder(image_tokenizer, Path(runs))))
-    return StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0), card)
+    fresh = StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0), card)
+    fresh.words = KnownWords()
+    return fresh
 
 
 def story_dalle(
@@ -69,7 +72,9 @@ def story_dalle(
     if added_names:
         captions = captions.with_names(added_names)
         backbone.add_tokens(captions.vocab_size - backbone.text_vocab_size)
-    return StoryDALLE(base.image_tokenizer, captions, retrofitted(backbone, **retrofit), base.card)
+    made = StoryDALLE(base.image_tokenizer, captions, retrofitted(backbone, **retrofit), base.card)
+    made.words = base.words
+    return made
 
 
 def story_gan(caption_encoder: CaptionEncoder, stories: Stories, **networks: Any) -> StoryGANc:
@@ -78,7 +83,10 @@ def story_gan(caption_encoder: CaptionEncoder, stories: Stories, **networks: Any
     num_characters = labels["characters"].shape[-1] if "characters" in labels else 0
     if cut := cut_captions(caption_encoder, stories):
         print(cut)
-    return StoryGANc(caption_encoder, num_characters, stories.resolution, **networks)
+    fresh = StoryGANc(caption_encoder, num_characters, stories.resolution, **networks)
+    if isinstance(caption_encoder, SmallCaptionEncoder):  # a language model has read more than anybody knows
+        fresh.words = KnownWords()
+    return fresh
 
 
 def cut_captions(encoder: CaptionEncoder, stories: Stories, num_stories: int = 4000) -> str:
@@ -124,6 +132,18 @@ def newest_model(experiment: str, runs: Path) -> Path | None:
     """The model's folder of the newest finished run of an experiment."""
     finished = list((runs / experiment).glob(f"**/{MODEL}/{CONFIG_NAME}"))
     return max(finished, key=lambda path: path.stat().st_mtime).parent if finished else None
+
+
+def learn_words(model: PretrainedModel, stories: object, texts: str = "captions") -> None:
+    """Add the words of all stories' ``texts`` to those that a model knows, unless what it read before is not known.
+
+    Of encoded stories, such as shards, the words are not known either.
+    """
+    if model.words is None or not isinstance(stories, Stories):
+        model.words = None
+        return
+    told = (text for i in range(len(stories)) for text in getattr(stories.outline(i), texts))
+    model.words = model.words.with_those_of(KnownWords.read(told, stories.made_up_names()))
 
 
 def training_captions(stories: Stories, num_stories: int = 4000) -> list[str]:

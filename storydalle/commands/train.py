@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from storydalle.checkpoints.training_state import SafetensorsCheckpointIO, load_state
 from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.building import MODEL
+from storydalle.commands.building import MODEL, learn_words
 from storydalle.commands.mistakes import told_in_one_line
 from storydalle.commands.models import TrainedStoryModel
 from storydalle.commands.own_sizes import sizes_told
@@ -37,6 +37,7 @@ from storydalle.commands.training_runs import LAST, run_folder
 from storydalle.licences import inherited
 from storydalle.metrics.record import git_state, metrics_record, write_record
 from storydalle.paths import user_path
+from storydalle.pretrained import PretrainedModel
 from storydalle.stories.story import Stories
 from storydalle.systems import ForeignState
 from storydalle.systems.precision import AUTO, SINGLE, resolved
@@ -92,6 +93,8 @@ def run(request: Request) -> None:
         wandb.finish()
     if isinstance(model, TrainedStoryModel):
         model.card = {"experiment": experiment} | card(model, stories, settings, trainer.global_step)
+    if isinstance(model, PretrainedModel):
+        learn_words(model, getattr(data, "train", None), getattr(system, "texts", "captions"))
     model.save_pretrained(folder / MODEL)
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_record(

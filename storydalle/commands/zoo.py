@@ -2,7 +2,7 @@
 
 Copies the newest models of toon/story_dalle, toon/text_to_image (without the image tokenizer that both share) and
 toon/storyganc, and the two networks that evaluation judges ToonSV by: of toon/clip the newest, while the label reader
-is trained here.
+is trained here. ``python -m storydalle.commands.zoo --words`` writes no more than the words that shipped models read.
 """
 
 import shutil
@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from tqdm import tqdm
 
-from storydalle.commands.building import model_folder
+from storydalle.commands.building import learn_words, model_folder
 from storydalle.commands.models import EXPERIMENTS, TrainedStoryModel, open_model, zoo_folder
 from storydalle.metrics.clip_card import publish_clip
 from storydalle.metrics.label_reader_training import make_label_reader
 from storydalle.paths import user_path
-from storydalle.pretrained import README_NAME
+from storydalle.pretrained import README_NAME, PretrainedModel
 from storydalle.stories.toon import ToonSV
+from storydalle.tokens.known_words import KnownWords
 
 SAVED: dict[str, dict[str, Any]] = {
     "story_dalle": {"is_tokenizer_rounded": True},  # the weights have to be small, and are scored as they ship
@@ -29,6 +31,7 @@ ABOUT = """
 ToonSV (`data/toon/README.md`) is drawn by code: no picture of anybody's is in it. The model knows ToonSV's characters,
 settings, actions and things; it draws anything else as that world allows.
 """
+WORDS = "--words"
 READER_STEPS, READER_STORIES = 2600, 16000
 NUM_CHECKED = 200  # stories of each split that the card of clip scores
 
@@ -44,6 +47,21 @@ def publish(name: str, folder: Path, runs: Path) -> None:
         readme.write(ABOUT)
 
 
+def write_words(folder: Path) -> None:
+    """Give the models that are in the zoo the words that they read, from the stories that their cards name.
+
+    For weights from before words were kept: a training writes them itself.
+    """
+    read = KnownWords()
+    for name, texts in (("text_to_image", "descriptions"), ("story_dalle", "captions"), ("storyganc", "captions")):
+        model = open_model(folder / name)
+        assert isinstance(model, PretrainedModel)
+        model.words = KnownWords() if name == "storyganc" else read
+        learn_words(model, instantiate(model.card["data"]["train"]), texts)
+        model.words.save(folder / name)
+        read = model.words
+
+
 def train_reader(folder: Path) -> None:
     checks = {
         f"{split}/{resolution}": ToonSV(split, resolution=resolution)
@@ -56,6 +74,9 @@ def train_reader(folder: Path) -> None:
 
 
 def main(runs: str = "runs") -> None:
+    if runs == WORDS:
+        write_words(zoo_folder())
+        return
     torch.manual_seed(0)
     for name in EXPERIMENTS:
         publish(name, zoo_folder(), user_path(runs))

@@ -76,6 +76,10 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
     def fingerprint(self) -> str:
         """A short hash of all that the outlines tell."""
 
+    def made_up_names(self) -> Sequence[str]:
+        """All names, in lower case, that captions of these and other splits make up by a rule; none by default."""
+        return ()
+
     def story_lengths(self) -> np.ndarray:
         """The number of target frames of each story."""
         return np.array([len(self.outline(i).captions) for i in range(len(self))])

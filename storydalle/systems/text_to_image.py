@@ -24,6 +24,8 @@ class TextToImage(pl.LightningModule):
     ``frames_per_story`` frames of each story are used a step, in turn.
     """
 
+    texts = "descriptions"  # what is read of a story's outline
+
     def __init__(
         self,
         story_dalle: StoryDALLE,

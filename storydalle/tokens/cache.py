@@ -196,6 +196,11 @@ class StoryCodes(StepData):
         self.image_tokenizer, self.caption_tokenizer = image_tokenizer, caption_tokenizer
         self.folder, self.encoding_workers = user_path(folder), encoding_workers
 
+    @property
+    def train(self) -> Stories:
+        """The stories themselves, with their words."""
+        return self.splits["train"]
+
     def prepare_data(self) -> None:
         for split, stories in self.splits.items():
             folder = cache_folder(self.folder, split, stories, self.image_tokenizer)

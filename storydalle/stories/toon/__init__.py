@@ -14,6 +14,7 @@ import numpy as np
 from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.stories.toon.captions import captions_of, descriptions_of
 from storydalle.stories.toon.drawing import check_resolution, draw_frame
+from storydalle.stories.toon.names import possible_names
 from storydalle.stories.toon.world import (
     ACCESSORIES,
     ACTIONS,
@@ -103,6 +104,9 @@ class ToonSV(Stories):
             descriptions=descriptions_of(facts),
             probes={"other_guest": Shot(clip, num_frames)} if self.probes else {},
         )
+
+    def made_up_names(self) -> list[str]:
+        return possible_names()
 
     def story_lengths(self) -> np.ndarray:
         return np.full(len(self), self.num_targets)

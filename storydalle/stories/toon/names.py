@@ -5,6 +5,7 @@ import numpy as np
 NAMED = ("pip", "lulu", "bruno", "kiko", "mimi", "rufus", "nilo", "tilly", "ella")
 _SECOND_ONSETS = tuple("bdfgklmnprtvz")
 _CLUSTERS = ("bl", "br", "dr", "fl", "gl", "gr", "kl", "kr", "pl", "pr", "tr", "vr", "zl", "zw")
+_FIRST_VOWELS, _SECOND_VOWELS = "aeiou", "aiou"
 _FIRST_ONSETS = _SECOND_ONSETS + _CLUSTERS
 # Two-syllable words and common names that the syllables could make.
 _WORDS = """
@@ -19,10 +20,17 @@ tufa tuna tutu veda vela veto vino vita viva zara zero zulu
 _TAKEN = frozenset(NAMED) | frozenset(_WORDS.split())
 
 
+def possible_names() -> list[str]:
+    """All names that ``sample_name`` can make, in lower case, sorted."""
+    firsts = [onset + vowel for onset in _FIRST_ONSETS for vowel in _FIRST_VOWELS]
+    seconds = [onset + vowel for onset in _SECOND_ONSETS for vowel in _SECOND_VOWELS]
+    return sorted({first + second for first in firsts for second in seconds} - _TAKEN)
+
+
 def sample_name(rng: np.random.Generator) -> str:
     """A capitalised nonce name: pronounceable, and no known word."""
     while True:
-        first = _FIRST_ONSETS[int(rng.integers(len(_FIRST_ONSETS)))] + "aeiou"[int(rng.integers(5))]
-        second = _SECOND_ONSETS[int(rng.integers(len(_SECOND_ONSETS)))] + "aiou"[int(rng.integers(4))]
+        first = _FIRST_ONSETS[int(rng.integers(len(_FIRST_ONSETS)))] + _FIRST_VOWELS[int(rng.integers(5))]
+        second = _SECOND_ONSETS[int(rng.integers(len(_SECOND_ONSETS)))] + _SECOND_VOWELS[int(rng.integers(4))]
         if first + second not in _TAKEN:
             return (first + second).capitalize()

@@ -1,0 +1,93 @@
+"""The words that a model has read in training: of any other it draws something, but not what is meant."""
+
+import difflib
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from storydalle.stories.reading import read_json
+
+WORDS_NAME = "words.json"
+MAX_NAMED = 8  # unknown words of a caption
+MAX_COMPARED = 24  # unknown words of a story, for which the nearest known one is looked up
+LIKENESS, MIN_LETTERS = 0.75, 3  # of the nearest word: shorter ones are near to anything
+
+
+class KnownWords(NamedTuple):
+    """Words of training captions, as ``words_of`` gives them, and names that their world makes up by a rule."""
+
+    words: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, captions: Iterable[str], names: Iterable[str] = ()) -> "KnownWords":
+        """What captions teach; ``names`` are those that others of the same kind could hold."""
+        made_up = frozenset(names)
+        return cls(frozenset(word for caption in captions for word in words_of(caption)) - made_up, made_up)
+
+    def with_those_of(self, other: "KnownWords") -> "KnownWords":
+        return KnownWords(self.words | other.words, self.names | other.names)
+
+    def notes(self, captions: Sequence[str]) -> list[str]:
+        """A line for each caption with words that are none of these, and the nearest known word where one is near."""
+        known, nearest = self.words | self.names, dict[str, str]()
+        notes = []
+        for number, caption in enumerate(captions, start=1):
+            unknown = [word for word in dict.fromkeys(words_of(caption)) if word not in known]
+            for word in unknown[:MAX_NAMED]:
+                if len(nearest) < MAX_COMPARED and word not in nearest:
+                    nearest[word] = self._nearest(word)
+            told = ", ".join(f'"{word}"{nearest.get(word, "")}' for word in unknown[:MAX_NAMED])
+            more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
+            if unknown:
+                notes.append(f"caption {number} has words that the model never read in training: {told}{more}")
+        return notes
+
+    def _nearest(self, word: str) -> str:
+        choices = sorted(known for known in self.words if len(known) >= MIN_LETTERS)
+        near = difflib.get_close_matches(word, choices, n=6, cutoff=LIKENESS)
+        best = min(near, key=lambda known: (num_edits(word, known), abs(len(word) - len(known))), default=None)
+        return f" (did you mean {best}?)" if best else ""
+
+    def save(self, folder: Path) -> None:
+        lists = {"words": sorted(self.words), "names": sorted(self.names)}
+        (folder / WORDS_NAME).write_text(json.dumps(lists, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "KnownWords | None":
+        """What ``save`` wrote, or None where there is nothing; ValueError, naming the file, for anything else."""
+        file = folder / WORDS_NAME
+        if not file.is_file():
+            return None
+        content = read_json(file)
+        lists: list[Any] = [content.get(name) for name in cls._fields] if isinstance(content, dict) else [None]
+        if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in lists):
+            raise ValueError(f'{file} is no list of known words: it should read {{"words": [...], "names": [...]}}')
+        words, names = lists
+        return cls(frozenset(words), frozenset(names))
+
+
+def num_edits(first: str, second: str) -> int:
+    """The fewest letters to put in, leave out or replace (Levenshtein)."""
+    row = list(range(len(second) + 1))
+    for i, letter in enumerate(first, start=1):
+        above, row = row, [i]
+        for j, other in enumerate(second, start=1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (letter != other)))
+    return row[-1]
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a text in lower case, without punctuation and "'s"; signs such as emoji are words too."""
+    text = unicodedata.normalize("NFKC", caption).casefold().replace("\u2019", "'")
+    kept = "".join(character if is_of_word(character) else " " for character in text)
+    words = (word.strip("'").removesuffix("'s").replace("'", "") for word in kept.split())
+    return [word for word in words if word]
+
+
+def is_of_word(character: str) -> bool:
+    """Letters, the marks on them, digits, apostrophes, and signs that stand for a thing."""
+    category = unicodedata.category(character)
+    return category[0] in "LMN" or category == "So" or character == "'"
