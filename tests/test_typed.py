@@ -19,7 +19,16 @@ NO_TEXTS = frozenset(
     (
         *("format", "layout", "dtype", "texts", "sampling", "experiment", "variant", "sweep", "output_subdir", "clip"),
         *("top_k", "top_p", "temperature", "num_heads", "num_stories", "num_targets", "stories_per_batch", "workers"),
-        *("diagnose", "memory_limit_gb", "ema_decay", "halve_every", "check_val_every_n_epoch", "splits", "leave_out"),
+        *(
+            "guidance",
+            "diagnose",
+            "memory_limit_gb",
+            "ema_decay",
+            "halve_every",
+            "check_val_every_n_epoch",
+            "splits",
+            "leave_out",
+        ),
     )
 )
 ODD = ("2024_11_26", "1.50", "1e3", "007", "true", "inf", "a,b.png", "[a].png", "{a}", "photo (1).jpg", "it's", "a=b")

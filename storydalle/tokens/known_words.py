@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storydalle.stories.reading import read_json
+from storydalle.stories.reading import read_object
 
 WORDS_NAME = "words.json"
 MAX_NAMED = 8  # unknown words of a caption
@@ -61,8 +61,8 @@ class KnownWords(NamedTuple):
         file = folder / WORDS_NAME
         if not file.is_file():
             return None
-        content = read_json(file)
-        lists: list[Any] = [content.get(name) for name in cls._fields] if isinstance(content, dict) else [None]
+        content = read_object(file)
+        lists: list[Any] = [content.get(name) for name in cls._fields]
         if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in lists):
             raise ValueError(f'{file} is no list of known words: it should read {{"words": [...], "names": [...]}}')
         words, names = lists
