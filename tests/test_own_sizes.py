@@ -76,6 +76,13 @@ def test_what_is_given_takes_the_place_of_a_size_and_is_told(tmp_path: Path) -> 
     )
 
 
+def test_a_group_that_is_given_takes_the_place_of_sizes(tmp_path: Path) -> None:
+    root = stories(tmp_path, 12)
+    config = composed("train", "experiment=folder/text_to_image", root, "backbone=tiny", "tokenizer=openstory")
+    assert config["network"]["backbone"] == {"dim": 32, "depth": 2, "num_heads": 2}
+    assert config["network"]["captions"]["vocab_size"] == 4000
+
+
 @pytest.mark.parametrize(
     ("setting", "message"), [((), "data.root is not set"), (("data.root=nowhere",), "data.root=nowhere is no folder")]
 )
