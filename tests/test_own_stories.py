@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
+from PIL import Image
 
 from storydalle.commands.application import compose
 from storydalle.stories.folder import FolderStories
 from storydalle.stories.own_story import Refused, in_order, spelled_twice
+from storydalle.stories.pictures import ClipError
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story_set import Problem
 from tests.test_folder import draw, ids, row, rows, story
@@ -77,6 +79,16 @@ def test_a_picture_that_is_a_link_to_nowhere_is_a_picture(tmp_path: Path) -> Non
     made = FolderStories(tmp_path)
     (record,) = made.records(made.splits[0])
     assert dict(zip(record.clips, record.captions, strict=True))["a/3.png"] == "three"
+
+
+def test_an_animation_is_no_frame(tmp_path: Path) -> None:
+    made = FolderStories(rows(tmp_path, row("a") | {"frames": ["still.gif", "moving.gif", "c.png"]}))
+    pictures = [Image.new("L", (8, 8), shade) for shade in (0, 200)]
+    pictures[0].save(tmp_path / "still.gif")
+    pictures[0].save(tmp_path / "moving.gif", save_all=True, append_images=pictures[1:])
+    assert len(made.pictures("still.gif")) == 1
+    with pytest.raises(ClipError, match="unsupported: an animation"):
+        made.pictures("moving.gif")
 
 
 # ------------------------------------------------------------------------------------------------ counts

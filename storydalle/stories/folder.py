@@ -18,7 +18,7 @@ from storydalle.stories.own_story import (
     checked_split,
     spelled_twice,
 )
-from storydalle.stories.pictures import open_picture
+from storydalle.stories.pictures import ClipError, decode_picture
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_folders import CAPTIONS, FolderFiles, read_story_folder
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root, fixed_choice
@@ -67,7 +67,10 @@ class FolderStories(StorySet):
         return tuple(split for split in SPLITS if split not in self._records)
 
     def pictures(self, clip: str) -> list[Image.Image]:
-        return [open_picture(self.clip_file(clip))]
+        decoded = decode_picture(self.clip_file(clip))
+        if decoded.is_animated:
+            raise ClipError("unsupported: an animation; save the one picture of it that the story shows")
+        return [decoded.picture]
 
     def clip_file(self, clip: str) -> Path:
         return self.root / clip
