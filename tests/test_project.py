@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
-    *("paths", "stories", "weight_files", "tokens", "backbones", "retrofit", "gan", "sampling", "licences"),
+    *("paths", "ranks", "stories", "weight_files", "tokens", "backbones", "retrofit", "gan", "sampling", "licences"),
     *("model_card", "pretrained", "story_dalle", "story_gan", "systems", "checkpoints", "metrics", "strips"),
     *("sheets", "zoo", "commands", "__main__"),
 )

@@ -8,6 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from storydalle import ranks
+
 POLICIES = ("color", "translation", "cutout")
 
 
@@ -22,7 +24,7 @@ class Augmentation:
             if policy not in POLICIES:
                 raise ValueError(f"augmentation {policy!r}: choose from {', '.join(POLICIES)}")
         self.policies = tuple(policies)
-        self.draws = torch.rand(num_stories, 7, generator=generator)
+        self.draws = ranks.drawn(torch.rand, num_stories, 7, generator=generator)
 
     def __call__(self, frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f c h w"]:
         draws = self.draws.to(frames.device)

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from storydalle.gan.existing import existing, placed
 from storydalle.gan.story_encoder import masked_mean
+from storydalle.ranks import SharedBatchNorm2d, SharedBatchNorm3d
 
 LAST = 4  # side of the encoded maps
 TIMES = ("conv3d", "mean")
@@ -52,12 +53,12 @@ class ImageDiscriminator(nn.Module):
         stages = widths(dim, resolution)
         blocks: list[nn.Module] = []
         for i, (dim_in, dim_out) in enumerate(zip([3, *stages], stages, strict=False)):
-            norm = [] if i == 0 or is_spectral else [nn.BatchNorm2d(dim_out)]
+            norm = [] if i == 0 or is_spectral else [SharedBatchNorm2d(dim_out)]
             conv = nn.Conv2d(dim_in, dim_out, 4, stride=2, padding=1, bias=not norm)
             blocks += [conv, *norm, nn.LeakyReLU(0.2)]
         last = stages[-1]
         self.tower = nn.Sequential(*blocks)
-        norm = [] if is_spectral else [nn.BatchNorm2d(last)]
+        norm = [] if is_spectral else [SharedBatchNorm2d(last)]
         fuse = nn.Conv2d(last + condition_dim, last, 3, padding=1, bias=is_spectral)
         self.fuse = nn.Sequential(fuse, *norm, nn.LeakyReLU(0.2))
         self.logit = nn.Conv2d(last, 1, LAST)
@@ -137,9 +138,9 @@ class StoryDiscriminator(nn.Module):
         for i, (dim_in, dim_out) in enumerate(zip([3, *stages], stages, strict=False)):
             normed = i > 0 and not is_spectral
             conv = nn.Conv3d(dim_in, dim_out, **halving, bias=not normed)  # type: ignore[arg-type]
-            layers.append(FrameLayer(conv, *([nn.BatchNorm3d(dim_out)] if normed else []), nn.LeakyReLU(0.2)))
+            layers.append(FrameLayer(conv, *([SharedBatchNorm3d(dim_out)] if normed else []), nn.LeakyReLU(0.2)))
         self.tower = nn.ModuleList(layers)
-        norm = [] if is_spectral else [nn.BatchNorm3d(last)]
+        norm = [] if is_spectral else [SharedBatchNorm3d(last)]
         # Over time where frames are joined with their captions; over space where the related code does it.
         kernel = (3, 1, 1) if time == "conv3d" else (1, 3, 3)
         fuse = nn.Conv3d(last + condition_dim, last, kernel, padding="same", bias=is_spectral)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from storydalle.gan.contextual_attention import ContextualAttention
 from storydalle.gan.existing import existing, placed
+from storydalle.ranks import SharedBatchNorm2d
 
 START = 4  # side of the first map
 
@@ -29,7 +30,7 @@ class UpBlock(nn.Sequential):
         super().__init__(
             nn.Upsample(scale_factor=2, mode="nearest"),
             nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(dim_out),
+            SharedBatchNorm2d(dim_out),
             nn.ReLU(inplace=True),
         )
 
@@ -43,7 +44,7 @@ class SourceEncoder(nn.Sequential):
         for dim_in, dim_out in pairwise(dims):
             blocks += [
                 nn.Conv2d(dim_in, dim_out, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(dim_out),
+                SharedBatchNorm2d(dim_out),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         super().__init__(*blocks, nn.Conv2d(dim, dim, 3, padding=1))
@@ -82,7 +83,7 @@ class Generator(nn.Module):
         dims = [max(dim >> i, 16) for i in range(before + after + 1)]
         blocks = [UpBlock(*pair) for pair in pairwise(dims)]
         self.start = nn.Linear(state_dim, dim * START**2, bias=False)
-        self.start_norm = nn.Sequential(nn.BatchNorm2d(dim), nn.ReLU(inplace=True))
+        self.start_norm = nn.Sequential(SharedBatchNorm2d(dim), nn.ReLU(inplace=True))
         self.before = nn.Sequential(*blocks[:before])
         self.source = SourceEncoder(dims[before], after) if direction != "off" else None
         self.attention = ContextualAttention(dims[before], direction) if direction != "off" else None

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from storydalle import ranks
 from storydalle.gan.existing import existing
 
 
@@ -34,12 +35,12 @@ def character_loss(
     """Binary cross-entropy in nats of each character, its mean over characters and the n frames that exist."""
     targets = existing(labels, mask).to(logits)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-    return losses.sum() / max(len(losses), 1)
+    return ranks.ratio(losses.sum(), losses.new_tensor(len(losses)), least=1)
 
 
 def masked(losses: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """Mean over what exists; 0 where nothing does."""
-    return (losses * mask).sum() / mask.sum().clamp(min=1)
+    """Mean over what exists, on all ranks; 0 where nothing does."""
+    return ranks.ratio((losses * mask).sum(), mask.sum(), least=1)
 
 
 def gradient_penalty(logits: Float[Tensor, "*n"], frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, ""]:

@@ -12,6 +12,8 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from storydalle.ranks import SharedBatchNorm1d
+
 GIST_CHANNELS, GIST_WIDTH = 3, 21  # of the dynamic filters, as the related code has them
 MAX_LOG_VARIANCE = 10.0
 START_LOG_VARIANCE = -2.0  # of the posterior: at 0 its noise is all that the recurrent roll-out opens with
@@ -68,7 +70,7 @@ class StoryEncoder(nn.Module):
         self.dim = sentence_dim + 2 * content_dim
         self.sentence = nn.Linear(caption_dim, sentence_dim)
         # At first most of a caption's vector is what all captions share, and the rest would drown in the noise.
-        self.sentence_norm = nn.BatchNorm1d(sentence_dim)
+        self.sentence_norm = SharedBatchNorm1d(sentence_dim)
         self.posterior = nn.Linear(sentence_dim, 2 * content_dim)
         nn.init.constant_(self.posterior.bias[content_dim:], START_LOG_VARIANCE)
         self.sentence_rnn = nn.GRU(sentence_dim + noise_dim, sentence_dim, batch_first=True)

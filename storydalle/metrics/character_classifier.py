@@ -19,6 +19,7 @@ from storydalle.metrics import inception
 from storydalle.metrics.inception import ClassifierInception, Logits
 from storydalle.metrics.record import sha256_of_file
 from storydalle.paths import user_path
+from storydalle.ranks import SharedBatchNorm2d
 from storydalle.stories.labelled_frames import character_names
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
@@ -45,7 +46,7 @@ class SmallNetwork(nn.Module):
     @staticmethod
     def convolution(dim_in: int, dim: int, stride: int) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(dim_in, dim, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(dim), nn.ReLU()
+            nn.Conv2d(dim_in, dim, 3, stride=stride, padding=1, bias=False), SharedBatchNorm2d(dim), nn.ReLU()
         )
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Logits:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from storydalle.metrics.record import sha256_of_file
 from storydalle.paths import user_path
+from storydalle.ranks import SharedBatchNorm2d
 from storydalle.weight_files import check_finite
 
 FID_WEIGHTS, IMAGENET_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth", "inception_v3_google-0cc3c7bd.pth"
@@ -91,7 +92,7 @@ class Convolution(nn.Module):
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (0, 0) if is_valid or stride > 1 else (kernel[0] // 2, kernel[1] // 2)
         self.conv = nn.Conv2d(dim_in, dim, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(dim, eps=1e-3)
+        self.bn = SharedBatchNorm2d(dim, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)), inplace=True)

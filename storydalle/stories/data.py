@@ -1,6 +1,7 @@
 """Batches for training: an order that is a function of (seed, step) alone, and frames drawn on the fly."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +69,10 @@ class StepSampler:
 
 
 class BatchDataset(Dataset):
-    """A data set whose unit is a batch: ``read(indices, step)`` returns one, ready for the model."""
+    """A data set whose unit is a batch: ``read(indices, step)`` returns one, ready for the model.
+
+    A worker process may be started afresh: ``read`` is then pickled, and so is all that it holds.
+    """
 
     def __init__(self, read: Callable[[list[int], int | None], Any], lengths: np.ndarray) -> None:
         self.read, self.lengths = read, lengths
@@ -140,18 +144,30 @@ class Frames(StepData):
         self.train, self.val, self.frames_per_story = train, val, frames_per_story
 
     def training_set(self) -> BatchDataset:
-        return BatchDataset(lambda indices, _: self._read(self.train, indices), np.ones(len(self.train)))
+        return self._frames(self.train)
 
     def validation_set(self) -> BatchDataset:
-        return BatchDataset(lambda indices, _: self._read(self.val, indices), np.ones(len(self.val)))
+        return self._frames(self.val)
 
-    def _read(self, stories: Stories, indices: list[int]) -> Tensor:
+    def _frames(self, stories: Stories) -> BatchDataset:
+        return BatchDataset(FrameBatches(stories, self.frames_per_story, self.seed), np.ones(len(stories)))
+
+
+@dataclass(frozen=True)
+class FrameBatches:
+    """Reads single frames in [-1, 1], (n, 3, h, w)."""
+
+    stories: Stories
+    frames_per_story: int
+    seed: int
+
+    def __call__(self, indices: list[int], _: int | None) -> Tensor:
         pictures: list[np.ndarray] = []
         for index in indices:
             rng = np.random.default_rng([self.seed, index])
-            shots = stories.outline(index).shots
+            shots = self.stories.outline(index).shots
             chosen = [shots[i] for i in rng.permutation(len(shots))[: self.frames_per_story]]
-            clips = {clip: stories.read(clip) for clip in dict.fromkeys(shot.clip for shot in chosen)}
+            clips = {clip: self.stories.read(clip) for clip in dict.fromkeys(shot.clip for shot in chosen)}
             for shot in chosen:
                 frames = clips[shot.clip]
                 pictures.append(frames[rng.integers(len(frames)) if shot.frame is None else shot.frame])
@@ -169,15 +185,23 @@ class WholeStories(StepData):
         self.train, self.val = train, val
 
     def training_set(self) -> BatchDataset:
-        return BatchDataset(lambda indices, step: self._read(self.train, indices, step), self.train.story_lengths())
+        return BatchDataset(WholeStoryBatches(self.train, self.seed), self.train.story_lengths())
 
     def validation_set(self) -> BatchDataset:
-        return BatchDataset(lambda indices, step: self._read(self.val, indices, step), self.val.story_lengths())
+        return BatchDataset(WholeStoryBatches(self.val, self.seed), self.val.story_lengths())
 
-    def _read(self, stories: Stories, indices: list[int], step: int | None) -> StoryBatch:
+
+@dataclass(frozen=True)
+class WholeStoryBatches:
+    """Reads stories with their pictures; without a step the frames are those of evaluation."""
+
+    stories: Stories
+    seed: int
+
+    def __call__(self, indices: list[int], step: int | None) -> StoryBatch:
         if step is None:
-            return batch_of([stories[i] for i in indices])
-        return batch_of([stories.drawn(i, np.random.default_rng([self.seed, step, i])) for i in indices])
+            return batch_of([self.stories[i] for i in indices])
+        return batch_of([self.stories.drawn(i, np.random.default_rng([self.seed, step, i])) for i in indices])
 
 
 def batch_of(stories: Sequence[Story]) -> StoryBatch:

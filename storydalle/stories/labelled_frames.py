@@ -1,6 +1,7 @@
 """Single frames with the characters that are in them, of any story set that says so."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -77,19 +78,34 @@ class LabelledFrames(StepData):
         self.labelled_train, self.labelled_val = labelled(train), labelled(val)
 
     def training_set(self) -> BatchDataset:
-        return BatchDataset(self._training_batch, np.ones(len(self.labelled_train)))
+        draws = (self.frames_per_story, self.mirror, self.augment, self.seed)
+        batches = LabelledTrainingBatches(self.train, self.labelled_train, *draws)
+        return BatchDataset(batches, np.ones(len(self.labelled_train)))
 
     def validation_set(self) -> BatchDataset:
-        return BatchDataset(self._validation_batch, np.ones(len(self.labelled_val)))
+        batches = LabelledValidationBatches(self.val, self.labelled_val)
+        return BatchDataset(batches, np.ones(len(self.labelled_val)))
 
-    def _training_batch(self, indices: list[int], step: int | None) -> LabelledPictures:
+
+@dataclass(frozen=True)
+class LabelledTrainingBatches:
+    """Reads some frames of each of the ``labelled`` stories."""
+
+    stories: Stories
+    labelled: list[int]
+    frames_per_story: int
+    mirror: bool
+    augment: Augment | None
+    seed: int
+
+    def __call__(self, indices: list[int], step: int | None) -> LabelledPictures:
         rng = np.random.default_rng([self.seed, step or 0])
         pictures: list[np.ndarray] = []
         rows: list[np.ndarray] = []
         for index in indices:
-            outline = self.train.outline(self.labelled_train[index])
+            outline = self.stories.outline(self.labelled[index])
             chosen = rng.permutation(len(outline.shots))[: self.frames_per_story]
-            for frames, shot in clips_of(self.train, [outline.shots[i] for i in chosen]):
+            for frames, shot in clips_of(self.stories, [outline.shots[i] for i in chosen]):
                 picture = frames[rng.integers(len(frames)) if shot.frame is None else shot.frame]
                 pictures.append(picture[:, ::-1] if self.mirror and rng.random() < 0.5 else picture)
             rows.append(characters_of(outline)[chosen])
@@ -98,12 +114,20 @@ class LabelledFrames(StepData):
             images = self.augment(images, torch.Generator().manual_seed(int(rng.integers(2**63))))
         return LabelledPictures(images, torch.from_numpy(np.concatenate(rows)))
 
-    def _validation_batch(self, indices: list[int], _: int | None) -> LabelledPictures:
-        outlines = [self.val.outline(self.labelled_val[index]) for index in indices]
+
+@dataclass(frozen=True)
+class LabelledValidationBatches:
+    """Reads every frame of each of the ``labelled`` stories."""
+
+    stories: Stories
+    labelled: list[int]
+
+    def __call__(self, indices: list[int], _: int | None) -> LabelledPictures:
+        outlines = [self.stories.outline(self.labelled[index]) for index in indices]
         pictures = [
             frames[shown_frame(shot, len(frames))]
             for outline in outlines
-            for frames, shot in clips_of(self.val, outline.shots)
+            for frames, shot in clips_of(self.stories, outline.shots)
         ]
         rows = np.concatenate([characters_of(outline) for outline in outlines])
         return LabelledPictures(to_tensor(torch.from_numpy(np.stack(pictures))), torch.from_numpy(rows))

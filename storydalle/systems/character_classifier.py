@@ -57,7 +57,7 @@ class CharacterClassifierTraining(pl.LightningModule):
         loss = presence_loss(logits.main, batch.characters)
         if logits.auxiliary is not None:
             loss = loss + self.auxiliary_weight * presence_loss(logits.auxiliary, batch.characters)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: LabelledPictures, batch_idx: int) -> None:
@@ -79,7 +79,7 @@ class CharacterClassifierTraining(pl.LightningModule):
             "val/character_micro_f1": (self.hits.compute() / self.claims.compute()).item(),
             "val/loss": self.loss.compute().item(),
         }
-        self.log_dict(values, prog_bar=True)
+        self.log_dict(values, prog_bar=True, sync_dist=True)
         for metric in (self.frame_accuracy, self.loss, self.hits, self.claims):
             metric.reset()
 

@@ -69,7 +69,9 @@ class ClipTraining(pl.LightningModule):
             images = self.augment(images.cpu(), generator).to(self.device)
         logits, equal = self.network(images, tokens), equal_texts(tokens)
         loss = contrastive_loss(logits, equal)
-        self.log_dict({"train/loss": loss, "train/accuracy": retrieval_accuracy(logits, equal)}, prog_bar=True)
+        self.log_dict(
+            {"train/loss": loss, "train/accuracy": retrieval_accuracy(logits, equal)}, prog_bar=True, sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: CaptionedFrames, batch_idx: int) -> None:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -13,6 +12,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from storydalle import ranks
 from storydalle.stories.story import StoryBatch
 from storydalle.systems.optim import warmup_cosine_factor
 from storydalle.tokens.vqgan import VQGAN
@@ -42,20 +42,6 @@ def edge_weight(images: Float[Tensor, "b c h w"], emphasis: float) -> Float[Tens
     return 1.0 + emphasis * F.max_pool2d(edges, (1, 5), stride=1, padding=(0, 2))
 
 
-def mean_over_ranks(x: Tensor) -> Tensor:
-    """The codebook is no gradient's business, so its statistics are averaged here when several processes train."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(x)
-        x /= dist.get_world_size()
-    return x
-
-
-def from_first_rank(x: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(x, 0)
-    return x
-
-
 def perplexity(share: Float[Tensor, " v"]) -> Float[Tensor, ""]:
     """How many codes, used evenly, would have the entropy of these shares."""
     return torch.special.entr(share).sum().exp()
@@ -69,6 +55,7 @@ class ImageTokenizer(pl.LightningModule):
     (``codebook_decay``) of the latents it stood for, and a code used less than ``restart_below`` times its even share
     moves to a latent drawn in proportion to its quantisation error.
 
+    The codebook is no gradient's business: of several processes each moves its own by the latents of all, alike.
     Perplexity and usage in training are those of one batch, in validation those of the whole validation set.
 
     ``decoder_only`` keeps encoder and codebook as they are: pictures get better, and codes made before stay valid.
@@ -150,7 +137,7 @@ class ImageTokenizer(pl.LightningModule):
             reconstruction = self.image_tokenizer.reconstruct(quantized)
             loss = self.reconstruction_loss(reconstruction, images, weight) + self.commitment * commitment
             self.move_codebook(latents.detach(), codes)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         if self.discriminator is None:
             return loss
         self.adversarial_step(self.discriminator, loss, reconstruction, images)
@@ -176,7 +163,7 @@ class ImageTokenizer(pl.LightningModule):
             self.manual_backward(discriminator_loss)
             # Past Lightning's wrapper, which would count this as a second training step.
             discriminator_optimizer.optimizer.step()
-            self.log("train/loss_discriminator", discriminator_loss)
+            self.log("train/loss_discriminator", discriminator_loss, sync_dist=True)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         images = pictures_of(batch).images
@@ -189,9 +176,9 @@ class ImageTokenizer(pl.LightningModule):
         self.code_counts.zero_()
 
     def on_validation_epoch_end(self) -> None:
-        counts = mean_over_ranks(self.code_counts)
-        self.log("val/codebook_perplexity", perplexity(counts / counts.sum()))
-        self.log("val/codebook_usage", (counts > 0).float().mean())
+        counts = ranks.mean(self.code_counts)
+        self.log("val/codebook_perplexity", perplexity(counts / counts.sum()), sync_dist=True)
+        self.log("val/codebook_usage", (counts > 0).float().mean(), sync_dist=True)
 
     def reconstruction_loss(
         self,
@@ -205,7 +192,8 @@ class ImageTokenizer(pl.LightningModule):
         if self.edge_emphasis > 0.0:
             edges = edge_weight(images, self.edge_emphasis)
             weight = edges if weight is None else weight * edges
-        loss = error.mean() if weight is None else (error * weight).sum() / weight.sum()
+        weight = torch.ones_like(error) if weight is None else weight.expand_as(error)
+        loss = ranks.ratio((error * weight).sum(), weight.sum())
         if self.perceptual is not None:
             loss = loss + self.perceptual_weight * self.perceptual(reconstruction, images).mean()
         return loss
@@ -216,33 +204,32 @@ class ImageTokenizer(pl.LightningModule):
     @torch.no_grad()
     def remember(self, latents: Float[Tensor, "b d grid grid"]) -> None:
         """Replace the oldest tenth of the codebook with latents of this step."""
-        vectors = rearrange(latents, "b d h w -> (b h w) d").float()
+        vectors = ranks.gathered(rearrange(latents, "b d h w -> (b h w) d").float())
         codebook = self.image_tokenizer.quantize.embedding.weight
         tenth = math.ceil(len(codebook) / 10)
         drawn = torch.randint(len(vectors), (tenth,), generator=self.generator(vectors.device), device=vectors.device)
-        codebook.copy_(torch.cat([codebook[tenth:], from_first_rank(vectors[drawn])]))
+        codebook.copy_(torch.cat([codebook[tenth:], vectors[drawn]]))
         self.code_share.fill_(1.0 / len(codebook))
         self.code_sum.copy_(codebook / len(codebook))
 
     @torch.no_grad()
     def move_codebook(self, latents: Float[Tensor, "b d grid grid"], codes: Int[Tensor, "b l"]) -> None:
         """Move each code towards the latents it stood for in this step; restart those that stand for nothing."""
-        vectors = rearrange(latents, "b d h w -> (b h w) d").float()
-        flat = codes.flatten()
+        vectors = ranks.gathered(rearrange(latents, "b d h w -> (b h w) d").float())
+        flat = ranks.gathered(codes.flatten())
         codebook = self.image_tokenizer.quantize.embedding.weight
         even_share = 1.0 / len(codebook)
 
-        share = mean_over_ranks(torch.bincount(flat, minlength=len(codebook)) / len(flat))
-        total = mean_over_ranks(torch.zeros_like(codebook).index_add_(0, flat, vectors) / len(flat))
+        share = torch.bincount(flat, minlength=len(codebook)) / len(flat)
+        total = torch.zeros_like(codebook).index_add_(0, flat, vectors) / len(flat)
         self.code_share.lerp_(share, 1.0 - self.codebook_decay)
         self.code_sum.lerp_(total, 1.0 - self.codebook_decay)
 
         errors = (vectors - codebook[flat]).square().sum(dim=1) + 1e-12  # so that perfect codes can be drawn from too
         drawn = torch.multinomial(errors, len(codebook), replacement=True, generator=self.generator(flat.device))
-        restarts = from_first_rank(vectors[drawn])
         is_dead = self.code_share < self.restart_below * even_share
         self.code_share.masked_fill_(is_dead, even_share)
-        self.code_sum.copy_(torch.where(is_dead[:, None], restarts * even_share, self.code_sum))
+        self.code_sum.copy_(torch.where(is_dead[:, None], vectors[drawn] * even_share, self.code_sum))
         codebook.copy_(self.code_sum / self.code_share[:, None])
 
         self.log("train/codebook_perplexity", perplexity(share))

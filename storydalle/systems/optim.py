@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from storydalle import ranks
 from storydalle.backbones.backbone import Backbone, Logits
 
 
@@ -58,7 +59,7 @@ def code_loss(
 ) -> Float[Tensor, ""]:
     """Weighted mean cross-entropy over codes, in nats."""
     losses = code_nats(logits, codes)
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+    return losses.mean() if weights is None else ranks.ratio((losses * weights).sum(), weights.sum())
 
 
 def code_nats(logits: Float[Tensor, "*b l v"], codes: Int[Tensor, "*b l"]) -> Float[Tensor, "*b l"]:
@@ -78,7 +79,7 @@ def text_loss(
     if exists is not None:
         targets = targets.masked_fill(~exists[:, None], ignored)
     total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=ignored, reduction="sum")
-    return total / (targets != ignored).sum().clamp(min=1)
+    return ranks.ratio(total, (targets != ignored).sum(), least=1)
 
 
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, max_steps: int, floor: float = 0.02) -> LambdaLR:

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from storydalle import ranks
 from storydalle.backbones.backbone import Logits
 from storydalle.retrofit import RetrofittedDALLE, is_trained, parameter_group
 from storydalle.story_dalle import StoryDALLE
@@ -127,13 +128,13 @@ class StoryDALLETraining(pl.LightningModule):
         loss = batch.tokens.new_zeros((), dtype=torch.float)
         if story is not None and self.bag_head is not None:
             bag = self._bag_loss(batch, story)
-            self.log("train/loss_bag", bag, prog_bar=True)
+            self.log("train/loss_bag", bag, prog_bar=True, sync_dist=True)
             if self.global_step < self.story_warmup_steps:
                 return bag
             loss = self.bag_weight * bag
         logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source)
         losses = self._losses(logits, batch)
-        self.log_dict(losses.named("train"), prog_bar=True)
+        self.log_dict(losses.named("train"), prog_bar=True, sync_dist=True)
         return loss + losses.total(self.text_weight)
 
     def _drop_conditions(self, batch: EncodedStories, batch_idx: int = 0) -> tuple[EncodedStories, Tensor | None]:
@@ -142,12 +143,13 @@ class StoryDALLETraining(pl.LightningModule):
             return batch, None
         batches = self._trainer.accumulate_grad_batches if self._trainer else 1
         number = self.global_step * batches + batch_idx % batches
-        draws = torch.rand(2, len(batch.codes), generator=step_generator(self.seed, number))
-        draws = draws.to(batch.codes.device)
-        dropped = (draws[0] < self.caption_dropout)[:, None, None]
+        num_stories, generator = len(batch.codes), step_generator(self.seed, number)
+        draws = torch.rand(2, ranks.num_ranks() * num_stories, generator=generator)
+        draws = ranks.own_rows(draws.T, num_stories).to(batch.codes.device)
+        dropped = (draws[:, 0] < self.caption_dropout)[:, None, None]
         empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
         tokens = torch.where(dropped, empty, batch.tokens)
-        return batch._replace(tokens=tokens), draws[1] >= self.source_dropout
+        return batch._replace(tokens=tokens), draws[:, 1] >= self.source_dropout
 
     def _losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
         changed = batch.codes != batch.source[:, None]
@@ -161,7 +163,7 @@ class StoryDALLETraining(pl.LightningModule):
         logits = self.bag_head(story, batch.source, self.model.backbone.code_table.detach())
         changed = (batch.codes != batch.source[:, None]) & batch.mask[..., None]
         nats = -F.log_softmax(logits.float(), -1).gather(-1, batch.codes)
-        return (nats * changed).sum() / changed.sum().clamp(min=1)
+        return ranks.ratio((nats * changed).sum(), changed.sum(), least=1)
 
     def on_validation_epoch_start(self) -> None:
         self.last_story = None
@@ -170,7 +172,7 @@ class StoryDALLETraining(pl.LightningModule):
         others = OtherStories.before(batch, self.last_story)
         self.last_story = OtherStories.last_of(batch)
         for name, probed in probe_paths(self.model, batch, self.probes, self.source_probes, others).items():
-            self.log(f"val/{name}", probed.mean, batch_size=probed.num_frames)
+            self.log(f"val/{name}", probed.mean, batch_size=probed.num_frames, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})

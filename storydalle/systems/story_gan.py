@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam
 
+from storydalle import ranks
 from storydalle.gan.augmentation import POLICIES, Augmentation
 from storydalle.gan.discriminators import ImageDiscriminator, StoryDiscriminator
 from storydalle.gan.existing import placed
@@ -153,8 +154,8 @@ class StoryGANTraining(pl.LightningModule):
     def imagine(self, batch: StoryBatch, draws: torch.Generator) -> Imagined:
         """The step's fakes, with the generator's graph."""
         encoder, num_frames = self.story_gan.story_encoder, int(batch.mask.sum())  # draws of those that exist alone
-        of_stories = torch.randn(len(batch.mask), encoder.content_dim, generator=draws).to(self.device)
-        of_frames = torch.randn(num_frames, encoder.noise_dim, generator=draws).to(self.device)
+        of_stories = ranks.drawn(torch.randn, len(batch.mask), encoder.content_dim, generator=draws).to(self.device)
+        of_frames = ranks.drawn(torch.randn, num_frames, encoder.noise_dim, generator=draws).to(self.device)
         noise = Noise(of_stories, placed(of_frames, batch.mask))
         vectors = self.story_gan.caption_encoder(batch.captions)
         return self.story_gan.imagine(vectors, batch.source, noise, batch.mask)
@@ -176,7 +177,7 @@ class StoryGANTraining(pl.LightningModule):
         if self.class_weight and isinstance(discriminator, ImageDiscriminator):
             names = discriminator.name(features, batch.mask)
             characters = character_loss(names, batch.labels["characters"], batch.mask)
-            self.log("train/loss_characters_real", characters)
+            self.log("train/loss_characters_real", characters, sync_dist=True)
             loss = loss + self.class_weight * characters
         return loss
 
@@ -191,7 +192,7 @@ class StoryGANTraining(pl.LightningModule):
         mask: Bool[Tensor, "b f"],
     ) -> Float[Tensor, ""]:
         """True pictures, encoded as ``features``, are real; drawn ones are not, nor true ones under wrong captions."""
-        judged, has_others = discriminator.judged(mask), len(mask) > 1
+        judged, has_others = discriminator.judged(mask), ranks.num_ranks() * len(mask) > 1
         verdict = discriminator.judge(features, condition, mask)
         loss = self.verdict_loss(name, "real", verdict, True, judged)
         with unrecorded([discriminator]):
@@ -212,7 +213,7 @@ class StoryGANTraining(pl.LightningModule):
         self, name: str, kind: str, logits: Float[Tensor, "*n"], is_real: bool, mask: Bool[Tensor, "*n"]
     ) -> Float[Tensor, ""]:
         """Mean loss of logits that should all say one thing; logs the share that do."""
-        self.log(f"train/{name}_right_{kind}", masked(((logits > 0) == is_real).float(), mask))
+        self.log(f"train/{name}_right_{kind}", masked(((logits > 0) == is_real).float(), mask), sync_dist=True)
         return masked(LOSSES[self.loss](logits, is_real), mask)
 
     def generator_loss(
@@ -243,21 +244,22 @@ class StoryGANTraining(pl.LightningModule):
         if self.word_weight:
             logged["loss_words"] = self.word_loss(imagined, batch)
             loss = loss + self.word_weight * logged["loss_words"]
-        self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self.log("train/content", imagined.state.content.abs().mean())
+        self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
+        self.log("train/content", imagined.state.content.abs().mean(), sync_dist=True)
         return loss
 
     def word_loss(self, imagined: Imagined, batch: StoryBatch) -> Float[Tensor, ""]:
         """Nats for each word of a caption, told from the caption's vector alone."""
         assert self.words is not None
         shares = self.story_gan.caption_encoder.words(batch.captions).to(self.device)
-        return -(shares * self.words(imagined.state.sentences[batch.mask]).float().log_softmax(-1)).sum(1).mean()
+        nats = -(shares * self.words(imagined.state.sentences[batch.mask]).float().log_softmax(-1)).sum(1)
+        return ranks.ratio(nats.sum(), batch.mask.sum())
 
     def reconstruction_loss(self, frames: Float[Tensor, "b f c h w"], batch: StoryBatch) -> Float[Tensor, ""]:
         """Mean absolute error to the true frames in [-1, 1], weighed up near their edges."""
         drawn, true = frames[batch.mask], batch.frames[batch.mask]
         weight = edge_weight(true, self.edge_emphasis)
-        return ((drawn - true).abs().mean(1, keepdim=True) * weight).sum() / weight.sum()
+        return ranks.ratio(((drawn - true).abs().mean(1, keepdim=True) * weight).sum(), weight.sum())
 
     # ------------------------------------------------------------------------------------------------- validation
 
@@ -314,8 +316,13 @@ class StoryGANTraining(pl.LightningModule):
 
 
 def rolled(x: Tensor) -> Tensor:
-    """Every story's rows in the place of the story after it: no story keeps its own, where there are two or more."""
-    return x.roll(1, 0)
+    """Every story's rows in the place of the story after it: no story keeps its own, where there are two or more.
+
+    The stories are those of all ranks; rows of other ranks bring no gradient.
+    """
+    if ranks.num_ranks() == 1:
+        return x.roll(1, 0)
+    return ranks.own_rows(ranks.gathered(x).roll(1, 0), len(x))[:, : x.shape[1]]
 
 
 def shifted(x: Shaped[Tensor, "b f *d"], mask: Bool[Tensor, "b f"]) -> Shaped[Tensor, "b f *d"]:

@@ -48,12 +48,12 @@ class TextToImage(pl.LightningModule):
     def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
         tokens, codes = self._frames(batch, self.global_step)
         losses = self._losses(tokens, codes)
-        self.log_dict(losses.named("train"), prog_bar=True)
+        self.log_dict(losses.named("train"), prog_bar=True, sync_dist=True)
         return losses.total(self.text_weight)
 
     def validation_step(self, batch: EncodedStories, batch_idx: int) -> None:
         losses = self._losses(*self._frames(batch, 0))
-        self.log_dict(losses.named("val"), batch_size=len(batch.codes))
+        self.log_dict(losses.named("val"), batch_size=len(batch.codes), sync_dist=True)
 
     def _frames(self, batch: EncodedStories, step: int) -> tuple[Tensor, Tensor]:
         """Descriptions and codes of some frames of each story, source included; which ones depends on the step."""

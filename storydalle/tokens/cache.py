@@ -1,6 +1,7 @@
 """Encoded stories for training: memory-mapped, read in batches, encoded on first use."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,17 +230,32 @@ class StoryCodes(StepData):
 
     def validation_set(self) -> BatchDataset:
         stories = self.cached("val")
-        return BatchDataset(lambda indices, _: stories.batch(indices), stories.lengths)
+        return BatchDataset(ValidationBatches(stories), stories.lengths)
 
 
+@dataclass(frozen=True)
 class TrainingBatches:
-    """Reads batches of ``rows`` of stories; which frames of their clips depends on (seed, step)."""
+    """Reads batches of ``rows`` of stories; which frames of its clips a row has depends on (seed, step, row)."""
 
-    def __init__(self, stories: CachedStories, rows: np.ndarray, seed: int) -> None:
-        self.stories, self.rows, self.seed = stories, rows, seed
+    stories: CachedStories
+    rows: np.ndarray
+    seed: int
 
     def __call__(self, indices: list[int], step: int | None) -> EncodedStories:
-        return self.stories.batch(self.rows[indices].tolist(), np.random.default_rng([self.seed, step or 0]))
+        draws = [np.random.default_rng([self.seed, step or 0, index]) for index in indices]
+        stories = self.rows[indices].tolist()
+        rows = [self.stories.row(story, draw) for story, draw in zip(stories, draws, strict=True)]
+        return collate(rows, self.stories.pad_id)
+
+
+@dataclass(frozen=True)
+class ValidationBatches:
+    """Reads batches of stories as evaluation sees them."""
+
+    stories: CachedStories
+
+    def __call__(self, indices: list[int], _: int | None) -> EncodedStories:
+        return self.stories.batch(indices)
 
 
 def cache_folder(folder: Path, split: str, stories: Stories, image_tokenizer: ImageTokenizer) -> Path:

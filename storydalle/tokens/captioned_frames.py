@@ -1,5 +1,6 @@
 """Single frames and the texts that say them, for training networks that compare pictures with captions."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -44,13 +45,21 @@ class CaptionedStories(StepData):
         self.train, self.val, self.caption_tokenizer = train, val, caption_tokenizer
 
     def training_set(self) -> BatchDataset:
-        return BatchDataset(lambda indices, _: self._read(self.train, indices), np.ones(len(self.train)))
+        return BatchDataset(CaptionedBatches(self.train, self.caption_tokenizer), np.ones(len(self.train)))
 
     def validation_set(self) -> BatchDataset:
-        return BatchDataset(lambda indices, _: self._read(self.val, indices), np.ones(len(self.val)))
+        return BatchDataset(CaptionedBatches(self.val, self.caption_tokenizer), np.ones(len(self.val)))
 
-    def _read(self, stories: Stories, indices: list[int]) -> CaptionedFrames:
-        told: list[Story] = [stories[index] for index in indices]
+
+@dataclass(frozen=True)
+class CaptionedBatches:
+    """Reads all frames of stories with their texts."""
+
+    stories: Stories
+    caption_tokenizer: TextTokenizer
+
+    def __call__(self, indices: list[int], _: int | None) -> CaptionedFrames:
+        told: list[Story] = [self.stories[index] for index in indices]
         for story in told:
             if not story.descriptions:
                 raise ValueError(f"story {story.id} has no descriptions of its frames: train on a data set that has")
