@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     # Torch's threads spin while they wait for each other; beside other busy processes a strip then takes 8x as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Remarks of torch's C++ on its own workings, such as every process of a training makes; errors are still told.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         dispatch(arguments)
         sys.stdout.flush()

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from storydalle.checkpoints.training_state import SafetensorsCheckpointIO, load_state
-from storydalle.commands import inputs, outputs
+from storydalle.commands import inputs, locks, outputs, processes
 from storydalle.commands.application import Request
 from storydalle.commands.building import MODEL, learn_words
 from storydalle.commands.mistakes import told_in_one_line
@@ -46,17 +47,25 @@ NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_ev
 
 
 def run(request: Request) -> None:
-    """Seed, build, resume, fit, save."""
-    settings, started = request.settings, time.monotonic()
+    """Train in a folder that no other command writes meanwhile; of several processes the first one begins."""
+    started = time.monotonic()
+    with processes.beside_the_first(), ExitStack() as held:
+        plan = processes.agreed(lambda: begin(request, held))
+        checkpoint = None if plan["checkpoint"] is None else Path(plan["checkpoint"])
+        train(request._replace(settings=plan["settings"]), Path(plan["folder"]), checkpoint, started)
+
+
+def begin(request: Request, held: ExitStack) -> dict[str, Any]:
+    """Check, take the folder, write the config: settings, folder and checkpoint, which all processes train from."""
+    settings, experiment = request.settings, request.choices["experiment"]
     inputs.check_seed(settings["seed"])
-    experiment = request.choices["experiment"]
     folder = run_folder(user_path(settings["runs"]) / experiment, settings["name"], bool(settings["resume"]))
     outputs.check_space(folder, megabytes=500)
+    held.enter_context(locks.held(folder, "train"))
     checkpoint = folder / LAST if (folder / LAST).is_file() else None
     if checkpoint:
         with told_in_one_line(""):
             load_state(checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
     if checkpoint and settings["trainer"].get("precision") == AUTO:
         settings["trainer"]["precision"] = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "trainer.precision")
     precision_note = resolve_precision(settings["trainer"])
@@ -64,7 +73,12 @@ def run(request: Request) -> None:
     print(f"{'resuming' if checkpoint else 'writing'} {folder}")
     if precision_note:
         print(precision_note)
+    return {"settings": settings, "folder": str(folder), "checkpoint": checkpoint and str(checkpoint)}
 
+
+def train(request: Request, folder: Path, checkpoint: Path | None, started: float) -> None:
+    """Seed, build, resume, fit, save."""
+    settings, experiment = request.settings, request.choices["experiment"]
     quieten()
     pl.seed_everything(settings["seed"] % 2**32, verbose=False)
     config, seeds = config_name(request), [settings["seed"]]
@@ -83,16 +97,21 @@ def run(request: Request) -> None:
         if "sized" in settings:
             print(sizes_told(settings, request.given))
         check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
-        with told_in_one_line("", ForeignState):
+        processes.prepare(trainer, request.overrides)
+        with processes.running(trainer), told_in_one_line("", ForeignState):
             trainer.fit(system, data, ckpt_path=checkpoint)
     except Exception as error:
         text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-        write_record(folder / METRICS, {"config": config, "seeds": seeds, "error": text})
+        if processes.is_first():
+            write_record(folder / METRICS, {"config": config, "seeds": seeds, "error": text})
         raise
     finally:
         wandb.finish()
+    if not processes.is_first():
+        return
+    num_steps = processes.steps_made(trainer)
     if isinstance(model, TrainedStoryModel):
-        model.card = {"experiment": experiment} | card(model, stories, settings, trainer.global_step)
+        model.card = {"experiment": experiment} | card(model, stories, settings, num_steps)
     if isinstance(model, PretrainedModel):
         learn_words(model, getattr(data, "train", None), getattr(system, "texts", "captions"))
     model.save_pretrained(folder / MODEL)
@@ -102,7 +121,7 @@ def run(request: Request) -> None:
         metrics_record(
             values,
             protocol={"kind": "training", "data": settings["data"], "max_steps": settings["trainer"]["max_steps"]},
-            n={"steps": trainer.global_step},
+            n={"steps": num_steps},
             wall_seconds=time.monotonic() - started,
             seeds=seeds,
             device=device_name(),
@@ -156,7 +175,8 @@ def config_name(request: Request) -> str:
 
 def quieten() -> None:
     """Keep tips and remarks on Lightning's own workings off the terminal."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         *("LeafSpec.* is deprecated", "in eval mode", "does not have many workers"),
         *("not supported by the model summary", "no pre-optimization state was saved"),

@@ -1,5 +1,6 @@
 """What happens beside the steps of a training: checkpoints, the running mean of the weights, strips, the last row."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from storydalle.commands.mistakes import Failure
 from storydalle.commands.models import StoryModel
+from storydalle.commands.processes import StepsMade
 from storydalle.commands.training_finite import FiniteSteps, Kept, any_rank, told, values_of
 from storydalle.commands.training_runs import LAST
 from storydalle.commands.training_strips import SampleStrips
@@ -112,12 +114,7 @@ class RunningMean(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        @torch.no_grad()
-        def mean(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-            kept = min(decay, (1 + int(num_averaged)) / (10 + int(num_averaged)))
-            return kept * averaged + (1 - kept) * current
-
-        super().__init__(avg_fn=mean)
+        super().__init__(avg_fn=partial(running_mean, decay))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         super().on_train_batch_end(trainer, pl_module, *rest)
@@ -131,6 +128,12 @@ class RunningMean(WeightAveraging):
         self.on_train_end(trainer, pl_module)
 
 
+@torch.no_grad()
+def running_mean(decay: float, averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+    kept = min(decay, (1 + int(num_averaged)) / (10 + int(num_averaged)))
+    return kept * averaged + (1 - kept) * current
+
+
 def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stories) -> list[Callback]:
     every, decay = settings["save_every"], settings["ema_decay"]
     strips = [SampleStrips(model, stories, folder / "strips", every=every)] if isinstance(model, StoryModel) else []
@@ -142,6 +145,7 @@ def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stori
         checkpoints,
         FiniteSteps(checkpoints.kept),
         LastRow(settings["trainer"].get("log_every_n_steps", 50)),
+        StepsMade(),
         TQDMProgressBar(refresh_rate=10),
     ]
 
