@@ -42,7 +42,7 @@ def test_the_table_tells_both_in_both_precisions(
     tiny_story_gan(resolution=64).save_folder("foreign")
     bench = ["bench", "bench=story_gan", "batch_size=2", "rounds=1"]
     assert main([*bench, "model=tiny"]) == 0
-    record = json.loads(Path("benched/story_gan/bench.json").read_text())
+    record = json.loads(Path("benched/story_gan-batch_size2-model_tiny/bench.json").read_text())
     seconds = record["values"]["seconds_a_step"]
     assert list(seconds) == [f"{name}, {each}" for each in ("float32", "bfloat16") for name in ("plain loop", "ours")]
     ratio = record["values"]["ratio_at_equal_precision"]["float32"]

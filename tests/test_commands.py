@@ -275,7 +275,7 @@ def test_the_shell_is_bound_to_our_name(command: Command) -> None:
 def test_generate_writes_strip_animation_frames_page_and_record(command: Command, story: Path) -> None:
     run = command("generate", "captions=story.txt", "source=frame.png", "seed=5")
     assert run.status == 0, run.err
-    folder = story.parent / "strips" / "story"
+    folder = story.parent / "strips" / "story-seed5"
     names = {"strip.png", "strip.gif", "index.html", "story.json"}
     assert set(files(folder)) == names | {f"frames/{name}.png" for name in ("00-source", "01", "02")}
     record = json.loads((folder / "story.json").read_text())
@@ -286,7 +286,7 @@ def test_generate_writes_strip_animation_frames_page_and_record(command: Command
     assert set(record["sampling"]) == {"num_candidates", "temperature", "top_k", "top_p", "guidance", "reranker"}
     left = {name: record["sampling"][name] for name in ("temperature", "top_k", "top_p", "guidance")}
     assert set(left.values()) == {None}, "they are the model card's"
-    assert "strips/story/strip.png" in run.out
+    assert "strips/story-seed5/strip.png" in run.out
 
 
 def test_the_source_is_cropped_to_its_central_square_and_it_is_said(command: Command, story: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_foreign_record_is_refused(command: Command, story: Path, content: str
 
 def test_all_candidates_are_kept(command: Command, story: Path) -> None:
     command("generate", "captions=story.txt", "num_candidates=3")
-    names = set(files(Path("strips/story/frames")))
+    names = set(files(Path("strips/story-num_candidates3/frames")))
     assert names == {"01.png", "01-2.png", "01-3.png", "02.png", "02-2.png", "02-3.png"}
 
 
@@ -714,7 +714,7 @@ def test_the_trainings_build_on_each_other_and_end_in_a_strip(command: Command) 
         assert written >= {"config.yaml", "metrics.json", "checkpoints/last.safetensors", "model/model.safetensors"}
     Path("story.txt").write_text("Pip waves.\nPip sleeps.\n")
     assert command("generate", "captions=story.txt", "model=runs/toon/story_dalle/first/model").status == 0
-    source = f"source={next(Path('strips/story').glob('frames/*.png'))}"
+    source = f"source={next(Path('strips').glob('story-model_first*/frames/*.png'))}"
     of_gan = command("generate", "captions=story.txt", "model=runs/toon/storyganc/first/model", source, "out=gan")
     assert of_gan.status == 0, of_gan.err
     assert "toon/story_dalle" in command("report", "runs=runs").out

@@ -70,9 +70,9 @@ def test_a_record_cannot_have_files_removed_that_no_command_wrote(folder: Path) 
 
 
 def test_what_a_record_lists_of_our_own_names_is_removed_when_it_is_stale(folder: Path) -> None:
-    assert main(["generate", "story=strip/story.json", "num_candidates=2"]) == 0
+    assert main(["generate", "story=strip/story.json", "num_candidates=2", "out=strip"]) == 0
     assert "frames/01-2.png" in names(Path("strip"))
-    assert main(["generate", "story=strip/story.json", "num_candidates=1"]) == 0
+    assert main(["generate", "story=strip/story.json", "num_candidates=1", "out=strip"]) == 0
     assert "frames/01-2.png" not in names(Path("strip"))
 
 

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from storydalle.commands import inputs, models, outputs
+from storydalle.commands import inputs, locks, models, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.bench_story_gan import bench_story_gan
+from storydalle.commands.default_folders import named
 from storydalle.commands.mistakes import UserError, nearest
 from storydalle.commands.systems import open_story_dalle
 from storydalle.metrics.record import git_state, versions, write_record
@@ -40,6 +41,7 @@ from storydalle.tokens.encoding import build_cache, read_clips, tables_folder
 
 DECODE, READ, PREPARE, CACHE = "decode alone", "decode and resize", "decode, resize and encode", "read from the cache"
 TRAINING_STEPS = 4
+UNNAMED = ("bench", "out", "readme", "rounds", "num_stories")  # how long is measured is no other measurement
 
 
 class Speeds(NamedTuple):
@@ -60,8 +62,15 @@ def run(request: Request) -> None:
     inputs.check_number("workers", settings["workers"], 0, 64, whole=True)
     if settings["num_stories"] < settings["batch_size"]:
         raise UserError(f"num_stories={settings['num_stories']} fill no batch: give at least {settings['batch_size']}")
-    out = user_path(settings["out"] or Path("benched") / settings["bench"])
+    out = named(Path("benched", settings["bench"]), "bench", request, UNNAMED)
+    out = out if settings["out"] is None else user_path(settings["out"])
     outputs.check_space(out, megabytes=10)
+    with locks.held(out, "bench"):
+        write(out, settings)
+
+
+def write(out: Path, settings: dict[str, Any]) -> None:
+    """Measure, and write the table and the record."""
     text, values = BENCHES[settings["bench"]](settings)
     commit, dirty = git_state(Path(__file__).parent)
     measured = {name: value for name, value in settings.items() if name not in ("out", "readme")}

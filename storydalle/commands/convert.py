@@ -48,7 +48,7 @@ from storydalle.checkpoints.release import (
 )
 from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqgan
 from storydalle.checkpoints.torch_files import ForeignFile
-from storydalle.commands import inputs, outputs
+from storydalle.commands import inputs, locks, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.model_card import front
@@ -83,6 +83,12 @@ ENCODED_APART = (*ENCODED_ELSEWHERE, "openai-dvae")  # and those that read it
 
 def run(request: Request) -> None:
     settings = checked(request)
+    with locks.held(settings["target"], "convert", is_folder=False):
+        write(settings)
+
+
+def write(settings: dict[str, Any]) -> None:
+    """Convert, one way or the other, and say what a file that cannot be read seems to be."""
     target = settings["target"]
     try:
         if settings["reverse"]:

@@ -7,6 +7,7 @@ Writes demo/index.html: each story's source, what the model drew, and the true f
 and a strip-<number>.png a story.
 """
 
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -15,10 +16,13 @@ from tqdm import tqdm
 from storydalle import strips
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
+from storydalle.commands.default_folders import named
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.paths import user_path
 from storydalle.stories import toon
 from storydalle.stories.story import Story
+
+UNNAMED = ("out", "overwrite", "num_stories")  # more stories of the same kind are no other demo
 
 
 def run(request: Request) -> None:
@@ -27,8 +31,13 @@ def run(request: Request) -> None:
     inputs.check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
     if settings["split"] not in toon.SPLITS:
         raise UserError(f"ToonSV has no split {settings['split']!r}; {nearest(str(settings['split']), toon.SPLITS)}")
-    out = user_path(settings["out"])
-    outputs.check_output(out, bool(settings["overwrite"]), megabytes=50)
+    out = named(Path("demo"), "demo", request, UNNAMED) if settings["out"] is None else user_path(settings["out"])
+    with outputs.taken(out, "demo", bool(settings["overwrite"]), megabytes=50):
+        write(out, settings)
+
+
+def write(out: Path, settings: dict[str, Any]) -> None:
+    """Draw stories, and put their page into ``out``."""
     folder = models.locate(str(settings["model"]))
     model = models.open_model(folder)
     with told_in_one_line(f"model={settings['model']} draws no ToonSV"):

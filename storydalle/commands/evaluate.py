@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from storydalle.commands import inputs, outputs
+from storydalle.commands import inputs, locks, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.building import MODEL, newest_model
+from storydalle.commands.building import newest_model
+from storydalle.commands.default_folders import joined_names, named
 from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, folders_of_rows, tested_models
 from storydalle.commands.evaluation_page import write_page
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
@@ -38,13 +39,25 @@ from storydalle.stories import toon
 from storydalle.stories.reading import read_object
 from storydalle.stories.vistorybench import export_shots
 
+# What the default folder's name tells already, and what no score depends on.
+UNNAMED = (
+    *("out", "data", "data.root", "data.ids", "model", "images", "compare", "experiment", "runs"),
+    *("batch_size", "save", "export", "diagnose", "readme", "card"),
+)
+
 
 def run(request: Request) -> None:
     settings = checked(request)
     subject = Subject.of(request, settings)
     folders = find_models(settings)
-    out = user_path(settings["out"] or Path("evaluated") / default_name(settings, folders))
+    out = user_path(settings["out"] or default_folder(request, settings))
     outputs.check_space(out, megabytes=50)
+    with locks.held(out, "evaluate"):
+        write(out, subject, folders, settings)
+
+
+def write(out: Path, subject: Subject, folders: Mapping[str, Path], settings: dict[str, Any]) -> None:
+    """Score every split, and write what was found into ``out``."""
     opened_models = open_models(folders, settings["compare"])
     judges = open_judges(settings["protocol"], subject.characters, user_path(settings["runs"]) / "cache" / "features")
 
@@ -119,11 +132,11 @@ def default_models(request: Request) -> list[str]:
     return shipped
 
 
-def default_name(settings: Mapping[str, Any], folders: Mapping[str, Path]) -> str:
-    """The data, and what is scored on it: ``toon/story_dalle``."""
-    first = next(iter(settings["images"]), None) or settings["compare"] or next(iter(folders), "ceilings")
-    named = user_path(first)
-    return f"{settings['data']['name']}/{named.parent.name if named.name == MODEL else named.name}"
+def default_folder(request: Request, settings: Mapping[str, Any]) -> Path:
+    """The data, what is scored on it, and what is changed beside: ``evaluated/toon/story_dalle-seed1``."""
+    compared = [settings["compare"]] if settings["compare"] is not None else []
+    scored = joined_names([*settings["images"], *compared] or settings["model"] or ["ceilings"])
+    return named(Path("evaluated", settings["data"]["name"], scored), "evaluate", request, UNNAMED)
 
 
 # ------------------------------------------------------------------------------------------------ what is written

@@ -18,13 +18,16 @@ import storydalle
 from storydalle import strips
 from storydalle.commands import inputs, models, outputs
 from storydalle.commands.application import Request
+from storydalle.commands.default_folders import beside, changes, named, numbered
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.models import DrawnStory, StoryModel
 from storydalle.paths import user_path
 
 RECORD, FRAMES = "story.json", "frames"
+SOURCE = f"{FRAMES}/00-source.png"
 SAMPLING = ("num_candidates", "temperature", "top_k", "top_p", "guidance")
 RECORDED = (*SAMPLING, "reranker")
+UNNAMED = ("captions", "source", "story", "out", "overwrite")  # beside what the default folder's name tells
 REDRAWN = ("captions", "source", "model", "seed", *RECORDED)  # what story.json sets, unless the user does
 
 
@@ -42,8 +45,13 @@ def run(request: Request) -> None:
         settings = settings | saved_settings(user_path(settings["story"]), request.given)
     check_settings(settings)
     story = read_story(settings)
-    out = output_folder(settings)
-    outputs.check_output(out, bool(settings["overwrite"]), megabytes=20 + len(story.captions))
+    out = output_folder(request, story)
+    with outputs.taken(out, "generate", bool(settings["overwrite"]), megabytes=20 + len(story.captions)):
+        write(out, story, settings)
+
+
+def write(out: Path, story: Story, settings: dict[str, Any]) -> None:
+    """Draw the story, and put what was drawn into ``out``."""
     folder = models.locate(str(settings["model"]))
     drawn = draw(models.open_model(folder), story, settings)
     sha256 = models.weights_sha256(folder)
@@ -86,13 +94,42 @@ def read_story(settings: dict[str, Any]) -> Story:
     return Story(captions, source, notes)
 
 
-def output_folder(settings: dict[str, Any]) -> Path:
+def output_folder(request: Request, story: Story) -> Path:
+    """``out``, or a folder named by the captions' file (or by the story's) and by what else the command line changes.
+
+    Where it holds a strip of other captions, or of another source, there is a number behind its name.
+    """
+    settings = request.settings
     if settings["out"] is not None:
         return user_path(settings["out"])
     if settings["story"] is not None:
-        return user_path(settings["story"]).parent
-    captions = settings["captions"]
-    return Path("strips") / ("story" if isinstance(captions, list) else user_path(captions).stem)
+        record = user_path(settings["story"])
+        changed = changes(request, saved_settings(record, frozenset({"source"})), UNNAMED)
+        folder = beside(record.parent, changed)
+    else:
+        captions = settings["captions"]
+        base = Path("strips") / ("story" if isinstance(captions, list) else user_path(captions).stem)
+        folder = named(base, "generate", request, UNNAMED)
+    return numbered(folder, lambda found: holds_another(found, story))
+
+
+def holds_another(folder: Path, story: Story) -> bool:
+    """Whether a strip of other captions or of another source stands in a folder."""
+    from storydalle.stories.pictures import open_picture
+
+    try:
+        record = outputs.read_record(folder / RECORD)
+    except (OSError, ValueError):
+        return False  # no strip of ours: files of others are refused
+    if record.get("captions") != story.captions:
+        return True
+    if record.get("source") is None or story.source is None:
+        return record.get("source") is not None or story.source is not None
+    try:
+        saved, given = open_picture(folder / SOURCE), story.source.convert("RGB")
+    except (OSError, ValueError):
+        return True
+    return saved.size != given.size or saved.tobytes() != given.tobytes()
 
 
 def saved_settings(path: Path, given: frozenset[str]) -> dict[str, Any]:
@@ -150,7 +187,7 @@ def draw(model: StoryModel, story: Story, settings: dict[str, Any]) -> DrawnStor
 def story_record(story: Story, drawn: DrawnStory, settings: dict[str, Any], sha256: str) -> dict[str, Any]:
     """story.json: everything needed to draw the story again, and nothing that changes from run to run."""
     names = frame_names(drawn.candidates)
-    source = f"{FRAMES}/00-source.png" if story.source is not None else None
+    source = SOURCE if story.source is not None else None
     return {
         "captions": story.captions,
         "source": source,

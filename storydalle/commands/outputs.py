@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import storydalle
+from storydalle.commands.locks import held, is_lock
 from storydalle.commands.mistakes import UserError, told_of_disk
 from storydalle.stories.reading import read_object
 
@@ -24,14 +25,27 @@ PROGRAM = "storydalle"
 RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
+@contextmanager
+def taken(folder: Path, command: str, overwrite: bool, megabytes: int) -> Iterator[None]:
+    """Keep other commands out of the folder, and refuse, before any work, one that we should not write into."""
+    check_place(folder, megabytes)
+    with held(folder, command):
+        check_output(folder, overwrite, megabytes)
+        yield
+
+
 def check_output(folder: Path, overwrite: bool, megabytes: int) -> None:
     """Refuse, before any work, a folder that holds files of others, cannot be written, or has no space."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"out={folder} is a file: choose a folder")
+    check_place(folder, megabytes)
     if folder.is_dir() and not overwrite:
         foreign = next(foreign_files(folder), None)
         if foreign is not None:
             raise UserError(f"out={folder} holds other files ({foreign}): choose another folder, or overwrite=true")
+
+
+def check_place(folder: Path, megabytes: int) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"out={folder} is a file: choose a folder")
     parent = existing_parent(folder)
     if not os.access(parent, os.W_OK) or not parent.is_dir():
         raise UserError(f"out={folder} cannot be written: {parent} is not a folder that you may write to")
@@ -59,7 +73,7 @@ def foreign_files(folder: Path) -> Iterator[str]:
     own = own_files(folder)
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     files = (path.relative_to(folder).as_posix() for path in found)
-    return (name for name in files if name not in own)
+    return (name for name in files if name not in own and not is_lock(name))
 
 
 def own_files(folder: Path) -> set[str]:

@@ -28,8 +28,9 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from storydalle import sheets
-from storydalle.commands import findings, inputs, models, outputs
+from storydalle.commands import findings, inputs, locks, models, outputs
 from storydalle.commands.application import Request
+from storydalle.commands.locks import LOCK
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.story_sets import chosen_split, opened, spread
 from storydalle.paths import file_name, user_path
@@ -38,7 +39,6 @@ from storydalle.stories.pictures import squared
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet
 
 SHEET, STRIPS, CAPTIONS = "contact_sheet.png", "strips", "captions"
-LOCK = ".storydalle.lock"  # also marks a folder as ours
 BYTES_A_CLIP = 1500  # that are written
 CHUNK = 4096  # captions counted at once
 
@@ -55,8 +55,11 @@ def run(request: Request) -> None:
     name = settings["data"]["name"]
     out = Path("prepared") / name if settings["out"] is None else user_path(settings["out"])
     outputs.check_output(out, overwrite=True, megabytes=50)
-    look_at = look_at_copy if "set" in settings["data"] else look_at_toon
-    look_at(request, out)
+    if "set" in settings["data"]:
+        look_at_copy(request, out)
+    else:
+        with locks.held(out, "prepare"):
+            look_at_toon(request, out)
     if settings["pretrained"] is not None:
         from storydalle.commands.caching import encode_splits
 
@@ -137,18 +140,12 @@ def token_counter(name: str | None) -> findings.Tokens | None:
 @contextmanager
 def written_by_one(out: Path) -> Iterator[None]:
     """Make the folder, keep a second run out of it, and tell what prevents writing in one line."""
-    from filelock import FileLock, Timeout
-
     with told_in_one_line(f"out={out} cannot be written", OSError):
-        out.mkdir(parents=True, exist_ok=True)
-        foreign = next(out.iterdir(), None)
+        foreign = next(out.iterdir(), None) if out.is_dir() else None
         if foreign is not None and not (out / LOCK).exists():
             raise UserError(f"out={out} holds other files ({foreign.name}): choose another folder")
-        try:
-            with FileLock(out / LOCK, timeout=0):
-                yield
-        except Timeout as error:
-            raise UserError(f"out={out} is being written by another prepare: wait for it, or choose another") from error
+        with locks.held(out, "prepare", leaves_mark=True):
+            yield
 
 
 def read_clips(

@@ -1,0 +1,88 @@
+"""Where a command writes when nobody says where: the folder's name holds what distinguishes the run.
+
+So no member of a sweep writes over another, and no drawing silently takes the place of one made with other settings;
+the same command has the same folder.
+"""
+
+import hashlib
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from storydalle.commands.application import Request, conf_folder
+from storydalle.paths import file_name
+
+LONGEST = 80  # letters of what is added to a name
+
+
+def named(base: Path, command: str, request: Request, unnamed: Container[str]) -> Path:
+    """``base`` with the settings behind its name that the command line changes: ``strips/story-seed7-top_k5``.
+
+    Of settings in ``unnamed`` the base tells already, or nothing that is written depends on them.
+    """
+    defaults = OmegaConf.to_container(OmegaConf.load(conf_folder() / f"{command}.yaml"))
+    assert isinstance(defaults, dict)
+    return beside(base, changes(request, {str(key): value for key, value in defaults.items()}, unnamed))
+
+
+def changes(request: Request, saved: Mapping[str, Any], unnamed: Container[str]) -> dict[str, Any]:
+    """Settings that the command line names and that are not as in ``saved``; of a group, the choice."""
+    found = {key: request.choices.get(key, setting(request.settings, key)) for key in sorted(request.given)}
+    groups = {key: name for key, name in request.choices.items() if key not in saved}
+    saved = {"protocol": groups.get("data"), **saved}
+    return {
+        key: value for key, value in found.items() if key not in unnamed and (key not in saved or saved[key] != value)
+    }
+
+
+def setting(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; nothing where it was taken away."""
+    value: Any = settings
+    for part in key.partition("@")[0].split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def beside(base: Path, changed: Mapping[str, Any]) -> Path:
+    """``base``, or where something is changed the folder beside it that is named by what."""
+    if not changed:
+        return base
+    told = "-".join(f"{key.rpartition('.')[2]}{word(value)}" for key, value in changed.items())
+    return base.with_name(f"{base.name}-{shortened(told)}")
+
+
+def word(value: Any) -> str:
+    """A value behind its setting's name: ``7`` of seed7, ``_clip`` of reranker_clip."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return file_name(str(value)) if is_number else f"_{joined_names(value if isinstance(value, list) else [value])}"
+
+
+def joined_names(values: Sequence[Any]) -> str:
+    """Names and paths as one part of a file's name; of a path the last name, with a hash of the whole."""
+    from storydalle.commands.building import MODEL  # and with it torch
+
+    found = []
+    for text in map(str, values):
+        path = Path(text)
+        name = file_name(path.parent.name if path.name == MODEL else path.name)
+        found.append(f"{name}~{digest(text)[:6]}" if "/" in text else file_name(text))
+    return shortened("+".join(found))
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 9]}-{digest(text)[:8]}"
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def numbered(folder: Path, holds_another: Callable[[Path], bool]) -> Path:
+    """``folder``, or the first of ``folder-2``, ``folder-3``, ... that does not hold another work."""
+    number, found = 1, folder
+    while holds_another(found):
+        number += 1
+        found = folder.with_name(f"{folder.name}-{number}")
+    return found
