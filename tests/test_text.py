@@ -1,13 +1,17 @@
 """Text of files: decoded, split into lines and cleaned in one place."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from storydalle.commands import inputs
+from storydalle.stories import text
 from storydalle.stories.folder import FolderStories
+from storydalle.stories.set_stories import listed
+from storydalle.stories.story_set import StoryRecord
 from storydalle.stories.text import clean, decoded, split_lines
 
 ODD_LINES = {
@@ -48,8 +52,8 @@ def test_only_line_feeds_and_returns_end_a_line() -> None:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_text_is_read_in_the_encodings_of_usual_editors(encoding: str) -> None:
-    text = "Pip waves — in Ünal's “meadow”.\r\nLulu sits.\n"
-    assert decoded(text.encode(encoding)) == text
+    written = "Pip waves — in Ünal's “meadow”.\r\nLulu sits.\n"
+    assert decoded(written.encode(encoding)) == written
 
 
 @pytest.mark.parametrize(
@@ -69,12 +73,12 @@ def test_what_is_no_text_is_refused(data: bytes, what: str) -> None:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_generate_and_folder_read_the_same_captions(tmp_path: Path, encoding: str) -> None:
     lines = [line for line in ODD_LINES if "\ud83d" not in line]
-    text = "\r\n".join([*lines, "\u200b", " "])
+    written = "\r\n".join([*lines, "\u200b", " "])
     story = tmp_path / "stories" / "a"
     story.mkdir(parents=True)
     for number in range(len(lines)):
         Image.new("RGB", (8, 8)).save(story / f"{number + 1}.png")
-    (story / "captions.txt").write_bytes(text.encode(encoding))
+    (story / "captions.txt").write_bytes(written.encode(encoding))
     captions = inputs.read_captions(str(story / "captions.txt"))
     assert captions == [ODD_LINES[line] for line in lines]
     (record,) = FolderStories(tmp_path / "stories").records("train")
@@ -88,3 +92,20 @@ def test_rows_of_a_folder_are_cleaned_alike(tmp_path: Path) -> None:
     assert stories.problems == []
     record = next(record for split in stories.splits for record in stories.records(split))
     assert (record.id, record.captions) == ("a b", ("", "Pip waves."))
+
+
+def test_ids_are_told_apart_by_what_shows(tmp_path: Path) -> None:
+    records = [StoryRecord(id, ("1.png", "2.png"), ("", "Pip waves."), group=id) for id in ("a  trip", "b\u2028c", "d")]
+    (tmp_path / "ids.txt").write_bytes("a trip\r\n\u200b\n b c \n".encode("utf-16"))
+    assert listed(records, tmp_path / "ids.txt") == records[:2]
+    (tmp_path / "ids.txt").write_text("elsewhere\n")
+    with pytest.raises(ValueError, match="names 'elsewhere'"):
+        listed(records, tmp_path / "ids.txt")
+
+
+@pytest.mark.parametrize(
+    "name", ["arldm", "didemo", "flintstones", "folder", "longstory", "openstory", "pororo", "vist"]
+)
+def test_captions_of_every_set_are_cleaned_in_one_place(name: str) -> None:
+    code = (Path(text.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    assert "clean(" in code and not re.search(r'" "\.join\((?!str\(error\))', code)

@@ -12,7 +12,7 @@ import yaml
 from storydalle.commands import application
 from storydalle.commands.application import Request, conf_folder
 from storydalle.commands.mistakes import UserError
-from storydalle.commands.typed import LISTS, SENTENCES, TEXTS, as_typed
+from storydalle.commands.typed import LISTS, PATHS, SENTENCES, TEXTS, as_typed
 
 # Settings without a value of their own that are numbers, switches, choices among few, or parts of a config.
 NO_TEXTS = frozenset(
@@ -123,6 +123,12 @@ def test_in_a_sweep_commas_part_values_and_each_stays_what_was_typed(settings: A
     assert [one["model"] for one in seen] == [["1.50", "b"], ["1.50", "b"], "1e3", "1e3"]
 
 
+def test_a_caption_may_begin_like_a_home(settings: Any) -> None:
+    assert settings("generate", 'captions=["~nosuchuser waves."]')[0]["captions"] == ["~nosuchuser waves."]
+    with pytest.raises(ValueError, match="~nosuchuser"):
+        settings("generate", "captions=~nosuchuser/story.txt")
+
+
 def test_the_readmes_sweep_gives_each_seed_a_folder(settings: Any) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     line = re.search(r"`evaluate (-m [^`]+)`", readme)
@@ -147,6 +153,6 @@ def test_every_setting_without_a_value_is_known_to_be_a_text_or_not() -> None:
 
     found = [leaf for path in conf_folder().rglob("*.yaml") for leaf in leaves(yaml.safe_load(path.read_text()))]
     assert {str(key) for key, value in found if value is None or value == "???"} <= TEXTS | NO_TEXTS
-    assert not TEXTS & NO_TEXTS and LISTS <= TEXTS and SENTENCES <= TEXTS
+    assert not TEXTS & NO_TEXTS and LISTS | SENTENCES | PATHS <= TEXTS
     assert not {key for key, value in found if isinstance(value, int | float) and key in TEXTS}
     assert {key for key, _ in found} >= TEXTS, "a text that no config has"

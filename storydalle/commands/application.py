@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import storydalle
 from storydalle.commands.mistakes import UserError, nearest
-from storydalle.commands.typed import as_typed
+from storydalle.commands.typed import PATHS, SENTENCES, as_typed
 from storydalle.paths import user_path
 
 
@@ -28,11 +28,6 @@ class Request(NamedTuple):
 
 
 Command = Callable[[Request], None]
-# Settings that are or may be paths, wherever they stand.
-PATHS = (
-    *("captions", "compare", "export", "ids", "image_encoder", "images", "language_model", "model", "out"),
-    *("pretrained", "readme", "root", "runs", "save", "shards", "source", "story", "target", "text_to_image"),
-)
 EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
 
 
@@ -105,7 +100,7 @@ def check_texts(tree: Any, key: str = "") -> None:
             check_texts(value, f"{key}.{name}" if key else str(name))
     elif isinstance(tree, list):
         for value in tree:
-            check_texts(value, key)
+            check_texts(value, f"a text of {key}" if key in SENTENCES else key)
     elif isinstance(tree, str):
         if "\0" in tree:
             raise UserError(f"{key}={tree!r} holds a zero byte: give one without")

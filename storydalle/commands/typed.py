@@ -10,27 +10,15 @@ from enum import Enum, auto
 
 from storydalle.commands.mistakes import UserError
 
-# The last parts of the keys of settings that are a path, a name or a sentence, or null.
-TEXTS = frozenset(
+# The last parts of the keys of settings that are or may be paths, and of those that are another name or text.
+PATHS = frozenset(
     (
-        *(
-            "captions",
-            "source",
-            "story",
-            "model",
-            "images",
-            "out",
-            "save",
-            "export",
-            "compare",
-            "readme",
-            "runs",
-            "name",
-        ),
-        *("pretrained", "text_to_image", "caption_tokenizer", "shards", "target", "image_encoder", "added_names"),
-        *("root", "ids", "photos", "language_model", "classifier", "text_network", "folder", "ids_folder", "metrics"),
+        *("captions", "source", "story", "model", "images", "out", "save", "export", "compare", "readme", "runs"),
+        *("pretrained", "text_to_image", "caption_tokenizer", "shards", "target", "image_encoder", "root", "ids"),
+        *("photos", "language_model", "classifier", "text_network", "folder", "ids_folder"),
     )
 )
+TEXTS = PATHS | {"name", "added_names", "metrics"}
 LISTS = frozenset(("captions", "model", "images", "added_names", "metrics"))  # of these, where it reads as a list
 SENTENCES = frozenset(("captions",))  # of these a list says what is drawn, word by word
 SWEEPING = re.compile(r"-m|--multirun|hydra\.mode=MULTIRUN")

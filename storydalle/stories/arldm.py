@@ -11,6 +11,7 @@ from PIL import Image
 
 from storydalle.stories.pictures import ClipError, open_photo
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
+from storydalle.stories.text import clean
 
 SPLITS = ("train", "val", "test")
 NUM_FRAMES = 5
@@ -107,7 +108,7 @@ class ARLDM(StorySet):
         left_out = []
         for row, joined in enumerate(captions):
             story = f"{split}/{row}"
-            parts = [" ".join(part.split()) for part in joined.split("|")]
+            parts = [clean(part) for part in joined.split("|")]
             if not any(parts):
                 left_out.append(Problem(story, "no caption: its text is empty"))
             elif len(parts) != NUM_FRAMES:

@@ -11,6 +11,7 @@ from PIL import Image
 from storydalle.stories.pictures import open_photo
 from storydalle.stories.reading import files_of, read_json
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
+from storydalle.stories.text import clean
 
 SPLITS = ("train", "val", "test")
 # The name of a video of DiDeMo: Flickr's owner, photo and secret.
@@ -108,7 +109,7 @@ def _pairs_of(entry: Any, where: str) -> list[Pair]:
         path = PurePosixPath(frame)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise ValueError(f"{where}: {frame!r} is no frame path below the parent of the image folder")
-        pairs.append(Pair(" ".join(caption.split()), frame))
+        pairs.append(Pair(clean(caption), frame))
     return pairs
 
 

@@ -20,6 +20,7 @@ from storydalle.paths import folder_of
 from storydalle.stories.own_story import PICTURES
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_set import Problem
+from storydalle.stories.text import clean
 
 COLUMNS = ("story", "frame", "file")
 SHEET = re.compile(r".*_gen_samples_.*_batch_[0-9]+")
@@ -174,7 +175,8 @@ def list_csv(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
         )
     listing = Listing([], [], [])
     for row in rows:
-        story, frame, file = ((row[column] or "").strip() for column in COLUMNS)
+        story, frame, file = (row[column] or "" for column in COLUMNS)
+        story, frame, file = clean(story), clean(frame), file.strip()
         shortest = os.path.normpath(file)
         where = f"{name}:{rows.line_num}"
         if not re.fullmatch(r"[0-9]+", frame):

@@ -14,6 +14,7 @@ from storydalle.stories.pickles import multi_hot, text_of
 from storydalle.stories.pictures import MIN_SIDE, ClipError
 from storydalle.stories.reading import read_dict, read_json
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
+from storydalle.stories.text import clean
 
 SPLIT_FILE, OLDER_SPLIT_FILE = "train-val-test_split.json", "train-val_split.json"
 ANNOTATIONS, LABELS, FOLLOWINGS = "flintstones_annotations_v1-0.json", "labels.pkl", "following_cache4.pkl"
@@ -167,7 +168,7 @@ class FlintstonesSV(StorySet):
             clip, text = row["globalID"], row["description"]
             if not isinstance(text, str | None):
                 raise ValueError(f"{path} has {text!r:.80} for the description of {clip}: copy it again")
-            caption = " ".join((text or "").split())
+            caption = clean(text or "")
             if captions.get(clip, caption) != caption:
                 self._problem(clip, "two captions: the last one is used")
             captions[clip] = caption

@@ -10,6 +10,7 @@ from storydalle.paths import user_path
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.reading import read_json
 from storydalle.stories.story_set import StoryRecord, StorySet, find_root
+from storydalle.stories.text import clean
 
 # In the order of FlintstonesSV's labels, where "Slate" is called "Mr Slate".
 CHARACTERS = ("Wilma", "Fred", "Betty", "Barney", "Dino", "Pebbles", "Slate")
@@ -129,4 +130,4 @@ def _characters(page: dict[str, Any]) -> tuple[int, ...]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
-    return " ".join(value.split())
+    return clean(value)

@@ -9,7 +9,7 @@ from PIL import Image
 from storydalle.stories.pictures import ClipError, open_picture
 from storydalle.stories.reading import read_json, read_text
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root, fixed_choice
-from storydalle.stories.text import parsed
+from storydalle.stories.text import clean, parsed
 
 SPLITS = ("train", "val", "test")
 TENTHS = ("train",) * 8 + ("val", "test")
@@ -133,7 +133,7 @@ class OpenStory(StorySet):
                 raise ValueError(f"{image} leaves the folder")
             if not (isinstance(width, int) and isinstance(height, int) and min(width, height) > 0):
                 raise ValueError(f"{image} has the size {width!r} x {height!r}")
-            text = {key: " ".join(_string(page[key]).split()) for key in TEXTS}
+            text = {key: clean(_string(page[key])) for key in TEXTS}
             pages.append(Page(str(image), (width, height), text[self.text]))
         return fields[0], Attribution(*fields[1:]), pages
 

@@ -15,6 +15,7 @@ from storydalle.stories.pickles import load_pickle, multi_hot, text_of
 from storydalle.stories.pictures import MIN_SIDE, ClipError, centre_square, open_picture
 from storydalle.stories.reading import read_dict, read_text
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
+from storydalle.stories.text import clean
 
 SPLIT_IDS, SOURCES, FOLLOWINGS = "train_seen_unseen_ids.npy", "img_cache4.npy", "following_cache4.npy"
 COUNTER, LABELS, CAPTIONS, PICKLED_CAPTIONS = "frames_counter.npy", "labels.npy", "descriptions.csv", "descriptions.npy"
@@ -204,7 +205,7 @@ class PororoSV(StorySet):
                 if SWALLOWED_ROW.search(row[2]):
                     self._problem(where, f"open quote: the caption of {row[0]}/{row[1]} runs over other rows")
                 clip = f"{row[0].strip().strip('/')}/{int(row[1].strip().removesuffix('.png'))}"
-                captions.setdefault(clip, " ".join(row[2].split()))
+                captions.setdefault(clip, clean(row[2]))
         except csv.Error as error:
             raise ValueError(f"{path} is no table of comma-separated values: {error}") from error
         if not captions:
@@ -260,7 +261,7 @@ def _first_caption(value: Any, path: Path) -> str:
     captions = [value] if isinstance(value, str | bytes) else value
     if not isinstance(captions, list | tuple | np.ndarray) or not all(isinstance(c, str | bytes) for c in captions):
         raise ValueError(f"{path} has {value!r:.80} in the place of a list of captions: copy it again")
-    return " ".join(text_of(captions[0]).split()) if len(captions) else ""
+    return clean(text_of(captions[0])) if len(captions) else ""
 
 
 def _clip_of(path: Any) -> str:

@@ -11,6 +11,7 @@ from storydalle.stories.reading import read_text
 from storydalle.stories.resizing import LANCZOS, at_size
 from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.stories.story_set import StoryRecord, StorySet
+from storydalle.stories.text import clean, split_lines
 
 
 class SetStories(Stories):
@@ -94,10 +95,10 @@ class SetStories(Stories):
 
 def listed(records: list[StoryRecord], path: Path) -> list[StoryRecord]:
     """The records whose ids stand in a file, in the records' order."""
-    ids = set(read_text(path).splitlines())
-    unknown = sorted(ids - {record.id for record in records})
+    ids = {id for id in map(clean, split_lines(read_text(path))) if id}
+    unknown = sorted(ids - {clean(record.id) for record in records})
     if unknown:
         raise ValueError(
             f"{path} names {unknown[0]!r}, which is no story of the split: was it written for another copy?"
         )
-    return [record for record in records if record.id in ids]
+    return [record for record in records if clean(record.id) in ids]

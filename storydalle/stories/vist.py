@@ -11,6 +11,7 @@ from storydalle.paths import user_path
 from storydalle.stories.pictures import open_photo
 from storydalle.stories.reading import files_of, read_json
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
+from storydalle.stories.text import clean
 
 SPLITS = ("train", "val", "test")
 NUM_FRAMES = 5
@@ -175,7 +176,7 @@ def _rows(path: Path, in_stories: bool) -> Iterable[tuple[str, Row]]:
         story = _id(row, "story_id", where) if in_stories else ""
         photo = _id(row, "photo_flickr_id", where)
         album = _id(row, "album_id", where) if row.get("album_id") is not None else ""
-        yield story, Row(photo, " ".join(text.split()), album, order if isinstance(order, int) else None)
+        yield story, Row(photo, clean(text), album, order if isinstance(order, int) else None)
 
 
 def _id(row: Mapping[str, Any], key: str, where: str) -> str:

@@ -132,7 +132,7 @@ class CachedStories:
         return self.arrays["num_targets"]
 
     def ids(self) -> list[str]:
-        return (self.tables / IDS).read_text(encoding="utf-8").splitlines()
+        return (self.tables / IDS).read_text(encoding="utf-8").split("\n")[:-1]
 
     def codes(self, frames: np.ndarray) -> np.ndarray:
         """Codes (n, l) of frames by their number in the cache."""
