@@ -1,6 +1,6 @@
 """StoryDALL-E as one object: captions and a source picture in, frames out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from storydalle.pretrained import (
 )
 from storydalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
-from storydalle.stories.handed_in import Captions, Source, handed_in, stories_of
+from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
@@ -128,7 +128,7 @@ class StoryDALLE(PretrainedModel):
     @torch.inference_mode()
     def draw_stories(
         self,
-        captions: Sequence[Sequence[str]],
+        captions: ManyCaptions,
         source: Float[Tensor, "b c h w"],
         seed: int = 0,
         first: int = 0,

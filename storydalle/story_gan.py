@@ -31,7 +31,7 @@ from storydalle.pretrained import (
     read_card,
 )
 from storydalle.sampling import Progress
-from storydalle.stories.handed_in import Captions, Source, handed_in, stories_of
+from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
@@ -139,7 +139,7 @@ class StoryGANc(PretrainedModel):
     @torch.inference_mode()
     def draw_stories(
         self,
-        captions: Sequence[Sequence[str]],
+        captions: ManyCaptions,
         source: Float[Tensor, "b c h w"],
         seed: int = 0,
         first: int = 0,

@@ -34,10 +34,14 @@ READ = {
 }
 REFUSED = {
     "table.csv": ("scene,words\n1,Pip waves.\n", "no column called caption or text, but 'scene', 'words'"),
+    "semicolons.csv": ("scene;words\n1;Pip waves.\n", "no column called caption or text, but 'scene', 'words'"),
     "header.csv": ("sentence\nPip waves.\n", "begins with 'sentence': call the column caption"),
-    "commas.csv": ("caption\nPip waves.\nLulu, in red, sits.\n", "3 cells in line 3, not 1"),
+    "commas.csv": (
+        "caption\nPip waves.\nLulu, in red, sits.\n",
+        "line 3: 3 cells for 1 columns: put texts that hold ',' ",
+    ),
     "hole.csv": ("frame,caption\n1,Pip waves.\n2,\n", "no caption in line 3"),
-    "quotes.csv": ('caption\n"Pip waves.\n', "is no table"),
+    "quotes.csv": ('caption\n"Pip waves.\n', "is no table of captions, line 2: not a csv"),
     "only.csv": ("caption\n", "holds no caption"),
     "text.jsonl": ('"Pip waves."\nLulu sits.\n', "not JSON in line 2"),
     "keys.jsonl": ('{"sentence": "Pip waves."}', 'no caption in line 1: write "..."'),

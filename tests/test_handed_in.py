@@ -12,7 +12,7 @@ from PIL import Image
 
 from storydalle import StoryDALLE, StoryGANc
 from storydalle.pretrained import PretrainedModel
-from storydalle.stories.handed_in import captions_of, check_number, check_seed, source_of, stories_of
+from storydalle.stories.handed_in import captions_of, check_number, check_seed, source_of
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan
 
@@ -81,9 +81,15 @@ def test_stories_of_a_batch_are_lists_of_captions(model: PretrainedModel) -> Non
     source = torch.zeros(1, 3, model.resolution, model.resolution)
     drawn = model.draw_stories([["\u200bPip waves. ", "She jumps."]], source)  # type: ignore[operator]
     assert torch.equal(drawn, model.draw_stories([CAPTIONS], source))  # type: ignore[operator]
-    for wrong in (CAPTIONS, "Pip waves."):
-        with pytest.raises(ValueError, match=r"'Pip waves\.' is a caption and no story"):
-            stories_of(wrong, 1, 0)
+    for wrong, what in (
+        (CAPTIONS, r"'Pip waves\.' is no story"),
+        ("Pip waves.", r"captions='Pip waves\.': give a list of stories"),
+        (None, "captions=None"),
+        ([3], "3 is no story"),
+        ([["Pip waves.", 3]], "3 is not a sentence"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            model.draw_stories(wrong, source)  # type: ignore[operator]
     with pytest.raises(ValueError, match="num_candidates=0"):
         model.draw_stories([CAPTIONS], source, num_candidates=0)  # type: ignore[operator]
     with pytest.raises(ValueError, match="seed=-1"):

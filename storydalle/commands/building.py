@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from storydalle.backbones.backbone import UNNAMED_KIND, Codes, Words, backbone_class
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
@@ -142,7 +144,8 @@ def learn_words(model: PretrainedModel, stories: object, texts: str = "captions"
     if model.words is None or not isinstance(stories, Stories):
         model.words = None
         return
-    told = (text for i in range(len(stories)) for text in getattr(stories.outline(i), texts))
+    numbers = tqdm(range(len(stories)), desc="reading words", disable=None, leave=False)
+    told = (text for i in numbers for text in getattr(stories.outline(i), texts))
     model.words = model.words.with_those_of(KnownWords.read(told, stories.made_up_names()))
 
 

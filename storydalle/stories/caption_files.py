@@ -1,14 +1,13 @@
 """A file of captions, read as what it is: lines, a list, a table, a page; or refused with the form that is wanted."""
 
-import csv
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from storydalle.stories.handed_in import captions_of
-from storydalle.stories.text import clean, decoded, parsed, split_lines
+from storydalle.stories.reading import read_text
+from storydalle.stories.text import clean, column, parsed, split_lines, table_rows
 
 MAX_BYTES = 1_000_000
 KEYS = ("caption", "captions", "text")  # of a row, the first that is there; columns are called so in any case
@@ -71,11 +70,9 @@ def text_of_file(path: Path) -> str:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"captions={path} has {path.stat().st_size} bytes, too many for captions")
     try:
-        return decoded(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"captions={path} cannot be read: {error.strerror}") from error
+        return read_text(path)
     except ValueError as error:
-        raise ValueError(f"captions={path} is {error}") from error
+        raise ValueError(f"captions={error}") from error
 
 
 def is_json(text: str) -> bool:
@@ -117,19 +114,16 @@ def row_captions(text: str) -> Iterator[str]:
 
 
 def table_captions(text: str, delimiter: str | None) -> Iterator[str]:
-    """The captions of a table; a comma, a semicolon or a tab parts its cells, whichever its first row holds."""
-    first = next((line for line in split_lines(text) if clean(line)), "")
-    delimiter = delimiter or max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    """The captions of a table: of the column that is called so, or of the only one."""
     try:
-        rows = [(reader.line_num, row) for row in reader if any(map(clean, row))]
-    except csv.Error as error:
-        raise ValueError(f"is no table: {error}") from error
+        rows = table_rows(text, KEYS, delimiter)
+    except ValueError as error:
+        raise ValueError(f"is no table of captions, line {error}") from error
     if not rows:
         return
-    header = [clean(cell).lower() for cell in rows[0][1]]
-    column = next((header.index(key) for key in KEYS if key in header), None)
-    if column is None:
+    header = [column(cell) for cell in rows[0][1]]
+    chosen = next((header.index(key) for key in KEYS if key in header), None)
+    if chosen is None:
         if len(header) > 1:
             columns = ", ".join(map(repr, rows[0][1]))
             raise ValueError(
@@ -137,14 +131,10 @@ def table_captions(text: str, delimiter: str | None) -> Iterator[str]:
             )
         if re.fullmatch(r"\w+", header[0]):  # one word without a full stop
             raise ValueError(f"begins with {rows[0][1][0]!r}: call the column caption, or write captions into a .txt")
-    for number, row in rows if column is None else rows[1:]:
-        if len(row) != len(header):
-            raise ValueError(
-                f"has {len(row)} cells in line {number}, not {len(header)}: quote a caption with {delimiter!r}"
-            )
-        if not clean(row[column or 0]):
+    for number, row in rows if chosen is None else rows[1:]:
+        if not clean(row[chosen or 0]):
             raise ValueError(f"holds no caption in line {number}")
-        yield row[column or 0]
+        yield row[chosen or 0]
 
 
 def page_captions(text: str) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """Tables with a row a frame: a csv of one's own, and the metadata of a Hugging Face ``imagefolder``."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,7 +20,7 @@ from storydalle.stories.own_story import (
 )
 from storydalle.stories.reading import read_text
 from storydalle.stories.story_set import Problem
-from storydalle.stories.text import clean, parsed, split_lines
+from storydalle.stories.text import clean, column, parsed, split_lines, table_rows
 
 FRAME_TABLES = ("stories.csv", "metadata.jsonl", "metadata.csv")
 # Columns by every name that they may have: ours, and those of an imagefolder.
@@ -198,36 +196,20 @@ def _by_name(rows: Sequence[Row], files: Sequence[str], is_whole: bool) -> list[
 def _csv_table(path: Path) -> Table:
     """A csv between commas, semicolons or tabs, as its first line shows."""
     text = read_text(path)
-    header = next((line for line in split_lines(text) if clean(line)), "")
-    delimiter = max(",;\t", key=lambda between: sum(_column(cell) in COLUMNS for cell in header.split(between)))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[Row] = []
-    unread: list[str] = []
-    columns, line = None, 1
     try:
-        for cells in reader:
-            if columns is None and any(map(clean, cells)):
-                columns, unread = _columns(cells, f"{path}:{line}")
-            elif columns is not None and any(map(clean, cells)):
-                if len(cells) != len(columns):
-                    remedy = "put texts that hold a comma into quotes"
-                    raise ValueError(f"{path}:{line}: {len(cells)} cells for {len(columns)} columns: {remedy}")
-                rows.append(Row(line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"{path}:{line}: not a csv: {error}") from error
-    if columns is None:
+        (line, header), *found = table_rows(text, COLUMNS) or [(1, [])]
+    except ValueError as error:
+        raise ValueError(f"{path}:{error}") from error
+    if not header:
         raise ValueError(f"{path} is empty: {WANTED}")
+    columns, unread = _columns(header, f"{path}:{line}")
+    rows = [Row(line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}) for line, cells in found]
     return Table(path, tuple(filter(None, columns)), rows, unread)
-
-
-def _column(cell: str) -> str:
-    return clean(cell).casefold().strip("\"'")
 
 
 def _columns(cells: Sequence[str], where: str) -> tuple[list[str | None], list[str]]:
     """Our names of the columns, None for one that is not read, and those."""
-    names = [COLUMNS.get(_column(cell)) for cell in cells]
+    names = [COLUMNS.get(column(cell)) for cell in cells]
     known = [name for name in names if name]
     if twice := next((name for name in known if known.count(name) > 1), None):
         raise ValueError(f"{where}: two columns hold the {twice}: keep one")

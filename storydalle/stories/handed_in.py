@@ -21,9 +21,10 @@ DAMAGED = ("truncated", "corrupt")
 
 if TYPE_CHECKING:
     Captions = str | Iterable[str]  # one caption, or one a frame
+    ManyCaptions = Iterable[Iterable[str]]  # those of several stories
     Source = Image.Image | np.ndarray | str | Path | None
 else:  # whatever is given is looked at here, and refused in words
-    Captions = Source = Any
+    Captions = ManyCaptions = Source = Any
 
 
 class HandedIn(NamedTuple):
@@ -56,14 +57,20 @@ def captions_of(captions: Captions, where: str = "captions") -> list[str]:
     return texts
 
 
-def stories_of(captions: Iterable[Iterable[str]], num_candidates: int, seed: int) -> list[list[str]]:
+def stories_of(captions: ManyCaptions, num_candidates: int, seed: int) -> list[list[str]]:
     """Cleaned captions of several stories, which may be empty; ValueError for the captions of one story alone."""
     check_draws(num_candidates, seed)
-    stories = [captions] if isinstance(captions, str) else list(captions)
-    for story in stories:
-        if isinstance(story, str):
-            raise ValueError(f"captions: {story!r} is a caption and no story: give a list of lists of captions")
-    return [[clean(caption) for caption in story] for story in stories]
+    if isinstance(captions, str) or not isinstance(captions, Iterable):
+        raise ValueError(f"captions={captions!r}: give a list of stories, each a list of captions")
+    stories = []
+    for story in captions:
+        if isinstance(story, str) or not isinstance(story, Iterable):
+            raise ValueError(f"captions: {story!r} is no story: give a list of lists of captions")
+        texts = list(story)
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise ValueError(f"captions: {wrong[0]!r} is not a sentence")
+        stories.append([clean(text) for text in texts])
+    return stories
 
 
 def check_draws(num_candidates: Any, seed: Any) -> None:

@@ -1,9 +1,12 @@
 """Text as people hand it in: bytes in UTF-8 or UTF-16, split into lines, cleaned of what does not show."""
 
 import codecs
+import csv
+import io
 import json
 import re
 import unicodedata
+from collections.abc import Collection
 from typing import Any
 
 JOINERS = "\u200c\u200d"  # between letters they are part of the spelling (Persian, emoji); alone they show nothing
@@ -64,6 +67,39 @@ def parsed(text: str | bytes) -> Any:
 def split_lines(text: str) -> list[str]:
     r"""Lines that end in \n, \r\n or \r; what else Unicode calls a line end is white space inside a line."""
     return re.split(r"\r\n|\n|\r", text)
+
+
+def table_rows(text: str, names: Collection[str], delimiter: str | None = None) -> list[tuple[int, list[str]]]:
+    """The rows of a csv that hold something, all as long as the first, and the lines where they begin.
+
+    Without a delimiter it is the comma, semicolon or tab that parts most of ``names`` (in lower case) in the first row.
+    Raises ValueError, which begins with the line.
+    """
+    first = next((line for line in split_lines(text) if clean(line)), "")
+
+    def likely(between: str) -> tuple[int, int]:
+        return sum(column(cell) in names for cell in first.split(between)), first.count(between)
+
+    delimiter = delimiter or max(",;\t", key=likely)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        for cells in reader:
+            if any(map(clean, cells)):
+                rows.append((line, cells))
+                if len(cells) != (length := len(rows[0][1])):
+                    remedy = f"put texts that hold {delimiter!r} into quotes"
+                    raise ValueError(f"{line}: {len(cells)} cells for {length} columns: {remedy}")
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{line}: not a csv: {error}") from error
+    return rows
+
+
+def column(cell: str) -> str:
+    """The name of a column as it is looked up: in lower case, without quotes."""
+    return clean(cell).casefold().strip("\"'")
 
 
 def clean(text: str) -> str:
