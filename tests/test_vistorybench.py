@@ -1,7 +1,7 @@
 """Export to ViStoryBench: the benchmark's folders, and the same frames back."""
 
 import json
-import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,24 +52,47 @@ def shot(root: Path, name: str, frame: np.ndarray) -> None:
     Image.fromarray(frame).save(root / name)
 
 
-def test_an_export_has_the_benchmarks_folders_and_counts_shots_from_00(tmp_path):
+def test_an_export_has_the_folders_that_the_benchmark_reads_and_counts_shots_from_00(tmp_path):
     assert export(tmp_path) == tmp_path / PATH
     assert files(tmp_path) == [
-        f"{PATH}/shots/01/shot_00.png",
-        f"{PATH}/shots/01/shot_01.png",
-        f"{PATH}/shots/02/shot_00.png",
+        f"{PATH}/01/shots/shot_00.png",
+        f"{PATH}/01/shots/shot_01.png",
+        f"{PATH}/02/shots/shot_00.png",
         f"{PATH}/storydalle.json",
     ]
-    shown = np.asarray(Image.open(tmp_path / PATH / "shots" / "01" / "shot_01.png"))
+    shown = np.asarray(Image.open(tmp_path / PATH / "01" / "shots" / "shot_01.png"))
     np.testing.assert_array_equal(shown, frames("set/test/b", 2)[1])
     record = json.loads((tmp_path / PATH / "storydalle.json").read_text())
     assert record["stories"] == {"01": "set/test/b", "02": "set/test/a"}
 
 
-def test_the_other_order_is_what_the_benchmarks_reader_lists(tmp_path):
-    run = export(tmp_path, order="story/shots")
-    assert [int(name) for name in sorted(os.listdir(run)) if (run / name).is_dir()] == [1, 2]
-    assert files(run)[:2] == ["01/shots/shot_00.png", "01/shots/shot_01.png"]
+def read_by_the_benchmark(root: Path) -> dict[str, list[Path]]:
+    """What load_outputs of ViStoryBench's read_outputs.py lists, restated: shots by story, below all four levels.
+
+    Every folder below a timestamp is a story and its name a number; its shots lie in the folder of it that is called
+    so, or else in the story's own, and come in the order of the numbers in their names.
+    """
+    found = {}
+    for run in root.glob("*/*/*/*"):
+        for story in sorted((entry for entry in run.iterdir() if entry.is_dir()), key=lambda entry: int(entry.name)):
+            named = [e for e in story.iterdir() if e.is_dir() and e.name.lower().endswith(("shot", "shots"))]
+            pictures = [file for file in (named or [story])[0].iterdir() if file.suffix == ".png"]
+            numbers = {file: [int(part) for part in re.findall("[0-9]+", file.name)] for file in pictures}
+            found[story.name] = sorted(pictures, key=numbers.__getitem__)
+    return found
+
+
+def test_the_benchmarks_reader_finds_every_story_and_its_shots_in_order(tmp_path):
+    lengths = {"set/test/b": 12, "set/test/a": 1, "31": 2}
+    export(tmp_path, stories=stories(lengths))
+    read = read_by_the_benchmark(tmp_path)
+    for name, (story, length) in zip(("01", "02", "31"), lengths.items(), strict=True):
+        for file, frame in zip(read.pop(name), frames(story, length), strict=True):
+            np.testing.assert_array_equal(np.asarray(Image.open(file)), frame)
+    assert not read
+    export(tmp_path / "other", order="shots/story")
+    with pytest.raises(ValueError, match=r"invalid literal for int.*'shots'"):
+        read_by_the_benchmark(tmp_path / "other")
 
 
 @pytest.mark.parametrize("order", ["shots/story", "story/shots"])
@@ -82,7 +105,7 @@ def test_an_export_is_read_back_from_any_of_its_folders(tmp_path, order):
 def test_stories_named_by_a_number_keep_it(tmp_path):
     lengths = {"03": 1, "17": 2}
     run = export(tmp_path, stories=stories(lengths))
-    assert sorted(os.listdir(run / "shots")) == ["03", "17"]
+    assert sorted(entry.name for entry in run.iterdir() if entry.is_dir()) == ["03", "17"]
     assert_same(opened(run, lengths), lengths)
 
 
@@ -133,7 +156,7 @@ def test_an_export_that_fails_leaves_nothing_behind(tmp_path):
         ({"mode": ""}, "mode='' is no name"),
         ({"language": "de"}, "language='de': ViStoryBench knows en and ch"),
         ({"timestamp": "today"}, "give YYYYMMDD_HHMMSS"),
-        ({"order": "shots"}, "give one of shots/story, story/shots"),
+        ({"order": "shots"}, "give one of story/shots, shots/story"),
         ({"stories": []}, "there is no story to export"),
         (
             {"stories": [("a", frames("a", 1)), ("b", frames("b", 1)), ("02", frames("c", 1))]},
@@ -169,7 +192,7 @@ def test_a_story_folder_called_like_a_story_is_that_story(tmp_path):
 
 def test_a_missing_shot_leaves_the_later_ones_where_they_are(tmp_path):
     run = export(tmp_path, stories=stories({"a": 3}))
-    (run / "shots" / "01" / "shot_01.png").unlink()
+    (run / "01" / "shots" / "shot_01.png").unlink()
     survey = opened(run, {"a": 3}).survey()
     assert survey.problems == (("a frame 2", "missing: the story has 3, counted from 1"),)
 

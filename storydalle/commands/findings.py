@@ -126,7 +126,7 @@ def _range(numbers: Sequence[int]) -> list[int]:
 
 
 def _split_counts(story_set: StorySet, findings: Findings, split: str) -> dict[str, Any]:
-    usable, official = findings.usable[split], story_set.official_counts.get(split)
+    usable, official = findings.usable[split], story_set.official_count(split)
     return _counts(findings.records[split], usable, findings.clips) | {
         "official": official,
         "difference": None if official is None else len(usable) - official,

@@ -91,6 +91,9 @@ class ClevrSV(StorySet):
     def clip_file(self, clip: str) -> Path:
         return self.root / "images" / f"{clip}.png"
 
+    def official_count(self, split: str) -> int | None:
+        return super().official_count(split) if self.ranges == _checked_ranges("paper") else None
+
     def annotation_files(self) -> list[Path]:
         return [self.root / DICTIONARY]
 

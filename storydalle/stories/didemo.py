@@ -18,6 +18,9 @@ SPLITS = ("train", "val", "test")
 VIDEO_NAME = re.compile(r"\d+@N\d+_\d+_[0-9a-f]+")
 
 
+OFFICIAL_TARGETS = 2
+
+
 class Pair(NamedTuple):
     caption: str
     frame: str  # path as the annotations have it: relative to the parent of the image folder
@@ -34,7 +37,7 @@ class DiDeMoSV(StorySet):
     whole = "videos"
     official_counts: ClassVar[Mapping[str, int]] = {"train": 11550, "val": 2707, "test": 3378}  # of 1 + 2 frames
 
-    def __init__(self, root: str | Path | None, num_targets: int = 2) -> None:
+    def __init__(self, root: str | Path | None, num_targets: int = OFFICIAL_TARGETS) -> None:
         super().__init__(root)
         if num_targets < 1:
             raise ValueError(f"num_targets={num_targets}: a story of DiDeMoSV needs 1 or more")
@@ -50,6 +53,9 @@ class DiDeMoSV(StorySet):
 
     def clip_file(self, clip: str) -> Path:
         return self.base / clip
+
+    def official_count(self, split: str) -> int | None:
+        return super().official_count(split) if self.num_targets == OFFICIAL_TARGETS else None
 
     def annotation_files(self) -> list[Path]:
         return [self.folder / f"{split}.json" for split in SPLITS]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Container, Iterator, Mapping, 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ from storydalle.stories.drawn_layouts import (
     OWN_FRAME,
     SAMPLE,
     TENSORS,
+    Clips,
     Lengths,
     Listing,
     Place,
+    clip_of,
     files_below,
     is_picture,
     list_arldm,
+    list_clip_id,
     list_csv,
     list_own,
     list_storydalle,
@@ -37,14 +41,15 @@ from storydalle.stories.story import Stories
 from storydalle.stories.story_set import Problem
 from storydalle.stories.vistorybench import holds_shots, list_shots
 
-LAYOUTS: dict[str, Callable[[Path, Sequence[str], Lengths], Listing]] = {
+LAYOUTS: dict[str, Callable[..., Listing]] = {
     "frames": list_own,
     "storydalle": list_storydalle,
     "arldm": list_arldm,
     "csv": list_csv,
     "vistorybench": list_shots,
+    "clip_id": list_clip_id,
 }
-NUM_NAMED = 5
+NUM_NAMED, NUM_EXAMPLES = 5, 3
 
 Seen = tuple[dict[int, Look], list[Problem]]  # of one story, by frame
 
@@ -128,6 +133,7 @@ class DrawnFrames:
         others: ids of stories that may lie there too, such as another split's.
         stories_per_batch: AR-LDM's ``batch_size``, which decides the order of its files.
         interpolation: how pictures reach the resolution (``resizing.at_size``).
+        clips: ids of each story's clips, by which layout ``clip_id`` names pictures.
 
     Raises ValueError for a folder that is missing, empty, or fits no layout or several, naming what was found.
     """
@@ -143,35 +149,45 @@ class DrawnFrames:
         others: Container[str] = (),
         stories_per_batch: int = 1,
         interpolation: str = LANCZOS,
+        clips: Clips | None = None,
     ) -> None:
         self.root, files = _files_of(user_path(root))
         self.resolution, self.interpolation = resolution, interpolation
-        self.layout = layout or find_layout(self.root, files)
+        self.layout = layout or find_layout(self.root, files, clips or {})
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout={self.layout} is none of {', '.join(LAYOUTS)}")
         self.lengths = _asked(lengths, scored)
         lister = LAYOUTS[self.layout]
         if self.layout == "arldm":
             lister = partial(list_arldm, stories_per_batch=stories_per_batch)
+        if self.layout == "clip_id":
+            lister = partial(list_clip_id, clips=clips or {})
         listing = lister(self.root, files, lengths)
         self._strays = list(listing.problems)
         self._places: dict[str, dict[int, list[Place]]] = {story: {} for story in self.lengths}
-        num_aside = 0
+        num_aside, known = 0, f", whose stories are called {', '.join(list(self.lengths)[:NUM_EXAMPLES])}"
         for story, frame, place in listing.frames:
             if story in self._places:
                 self._places[story].setdefault(frame, []).append(place)
             elif story in lengths or story in others:
                 num_aside += 1
             else:
-                self._strays.append(Problem(str(place), f"no story: {story!r} is none of this split"))
+                self._strays.append(Problem(str(place), f"no story: {story!r} is none of this split{known}"))
+                known = ""  # said once
         aside = [f"{num_aside} pictures of stories that are not scored were left aside"] if num_aside else []
         self.notes = (*listing.notes, *aside)
 
     @classmethod
     def of(cls, root: Path | str, stories: Stories, layout: str | None = None, **options: Any) -> "DrawnFrames":
         """Frames drawn for a data set's stories, at its resolution; ``options`` are the constructor's."""
-        outlines = (stories.outline(index) for index in range(len(stories)))
-        return cls(root, {each.id: len(each.captions) for each in outlines}, stories.resolution, layout, **options)
+        outlines = [stories.outline(index) for index in range(len(stories))]
+        lengths = {each.id: len(each.captions) for each in outlines}
+        clips = {
+            each.id: [shot.clip for shot in each.shots]
+            for each in outlines
+            if all(shot.frame is None for shot in each.shots)
+        }
+        return cls(root, lengths, stories.resolution, layout, clips=clips, **options)
 
     def read(self, story: str) -> Shaped[np.ndarray, "f h w 3"]:
         """The target frames of a story in [0, 255], square at the resolution, uint8 or, with ``clean``, floats.
@@ -291,9 +307,12 @@ def kind_of(problem: Problem) -> str:
     return problem.what.partition(":")[0]
 
 
-def find_layout(root: Path, files: Sequence[str]) -> str:
-    """The layout that the names of a folder's files speak of; raises ValueError for none, or more than one."""
-    pictures = [Path(file) for file in files if is_picture(file)]
+def find_layout(root: Path, files: Sequence[str], clips: Clips = MappingProxyType({})) -> str:
+    """The layout that the names of a folder's files speak of; raises ValueError for none, or more than one.
+
+    ``clips`` are those of the stories that are asked for.
+    """
+    pictures = [PurePosixPath(file) for file in files if is_picture(file)]
     speaks = {
         "csv": any(maps_files(root, file) for file in files),
         "storydalle": any(SAMPLE.fullmatch(path.stem) for path in pictures)
@@ -305,13 +324,17 @@ def find_layout(root: Path, files: Sequence[str]) -> str:
         raise ValueError(f"{root} could be of the layouts {' and '.join(layouts)}: name one with layout=")
     if layouts:
         return layouts[0]
-    if any(path.parent == Path() and path.stem.isdigit() and len(path.stem) >= 4 for path in pictures):
+    known = {clip for own in clips.values() for clip in own}
+    if any(clip_of(path.with_suffix(""), known) and path.parent.as_posix() not in clips for path in pictures):
+        return "clip_id"
+    if any(path.parent == PurePosixPath() and path.stem.isdigit() and len(path.stem) >= 4 for path in pictures):
         return "arldm"
-    if any(path.parent != Path() and OWN_FRAME.fullmatch(path.stem) for path in pictures):
+    if any(path.parent != PurePosixPath() and OWN_FRAME.fullmatch(path.stem) for path in pictures):
         return "frames"
     raise ValueError(
         f"{root} holds {len(files)} files and none that a layout knows: give <story id>/01.png, ..., or "
-        f"gen_sample_<story>_<frame>.png, sdalle_story_*.pt, 0000.png, ..., a CSV ({','.join(COLUMNS)}), or shots"
+        "gen_sample_<story>_<frame>.png, sdalle_story_*.pt, 0000.png, ..., <clip id>.png, a CSV "
+        f"({','.join(COLUMNS)}), or shots"
     )
 
 

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -57,6 +57,7 @@ class Listing(NamedTuple):
 
 
 Lengths = Mapping[str, int]  # number of target frames by story, in the split's order
+Clips = Mapping[str, Sequence[str]]  # those of a story, the source's first, where each frame is a clip of its own
 
 
 def files_below(root: Path) -> list[str]:
@@ -158,6 +159,47 @@ def list_arldm(root: Path, files: Sequence[str], lengths: Lengths, stories_per_b
             "drawn with task=visualization, first frames too; draw with task=continuation, or map the files by a CSV"
         )
     return listing
+
+
+def list_clip_id(root: Path, files: Sequence[str], lengths: Lengths, clips: Clips) -> Listing:
+    """``<clip id>.png`` in one folder (ContextualStory's gen_img), or below one named by a story's source (StoryGPT-V).
+
+    A picture below a story's source is that story's. Elsewhere it stands for its clip in every story that has it as a
+    target: windows that overlap have overwritten each other, and which of them drew it is not known. Raises ValueError
+    for stories whose frames are no clips of their own.
+    """
+    if not clips:
+        raise ValueError(
+            f"layout=clip_id: the frames of these stories have no ids of clips; {root} is of another layout"
+        )
+    places: dict[str, list[tuple[str, int]]] = {}
+    for story, own in clips.items():
+        for frame, clip in enumerate(own):
+            places.setdefault(clip, []).append((story, frame))
+    listing, num_shared = Listing([], [], []), 0
+    for file in filter(is_picture, files):
+        path = PurePosixPath(file).with_suffix("")
+        shot = clip_of(path, places)
+        if shot is None:
+            listing.problems.append(Problem(file, f"no frame: {path.name!r} is no clip of this split's stories"))
+            continue
+        folder = "/".join(path.parts[: -len(PurePosixPath(shot).parts)])
+        told = [(story, frame) for story, frame in places[shot] if f"/{folder}".endswith(f"/{clips[story][0]}")]
+        shown = [(story, frame) for story, frame in told or places[shot] if frame > 0]
+        num_shared += not told and len(shown) > 1
+        listing.frames.extend(Found(story, frame, Place(file)) for story, frame in shown)
+    if num_shared:
+        listing.notes.append(
+            f"{num_shared} pictures stand for their clip in each of the several stories that show it: which of them it "
+            "was drawn for is not known"
+        )
+    return listing
+
+
+def clip_of(path: PurePosixPath, known: Container[str]) -> str | None:
+    """The clip that a picture's path without suffix ends with; the longest id where several are known."""
+    ends = ("/".join(path.parts[start:]) for start in range(len(path.parts)))
+    return next((end for end in ends if end in known), None)
 
 
 def list_csv(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:

@@ -4,8 +4,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,8 @@ SPLIT_FILE, OLDER_SPLIT_FILE = "train-val-test_split.json", "train-val_split.jso
 ANNOTATIONS, LABELS, FOLLOWINGS = "flintstones_annotations_v1-0.json", "labels.pkl", "following_cache4.pkl"
 FRAMES = "video_frames_sampled"
 SPLITS = ("train", "val", "test")
+TRAIN = "train"
+NO_TRAIN = "this copy serves to evaluate, and not to train"
 WINDOWS = ("all", "inside")
 CACHED_TARGETS = 4
 LEGACY_TEST_STORIES = 1900
@@ -30,7 +32,7 @@ class FlintstonesSV(StorySet):
     """Stories of ``train``, ``val`` and ``test``: a clip, and the next ones of its episode in all splits together.
 
     A clip is a ``globalID``; a story is named by its source clip, belongs to the split of that clip, and comes in the
-    order of the split file.
+    order of the split file. A copy without ``train`` serves to evaluate.
 
     Args:
         root: holds the split file, the annotations and ``video_frames_sampled``.
@@ -62,13 +64,19 @@ class FlintstonesSV(StorySet):
         self._labels = self._read_labels()
         followings = _followings(sorted({clip for clips in self._clips.values() for clip in clips}), num_targets)
         self._check_cache(followings)
-        self._records = {split: self._stories(split, followings, legacy_cut) for split in SPLITS}
+        self._official: set[str] = set()  # splits
+        records = {split: self._stories(split, followings, legacy_cut) for split in self._clips}
+        self._records = {split: stories for split, stories in records.items() if stories}
+        self._name_story_starts(followings)
 
     def pictures(self, clip: str) -> list[Image.Image]:
         return [Image.fromarray(np.ascontiguousarray(frame)) for frame in _read_frames(self.clip_file(clip))]
 
     def clip_file(self, clip: str) -> Path:
         return self.root / FRAMES / f"{clip}.npy"
+
+    def official_count(self, split: str) -> int | None:
+        return super().official_count(split) if split in self._official else None
 
     def annotation_files(self) -> list[Path]:
         return list(self._files)
@@ -86,10 +94,16 @@ class FlintstonesSV(StorySet):
             num_cut = len(sources) - LEGACY_TEST_STORIES
             self._problem(split, f"legacy cut: {num_cut} stories behind the first {LEGACY_TEST_STORIES} are left out")
             sources = sources[:LEGACY_TEST_STORIES]
+        if (
+            len(sources) == self.official_counts[split] and not self.is_inside
+        ):  # else it is another split, and nothing compares
+            self._official.add(split)
         records = [
             self._record((clip, *followings[clip])) for clip in sources if self._is_story(split, clip, followings)
         ]
-        if not records:
+        if not records and split == TRAIN:
+            self._problem(split, f"no story: {NO_TRAIN}")
+        elif not records:
             why = next((f"; the last problem is {where}: {what}" for where, what in reversed(self.problems)), "")
             raise ValueError(f"{self.root} has no story of {self.num_targets} targets in the split {split}{why}")
         return records
@@ -106,6 +120,23 @@ class FlintstonesSV(StorySet):
             done = "left out" if self.is_inside else "kept"
             self._problem(source, f"window crosses splits: {', '.join(foreign)} not of {split}; {done}")
         return not (foreign and self.is_inside)
+
+    def _name_story_starts(self, followings: Mapping[str, tuple[str, ...]]) -> None:
+        """Say so where the captions are those of story starts, so that the last stories of each episode have none."""
+        for split, clips in self._clips.items():
+            silent = {clip for clip in clips if not self._captions.get(clip)}
+            ends = {clip for clip in silent if clip not in followings}  # that so few clips follow starts no story
+            told = {clip for clip in followings if clip in clips and not set(followings[clip]) & silent}
+            lost = [clip for clip in clips if set(followings.get(clip, ())) & silent]
+            if not silent or silent != ends or not told or len(lost) < self.num_targets:
+                continue
+            what = (
+                f"{len(lost)} stories of {split} are absent: captions are those of story starts, and the last "
+                f"{self.num_targets} clips of an episode start none, so the stories that end in them are not told (of "
+                "the whole set 64 of val and 68 of test)"
+            )
+            self._problem(split, f"story starts: {what}")
+            self.notes.append(what)
 
     def _record(self, clips: tuple[str, ...]) -> StoryRecord:
         story = clips[0]
@@ -137,10 +168,14 @@ class FlintstonesSV(StorySet):
             self._problem(OLDER_SPLIT_FILE, f"older file name: read in the place of {SPLIT_FILE}")
         self._files.append(path)
         lists = read_json(path)
-        if not isinstance(lists, dict) or not all(isinstance(lists.get(split), list) for split in SPLITS):
+        if isinstance(lists, dict) and not lists.get(TRAIN, []):
+            self._problem(path.name, f"no train: {NO_TRAIN}; windows are those of the clips that there are")
+            lists = {split: listed for split, listed in lists.items() if split != TRAIN}
+        splits = [split for split in SPLITS if not isinstance(lists, dict) or split != TRAIN or split in lists]
+        if not isinstance(lists, dict) or not all(isinstance(lists.get(split), list) for split in splits):
             raise ValueError(f"{path} has no lists {', '.join(SPLITS)}: windows need the clips of all three")
         clips: dict[str, dict[str, None]] = {}
-        for split in SPLITS:
+        for split in splits:
             if not lists[split]:
                 raise ValueError(f"{path} has no clip in the split {split}: copy it again")
             for clip, times in Counter(map(str, lists[split])).items():
@@ -149,8 +184,8 @@ class FlintstonesSV(StorySet):
                 elif times > 1:
                     self._problem(clip, f"clip twice: {times} times in {split}; one is kept")
             clips[split] = {clip: None for clip in map(str, lists[split]) if CLIP.fullmatch(clip)}
-        for i, split in enumerate(SPLITS):
-            for other in SPLITS[i + 1 :]:
+        for i, split in enumerate(splits):
+            for other in splits[i + 1 :]:
                 for clip in clips[split].keys() & clips[other].keys():
                     self._problem(clip, f"clip in two splits: {split} and {other}; kept in both")
         return clips
@@ -163,6 +198,7 @@ class FlintstonesSV(StorySet):
             raise ValueError(f"{path} is no list of annotations: copy it again")
         captions: dict[str, str] = {}
         for i, row in enumerate(rows):
+            row = _named_as_annotations(row)
             if not isinstance(row, dict) or not isinstance(row.get("globalID"), str) or "description" not in row:
                 raise ValueError(f"{path} has no globalID and description in its entry {i}: copy it again")
             clip, text = row["globalID"], row["description"]
@@ -205,6 +241,13 @@ class FlintstonesSV(StorySet):
 
     def _problem(self, where: str, what: str) -> None:
         self.problems.append(Problem(where, what))
+
+
+def _named_as_annotations(row: Any) -> Any:
+    """A row of the tables that circulate beside the annotations, ``image`` (<globalID>.png) and ``text``, as theirs."""
+    if isinstance(row, dict) and isinstance(row.get("image"), str) and "text" in row and "globalID" not in row:
+        return {"globalID": PurePosixPath(row["image"]).stem, "description": row["text"]}
+    return row
 
 
 def _followings(clips: Sequence[str], number: int) -> dict[str, tuple[str, ...]]:

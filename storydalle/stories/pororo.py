@@ -39,6 +39,7 @@ class PororoSV(StorySet):
 
     def __init__(self, root: str | Path | None, num_targets: int = CACHED_TARGETS) -> None:
         super().__init__(root)
+        self._check_pictures()
         find_root(self.root, "PororoSV", [SPLIT_IDS], f"give the folder of the episodes, which holds {SPLIT_IDS}")
         if num_targets < 1:
             raise ValueError(f"num_targets={num_targets}: a story has one target or more")
@@ -51,6 +52,18 @@ class PororoSV(StorySet):
         self._records = {split: self._stories(split, indices[split], windows, captions, labels) for split in indices}
         self._name_leaks()
 
+    def _check_pictures(self) -> None:
+        """Refuse PororoQA's table, the words of PororoSV's parent set, by its name where nothing else is there."""
+        table, here = self.root / CAPTIONS, self.root.iterdir() if self.root.is_dir() else ()
+        if {path.name for path in here if not path.name.startswith(".")} != {CAPTIONS}:
+            return
+        scenes = self._table(table)
+        raise ValueError(
+            f"{table} alone is no PororoSV: it is PororoQA's table, the words of {len(scenes):,} scenes in "
+            f"{len({_episode(scene) for scene in scenes})} episodes; the pictures, {SPLIT_IDS} and {SOURCES} come with "
+            "PororoSV (data/pororo/README.md says from whom)"
+        )
+
     def pictures(self, clip: str) -> list[Image.Image]:
         """The square frames that a clip's file holds one below the other."""
         strip = open_picture(self.clip_file(clip))
@@ -62,6 +75,9 @@ class PororoSV(StorySet):
 
     def clip_file(self, clip: str) -> Path:
         return self.root / f"{clip}.png"
+
+    def official_count(self, split: str) -> int | None:
+        return super().official_count(split) if self.num_targets == CACHED_TARGETS else None
 
     def annotation_files(self) -> list[Path]:
         return list(self._files)

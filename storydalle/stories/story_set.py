@@ -90,6 +90,10 @@ class StorySet(ABC):
     def annotation_files(self) -> list[Path]:
         """The files that decide which stories there are."""
 
+    def official_count(self, split: str) -> int | None:
+        """The stories that its authors or papers state of a split; None where this copy's is cut otherwise."""
+        return self.official_counts.get(split)
+
     def unusable(self, hashes: Mapping[str, str]) -> list[Problem]:
         """Clips, as ``where``, whose stories are to be left out for what only the hashes of all clips can show."""
         return []

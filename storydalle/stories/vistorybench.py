@@ -1,10 +1,10 @@
 """ViStoryBench's folders of shots: frames go there to be judged by it, and come back to be scored here.
 
-A run is ``method/mode/language/timestamp/shots/<story>/shot_00.png, shot_01.png, ...``, as the benchmark's README
-draws it. Its reader (ViStoryBench/vistorybench, dataset_loader/read_outputs.py at 5ac2610) looks one level higher for
-stories, ``timestamp/<story>/shots/``, and takes shots in the order of their numbers; stories are folders named by a
-number. Both are written by ``order`` and both are read. Every shot is one that a system drew: the benchmark knows no
-given frame, so a source is a shot only where ``first_is_given`` says so.
+A run is ``method/mode/language/timestamp/<story>/shots/shot_00.png, shot_01.png, ...``, as the benchmark's reader
+(ViStoryBench/vistorybench, dataset_loader/read_outputs.py at 5ac2610) wants it: stories are folders named by a number,
+right below the timestamp, and shots are taken in the order of their numbers. Its README draws
+``timestamp/shots/<story>``, in which that reader fails. Both are written by ``order`` and both are read. Every shot is
+one that a system drew: the benchmark knows no given frame, so a source is a shot only where ``first_is_given`` says so.
 """
 
 import json
@@ -24,7 +24,7 @@ from storydalle.stories.reading import read_json
 from storydalle.stories.story_set import Problem
 
 LANGUAGES = ("en", "ch")
-ORDERS = ("shots/story", "story/shots")
+ORDERS = ("story/shots", "shots/story")
 RECORD = "storydalle.json"  # which folder is which story; the benchmark's reader looks at folders only
 PROGRAM = "storydalle"
 TIMESTAMP = re.compile(r"[0-9]{8}[_-][0-9]{6}")
@@ -48,7 +48,7 @@ def export_shots(
     mode: str,
     language: str,
     timestamp: str,
-    order: str = "shots/story",
+    order: str = "story/shots",
     first_is_given: bool = False,
 ) -> Path:
     """Write stories as a run of ViStoryBench's ``data/outputs``, and return the run's folder.
@@ -64,7 +64,7 @@ def export_shots(
         mode: second folder, such as ``base``.
         language: ``en`` or ``ch``.
         timestamp: ``YYYYMMDD_HHMMSS``.
-        order: ``shots/story`` or ``story/shots``, the folders below the timestamp.
+        order: ``story/shots`` or ``shots/story``, the folders below the timestamp.
         first_is_given: whether the first frame of each story is the source, which becomes ``shot_00``.
 
     Raises ValueError for a name that the benchmark cannot read, for a folder that holds an export already, and for
