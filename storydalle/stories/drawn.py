@@ -49,6 +49,7 @@ LAYOUTS: dict[str, Callable[..., Listing]] = {
     "vistorybench": list_shots,
     "clip_id": list_clip_id,
 }
+NAMED_BY_ID = ("frames", "csv", "clip_id")  # layouts that name stories, or their clips, as the set does
 NUM_NAMED, NUM_EXAMPLES = 5, 3
 
 Seen = tuple[dict[int, Look], list[Problem]]  # of one story, by frame
@@ -97,7 +98,11 @@ class Survey:
             return list(self.whole)
         kinds = Counter(kind_of(problem) for problem in self.problems)
         summary = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-        first = "; ".join(f"{where}: {what}" for where, what in self.problems[:NUM_NAMED])
+        named = [f"{where}: {what}" for where, what in self.problems[:NUM_NAMED]]
+        stray = next((i for i, problem in enumerate(self.problems[:NUM_NAMED]) if kind_of(problem) == "no story"), None)
+        if stray is not None and self.layout in NAMED_BY_ID:
+            named[stray] += f", whose stories are called {', '.join(self.stories[:NUM_EXAMPLES])}"
+        first = "; ".join(named)
         more = f"; and {len(self.problems) - NUM_NAMED} more" if len(self.problems) > NUM_NAMED else ""
         remedy = "none of its stories is whole"
         if self.whole:
@@ -165,15 +170,14 @@ class DrawnFrames:
         listing = lister(self.root, files, lengths)
         self._strays = list(listing.problems)
         self._places: dict[str, dict[int, list[Place]]] = {story: {} for story in self.lengths}
-        num_aside, known = 0, f", whose stories are called {', '.join(list(self.lengths)[:NUM_EXAMPLES])}"
+        num_aside = 0
         for story, frame, place in listing.frames:
             if story in self._places:
                 self._places[story].setdefault(frame, []).append(place)
             elif story in lengths or story in others:
                 num_aside += 1
             else:
-                self._strays.append(Problem(str(place), f"no story: {story!r} is none of this split{known}"))
-                known = ""  # said once
+                self._strays.append(Problem(str(place), f"no story: {story!r} is none of this split"))
         aside = [f"{num_aside} pictures of stories that are not scored were left aside"] if num_aside else []
         self.notes = (*listing.notes, *aside)
 
