@@ -1,0 +1,372 @@
+"""Commands killed a hundred times, at random moments and inside writes, then repeated to the end: ``make kills``.
+
+A command runs in a process that is forked from this one, which has imported everything, so a kill and its repetition
+take a second or two. After every kill each file that has its final name must be whole; the end must be what one
+uninterrupted run leaves, file by file, and nothing beside it. ``python -m tests.kills train`` takes the jobs whose name
+contains a word, ``--kills 10 --seed 3`` other numbers.
+"""
+
+import argparse
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from storydalle.checkpoints import training_state
+from storydalle.commands import convert, evaluate, main, models, prepare, train  # noqa: F401  (imported once, for all)
+from tests.test_conversion import HEADS, write_min_dalle
+from tests.test_folder import story
+from tests.tiny import tiny_story_dalle
+
+LOG = "log.txt"
+KILLS_A_ROUND = 3  # of one folder, before the command may end
+OF_ONE_RUN = ("wall_seconds", "peak_memory_megabytes")  # in records
+ENDED = -1
+
+
+class Job(NamedTuple):
+    """A command, what it finds in its folder, and how it is repeated."""
+
+    name: str
+    arguments: tuple[str, ...]
+    make: Callable[[Path], None]
+    out: str  # what it writes, in its folder
+
+
+class Count(NamedTuple):
+    kills: int = 0
+    inside: int = 0
+    rounds: int = 0
+    faults: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------ the jobs
+
+
+def pictures(folder: Path) -> None:
+    """Four stories of one's own and a text-to-image model for them."""
+    for name, num_frames in (("a", 3), ("b", 5), ("c", 3), ("d", 4)):
+        story(folder / "mine" / name, num_frames, [f"line {k}" for k in range(num_frames)])
+    tiny_story_dalle(source_blocks="none", story_depth=0).save_pretrained(folder / "base")
+
+
+def released(folder: Path) -> None:
+    write_min_dalle(folder / "released")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+MINE = ("data=folder", "data.root=mine", "data.val.split=train", "data.resolution=12")
+TINY = ("pretrained=base", "data_module.batch_size=1", "system.story_warmup_steps=1", "ema_decay=0.9", "save_every=2")
+RUN = ("name=first", "resume=true", "trainer=smoke", "trainer.max_steps=6", "trainer.val_check_interval=3")
+SMALL = (
+    *("data.resolution=64", "data.train.num_stories=6", "data.val.num_stories=2", "data_module.batch_size=2"),
+    *("tokenizer=tiny", "save_every=1"),
+)
+GAN = (
+    *("network.story_encoder.sentence_dim=8", "network.story_encoder.content_dim=8", "network.generator.dim=32"),
+    *("network.image_discriminator.dim=8", "network.story_discriminator.dim=8"),
+)
+JOBS = (
+    Job(
+        "train story_dalle",
+        *(("train", "experiment=toon/story_dalle", *MINE, *TINY, *RUN),),
+        *(pictures, "runs"),
+    ),
+    Job("train storyganc", ("train", "experiment=toon/storyganc", *SMALL, *GAN, *RUN), nothing, "runs"),
+    Job("train image_tokenizer", ("train", "experiment=toon/image_tokenizer", *SMALL, *RUN), nothing, "runs"),
+    Job("prepare", ("prepare", *MINE, "pretrained=base", "workers=1", "num_stories=2", "out=out"), pictures, "out"),
+    Job(
+        "evaluate",
+        ("evaluate", *MINE, "model=base", "splits=[train]", "num_stories=2", "save=drawn", "out=out"),
+        *(pictures, "out"),
+    ),
+    Job(
+        "convert",
+        ("convert", "format=mindalle", "source=released/1.3B", "target=out", f"num_heads={HEADS}"),
+        *(released, "out"),
+    ),
+)
+
+
+# ------------------------------------------------------------------------------------------------ a process
+
+
+class Writes:
+    """Counts what a process does to files below a folder; at the chosen one it is killed, or says so and goes on."""
+
+    def __init__(self, folder: Path, chosen: int | None, dies_at_once: bool, told: int) -> None:
+        self.folder, self.chosen, self.dies_at_once, self.told = str(folder), chosen, dies_at_once, told
+        self.number = 0
+        sys.addaudithook(self.hear)
+        plain = training_state.save_file
+        training_state.save_file = lambda *given, **more: self.half(plain, *given, **more)  # type: ignore[assignment]
+
+    def hear(self, event: str, values: tuple[Any, ...]) -> None:
+        is_write = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+        if event == "open":
+            is_write = isinstance(values[2], int) and bool(values[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if is_write and isinstance(values[0], str | os.PathLike) and self.is_below(os.fspath(values[0])):
+            self.count()
+
+    def is_below(self, path: Any) -> bool:
+        return isinstance(path, str) and Path(path).name != LOG and os.path.abspath(path).startswith(self.folder)
+
+    def count(self) -> bool:
+        self.number += 1
+        if self.number == self.chosen:
+            if self.dies_at_once:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.write(self.told, b"x")
+        return self.number == self.chosen
+
+    def half(self, plain: Callable[..., None], tensors: Any, path: Path, **more: Any) -> None:
+        """``save_file``, which Python does not hear of, and of which only half may be written."""
+        self.number += 1
+        plain(tensors, path, **more)
+        if self.number == self.chosen:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start(arguments: Sequence[str], folder: Path, chosen: int | None, dies_at_once: bool) -> tuple[int, int]:
+    """A process of its own group that runs a command in a folder: its id, and where it tells of the chosen write.
+
+    At the end it tells how many writes there were.
+    """
+    hears, told = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(told)
+        return pid, hears
+    status = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        sys.argv = ["storydalle"]
+        writes = Writes(folder, chosen, dies_at_once, told)
+        status = main.main(list(arguments))
+        os.write(told, f"{writes.number}\n".encode())
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def ended(pid: int, seconds: float) -> int | None:
+    """The exit status, negative for a signal; nothing where the process is still there after so long."""
+    until = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.002)
+
+
+def kill(pid: int) -> int:
+    os.killpg(pid, signal.SIGKILL)
+    status = ended(pid, 60)
+    assert status is not None
+    return status
+
+
+def run_to_the_end(job: Job, folder: Path) -> tuple[float, int]:
+    """Seconds and writes of a run that nobody kills."""
+    begin = time.monotonic()
+    pid, hears = start(job.arguments, folder, None, False)
+    status = ended(pid, 300)
+    text = os.read(hears, 100).decode()
+    os.close(hears)
+    if status != 0:
+        log = (folder / LOG).read_text(errors="replace")
+        raise RuntimeError(f"{job.name} ended with {status}:\n{log[-3000:]}")
+    return time.monotonic() - begin, int(text)
+
+
+def run_and_kill(job: Job, folder: Path, random: Random, seconds: float, writes: int) -> tuple[int, bool]:
+    """The exit status of a run that is killed, if it has not ended before; and whether the kill was inside a write."""
+    if random.random() < 0.3:
+        pid, hears = start(job.arguments, folder, None, False)
+        status = ended(pid, random.uniform(0.1, 1.0) * seconds)
+        os.close(hears)
+        return (kill(pid) if status is None else status), False
+    pid, hears = start(job.arguments, folder, random.randint(1, writes), random.random() < 0.5)
+    ready, _, _ = select.select([hears], [], [], 300)
+    is_told = bool(ready) and os.read(hears, 1) == b"x"  # what is read as the pipe closes is nothing
+    if is_told:
+        time.sleep(random.choice([0, 0.0003, 0.002]))
+    os.close(hears)
+    status = ended(pid, 0.0 if is_told else 300)
+    status = kill(pid) if status is None else status
+    return status, status == -signal.SIGKILL
+
+
+# ------------------------------------------------------------------------------------------------ what is there
+
+
+def files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != LOG:
+            yield path.relative_to(folder).as_posix(), path
+
+
+def is_unfinished(name: str) -> bool:
+    """Names that no reader takes for something whole."""
+    return any(part.endswith((".partial", ".lock")) or part.startswith(".") for part in Path(name).parts)
+
+
+def content(path: Path) -> Any:
+    """What a file holds, as far as two runs must agree on it; raises where it is not whole."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+        if training_state.TREE in metadata:
+            state = training_state.load_state(path)
+            metadata, tensors = {}, {"/": torch.tensor(state["global_step"]), **state["state_dict"]}
+            tensors |= dict(leaves(state["optimizer_states"], "optimizer"))
+        return metadata, {name: (value.dtype, value.flatten().tolist()) for name, value in sorted(tensors.items())}
+    if path.suffix == ".json":
+        return comparable(json.loads(path.read_text()))
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.size, picture.tobytes()
+    return path.read_bytes()
+
+
+def leaves(tree: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(tree, torch.Tensor):
+        yield name, tree
+    elif isinstance(tree, dict | list | tuple):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(value, f"{name}/{key}")
+
+
+def comparable(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: comparable(value) for key, value in tree.items() if key not in OF_ONE_RUN}
+    return [comparable(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def broken(folder: Path) -> list[str]:
+    """Files with their final names that are not whole; models that open although their folder is not."""
+    found = []
+    for name, path in files(folder):
+        if not is_unfinished(name):
+            try:
+                content(path)
+            except Exception as error:
+                found.append(f"{name} is not whole: {' '.join(str(error).split())[:200]}")
+    return found
+
+
+def steps(folder: Path) -> int:
+    """Those of the last checkpoint; none where there is no training."""
+    return max((training_state.load_state(path)["global_step"] for path in folder.rglob("last.safetensors")), default=0)
+
+
+def differences(whole: Path, cut: Path) -> list[str]:
+    first, second = (dict(files(folder)) for folder in (whole, cut))
+    both = sorted(first.keys() & second.keys())
+    return [
+        *(f"{name} is missing" for name in sorted(first.keys() - second.keys())),
+        *(f"{name} is left over" for name in sorted(second.keys() - first.keys())),
+        *(f"{name} differs" for name in both if content(first[name]) != content(second[name])),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ many kills
+
+
+def killed(job: Job, folder: Path, kills: int, random: Random) -> Count:
+    (made := folder / "made").mkdir(parents=True)
+    job.make(made)
+    shutil.copytree(made, whole := folder / "whole", dirs_exist_ok=True)
+    seconds, writes = run_to_the_end(job, whole)
+    count = Count()
+    while count.kills < kills and len(count.faults) < 20:
+        shutil.copytree(made, cut := folder / f"cut-{count.rounds}", dirs_exist_ok=True)
+        done, reached = 0, 0
+        for _ in range(min(KILLS_A_ROUND, kills - count.kills)):
+            status, is_inside = run_and_kill(job, cut, random, seconds, writes)
+            if status >= 0:
+                break
+            count = count._replace(kills=count.kills + 1, inside=count.inside + is_inside)
+            faults = broken(cut)
+            done, reached = reached, steps(cut)
+            if reached < done:
+                faults.append(f"the checkpoint of step {done} was lost: {reached}")
+            count = count._replace(faults=(*count.faults, *(f"{cut.name}: {fault}" for fault in faults)))
+        if status >= 0 and status != 0:
+            log = (cut / LOG).read_text(errors="replace")
+            count = count._replace(faults=(*count.faults, f"{cut.name}: ended with {status}: {log[-500:]}"))
+        elif status < 0:
+            try:
+                run_to_the_end(job, cut)
+            except RuntimeError as error:
+                count = count._replace(faults=(*count.faults, f"{cut.name}: {error}"))
+        told = differences(whole, cut)
+        count = count._replace(
+            rounds=count.rounds + 1, faults=(*count.faults, *(f"{cut.name}: {name}" for name in told))
+        )
+        if not told:
+            shutil.rmtree(cut)
+    return count
+
+
+def table(counts: dict[str, Count]) -> str:
+    rows = [("command", "kills", "inside a write", "rounds", "faults")]
+    rows += [(name, *map(str, (c.kills, c.inside, c.rounds, len(c.faults)))) for name, c in counts.items()]
+    rows.append(("all", *(str(sum(map(int, column))) for column in list(zip(*rows[1:], strict=True))[1:])))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def kill_all(words: Sequence[str], kills: int, seed: int, folder: Path) -> int:
+    jobs = [job for job in JOBS if not words or any(word in job.name for word in words)]
+    counts: dict[str, Count] = {}
+    for number, job in enumerate(jobs):
+        share = kills // len(jobs) + (number < kills % len(jobs))
+        begin = time.monotonic()
+        counts[job.name] = killed(job, folder / job.name.replace(" ", "-"), share, Random(f"{seed} {job.name}"))
+        print(f"{job.name}: {counts[job.name].kills} kills in {time.monotonic() - begin:.0f} s", flush=True)
+        for fault in counts[job.name].faults:
+            print(f"  {fault}")
+    print(f"\n{table(counts)}")
+    return int(any(count.faults for count in counts.values()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--kills", type=int, default=102)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="a folder for what is written, kept where something went wrong")
+    given = parser.parse_args()
+    os.environ |= {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        sys.exit(kill_all(given.words, given.kills, given.seed, given.keep or Path(temporary)))
