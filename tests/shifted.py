@@ -43,6 +43,11 @@ class MovingGenerator(torch.Generator):
         return self
 
 
+def fixed(seed: int) -> torch.Generator:
+    """Draws that the package makes as well, or whose outcome is written down: this seed stays."""
+    return torch.Generator().manual_seed(seed)
+
+
 def move_seeds() -> None:
     """Before the package is imported, so that its annotations name the generators that the tests make."""
     if SHIFT:

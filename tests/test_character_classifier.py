@@ -432,9 +432,9 @@ def test_frame_accuracy_and_f1_by_hand(tmp_path: Path) -> None:
 
 def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     """The best weights, made before the cut, are in the checkpoint."""
-    whole, _ = fit(tmp_path / "whole", 9, learning_rate=0.03, ruin=7)
-    fit(tmp_path / "cut", 7, learning_rate=0.03, ruin=7)
-    resumed, seen = fit(tmp_path / "cut", 9, learning_rate=0.03, ruin=7, resume=True)
+    whole, _ = fit(tmp_path / "whole", 26, ruin=24)  # by then it reads far more than one without weights
+    fit(tmp_path / "cut", 24, ruin=24)
+    resumed, seen = fit(tmp_path / "cut", 26, ruin=24, resume=True)
     assert resumed.best_accuracy == whole.best_accuracy > max(seen.accuracies)
     assert equal(resumed.classifier.state_dict(), whole.classifier.state_dict())
 

@@ -5,15 +5,18 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from storydalle.commands.training_strips import SampleStrips
+from storydalle.stories.data import BatchDataset
 from storydalle.story_dalle import StoryDALLE
 from storydalle.systems.optim import build_adamw, clip_groups, code_loss, text_loss, warmup_constant, warmup_cosine
 from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.systems.text_to_image import TextToImage
+from storydalle.tokens.cache import EncodedStories
 from tests.tiny import CODEBOOK, TinyData, TinyStories, tiny_batch, tiny_story_dalle, trainer
 
 ALL_PARTS = {"num_prompt_tokens": 2, "num_story_tokens": 2}
@@ -219,11 +222,29 @@ def test_validation_probes_every_path(tmp_path):
     assert found["val/probe_captions"] != 0
 
 
+def crossed_stories(story_dalle: StoryDALLE) -> BatchDataset:
+    """Two stories' captions with each of two sources, in four stories of codes: one alone does not tell which."""
+    whole = tiny_batch(story_dalle, [0, 1, 2, 3])
+    told, shown = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 1, 0])
+    whole = whole._replace(tokens=whole.tokens[told], descriptions=whole.descriptions[told], source=whole.source[shown])
+    return BatchDataset(lambda indices, _: rows_of(whole, indices), np.ones(4))
+
+
+def rows_of(batch: EncodedStories, rows: list[int]) -> EncodedStories:
+    return EncodedStories(
+        *(
+            {name: each[rows] for name, each in value.items()} if isinstance(value, dict) else value[rows]
+            for value in batch
+        )
+    )
+
+
 def test_the_model_overfits_a_few_stories_and_then_needs_source_and_story(tmp_path):
     made = tiny_story_dalle()
     rates = {"learning_rate": 3e-3, "source_learning_rate": 3e-3, "story_learning_rate": 3e-3}
     system = StoryDALLETraining(made, max_steps=150, warmup_steps=5, **rates)
-    data = TinyData(made, batch_size=2, num_items=2)
+    data = TinyData(made, batch_size=4, num_items=4)
+    data.dataset = crossed_stories(made)
     trainer(tmp_path, 150).fit(system, data)
     found = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]
     assert found["val/nats"] < 2
