@@ -18,6 +18,7 @@ from storydalle.paths import user_path
 from storydalle.stories.reading import read_object
 from storydalle.tokens.known_words import WORDS_NAME, KnownWords
 from storydalle.weight_files import Planned, check_finite, stored_floats, write_model
+from storydalle.whole_files import write_text
 
 ZOO = Path(__file__).parent / "zoo"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
@@ -117,15 +118,15 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     def write_description(self, folder: Path, config: dict[str, Any]) -> None:
         """Write config, card, known words and README, all but the last in place of older ones; the folder is made."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
         if self.card:
-            (folder / CARD_NAME).write_text(json.dumps(self.card, indent=2) + "\n")
+            write_text(folder / CARD_NAME, json.dumps(self.card, indent=2) + "\n")
         (folder / WORDS_NAME).unlink(missing_ok=True)
         if self.words is not None:
             self.words.save(folder)
         if not (folder / README_NAME).exists():
             text = model_card(folder.absolute().name, type(self).__name__, self.summary(), self.card)
-            (folder / README_NAME).write_text(text)
+            write_text(folder / README_NAME, text)
 
     def write_weights(
         self, folder: Path, files: dict[str, dict[str, Tensor]], dtype: torch.dtype, exact: str | None = None

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from storydalle.stories.reading import read_object
+from storydalle.whole_files import replaced_when_whole
 
 TYPES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
@@ -104,20 +105,6 @@ def write_safetensors(
             value = read(tensor.name)
             tensor.check(value)
             file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
-
-
-@contextmanager
-def replaced_when_whole(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` at the end, or leaves nothing behind."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

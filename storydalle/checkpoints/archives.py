@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from storydalle.checkpoints.torch_files import ForeignFile
-from storydalle.weight_files import NoRoom, replaced_when_whole
+from storydalle.weight_files import NoRoom
+from storydalle.whole_files import replaced_when_whole
 
 LARGEST_RATIO = 100  # of what weights unpack to, to the size of their archive
 LARGEST_NAME = 2**20  # bytes of a long name and of other remarks on a file, which tarfile reads at once

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from storydalle.checkpoints.torch_files import STORAGES
-from storydalle.weight_files import Planned, replaced_when_whole
+from storydalle.weight_files import Planned
+from storydalle.whole_files import replaced_when_whole
 
 CLASSES = {dtype: getattr(torch, name) for name, dtype in STORAGES.items()}
 ROOT, FORMAT_VERSION = "archive", b"3\n"

@@ -38,6 +38,7 @@ from storydalle.story_dalle import StoryDALLE
 from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.tokens.cache import CachedStories, StoryCodes
 from storydalle.tokens.encoding import build_cache, read_clips, tables_folder
+from storydalle.whole_files import write_text
 
 DECODE, READ, PREPARE, CACHE = "decode alone", "decode and resize", "decode, resize and encode", "read from the cache"
 TRAINING_STEPS = 4
@@ -76,7 +77,7 @@ def write(out: Path, settings: dict[str, Any]) -> None:
     measured = {name: value for name, value in settings.items() if name not in ("out", "readme")}
     record = {"values": values, "settings": measured, "commit": commit, "dirty": dirty, "versions": versions()}
     write_record(out / "bench.json", record | {"device": f"cpu, {torch.get_num_threads()} threads"})
-    (out / "table.md").write_text(text + "\n")
+    write_text(out / "table.md", text + "\n")
     if settings["readme"] is not None:
         outputs.fill_results(user_path(settings["readme"]), text)
     print(f"{text}\nwrote {out / 'table.md'} and {out / 'bench.json'}")

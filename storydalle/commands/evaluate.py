@@ -38,6 +38,7 @@ from storydalle.pretrained import CARD_NAME
 from storydalle.stories import toon
 from storydalle.stories.reading import read_object
 from storydalle.stories.vistorybench import export_shots
+from storydalle.whole_files import write_text
 
 # What the default folder's name tells already, and what no score depends on.
 UNNAMED = (
@@ -165,7 +166,7 @@ def export(evaluated: Mapping[str, Evaluated], settings: Mapping[str, Any]) -> N
 
 def write_tables(out: Path, texts: Sequence[str], evaluated: Mapping[str, Evaluated]) -> None:
     detailed = [each.text(intervals=True) for each in evaluated.values()]
-    (out / "table.md").write_text("\n\n".join([*texts, *detailed]) + "\n")
+    write_text(out / "table.md", "\n\n".join([*texts, *detailed]) + "\n")
 
 
 def summaries(evaluated: Mapping[str, Evaluated], settings: Mapping[str, Any]) -> list[str]:

@@ -49,6 +49,7 @@ from storydalle.stories.resizing import LANCZOS
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story import PickedStories, Stories, StoryBatch
 from storydalle.stories.story_set import StorySet
+from storydalle.whole_files import save_picture
 
 M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # of malloc.h; bytes
 
@@ -384,7 +385,7 @@ def save_frames(folder: Path, frames: Tensor, batch: StoryBatch) -> None:
         own = folder / folder_of(story)
         own.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(to_images(row[exists]), start=1):
-            picture.save(own / f"{number}.png")
+            save_picture(picture, own / f"{number}.png")
 
 
 def folders_of_rows(rows: Iterable[str]) -> dict[str, str]:

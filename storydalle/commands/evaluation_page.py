@@ -18,6 +18,7 @@ from storydalle.metrics.story_metric import StoryMetric
 from storydalle.metrics.tables import score_tables
 from storydalle.metrics.toon_table import CEILINGS, toon_table
 from storydalle.stories.images import to_images, to_picture
+from storydalle.whole_files import save_picture, write_text
 
 if TYPE_CHECKING:
     from storydalle.commands.evaluation import Evaluated
@@ -55,12 +56,12 @@ def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
         for heading, strip, credit in chosen_strips(evaluated, system, ranking, order):
             file = f"strip-{len(shown) + 1}.png"
             shown[file] = f"{heading}. {credit}" if credit else heading
-            strips.compared_image(strip).save(folder / file)
+            save_picture(strips.compared_image(strip), folder / file)
             note = f'<p class="note">{strips.escaped(credit)}</p>' if credit else ""
             parts.append(f"<h2>{strips.escaped(heading)}</h2>{note}{strips.strip_section(strip)}")
         parts += continuation_section(evaluated, name, system, order[len(order) // 2])
     parts.append(footer(evaluated))
-    (folder / "index.html").write_text(strips.page_of(evaluated.title, parts), encoding="utf-8")
+    write_text(folder / "index.html", strips.page_of(evaluated.title, parts))
     return shown
 
 

@@ -14,6 +14,7 @@ import storydalle
 from storydalle.commands.locks import held, is_lock
 from storydalle.commands.mistakes import UserError, told_of_disk
 from storydalle.stories.reading import read_object
+from storydalle.whole_files import write_text
 
 # Each record marks a folder as ours and lists its files. A stranger's list is not believed beyond names of our own.
 RECORDS = {
@@ -152,4 +153,4 @@ def fill_results(readme: Path, text: str) -> None:
     _, end, after = rest.partition(RESULTS_END)
     if not begin or not end:
         raise UserError(f"readme={readme} has no {RESULTS_BEGIN} and {RESULTS_END} to write between")
-    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    write_text(readme, f"{before}{begin}\n{text}\n{end}{after}")

@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
 from tqdm import tqdm
 
 from storydalle import sheets
@@ -34,9 +33,10 @@ from storydalle.commands.locks import LOCK
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.story_sets import chosen_split, opened, spread
 from storydalle.paths import file_name, user_path
-from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect, write_whole
+from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect
 from storydalle.stories.pictures import squared
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet
+from storydalle.whole_files import save_picture, write_text
 
 SHEET, STRIPS, CAPTIONS = "contact_sheet.png", "strips", "captions"
 BYTES_A_CLIP = 1500  # that are written
@@ -174,10 +174,10 @@ def write_files(out: Path, found: findings.Findings, report: Mapping[str, Any], 
     problems = io.StringIO()
     writer = csv.writer(problems, lineterminator="\n")
     writer.writerows([Problem._fields, *found.annotation_problems, *found.picture_problems])
-    write_whole(out / "clips.jsonl", clips)
-    write_whole(out / "manifest.json", as_json({**inputs_of, "splits": splits, "clips": digest}))
-    write_whole(out / "report.json", as_json(report))
-    write_whole(out / "problems.csv", problems.getvalue())
+    write_text(out / "clips.jsonl", clips)
+    write_text(out / "manifest.json", as_json({**inputs_of, "splits": splits, "clips": digest}))
+    write_text(out / "report.json", as_json(report))
+    write_text(out / "problems.csv", problems.getvalue())
     texts = {f"ids-{file_name(split)}.txt": findings.ids_text(stories) for split, stories in found.usable.items()}
     write_only(out, "ids-*.txt", texts)
 
@@ -186,7 +186,7 @@ def write_only(folder: Path, pattern: str, texts: Mapping[str, str]) -> None:
     """Write files, and remove those of an earlier run that match ``pattern`` and are not among them."""
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
-        write_whole(folder / name, text)
+        write_text(folder / name, text)
     for path in folder.glob(pattern):
         if path.name not in texts:
             path.unlink()
@@ -252,7 +252,7 @@ def look_at_toon(request: Request, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     sheet = save_sheet(sheets.toon_rows(stories, range(num_shown)), f"{name}, {split}: {num_shown} stories", out)
     strips = save_strips(sheets.toon_rows(stories, spread(settings["preview"], len(stories))), out)
-    (out / "counts.json").write_text(as_json(counts))
+    write_text(out / "counts.json", as_json(counts))
     num_frames = sum(counts["setting"].values())
     print(f"{name}, {split}: {num_frames} target frames")
     for label, table in counts.items():
@@ -264,7 +264,7 @@ def look_at_toon(request: Request, out: Path) -> None:
 
 
 def save_sheet(rows: Iterable[sheets.Row], heading: str, out: Path) -> str:
-    save_whole(sheets.draw_sheet(rows, heading), out / SHEET)
+    save_picture(sheets.draw_sheet(rows, heading), out / SHEET)
     return f"drew {out / SHEET}: {heading}"
 
 
@@ -273,14 +273,8 @@ def save_strips(rows: Iterable[sheets.Row], out: Path) -> list[str]:
     for row in rows:
         files.append(out / STRIPS / f"{file_name(row.id)}.png")
         files[-1].parent.mkdir(exist_ok=True)
-        save_whole(sheets.draw_sheet([row]), files[-1])
+        save_picture(sheets.draw_sheet([row]), files[-1])
     return [f"drew {file}" for file in files]
-
-
-def save_whole(picture: Image, file: Path) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    picture.save(partial, "PNG")
-    os.replace(partial, file)
 
 
 def as_json(tree: Any) -> str:

@@ -23,6 +23,7 @@ from storydalle.commands.report_runs import METRICS, Record, Run, read_records, 
 from storydalle.commands.report_scores import HASH_LENGTH, Comparison, comparisons, matching
 from storydalle.commands.report_tables import csv_rows, latex, markdown
 from storydalle.paths import user_path
+from storydalle.whole_files import write_text
 
 if TYPE_CHECKING:
     from storydalle.commands.plots import Curve
@@ -84,11 +85,11 @@ class Report(NamedTuple):
     def write(self, out: Path) -> list[str]:
         """Write tables, page and plots; return the names of the files."""
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.md").write_text(self.text() + "\n", encoding="utf-8")
-        (out / "report.tex").write_text(latex(self.compared, self.patterns), encoding="utf-8")
+        write_text(out / "report.md", self.text() + "\n")
+        write_text(out / "report.tex", latex(self.compared, self.patterns))
         with (out / "report.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(csv_rows(self.runs))
-        (out / PAGE).write_text(self.page(out), encoding="utf-8")
+        write_text(out / PAGE, self.page(out))
         return ["report.md", "report.tex", "report.csv", PAGE, *self.plot(out)]
 
     def page(self, out: Path) -> str:

@@ -42,6 +42,7 @@ from storydalle.pretrained import PretrainedModel
 from storydalle.stories.story import Stories
 from storydalle.systems import ForeignState
 from storydalle.systems.precision import AUTO, SINGLE, resolved
+from storydalle.whole_files import write_text
 
 NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every")
 
@@ -69,7 +70,7 @@ def begin(request: Request, held: ExitStack) -> dict[str, Any]:
     if checkpoint and settings["trainer"].get("precision") == AUTO:
         settings["trainer"]["precision"] = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "trainer.precision")
     precision_note = resolve_precision(settings["trainer"])
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     print(f"{'resuming' if checkpoint else 'writing'} {folder}")
     if precision_note:
         print(precision_note)

@@ -8,6 +8,7 @@ from PIL import Image
 from storydalle import strips
 from storydalle.commands.models import StoryModel
 from storydalle.stories.story import Stories, Story
+from storydalle.whole_files import save_picture
 
 
 class SampleStrips(pl.Callback):
@@ -35,7 +36,7 @@ class SampleStrips(pl.Callback):
         pl_module.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)
         for i, picture in enumerate(pictures):
-            picture.save(self.folder / f"step-{trainer.global_step:06d}-story-{i + 1}.png")
+            save_picture(picture, self.folder / f"step-{trainer.global_step:06d}-story-{i + 1}.png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 for i, picture in enumerate(pictures):  # together they would have to be of one size

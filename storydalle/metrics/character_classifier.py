@@ -24,6 +24,7 @@ from storydalle.stories.labelled_frames import character_names
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.weight_files import write_tensors
+from storydalle.whole_files import write_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HEADS = ("fc.", "AuxLogits.fc.")  # layers whose outputs are the classes
@@ -133,7 +134,7 @@ class CharacterClassifier(nn.Module):
         }
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS, self.network.state_dict())
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "CharacterClassifier":

@@ -25,6 +25,7 @@ from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.weight_files import stored_floats, write_tensors
+from storydalle.whole_files import write_text
 
 CONFIG, WEIGHTS, CAPTIONS = "config.json", "model.safetensors", "captions"
 TINY = "tiny_clip"  # of config.json, where transformers writes "clip"
@@ -213,7 +214,7 @@ class TinyCLIP(nn.Module):
             for name, value in self.state_dict().items()
         }
         write_tensors(folder / WEIGHTS, state)
-        (folder / CONFIG).write_text(json.dumps({"model_type": TINY, **self.config}, indent=2) + "\n")
+        write_text(folder / CONFIG, json.dumps({"model_type": TINY, **self.config}, indent=2) + "\n")
         self.caption_tokenizer.save(folder / CAPTIONS)
 
     @classmethod

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from storydalle.stories.reading import read_object
 from storydalle.stories.toon import ACCESSORIES, ACTIONS, CHARACTERS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS
 from storydalle.weight_files import stored_floats, write_tensors
+from storydalle.whole_files import write_text
 
 Logits = dict[str, Tensor]
 Frames = Float[Tensor, "b f c h w"] | UInt8[Tensor, "b f c h w"]
@@ -104,7 +105,7 @@ class LabelReader(nn.Module):
             for name, value in self.state_dict().items()
         }
         write_tensors(folder / "model.safetensors", state)
-        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "LabelReader":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from storydalle.metrics.resampling import Interval
+from storydalle.whole_files import write_text
 
 PACKAGES = ("storydalle", "torch", "numpy", "pillow", "torchmetrics")
 
@@ -107,6 +108,4 @@ def write_record(path: Path | str, record: Mapping[str, Any]) -> None:
     """Write a record, readable and in one piece."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(jsonable(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    partial.replace(path)
+    write_text(path, json.dumps(jsonable(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

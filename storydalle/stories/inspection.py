@@ -21,11 +21,12 @@ from PIL import Image
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story_set import StorySet
 from storydalle.stories.text import parsed
+from storydalle.whole_files import write_text
 
 VERSION = 1  # of what a shard holds
 SHARD_SIZE = 512  # clips
 CLIPS, ANNOTATIONS = "clips", "annotations.json"
-_SHARD_NAME = re.compile(r"\d{5}\.json(\.partial)?")
+_SHARD_NAME = re.compile(r"\.?\d{5}\.json(\.partial)?")
 
 
 class Stamp(NamedTuple):
@@ -86,7 +87,7 @@ def inspect(
         text = _shard_text(key, [facts_of[clip] for clip in reading.clips])
         name = f"{reading.number:05}.json"
         if in_place.pop(name, None) != text.encode():
-            write_whole(shards / name, text)
+            write_text(shards / name, text)
         progress(len(reading.clips))
     for name in in_place:  # shards beyond the last one, and what a kill left half written
         (shards / name).unlink(missing_ok=True)
@@ -105,7 +106,7 @@ def hash_annotations(story_set: StorySet, folder: Path) -> dict[str, str | None]
         before = earlier.get(name)
         hashed[name] = before if before and before[:2] == [*stamp] else [*stamp, sha256_of(file)]
     if hashed != earlier:
-        write_whole(folder / ANNOTATIONS, json.dumps(hashed, indent=1) + "\n")
+        write_text(folder / ANNOTATIONS, json.dumps(hashed, indent=1) + "\n")
     return {name: row[2] for name, row in hashed.items()}
 
 
@@ -151,14 +152,6 @@ def sha256_of(file: Path) -> str | None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         return None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there in whole or not at all, whenever the process is killed."""
-    partial = path.with_name(f"{path.name}.partial")
-    # A file name may be no text: what UTF-8 cannot say is written as an escape.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
 
 
 def _relative(file: Path, story_set: StorySet) -> str:

@@ -30,6 +30,7 @@ from storydalle.tokens.captions import (
     read_config,
     vocabulary_and_merges,
 )
+from storydalle.whole_files import write_text
 
 START, END, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 SPACE = "Ġ"  # a space ahead of a piece
@@ -101,11 +102,11 @@ class ByteLevelTokenizer(TextTokenizer):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         bare = byte_level_bpe(self._tokenizer.model)
-        (folder / TOKENIZER_NAME).write_text(bare.to_str(pretty=True), encoding="utf-8")
+        write_text(folder / TOKENIZER_NAME, bare.to_str(pretty=True))
         config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
         config |= {"added_names": list(self.added_names)} if self.added_names else {}
         config |= {"spells_emoji": True} if self.spells_emoji else {}
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
 
     def to_files(self) -> tuple[str, str]:
         return vocabulary_and_merges(self._tokenizer)

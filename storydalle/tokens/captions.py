@@ -21,6 +21,7 @@ from torch import Tensor
 
 from storydalle.stories.reading import read_object
 from storydalle.stories.text import parsed
+from storydalle.whole_files import write_text
 
 PAD, UNK, END_OF_WORD = "[PAD]", "[UNK]", "</w>"
 MERGES_HEADER = "#version"
@@ -171,11 +172,11 @@ class CaptionTokenizer(TextTokenizer):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         bare = char_bpe(self._tokenizer.model)
-        (folder / TOKENIZER_NAME).write_text(bare.to_str(pretty=True), encoding="utf-8")
+        write_text(folder / TOKENIZER_NAME, bare.to_str(pretty=True))
         config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length}
         config["added_names"] = list(self.added_names)
         config |= {"names_as_released": True} if self.names_as_released else {}
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
 
     def to_files(self) -> tuple[str, str]:
         """Without the added names, which the released files have no place for."""

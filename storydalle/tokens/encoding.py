@@ -7,7 +7,6 @@ FOLDER/stories-HASH/         of each story its shots, tokens, labels and id, for
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -28,6 +27,7 @@ from storydalle.stories.reading import read_object
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.whole_files import replaced_when_whole, write_text
 
 HEADER, CODES, IDS = "header.json", "codes", "ids.txt"
 FORMAT = 1
@@ -336,14 +336,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def replace_file(path: Path, array: np.ndarray) -> None:
     """Write an array so that the file is never half there."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with replaced_when_whole(path, is_synced=False) as file:
         np.save(file, array)
-    os.replace(partial, path)

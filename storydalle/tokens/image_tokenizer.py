@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from storydalle.paths import user_path
 from storydalle.stories.reading import read_object
 from storydalle.weight_files import stored_floats, write_tensors
+from storydalle.whole_files import write_text
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 KINDS = {
@@ -139,7 +140,7 @@ class ImageTokenizer(nn.Module, ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS_NAME, self.state_dict())
-        (folder / CONFIG_NAME).write_text(json.dumps(self.description, indent=2) + "\n")
+        write_text(folder / CONFIG_NAME, json.dumps(self.description, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls: type[Tokenizer], folder: str | Path) -> Tokenizer:

@@ -9,7 +9,6 @@ from clips, depend on (seed, epoch) only.
 
 import io
 import json
-import os
 import random
 import sys
 import tarfile
@@ -29,6 +28,7 @@ from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_f
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash, read_json, write_json
 from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.whole_files import replaced_when_whole
 
 FORMAT = 1
 ENDLESS = range(sys.maxsize)
@@ -57,7 +57,7 @@ def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 10
         ids = cache.ids()
         for path, part in zip(paths, parts, strict=True):
             write_shard(path, ({"__key__": f"{i:09d}", "id.txt": ids[i].encode(), **files_of(cache, i)} for i in part))
-        for path in {*folder.glob("[0-9]*.tar"), *folder.glob("[0-9]*.partial")} - {*paths}:
+        for path in {*folder.glob("[0-9]*.tar"), *folder.glob(".[0-9]*.partial")} - {*paths}:
             path.unlink()
         write_json(folder / HEADER, header)
     return paths
@@ -65,12 +65,10 @@ def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 10
 
 def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
     """Write files as a tar that is never half there; owner and time are fixed, since they would be in its bytes."""
-    partial = path.with_name(f"{path.name}.partial")
     owner = "storydalle"
-    with partial.open("wb") as file, _webdataset().TarWriter(file, owner, owner, mtime=0, encoder=False) as tar:
+    with replaced_when_whole(path) as file, _webdataset().TarWriter(file, owner, owner, mtime=0, encoder=False) as tar:
         for sample in samples:
             tar.write(sample)
-    os.replace(partial, path)
 
 
 def header_of(cache: CachedStories, num_stories: list[int]) -> dict[str, Any]:
