@@ -101,8 +101,8 @@ def test_logits_of_a_converted_mindalle_are_the_originals(tmp_path: Path) -> Non
     found = model.model.backbone(tokens, codes)
     for row in range(2):
         expected = stage2_logits(stage2, tokens[row], codes[row], HEADS)
-        torch.testing.assert_close(found.image[row], expected.image, atol=1e-5, rtol=0)
-        torch.testing.assert_close(found.text[row], expected.text, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.image[row], expected.image, atol=5e-5, rtol=0)
+        torch.testing.assert_close(found.text[row], expected.text, atol=5e-5, rtol=0)
 
 
 def test_padding_of_a_converted_mindalle_is_a_token_like_others(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_padding_of_a_converted_mindalle_is_a_token_like_others(tmp_path: Path) 
     tokens, codes = model.caption_tokenizer.encode(["pip"]).tokens, torch.randint(0, 24, (1, 16))
     assert (tokens[0, -3:] == model.caption_tokenizer.pad_id).all() and model.model.backbone.pad_id is None
     expected = stage2_logits(stage2, tokens[0], codes[0], HEADS)
-    torch.testing.assert_close(model.model.backbone(tokens, codes).image[0], expected.image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.model.backbone(tokens, codes).image[0], expected.image, atol=5e-5, rtol=0)
 
 
 def test_a_converted_mindalle_draws_stories(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_logits_of_a_converted_story_dalle_are_the_originals(prompts: int, has_s
     ours = model.model(tokens[None], codes[None], codes[None, :1], mask, story)
     vectors = story_vectors(weights, sentences, HEADS) if has_sentences else [None] * 3
     theirs = [story_logits(weights, *frame, HEADS) for frame in zip(tokens, codes, vectors, strict=True)]
-    torch.testing.assert_close(ours.image, torch.stack([frame.image for frame in theirs]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(ours.text, torch.stack([frame.text for frame in theirs]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.image, torch.stack([frame.image for frame in theirs]), atol=5e-5, rtol=0)
+    torch.testing.assert_close(ours.text, torch.stack([frame.text for frame in theirs]), atol=5e-5, rtol=0)
 
 
 def test_a_training_on_a_released_story_dalle_says_what_it_leaves(
@@ -303,7 +303,7 @@ def test_a_converted_mega_reads_with_one_network_and_draws_with_the_other(tmp_pa
     codes = tokenizer.encode(images)
     assert torch.equal(codes, Taming(files["last.ckpt"], groups=32).codes(images))
     expected = Taming(files["detoker.pt"], eps=1e-5, groups=32).pixels(codes).clamp(0, 1) * 2 - 1
-    torch.testing.assert_close(tokenizer.decode(codes), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokenizer.decode(codes), expected, atol=5e-5, rtol=0)
 
 
 def test_files_of_two_megas_are_refused(tmp_path: Path) -> None:

@@ -196,12 +196,12 @@ def test_codes_and_pictures_equal_tamings(quantizer: str, eps: float, pixel_rang
     images = pictures(3, 16)
     own = images if pixel_range[0] else (images + 1) / 2
     codes = model.encode(images)
-    torch.testing.assert_close(model.latents(images), taming.latents(own), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.latents(images), taming.latents(own), atol=5e-5, rtol=1e-5)
     assert torch.equal(codes, taming.codes(own))
     assert len(codes.unique()) > 1
     drawn = taming.pixels(codes)
     theirs = drawn if pixel_range[0] else drawn * 2 - 1
-    torch.testing.assert_close(model.decode(codes), theirs.clamp(-1, 1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.decode(codes), theirs.clamp(-1, 1), atol=5e-5, rtol=1e-5)
 
 
 def test_the_epsilon_of_the_norms_is_seen_in_the_latents() -> None:
@@ -279,7 +279,7 @@ def test_a_pair_encodes_by_the_one_and_draws_by_the_other() -> None:
     codes = pair.encode(images)
     assert torch.equal(codes, Taming(taming_weights(**TINY), eps=1e-5).codes(images))
     drawn = Taming(detoker_weights(), eps=1e-5).pixels(codes).clip(0, 1)
-    torch.testing.assert_close((pair.decode(codes) + 1) / 2, drawn, atol=1e-5, rtol=0)
+    torch.testing.assert_close((pair.decode(codes) + 1) / 2, drawn, atol=5e-5, rtol=0)
     assert not torch.allclose(pair.decode(codes), tiny_vqgan().decode(codes), atol=1e-2)
 
 

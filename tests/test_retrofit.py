@@ -146,7 +146,7 @@ def test_a_shorter_story_padded_equals_the_story_alone():
     padded = inputs.logits(made, mask=mask)[:, :2]
     with torch.no_grad():
         alone = made(inputs.tokens[:, :2], inputs.codes[:, :2], inputs.source, mask[:, :2]).image
-    torch.testing.assert_close(padded.flatten(0, 1), alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded.flatten(0, 1), alone, atol=5e-5, rtol=1e-4)
 
 
 def test_a_story_alone_equals_its_row_of_a_batch():
@@ -156,7 +156,7 @@ def test_a_story_alone_equals_its_row_of_a_batch():
         one = slice(row, row + 1)
         with torch.no_grad():
             alone = made(inputs.tokens[one], inputs.codes[one], inputs.source[one], inputs.mask[one]).image
-        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone, together[row], atol=5e-5, rtol=1e-4)
 
 
 def test_a_source_switched_off_is_the_same_as_none():
@@ -165,7 +165,7 @@ def test_a_source_switched_off_is_the_same_as_none():
         args = inputs.tokens, inputs.codes
         off = made(*args, inputs.source, inputs.mask, has_source=torch.tensor([False, True])).image
         none = made(*args, None, inputs.mask).image
-    torch.testing.assert_close(off[:FRAMES], none[:FRAMES], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(off[:FRAMES], none[:FRAMES], atol=5e-5, rtol=1e-4)
     assert differs(off[FRAMES:], none[FRAMES:]).all()
 
 

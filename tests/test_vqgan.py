@@ -219,10 +219,10 @@ def test_a_window_hides_the_rest_of_the_picture(window: int | None, is_local: bo
 def test_a_batch_row_equals_the_picture_alone(window: int | None):
     model = tiny(encoder_window=window)
     batch = pictures(3)
-    torch.testing.assert_close(model.latents(batch)[1:2], model.latents(batch[1:2]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.latents(batch)[1:2], model.latents(batch[1:2]), atol=5e-5, rtol=1e-5)
     codes = model.encode(batch)
     assert torch.equal(codes[1:2], model.encode(batch[1:2]))
-    torch.testing.assert_close(model.decode(codes)[1:2], model.decode(codes[1:2]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.decode(codes)[1:2], model.decode(codes[1:2]), atol=5e-5, rtol=1e-5)
 
 
 def test_saved_and_loaded_are_equal(tmp_path: Path):

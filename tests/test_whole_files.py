@@ -13,7 +13,7 @@ PACKAGE = Path(storydalle.__file__).parent
 # Writes into folders that get their names when they are whole, or of a moment.
 ELSEWHERE = {
     *("checkpoints/release.py", "commands/generate.py", "commands/outputs.py", "commands/bench.py", "strips.py"),
-    *("stories/vistorybench.py", "commands/demo.py", "tokens/encoding.py"),
+    *("stories/vistorybench.py", "commands/demo.py", "commands/convert.py", "tokens/encoding.py"),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storydalle.stories.reading import read_object
+from storydalle.whole_files import write_text
 
 WORDS_NAME = "words.json"
 MAX_NAMED = 8  # unknown words of a caption
@@ -53,7 +54,7 @@ class KnownWords(NamedTuple):
 
     def save(self, folder: Path) -> None:
         lists = {"words": sorted(self.words), "names": sorted(self.names)}
-        (folder / WORDS_NAME).write_text(json.dumps(lists, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(folder / WORDS_NAME, json.dumps(lists, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "KnownWords | None":
