@@ -1,6 +1,6 @@
 # `make` alone lists the targets. VENV and PYTHON may be set: make test VENV=/elsewhere PYTHON=python3.12
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint zoo
+.PHONY: help demo test slow portable kills lint zoo
 
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(name) --version 2>&1 | grep '^Python 3'),$(name))))
@@ -19,6 +19,12 @@ test: $(READY)  ## run the tests
 
 slow: $(READY)  ## run the tests that take long: full widths, every recipe, many kills
 	$(BIN)/python -m pytest -q -m slow
+
+portable: $(READY)  ## run the tests as other processors would, and with other seeds; a table of what fell
+	$(BIN)/python -m tests.portable
+
+kills: $(READY)  ## kill commands a hundred times, go on, and compare with what nobody killed
+	$(BIN)/python -m tests.kills
 
 lint: $(READY)  ## ruff, formatting, types
 	$(BIN)/ruff check .

@@ -97,7 +97,9 @@ def test_a_picture_looks_the_same_when_it_is_encoded_again(tmp_path: Path) -> No
 
 def tiles(seed: int) -> Image.Image:
     """Nine shades in a row, each far from its neighbours'."""
-    return Image.fromarray(np.random.default_rng(seed).permuted(np.tile(np.arange(9, dtype=np.uint8) * 28, (8, 1)), 1))
+    return Image.fromarray(
+        np.random.default_rng(seed).permuted(np.tile(np.arange(9, dtype=np.uint8) * 28, (8, 1)), axis=1)
+    )
 
 
 def test_damages_are_told_in_the_words_of_the_set(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
