@@ -12,8 +12,15 @@ from storydalle.whole_files import replaced_when_whole, save_picture, write_text
 PACKAGE = Path(storydalle.__file__).parent
 # Writes into folders that get their names when they are whole, or of a moment.
 ELSEWHERE = {
-    *("checkpoints/release.py", "commands/generate.py", "commands/outputs.py", "commands/bench.py", "strips.py"),
-    *("stories/vistorybench.py", "commands/demo.py", "commands/convert.py", "tokens/encoding.py"),
+    *(
+        "checkpoints/release.py",
+        "tokens/encoding.py",
+        "commands/generate.py",
+        "commands/outputs.py",
+        "commands/bench.py",
+        "strips.py",
+    ),
+    *("stories/vistorybench.py", "commands/demo.py", "commands/convert.py", "commands/locks.py"),
 }
 
 
