@@ -63,8 +63,8 @@ def test_a_converted_mega_draws_with_the_superconditioning_of_its_program(
 def test_its_factor_of_16_is_the_cards_default(suffix: str, tmp_path: Path) -> None:
     write_mega(tmp_path, suffix)
     with mega(tmp_path, tmp_path / "last.ckpt", suffix, HEADS) as conversion:
-        card = conversion.model.card
-    assert card["guidance"] is True and card["sampling"] == {"temperature": 1.0, "top_k": 256, "guidance": 16.0}
+        settings = conversion.model.sampling()
+    assert (settings.guidance, settings.top_k, settings.temperature) == (16.0, 256, 1.0)
 
 
 def test_guidance_is_taken_from_the_command_line(

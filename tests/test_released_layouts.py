@@ -17,8 +17,9 @@ from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqg
 from storydalle.checkpoints.torch_files import open_torch_file
 from storydalle.commands.main import main
 from tests.released_models import FULL_MEGA
-from tests.released_tokenizers import TINY, Weights, flava_name, openai_weights, taming_weights
+from tests.released_tokenizers import TINY, Weights, flava_name, taming_weights
 from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle
+from tests.test_layout_properties import write_dvae
 from tests.test_torch_files import FORMATS, Calls, save
 
 GROUPS = {"norm_groups": 4}  # of the tiny VQGAN; the released ones have 32
@@ -214,12 +215,6 @@ def test_a_vqgan_of_segmentation_maps_is_refused_with_the_reason(tmp_path: Path)
 
 
 # ------------------------------------------------------------------------------------------------ all of them
-
-
-def write_dvae(folder: Path, rename: Callable[[str], str] = str) -> None:
-    folder.mkdir(exist_ok=True)
-    torch.save({rename(key): value for key, value in openai_weights("encoder").items()}, folder / "encoder.pkl")
-    torch.save(openai_weights("decoder"), folder / "decoder.pkl")
 
 
 def read_openai(folder: Path) -> list[str]:

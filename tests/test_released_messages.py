@@ -11,21 +11,11 @@ import torch
 from storydalle.checkpoints.recognition import FAMILIES, looks_like
 from storydalle.commands.main import main
 from tests.released_tokenizers import flava_name, openai_weights
-from tests.test_conversion import HEADS, vqgan, write_mega, write_min_dalle, write_story_dalle
+from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle
+from tests.test_convert import write_dvae, write_vqgan
 
 # Of every format what writes its files, what is given as source and, where there is one, as image_encoder.
 Given = tuple[Callable[[Path], Any], str, str | None]
-
-
-def write_vqgan(folder: Path) -> None:
-    folder.mkdir()
-    torch.save({"state_dict": vqgan()}, folder / "last.ckpt")
-
-
-def write_dvae(folder: Path) -> None:
-    folder.mkdir()
-    for side in ("encoder", "decoder"):
-        torch.save(openai_weights(side), folder / f"{side}.pkl")
 
 
 FORMATS: dict[str, Given] = {
@@ -68,18 +58,22 @@ def test_a_file_in_a_folders_place_and_a_folder_in_a_files_are_told_what_belongs
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_empty_folder_and_a_damaged_file_are_named_and_nothing_of_their_neighbours(
+def test_of_an_empty_folder_or_a_damaged_file_nothing_but_itself_is_named(
     format: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A vocabulary or weights beside the given folder are not looked at."""
+    """Neither a vocabulary nor weights that lie beside it."""
     write, source, encoder = FORMATS[format]
     write(folder / "released")
-    (folder / "empty").mkdir()
     if Path(source).is_file():
-        return
-    (folder / "empty" / "last.ckpt").write_bytes((folder / str(encoder or "released")).is_file() * b"x")
-    said = refused(capsys, format, source="empty", image_encoder=encoder)
-    assert re.search(r"empty holds no |empty/\S+ is missing", said) and "released/" not in said
+        Path(source).write_bytes(b"PK damaged")
+        (folder / "alone").mkdir()
+        Path(source).replace("alone/it")
+        given, said = "alone/it", r"alone/it is truncated or damaged|alone holds no vocab\.json"
+    else:
+        (folder / "empty").mkdir()
+        given, said = "empty", r"empty holds no |empty/\S+ is missing"
+    told = refused(capsys, format, source=given, image_encoder=encoder)
+    assert re.search(said, told) and "released/" not in told
 
 
 @pytest.mark.parametrize("format", ["dalle-mega", "dalle-mini"])

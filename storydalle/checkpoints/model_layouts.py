@@ -4,9 +4,9 @@
 layout       files                                                            whose
 ============ ================================================================ ======================
 mindalle     ``stage1_last.ckpt`` and ``stage2_last.ckpt``, key state_dict    kakaobrain/minDALL-E
-storydalle   a training checkpoint, key model_state_dict                      adymaharana/storydalle
+storydalle   a training checkpoint, key state_dict or model_state_dict        adymaharana/storydalle
 dalle-mega   ``encoder.pt``, ``decoder.pt`` and ``detoker.pt``, state dicts   kuprel/min-dalle
-dalle-mini   the same, ``encoder_mini.pt`` and ``decoder_mini.pt``            kuprel/min-dalle
+dalle-mini   the same, or ``encoder_mini.pt`` and ``decoder_mini.pt``         kuprel/min-dalle
 ============ ================================================================ ======================
 
 Names and shapes are known from the released code; no released file has been read with these tables yet.

@@ -23,8 +23,8 @@ class PairedTokenizer(ImageTokenizer):
     - Each has a range of its own, and its config must say it (``pixel_range``): taming's encoders want [-1, 1],
       dalle-mini's detokenizer draws in [0, 1]. The released StoryDALL-E code gave pictures in [0, 1] to taming's
       encoder, and so had codes of washed-out pictures.
-    - GroupNorm: the released code ran both with an epsilon of 1e-5 where taming trains with 1e-6 (``norm_eps``).
-      Which of them the detokenizer was trained with is unverified.
+    - GroupNorm: the released code ran both with an epsilon of 1e-5 where taming trains with 1e-6 (``norm_eps``). So
+      does min-dalle with its detokenizer, and a converted one here; what it was trained with is unverified.
     """
 
     kind = "paired"
