@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from storydalle.checkpoints.recognition import FAMILIES, looks_like
+from storydalle.checkpoints.layouts import LayoutError
+from storydalle.checkpoints.recognition import FAMILIES, looks_like, mistaken
 from storydalle.commands.main import main
-from tests.released_tokenizers import flava_name, openai_weights
+from tests.released_tokenizers import Weights
 from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle
 from tests.test_convert import write_dvae, write_vqgan
+from tests.test_released_layouts import FILES, rewritten
 
 # Of every format what writes its files, what is given as source and, where there is one, as image_encoder.
 Given = tuple[Callable[[Path], Any], str, str | None]
@@ -96,71 +98,74 @@ def test_with_reverse_a_file_is_no_model_of_ours(folder: Path, capsys: pytest.Ca
 
 # ------------------------------------------------------------------------------------- what a file looks like
 
-# Of every file that is read: its format, where it is, and the family that it is of.
-FILES = {
-    "stage 1": ("mindalle", "1.3B/stage1_last.ckpt", "format=taming-vqgan, or stage 1 of format=mindalle"),
-    "stage 2": ("mindalle", "1.3B/stage2_last.ckpt", "stage 2 of format=mindalle"),
-    "StoryDALL-E": ("storydalle", "49.pth", "format=storydalle"),
-    "Mega's encoder": ("dalle-mega", "encoder.pt", "a part of format=dalle-mega, its encoder.pt"),
-    "Mega's decoder": ("dalle-mega", "decoder.pt", "a part of format=dalle-mega, its decoder.pt"),
-    "Mega's detokenizer": ("dalle-mega", "detoker.pt", "a part of format=dalle-mega, its detoker.pt"),
-    "Mega's image encoder": ("dalle-mega", "last.ckpt", "format=taming-vqgan, or stage 1 of format=mindalle"),
-    "mini's decoder": ("dalle-mini", "decoder_mini.pt", "a part of format=dalle-mega, its decoder.pt"),
-    "VQGAN": ("taming-vqgan", "last.ckpt", "format=taming-vqgan, or stage 1 of format=mindalle"),
-    "OpenAI's encoder": ("openai-dvae", "encoder.pkl", "a part of format=openai-dvae, its encoder.pkl"),
-    "OpenAI's decoder": ("openai-dvae", "decoder.pkl", "a part of format=openai-dvae, its decoder.pkl"),
+# Of every file that is read: its format, and the family that it is of.
+FAMILY = {
+    "minDALL-E's stage 1": ("mindalle", "format=taming-vqgan, or stage 1 of format=mindalle"),
+    "minDALL-E's stage 2": ("mindalle", "stage 2 of format=mindalle"),
+    "StoryDALL-E": ("storydalle", "format=storydalle"),
+    "min-dalle's encoder.pt": ("dalle-mega", "a part of format=dalle-mega, its encoder.pt"),
+    "min-dalle's decoder.pt": ("dalle-mega", "a part of format=dalle-mega, its decoder.pt"),
+    "min-dalle's detoker.pt": ("dalle-mega", "a part of format=dalle-mega, its detoker.pt"),
+    "min-dalle's last.ckpt": ("dalle-mega", "format=taming-vqgan, or stage 1 of format=mindalle"),
+    "OpenAI's encoder.pkl": ("openai-dvae", "a part of format=openai-dvae, its encoder.pkl"),
+    "OpenAI's decoder.pkl": ("openai-dvae", "a part of format=openai-dvae, its decoder.pkl"),
+    "FLAVA": ("openai-dvae", "a part of format=openai-dvae, FLAVA's encoder"),
+    "taming's VQGAN": ("taming-vqgan", "format=taming-vqgan, or stage 1 of format=mindalle"),
 }
 
 
-def weights_in(tree: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return next((tree[key] for key in ("state_dict", "model_state_dict") if key in tree), tree)
+def test_every_file_that_is_read_is_of_a_family() -> None:
+    assert FAMILY.keys() == FILES.keys() and {family for _, family in FAMILY.values()} == FAMILIES.keys()
 
 
-@pytest.mark.parametrize("what", FILES)
-def test_a_file_that_fails_as_what_it_is_is_not_said_to_look_like_that(
-    what: str, folder: Path, capsys: pytest.CaptureFixture[str]
+def changed(weights: Weights, change: str) -> Weights:
+    """One of its tensors is gone, or has another shape, or there is one more; the others are as they were."""
+    # Of a VQGAN that only encodes the other half is not looked at.
+    names = [name for name, value in weights.items() if value.ndim > 1 and not name.startswith("decoder.")]
+    name = names[len(names) // 3]
+    if change == "one too many":
+        return weights | {"more": torch.zeros(1)}
+    if change == "another shape":
+        return weights | {name: weights[name][None]}
+    return {key: value for key, value in weights.items() if key != name}
+
+
+@pytest.mark.parametrize("change", ["one too few", "one too many", "another shape"])
+@pytest.mark.parametrize("what", FAMILY)
+def test_a_file_that_fails_as_what_it_is_is_not_said_to_look_like_that(what: str, change: str, folder: Path) -> None:
+    (format, family), (write, name, key, read) = FAMILY[what], FILES[what]
+    write(folder)
+    assert looks_like(folder / name) == family
+    rewritten(folder / name, lambda weights: changed(weights, change), key)
+    with pytest.raises(LayoutError) as error:
+        read(folder)
+    assert looks_like(folder / name) == family and mistaken(error.value, format) is None
+
+
+def test_nor_does_the_command_say_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write, source, _ = FORMATS["mindalle"]
+    write(folder / "released")
+    rewritten(folder / "released/1.3B/stage2_last.ckpt", lambda weights: changed(weights, "another shape"))
+    said = refused(capsys, "mindalle", source=source)
+    assert "stage2_last.ckpt: the weights are not those of the layout" in said and "looks like" not in said
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("min-dalle's encoder.pt", "min-dalle's decoder.pt"),
+        ("OpenAI's encoder.pkl", "OpenAI's decoder.pkl"),
+        ("minDALL-E's stage 1", "minDALL-E's stage 2"),
+    ],
+)
+def test_two_parts_in_each_others_place_are_told_apart(
+    first: str, second: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of one that lacks a tensor, and of one with a tensor of another shape; each is known by its other names."""
-    format, file, family = FILES[what]
+    """Even of one release: its decoder for its encoder, its second stage for its first."""
+    format, family = FAMILY[second]
     write, source, encoder = FORMATS[format]
     write(folder / "released")
-    path = folder / "released" / file
-    assert looks_like(path) == family in FAMILIES
-    tree = torch.load(path, weights_only=True)
-    # Of a VQGAN that only encodes the other half is not looked at.
-    names = [name for name, value in weights_in(tree).items() if value.ndim > 1 and not name.startswith("decoder.")]
-    for change in ("lacks one", "has one of another shape", "has one too many"):
-        changed = torch.load(path, weights_only=True)
-        weights = weights_in(changed)
-        name = names[len(names) // 3]
-        if change == "has one too many":
-            weights["more"] = torch.zeros(1)
-        else:
-            value = weights.pop(name)
-            weights |= {name: value[None]} if change == "has one of another shape" else {}
-        torch.save(changed, path)
-        said = refused(capsys, format, source=source, image_encoder=encoder)
-        assert "looks like" not in said and re.search(r"missing|unknown|shape", said), (change, said)
-        torch.save(tree, path)
-
-
-def test_two_parts_in_each_others_place_are_told_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Even of one release: its encoder for its decoder, its second stage for its first."""
-    for format, first, second in (
-        ("dalle-mega", "encoder.pt", "decoder.pt"),
-        ("openai-dvae", "encoder.pkl", "decoder.pkl"),
-        ("mindalle", "1.3B/stage1_last.ckpt", "1.3B/stage2_last.ckpt"),
-    ):
-        write, source, encoder = FORMATS[format]
-        write(folder / "released")
-        family = next(family for _, (of, file, family) in FILES.items() if (of, file) == (format, second))
-        (folder / "released" / first).write_bytes((folder / "released" / second).read_bytes())
-        said = refused(capsys, format, source=source, image_encoder=encoder)
-        assert f"{Path(first).name} looks like {family}" in said
-        (folder / "released").rename(folder / format)
-
-
-def test_flavas_encoder_is_known_as_it_is(folder: Path) -> None:
-    flava = {flava_name(name): value for name, value in openai_weights("encoder").items()}
-    torch.save(flava, "flava.bin")
-    assert looks_like(Path("flava.bin")) == "a part of format=openai-dvae, FLAVA's encoder"
+    place, other = (folder / "released" / FILES[what][1] for what in (first, second))
+    place.write_bytes(other.read_bytes())
+    said = refused(capsys, format, source=source, image_encoder=encoder)
+    assert f"{place.name} looks like {family}" in said
