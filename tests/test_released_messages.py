@@ -13,7 +13,7 @@ from storydalle.checkpoints.recognition import FAMILIES, looks_like, mistaken
 from storydalle.commands.main import main
 from tests.released_tokenizers import Weights
 from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle
-from tests.test_convert import write_dvae, write_vqgan
+from tests.test_convert import pack, write_dvae, write_vqgan
 from tests.test_released_layouts import FILES, rewritten
 
 # Of every format what writes its files, what is given as source and, where there is one, as image_encoder.
@@ -148,6 +148,24 @@ def test_nor_does_the_command_say_so(folder: Path, capsys: pytest.CaptureFixture
     rewritten(folder / "released/1.3B/stage2_last.ckpt", lambda weights: changed(weights, "another shape"))
     said = refused(capsys, "mindalle", source=source)
     assert "stage2_last.ckpt: the weights are not those of the layout" in said and "looks like" not in said
+
+
+def test_files_of_an_archive_are_named_by_it_and_told_apart_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by where they are unpacked for a while."""
+    write_min_dalle(folder / "released")
+    first, second = (folder / f"released/1.3B/stage{i}_last.ckpt" for i in (1, 2))
+    whole = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    said = refused(capsys, "mindalle", source=pack(folder / "released").removeprefix("source="))
+    assert said.startswith("1.3B.tar.gz/stage1_last.ckpt: the weights are not those of")
+    assert said.endswith("1.3B.tar.gz/stage1_last.ckpt looks like stage 2 of format=mindalle\n")
+    first.write_bytes(whole)
+    rewritten(second, lambda weights: {f"module.{name}": value for name, value in weights.items()})
+    pack(folder / "released")
+    assert main(["convert", "format=mindalle", f"num_heads={HEADS}", "source=1.3B.tar.gz", "target=ours"]) == 0
+    assert "note: 1.3B.tar.gz/stage2_last.ckpt: names are read without 'module'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

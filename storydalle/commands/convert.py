@@ -88,21 +88,25 @@ def run(request: Request) -> None:
 
 
 def write(settings: dict[str, Any]) -> None:
-    """Convert, one way or the other, and say what a file that cannot be read seems to be."""
-    target = settings["target"]
-    try:
+    """Convert, one way or the other."""
+    with refused_in_one_line(settings), told_in_one_line("", FileExistsError, NoRoom):
         if settings["reverse"]:
             write_released(settings)
         elif settings["format"] in MODELS:
             write_model_folder(settings)
         else:
-            write_tokenizer(TOKENIZERS[settings["format"]](settings), target, tokenizer_card(settings))
+            write_tokenizer(TOKENIZERS[settings["format"]](settings), settings["target"], tokenizer_card(settings))
+    print(f"wrote {settings['target']}")
+
+
+@contextmanager
+def refused_in_one_line(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Say what is wrong with a file and, where it is another format's, with whose it is, as a user's mistake."""
+    try:
+        yield
     except (LayoutError, ForeignFile) as error:
         seems = None if settings["reverse"] else mistaken(error, settings["format"])
         raise UserError(f"{error}" + (f"; {error.path} looks like {seems}" if seems else "")) from error
-    except (FileExistsError, NoRoom) as error:
-        raise UserError(str(error)) from error
-    print(f"wrote {target}")
 
 
 def checked(request: Request) -> dict[str, Any]:
@@ -188,11 +192,15 @@ def from_min_dalle(settings: dict[str, Any]) -> Iterator[Conversion]:
             yield conversion
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        unpack(source, MINDALLE_FILES, Path(folder), optional=[name for pair in MINDALLE_WORDS for name in pair])
-        check_words(source, {path.name for path in Path(folder).iterdir()})
-        with min_dalle(Path(folder), settings["num_heads"]) as conversion:
-            yield conversion
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+        folder = Path(name)
+        unpack(source, MINDALLE_FILES, folder, optional=[name for pair in MINDALLE_WORDS for name in pair])
+        check_words(source, {path.name for path in folder.iterdir()})
+        try:
+            with refused_in_one_line(settings), min_dalle(folder, settings["num_heads"]) as conversion:
+                yield conversion._replace(notes=[note.replace(str(folder), str(source)) for note in conversion.notes])
+        except UserError as error:  # while the unpacked files are there, and by the name that the user knows
+            raise UserError(str(error).replace(str(folder), str(source))) from error
 
 
 def check_words(archive: Path, unpacked: set[str]) -> None:
