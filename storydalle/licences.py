@@ -44,10 +44,11 @@ def inherited(card: Mapping[str, Any]) -> dict[str, Any]:
     made = card.get(DERIVED) or card.get(CONVERTED)
     if not isinstance(made, Mapping):
         return {}
-    format = str(made.get("format"))
+    format, kept = str(made.get("format")), made.get("licences")
+    licences = kept if isinstance(kept, Mapping) and kept else TERMS.get(format, {})
     return {
         "license": card.get("license") or HUB.get(format, "other"),
-        DERIVED: {**made, "licences": made.get("licences") or dict(TERMS.get(format, {}))},
+        DERIVED: {**made, "licences": dict(licences)},
     }
 
 
@@ -56,5 +57,5 @@ def told(card: Mapping[str, Any]) -> str:
 
     Cards from before licences were kept have those of their format.
     """
-    made = inherited(card).get(DERIVED, {})
-    return "; ".join(f"{part}: {licence}" for part, licence in dict(made.get("licences", {})).items())
+    made = inherited(card).get(DERIVED, {"licences": {}})
+    return "; ".join(f"{part}: {licence}" for part, licence in made["licences"].items())

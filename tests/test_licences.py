@@ -135,6 +135,18 @@ def test_a_folder_converted_before_licences_were_kept_has_those_of_its_format(
 @pytest.mark.parametrize("text", ["text", ["a", "list"], 3, None])
 def test_a_strangers_card_that_holds_something_else_there_breaks_nothing(text: Any) -> None:
     assert licences.inherited({"converted": text}) == {} and licences.told({"derived_from": text}) == ""
+    kept = {"format": "openai-dvae", "licences": text}
+    assert licences.told({"converted": kept}) == SAID["openai-dvae"]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '"text"'])
+def test_a_damaged_card_is_one_line_on_the_way_back(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = converted("taming-vqgan")
+    (ours / "card.json").write_text(content)
+    capsys.readouterr()
+    assert main(["convert", "format=taming-vqgan", "reverse=true", "source=ours", "target=theirs"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "card.json" in line and not Path("theirs").exists()
 
 
 @pytest.mark.parametrize(("format", "licence"), [*SAID.items(), ("openai-dvae", "BSD 3-Clause")])

@@ -71,12 +71,16 @@ def test_a_vocabulary_goes_with_the_merges_of_its_own_name(tmp_path: Path) -> No
     with told, released_story_dalle(tmp_path / "49.pth", HEADS):
         pass
     (tmp_path / "bpe-16k-merges.txt").rename(tmp_path / "merges.txt")
-    (tmp_path / "bpe-16k-merges.txt").write_text("#version: 0.2\nx y\n")
+    (tmp_path / "bpe-16k-merges.txt").write_text("#version: 0.2\nx y\n")  # of another model, as all below
     (tmp_path / "bpe-16k-vocab.json").write_text("{}")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "vocab.json").write_text("{}")
     with released_story_dalle(tmp_path / "49.pth", HEADS) as found:
         assert found.model.caption_tokenizer.vocab_size > 100
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).replace(tmp_path / f"bpe-16k-{name}")
+    with released_story_dalle(tmp_path / "49.pth", HEADS) as found:
+        assert found.model.caption_tokenizer.vocab_size > 100, "what lies beside goes before what lies below"
 
 
 # ------------------------------------------------------------------------------------------------ minDALL-E

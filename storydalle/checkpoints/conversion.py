@@ -121,7 +121,9 @@ def released_story_dalle(
         stage1 = {name.removeprefix("stage1."): shape for name, shape in part(stored.shapes, "stage1.").items()}
         backbone = backbone_config(stored.shapes, STORYDALLE, "stage2.", num_heads)
         names = added_names if added_names is not None else told_names(backbone["text_vocab_size"], vocab)
-        captions = CaptionTokenizer.from_files(vocab, merges, backbone["text_length"], names, names_as_released=True)
+        captions = CaptionTokenizer.from_files(
+            vocab, merges, backbone["text_length"], names, names_as_released=bool(names)
+        )
         sizes = STORYDALLE.sizes(stored.shapes)
         num_prompts = sizes["prompt"] if part(stored.shapes, PROMPT_NAMES) else 0
         sentence_dim = sizes["sentence"] if part(stored.shapes, STORY_NAMES) else None
@@ -207,8 +209,9 @@ def found(folder: Path, name: str) -> Path:
 
 
 def found_words(folder: Path, beginnings: Sequence[str]) -> tuple[Path, Path]:
-    """Vocabulary and merges of the first of these beginnings by which there is one; LayoutError as of ``found``."""
-    known = next((each for each in beginnings if any(folder.rglob(f"{each}vocab.json"))), beginnings[0])
+    """Vocabulary and merges of the first of these beginnings that is there, or else below; errors as of ``found``."""
+    places = ((search, each) for search in (folder.glob, folder.rglob) for each in beginnings)
+    known = next((each for search, each in places if any(search(f"{each}vocab.json"))), beginnings[0])
     return found(folder, f"{known}vocab.json"), found(folder, f"{known}merges.txt")
 
 

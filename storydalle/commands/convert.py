@@ -293,7 +293,8 @@ def write_tokenizer(opened: Opened, target: Path, card: dict[str, Any]) -> None:
 
 def write_released(settings: dict[str, Any]) -> None:
     with RELEASES[settings["format"]](settings["source"]) as release:
-        say(release.notes, read_card(settings["source"]))
+        with told_in_one_line(f"{settings['source'] / CARD_NAME} is no card"):
+            say(release.notes, read_card(settings["source"]))
         with counted(source for file in release.weights.values() for source in file.tensors.values()) as bar:
             write_release(release, settings["target"], progress=bar.update)
 
