@@ -215,3 +215,16 @@ def test_the_list_is_no_part_of_the_weights(tmp_path: Path) -> None:
 
 def test_a_shipped_model_has_its_words() -> None:
     assert StoryGANc.from_pretrained("storyganc").words == shipped("storyganc")
+
+
+@pytest.mark.slow
+def test_a_training_ends_with_the_words_that_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["storydalle"])
+    sizes = ("data.resolution=64", "data.train.num_stories=8", "data.val.num_stories=4", "data_module.batch_size=4")
+    given = ("experiment=toon/storyganc", "name=first", "trainer=smoke", "tokenizer=tiny", "save_every=1", *sizes)
+    assert main.main(["train", *given]) == 0
+    stories = ToonSV("train", 8)
+    read = [caption for i in range(8) for caption in stories.outline(i).captions]
+    expected = KnownWords.read(read, stories.made_up_names())
+    assert KnownWords.load(Path("runs/toon/storyganc/first/model")) == expected

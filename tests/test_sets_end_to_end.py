@@ -15,6 +15,7 @@ from storydalle.stories.flintstones import FlintstonesSV
 from storydalle.stories.folder import FolderStories
 from storydalle.stories.pororo import PororoSV
 from storydalle.stories.story_set import StorySet
+from storydalle.tokens.known_words import KnownWords
 from tests import test_clevr, test_folder, test_openstory, test_pororo
 from tests.test_arldm import pororo as arldm_file  # noqa: F401  (fixtures)
 from tests.test_didemo import root as didemo_root  # noqa: F401
@@ -41,7 +42,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["storydalle"])
-    tiny_story_dalle(source_blocks="none", story_depth=0).save_pretrained(folder / "base")
+    base = tiny_story_dalle(source_blocks="none", story_depth=0)
+    base.words = KnownWords.read(["A dragon."])
+    base.save_pretrained(folder / "base")
 
     def run(*arguments: str) -> Run:
         capsys.readouterr()
@@ -172,6 +175,9 @@ def test_prepare_encodes_what_training_then_finds(
     tiny = ("pretrained=base", "trainer=smoke", "name=first", "data_module.batch_size=1")
     trained = command("train", "experiment=toon/story_dalle", *data, f"data.resolution={SIZE}", *tiny)
     assert trained.status == 0, trained.err
+    read = [caption for record in FolderStories(root).records("train") for caption in record.captions[1:]]
+    known = KnownWords.load(Path("runs/toon/story_dalle/first/model"))
+    assert known == KnownWords.read([*read, "A dragon."])  # its own, beside those of the base
 
 
 def test_shards_that_prepare_wrote_train(command: Command, request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -187,6 +193,7 @@ def test_shards_that_prepare_wrote_train(command: Command, request: pytest.Fixtu
         "train", "experiment=toon/story_dalle", "system=story_dalle_shards", "shards=shards", *data, *tiny
     )
     assert trained.status == 0, trained.err
+    assert KnownWords.load(Path("runs/toon/story_dalle/first/model")) is None  # shards hold tokens alone
 
 
 def test_a_picture_that_cannot_be_read_is_told_with_the_remedy(
