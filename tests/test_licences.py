@@ -1,6 +1,11 @@
 """Each source's licence is said by convert, kept in the folder, and goes on to whatever is trained on it."""
 
+import contextlib
+import io
 import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +39,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def converted(format: str) -> Path:
-    """Its files, converted to ``ours``."""
-    write, source, encoder = FORMATS[format]
-    write(Path.cwd() / "released")
-    given = [f"source={source}", "target=ours", *([f"image_encoder={encoder}"] if encoder else [])]
-    assert main(["convert", f"format={format}", f"num_heads={HEADS}", *given]) == 0
-    return Path("ours")
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str]]:
+    """Of a format its files, converted to a folder, and what the command printed; done once."""
+
+    @cache
+    def made(format: str) -> tuple[Path, str]:
+        home, printed = tmp_path_factory.mktemp(format), io.StringIO()
+        write, source, encoder = FORMATS[format]
+        write(home / "released")
+        given = [f"source={home / source}", *([f"image_encoder={home / encoder}"] if encoder else [])]
+        with contextlib.redirect_stdout(printed):
+            assert main(["convert", f"format={format}", f"num_heads={HEADS}", f"target={home / 'ours'}", *given]) == 0
+        return home / "ours", printed.getvalue()
+
+    return made
+
+
+@pytest.fixture
+def converted(models: Callable[[str], tuple[Path, str]]) -> Callable[[str], Path]:
+    """A copy of it, to be changed."""
+
+    def copied(format: str) -> Path:
+        return shutil.copytree(models(format)[0], Path("ours"))
+
+    return copied
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -49,10 +72,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_convert_says_the_licence_of_each_part_in_one_line_and_the_folder_keeps_it(
-    format: str, capsys: pytest.CaptureFixture[str]
+    format: str, models: Callable[[str], tuple[Path, str]]
 ) -> None:
-    ours = converted(format)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("licences: ")]
+    ours, printed = models(format)
+    (line,) = [line for line in printed.splitlines() if line.startswith("licences: ")]
     assert SAID[format] in line
     kept = read_json(ours / "card.json")
     parts = kept["converted"]["licences"]
@@ -87,7 +110,7 @@ def trained(model: StoryDALLE, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
 
 @pytest.mark.parametrize("format", ["mindalle", "storydalle", "dalle-mega"])
 def test_a_model_tuned_from_a_converted_one_inherits_its_licence_and_so_do_those_tuned_from_it(
-    format: str, monkeypatch: pytest.MonkeyPatch
+    format: str, converted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, source = converted(format), {"source_blocks": "all", "story_depth": 1}
     for generation in ("first", "second"):
@@ -104,7 +127,7 @@ def test_a_model_tuned_from_a_converted_one_inherits_its_licence_and_so_do_those
 
 
 def test_a_text_to_image_model_behind_a_converted_image_tokenizer_inherits_that_ones(
-    monkeypatch: pytest.MonkeyPatch,
+    converted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converted("openai-dvae")
     tiny_story_dalle().image_tokenizer.save_pretrained("ours-alone")
@@ -117,7 +140,7 @@ def test_a_text_to_image_model_behind_a_converted_image_tokenizer_inherits_that_
 
 
 def test_a_folder_converted_before_licences_were_kept_has_those_of_its_format(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    converted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = converted("mindalle")
     old = read_json(ours / "card.json")
@@ -127,7 +150,6 @@ def test_a_folder_converted_before_licences_were_kept_has_those_of_its_format(
     found = trained(made, monkeypatch)
     assert found["license"] == "cc-by-nc-sa-4.0"
     assert "CC-BY-NC-SA 4.0" in found["derived_from"]["licences"]["minDALL-E, stage 2"]
-    capsys.readouterr()
     assert main(["convert", "format=mindalle", "reverse=true", "source=ours", "target=theirs"]) == 0
     assert SAID["mindalle"] in capsys.readouterr().out, "files of a release leave with their licence told"
 
@@ -140,10 +162,11 @@ def test_a_strangers_card_that_holds_something_else_there_breaks_nothing(text: A
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '"text"'])
-def test_a_damaged_card_is_one_line_on_the_way_back(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_card_is_one_line_on_the_way_back(
+    content: str, converted: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     ours = converted("taming-vqgan")
     (ours / "card.json").write_text(content)
-    capsys.readouterr()
     assert main(["convert", "format=taming-vqgan", "reverse=true", "source=ours", "target=theirs"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "card.json" in line and not Path("theirs").exists()

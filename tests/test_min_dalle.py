@@ -89,7 +89,7 @@ def test_the_detokenizer_has_its_programs_epsilon_and_the_encoder_tamings(
     codes = torch.arange(16)[None] % 24
     right, other = (Taming(files["detoker.pt"], eps, groups=32).pixels(codes).clamp(0, 1) for eps in (1e-5, 1e-6))
     ours = (tokenizer.decode(codes) + 1) / 2
-    assert (ours - right).abs().max() < 0.1 * (other - right).abs().max()
+    assert (ours - right).abs().max() < 0.25 * (other - right).abs().max(), "nearer to the one by far"
 
 
 def test_models_saved_before_keep_the_epsilon_that_they_were_saved_with(
