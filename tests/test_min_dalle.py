@@ -9,6 +9,7 @@ from PIL import Image
 
 from storydalle.checkpoints.conversion import mega, write_conversion
 from storydalle.checkpoints.release import mega_release, write_release
+from storydalle.commands.building import story_dalle
 from storydalle.commands.main import main
 from storydalle.sampling import FrameKey
 from storydalle.story_dalle import StoryDALLE
@@ -65,6 +66,16 @@ def test_its_factor_of_16_is_the_cards_default(suffix: str, tmp_path: Path) -> N
     with mega(tmp_path, tmp_path / "last.ckpt", suffix, HEADS) as conversion:
         settings = conversion.model.sampling()
     assert (settings.guidance, settings.top_k, settings.temperature) == (16.0, 256, 1.0)
+
+
+def test_a_training_on_it_draws_without_until_it_has_dropped_captions_of_its_own(
+    released: tuple[Path, dict[str, Weights]],
+) -> None:
+    made = story_dalle(str(released[0] / "ours"), "runs", {"source_blocks": "all", "story_depth": 1})
+    settings = made.sampling()
+    assert (settings.guidance, settings.top_k) == (1.0, 256)
+    with pytest.raises(ValueError, match="not trained for guidance"):
+        made.sampling(guidance=16.0)
 
 
 def test_guidance_is_taken_from_the_command_line(

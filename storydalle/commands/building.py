@@ -74,9 +74,15 @@ def story_dalle(
     if added_names:
         captions = captions.with_names(added_names)
         backbone.add_tokens(captions.vocab_size - backbone.text_vocab_size)
-    made = StoryDALLE(base.image_tokenizer, captions, retrofitted(backbone, **retrofit), base.card)
+    made = StoryDALLE(base.image_tokenizer, captions, retrofitted(backbone, **retrofit), unguided(base.card))
     made.words = base.words
     return made
+
+
+def unguided(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a model that is about to be trained: whether captions may be weighed up is for that to say."""
+    sampling = {name: value for name, value in card.get("sampling", {}).items() if name != "guidance"}
+    return {**card, "sampling": sampling, "guidance": False} if card.get("guidance") else dict(card)
 
 
 def story_gan(caption_encoder: CaptionEncoder, stories: Stories, **networks: Any) -> StoryGANc:
