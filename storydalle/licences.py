@@ -19,8 +19,8 @@ TERMS: Mapping[str, Mapping[str, str]] = {
         "released StoryDALL-E": f"{UNSTATED} (its program is under MIT)",
         "minDALL-E, stage 2, which it was tuned from": STAGE2,
     },
-    "dalle-mega": {"DALL-E Mega": "Apache 2.0", "taming's VQGAN": TAMING},
-    "dalle-mini": {"DALL-E mini": "Apache 2.0", "taming's VQGAN": TAMING},
+    "dalle-mega": {"DALL-E Mega": "Apache 2.0", "its detokenizer": UNSTATED, "taming's VQGAN": TAMING},
+    "dalle-mini": {"DALL-E mini": "Apache 2.0", "its detokenizer": UNSTATED, "taming's VQGAN": TAMING},
     "taming-vqgan": {"taming's VQGAN": TAMING},
     "openai-dvae": {"OpenAI's dVAE": "a modified MIT licence"},
 }
