@@ -17,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -34,23 +35,28 @@ from tests.tiny import tiny_story_dalle
 LOG = "log.txt"
 KILLS_A_ROUND = 3  # of one folder, before the command may end
 OF_ONE_RUN = ("wall_seconds", "peak_memory_megabytes")  # in records
-ENDED = -1
+MOST_FAULTS = 20  # then a command is given up
 
 
 class Job(NamedTuple):
-    """A command, what it finds in its folder, and how it is repeated."""
+    """A command, what it finds in its folder, and what carries on what it began: by default the same again."""
 
     name: str
     arguments: tuple[str, ...]
     make: Callable[[Path], None]
-    out: str  # what it writes, in its folder
+    members: tuple[tuple[str, ...], ...] = ()
+    is_compared: Callable[[str], bool] = lambda name: True  # a file, by its name
+
+    def repeated(self) -> tuple["Job", ...]:
+        return tuple(self._replace(arguments=each) for each in self.members) or (self,)
 
 
-class Count(NamedTuple):
+@dataclass
+class Count:
     kills: int = 0
     inside: int = 0
     rounds: int = 0
-    faults: tuple[str, ...] = ()
+    faults: list[str] = field(default_factory=list)
 
 
 # ------------------------------------------------------------------------------------------------ the jobs
@@ -82,24 +88,30 @@ GAN = (
     *("network.story_encoder.sentence_dim=8", "network.story_encoder.content_dim=8", "network.generator.dim=32"),
     *("network.image_discriminator.dim=8", "network.story_discriminator.dim=8"),
 )
+STORY_DALLE = ("experiment=toon/story_dalle", *MINE, *TINY, *RUN[2:])
+VARIANTS = ("full", "no_story")
 JOBS = (
-    Job(
-        "train story_dalle",
-        *(("train", "experiment=toon/story_dalle", *MINE, *TINY, *RUN),),
-        *(pictures, "runs"),
-    ),
-    Job("train storyganc", ("train", "experiment=toon/storyganc", *SMALL, *GAN, *RUN), nothing, "runs"),
-    Job("train image_tokenizer", ("train", "experiment=toon/image_tokenizer", *SMALL, *RUN), nothing, "runs"),
-    Job("prepare", ("prepare", *MINE, "pretrained=base", "workers=1", "num_stories=2", "out=out"), pictures, "out"),
+    Job("train story_dalle", ("train", *STORY_DALLE, *RUN[:2]), pictures),
+    Job("train storyganc", ("train", "experiment=toon/storyganc", *SMALL, *GAN, *RUN), nothing),
+    Job("train image_tokenizer", ("train", "experiment=toon/image_tokenizer", *SMALL, *RUN), nothing),
+    Job("prepare", ("prepare", *MINE, "pretrained=base", "workers=1", "num_stories=2", "out=out"), pictures),
     Job(
         "evaluate",
         ("evaluate", *MINE, "model=base", "splits=[train]", "num_stories=2", "save=drawn", "out=out"),
-        *(pictures, "out"),
+        pictures,
     ),
     Job(
-        "convert",
-        ("convert", "format=mindalle", "source=released/1.3B", "target=out", f"num_heads={HEADS}"),
-        *(released, "out"),
+        "convert", ("convert", "format=mindalle", "source=released/1.3B", "target=out", f"num_heads={HEADS}"), released
+    ),
+    Job(
+        "a sweep's members",
+        ("train", "-m", *STORY_DALLE, "sweep=ablation", f"retrofit={','.join(VARIANTS)}"),
+        pictures,
+        tuple(
+            ("train", *STORY_DALLE, f"retrofit={name}", f"name=ablation/{name}-seed0", "resume=true")
+            for name in VARIANTS
+        ),
+        lambda name: "/model/" in name or "/checkpoints/" in name or name.endswith("/metrics.json"),
     ),
 )
 
@@ -114,8 +126,7 @@ class Writes:
         self.folder, self.chosen, self.dies_at_once, self.told = str(folder), chosen, dies_at_once, told
         self.number = 0
         sys.addaudithook(self.hear)
-        plain = training_state.save_file
-        training_state.save_file = lambda *given, **more: self.half(plain, *given, **more)  # type: ignore[assignment]
+        os.fsync = self.half  # type: ignore[assignment]
 
     def hear(self, event: str, values: tuple[Any, ...]) -> None:
         is_write = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -135,12 +146,11 @@ class Writes:
             os.write(self.told, b"x")
         return self.number == self.chosen
 
-    def half(self, plain: Callable[..., None], tensors: Any, path: Path, **more: Any) -> None:
-        """``save_file``, which Python does not hear of, and of which only half may be written."""
+    def half(self, file: int) -> None:
+        """In place of ``os.fsync``, which every file of tensors passes: half of it may be written."""
         self.number += 1
-        plain(tensors, path, **more)
         if self.number == self.chosen:
-            os.truncate(path, os.path.getsize(path) // 2)
+            os.ftruncate(file, os.fstat(file).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -185,6 +195,12 @@ def ended(pid: int, seconds: float) -> int | None:
         time.sleep(0.002)
 
 
+def is_done(status: int, folder: Path) -> bool:
+    """It ended well, or found that a run killed after its last write had left nothing to do."""
+    last = (folder / LOG).read_text(errors="replace").strip().rpartition("\n")[2]
+    return status == 0 or (status == 2 and ("is finished" in last or "is in use" in last))
+
+
 def kill(pid: int) -> int:
     os.killpg(pid, signal.SIGKILL)
     status = ended(pid, 60)
@@ -199,7 +215,7 @@ def run_to_the_end(job: Job, folder: Path) -> tuple[float, int]:
     status = ended(pid, 300)
     text = os.read(hears, 100).decode()
     os.close(hears)
-    if status != 0:
+    if status is None or not is_done(status, folder):
         log = (folder / LOG).read_text(errors="replace")
         raise RuntimeError(f"{job.name} ended with {status}:\n{log[-3000:]}")
     return time.monotonic() - begin, int(text)
@@ -207,7 +223,7 @@ def run_to_the_end(job: Job, folder: Path) -> tuple[float, int]:
 
 def run_and_kill(job: Job, folder: Path, random: Random, seconds: float, writes: int) -> tuple[int, bool]:
     """The exit status of a run that is killed, if it has not ended before; and whether the kill was inside a write."""
-    if random.random() < 0.3:
+    if job.members or random.random() < 0.3:  # what other processes write is not heard
         pid, hears = start(job.arguments, folder, None, False)
         status = ended(pid, random.uniform(0.1, 1.0) * seconds)
         os.close(hears)
@@ -228,7 +244,7 @@ def run_and_kill(job: Job, folder: Path, random: Random, seconds: float, writes:
 
 def files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != LOG:
+        if path.is_file() and path.name != LOG and "wandb" not in path.parts:
             yield path.relative_to(folder).as_posix(), path
 
 
@@ -272,7 +288,7 @@ def comparable(tree: Any) -> Any:
 
 
 def broken(folder: Path) -> list[str]:
-    """Files with their final names that are not whole; models that open although their folder is not."""
+    """Files with their final names that are not whole."""
     found = []
     for name, path in files(folder):
         if not is_unfinished(name):
@@ -302,39 +318,42 @@ def differences(whole: Path, cut: Path) -> list[str]:
 
 
 def killed(job: Job, folder: Path, kills: int, random: Random) -> Count:
+    """Rounds of some kills, each in a folder of its own that is then compared with one of no kill."""
     (made := folder / "made").mkdir(parents=True)
     job.make(made)
-    shutil.copytree(made, whole := folder / "whole", dirs_exist_ok=True)
-    seconds, writes = run_to_the_end(job, whole)
-    count = Count()
-    while count.kills < kills and len(count.faults) < 20:
-        shutil.copytree(made, cut := folder / f"cut-{count.rounds}", dirs_exist_ok=True)
-        done, reached = 0, 0
-        for _ in range(min(KILLS_A_ROUND, kills - count.kills)):
-            status, is_inside = run_and_kill(job, cut, random, seconds, writes)
-            if status >= 0:
-                break
-            count = count._replace(kills=count.kills + 1, inside=count.inside + is_inside)
-            faults = broken(cut)
-            done, reached = reached, steps(cut)
-            if reached < done:
-                faults.append(f"the checkpoint of step {done} was lost: {reached}")
-            count = count._replace(faults=(*count.faults, *(f"{cut.name}: {fault}" for fault in faults)))
-        if status >= 0 and status != 0:
-            log = (cut / LOG).read_text(errors="replace")
-            count = count._replace(faults=(*count.faults, f"{cut.name}: ended with {status}: {log[-500:]}"))
-        elif status < 0:
-            try:
-                run_to_the_end(job, cut)
-            except RuntimeError as error:
-                count = count._replace(faults=(*count.faults, f"{cut.name}: {error}"))
-        told = differences(whole, cut)
-        count = count._replace(
-            rounds=count.rounds + 1, faults=(*count.faults, *(f"{cut.name}: {name}" for name in told))
-        )
-        if not told:
+    shutil.copytree(made, whole := folder / "whole")
+    measured, count = run_to_the_end(job, whole), Count()
+    while count.kills < kills and len(count.faults) < MOST_FAULTS:
+        shutil.copytree(made, cut := folder / f"cut-{count.rounds}")
+        most = min(1 if job.members else KILLS_A_ROUND, kills - count.kills)
+        faults = kill_some(job, cut, most, random, measured, count)
+        try:
+            for each in job.repeated():
+                run_to_the_end(each, cut)
+            faults += [told for told in differences(whole, cut) if job.is_compared(told.split()[0])]
+        except RuntimeError as error:
+            faults.append(str(error))
+        count.rounds += 1
+        count.faults += [f"{cut.name}: {fault}" for fault in faults]
+        if not faults:
             shutil.rmtree(cut)
     return count
+
+
+def kill_some(job: Job, cut: Path, most: int, random: Random, measured: tuple[float, int], count: Count) -> list[str]:
+    """Start and kill until one run ends before its kill; after each, files must be whole and checkpoints no older."""
+    faults: list[str] = []
+    done = 0
+    for _ in range(most):
+        status, is_inside = run_and_kill(job, cut, random, *measured)
+        if status >= 0:
+            break
+        count.kills, count.inside = count.kills + 1, count.inside + is_inside
+        faults += broken(cut)
+        if (reached := steps(cut)) < done:
+            faults.append(f"the checkpoint of step {done} was lost, and {reached} is there")
+        done = reached
+    return faults
 
 
 def table(counts: dict[str, Count]) -> str:
