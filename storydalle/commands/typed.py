@@ -18,8 +18,10 @@ PATHS = frozenset(
         *("photos", "language_model", "classifier", "text_network", "folder", "ids_folder"),
     )
 )
-TEXTS = PATHS | {"name", "added_names", "metrics"}
-LISTS = frozenset(("captions", "model", "images", "added_names", "metrics"))  # of these, where it reads as a list
+TEXTS = PATHS | {"name", "added_names", "metrics", "project", "entity", "group", "tags"}
+LISTS = frozenset(
+    ("captions", "model", "images", "added_names", "metrics", "tags")
+)  # of these, where it reads as a list
 SENTENCES = frozenset(("captions",))  # of these a list says what is drawn, word by word
 SWEEPING = re.compile(r"-m|--multirun|hydra\.mode=MULTIRUN")
 LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
