@@ -39,13 +39,16 @@ def codes(made: Any, folder: Path, batch_size: int) -> StoryCodes:
     return StoryCodes(stories, stories, made.image_tokenizer, made.caption_tokenizer, folder / "cache", batch_size)
 
 
-def image_tokenizer(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+def image_tokenizer(
+    folder: Path, batch_size: int, steps: int, restart_below: float = 0.3
+) -> tuple[pl.LightningModule, pl.LightningDataModule]:
     """Quantised after a few steps, with a codebook of which many codes die."""
     system = ImageTokenizer(
         tiny_story_dalle().image_tokenizer,
         max_steps=steps,
         steps_without_quantization=3,
-        restart_below=0.3,
+        restart_below=restart_below,
+        codebook_decay=0.5,
         edge_emphasis=2.0,
     )
     stories = TinyStories(14)
@@ -65,7 +68,7 @@ def story_dalle(folder: Path, batch_size: int, steps: int) -> tuple[pl.Lightning
 
 
 def storyganc(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningModule, pl.LightningDataModule]:
-    """With everything that may be switched on."""
+    """With everything that may be switched on, on stories of several lengths."""
     system = StoryGANTraining(
         tiny_story_gan(),
         max_steps=steps,
@@ -78,7 +81,7 @@ def storyganc(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningMo
         adversarial_start=2,
         clip=1.0,
     )
-    stories = ShapeStories(14)
+    stories = ShapeStories(14, lengths=(3, 1, 2))
     return system, WholeStories(stories, stories, batch_size)
 
 
@@ -90,15 +93,15 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
 }
 
 
-def train(name: str, folder: Path, steps: int, num_ranks: int = 1, **options: Any) -> dict[str, Any]:
+def train(
+    name: str, folder: Path, steps: int, num_ranks: int = 1, strategy: Any = "auto", **options: Any
+) -> dict[str, Any]:
     """The curve of a training in this process, one of ``num_ranks``, and the weights that it ends with."""
     curve = Curve()
     torch.manual_seed(0)
-    system, data = SYSTEMS[name](folder, BATCH // num_ranks, steps)
-    fitting = trainer(
-        folder, steps, [curve], devices=num_ranks, log_every_n_steps=1, use_distributed_sampler=False, **options
-    )
-    fitting.checkpoint_callbacks.clear()
+    system, data = SYSTEMS[name](folder, BATCH // num_ranks, steps, **options)
+    plain = {"log_every_n_steps": 1, "use_distributed_sampler": False}
+    fitting = trainer(folder, steps, [curve], devices=num_ranks, strategy=strategy, **plain)
     fitting.fit(system, data)
     state: dict[str, Tensor] = {key: value.clone() for key, value in system.state_dict().items()}
     return {"curve": curve.steps, "state": state}
@@ -108,12 +111,15 @@ def one_of_two(rank: int, port: int, names: list[str], folder: Path, steps: int,
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     for name in names:
-        result = train(name, folder, steps, 2, strategy=strategy)
+        result = train(name, folder, steps, 2, strategy=strategy if isinstance(strategy, str) else strategy())
         torch.save(result, folder / f"{name}-{rank}.pt")
 
 
 def in_two_processes(names: list[str], folder: Path, steps: int, strategy: Any) -> dict[str, list[dict[str, Any]]]:
-    """The results of both processes, by the names of the systems, which are trained one after the other."""
+    """The results of both processes, by the names of the systems, which are trained one after the other.
+
+    ``strategy`` is a name of Lightning's, or what makes one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -21,8 +21,8 @@ import torch.distributed as dist
 from hydra._internal.utils import get_args_parser
 from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.multiprocessing import ProcessRaisedException
@@ -162,6 +162,11 @@ def config_flags() -> list[str]:
 def prepare(trainer: pl.Trainer, overrides: Sequence[str]) -> None:
     """Fit Lightning's strategy to this program: parts of a model may rest for a step, and commands have names."""
     strategy = trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy) and any(
+        isinstance(each, WeightAveraging)
+        for each in trainer.callbacks  # type: ignore[attr-defined]
+    ):
+        raise UserError("a running mean is not kept of a sharded model: set ema_decay=null with trainer=fsdp")
     if isinstance(strategy, DDPStrategy):
         strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     launcher = strategy.launcher

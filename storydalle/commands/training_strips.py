@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from PIL import Image
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from storydalle import strips
 from storydalle.commands.models import StoryModel
@@ -30,6 +31,8 @@ class SampleStrips(pl.Callback):
         ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if trainer.global_step % self.every or not ends_step or not trainer.is_global_zero:
             return
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            return  # no process has the whole model
         training = pl_module.training
         pl_module.eval()
         pictures = [self.draw(story) for story in self.stories.readable(self.num_stories)]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -163,7 +164,8 @@ def clip_groups(optimizer: Optimizer, max_norm: float | int | None) -> dict[str,
     for group in optimizer.param_groups:
         members.setdefault(group["name"], []).extend(p for p in group["params"] if p.grad is not None)
     limit = math.inf if max_norm is None else max_norm
-    return {name: nn.utils.clip_grad_norm_(group, limit) for name, group in members.items() if group}
+    norms = {name: nn.utils.clip_grad_norm_(group, limit) for name, group in members.items() if group}
+    return {name: norm.full_tensor() if isinstance(norm, DTensor) else norm for name, norm in norms.items()}
 
 
 def train_rows(table: Tensor, rows: Sequence[int]) -> None:

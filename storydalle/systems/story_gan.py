@@ -226,7 +226,8 @@ class StoryGANTraining(pl.LightningModule):
         """What the discriminators make of the drawn frames, and the divergence of the story's posterior."""
         mask, weights = batch.mask, {"image": 1.0, "story": self.story_weight}
         divergence = imagined.state.divergence()
-        loss, logged = self.kl_weight * divergence, {"kl": divergence, "attention_entropy": imagined.entropy}
+        entropy = ranks.ratio(imagined.entropy * mask.sum(), mask.sum())
+        loss, logged = self.kl_weight * divergence, {"kl": divergence, "attention_entropy": entropy}
         for name, discriminator in self.judges().items():
             features = discriminator.encode(drawn, mask)
             if self.is_adversarial:
