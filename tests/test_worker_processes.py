@@ -89,7 +89,7 @@ def test_a_data_set_is_sent_to_another_process_without_its_module(name: str, tmp
             assert torch.equal(expected, found)
 
 
-@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+@pytest.mark.parametrize("context", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_workers_that_are_started_afresh_read_the_same(context: str, tmp_path: Path) -> None:
     data = of_all(tmp_path)
     loader = DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context=context)

@@ -5,7 +5,7 @@
   storydalle evaluate data=pororo protocol=pororo_legacy data.root=/your/pororo images=DIR layout=storydalle
   storydalle evaluate compare=runs/toon/story_dalle/ablation            every model of a sweep, what each path is worth
   storydalle evaluate data=openstory data.root=DIR model=FOLDER
-  storydalle evaluate -m seed=0,1,2 'out=evaluated/seed${seed}'         seeds, then: storydalle report runs=evaluated
+  storydalle evaluate -m seed=0,1,2                                     seeds, then: storydalle report runs=evaluated
 
 Prints, for each split, the tables of a protocol's scores with the ceilings that make them readable, and writes
 <split>/metrics.json, <split>/index.html and table.md. conf/protocol/README.md says what the protocols are.
