@@ -4,7 +4,11 @@
   storydalle train experiment=toon/story_dalle resume=true           after a kill: goes on exactly where it was
   storydalle train -m experiment=toon/story_dalle sweep=ablation     several runs, then their table
 
-Writes runs/<experiment>/<name>: config.yaml, checkpoints/, model/ (opens with model=), strips/, csv/ and
+A resumed run keeps the settings that it began with; logging, saving and more steps may change. A finished run is never
+touched: its model trains on in another run, with pretrained= its folder. A loss that is not finite ends a training at
+once, with exit status 1 and the last good checkpoint kept.
+
+Writes runs/<experiment>/<name>: config.yaml, checkpoints/, model/ (opens with model=), strips/, csv/ and, last of all,
 metrics.json.
 """
 

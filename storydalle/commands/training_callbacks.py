@@ -100,6 +100,14 @@ class LastRow(Callback):
                 logger.log_metrics(values, step=step)
 
 
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, which ends its line where an error ends the training: the message stands on one of its own."""
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if trainer.training and self._train_progress_bar is not None:
+            self.train_progress_bar.close()
+
+
 class RunningMean(WeightAveraging):
     """The running mean of the weights, which is the model when the run has ended.
 
@@ -146,7 +154,7 @@ def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stori
         FiniteSteps(checkpoints.kept),
         LastRow(settings["trainer"].get("log_every_n_steps", 50)),
         StepsMade(),
-        TQDMProgressBar(refresh_rate=10),
+        ProgressBar(refresh_rate=10),
     ]
 
 
