@@ -718,10 +718,14 @@ def test_the_trainings_build_on_each_other_and_end_in_a_strip(command: Command) 
     of_gan = command("generate", "captions=story.txt", "model=runs/toon/storyganc/first/model", source, "out=gan")
     assert of_gan.status == 0, of_gan.err
     assert "toon/story_dalle" in command("report", "runs=runs").out
-    again = command("train", "experiment=toon/story_dalle", "resume=true", *TINY)
-    assert again.status == 0
-    assert "resuming" in again.out
+    assert_last_line(command("train", "experiment=toon/story_dalle", "resume=true", *TINY), "first is finished")
+    assert_last_line(command("train", "experiment=toon/story_dalle", "name=first", *TINY), "first is finished")
+    Path("runs/toon/story_dalle/first/metrics.json").unlink()  # as a run that was killed before its end
     assert_last_line(command("train", "experiment=toon/story_dalle", "name=first", *TINY), "resume=true")
+    again = command("train", "experiment=toon/story_dalle", "resume=true", *TINY)
+    assert again.status == 0, again.err
+    assert "resuming" in again.out
+    Path("runs/toon/story_dalle/first/metrics.json").unlink()
     assert_last_line(command("train", "experiment=toon/story_dalle", "+system.colour=3", *TINY), "colour")
     checkpoint = Path("runs/toon/story_dalle/first/checkpoints/last.safetensors")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])

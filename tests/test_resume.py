@@ -120,7 +120,7 @@ def test_saving_keeps_the_old_checkpoint_until_the_new_one_is_whole(tmp_path: Pa
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("storydalle.checkpoints.training_state.save_file", fail)
+    monkeypatch.setattr("storydalle.checkpoints.training_state.write_safetensors", fail)
     with pytest.raises(OSError, match="space"):
         save_state({"a": 2}, path)
     assert load_state(path) == {"a": 1}

@@ -5,12 +5,11 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from storydalle.commands import models, outputs
-from storydalle.commands.building import model_folder
+from storydalle.commands import outputs
+from storydalle.commands.building import model_folder, tokenizers
 from storydalle.commands.mistakes import UserError, told_in_one_line
 from storydalle.paths import user_path
 from storydalle.stories.story import Stories
-from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.cache import CachedStories, cache_folder
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, build_cache, read_json, tables_folder
@@ -22,7 +21,9 @@ FRAMES_A_CLIP, KILOBYTES_A_STORY = 8, 20  # guesses, for the space on the disk
 
 def encode_splits(settings: dict[str, Any], workers: int) -> list[str]:
     """Encode what training reads, splits train and val, where training looks for it; one line a split."""
-    image_tokenizer, caption_tokenizer = tokenizers(str(settings["pretrained"]), user_path(settings["runs"]))
+    image_tokenizer, caption_tokenizer = tokenizers(
+        model_folder(str(settings["pretrained"]), user_path(settings["runs"]))
+    )
     data = settings["data"]
     if "train" not in data:
         raise UserError(f"{data['name']} has no pictures to encode: leave pretrained out")
@@ -78,13 +79,3 @@ def shard_split(
     outputs.check_space(target, megabytes=50 + len(cached) * KILOBYTES_A_STORY // 1000)
     paths = write_shards(cached, target, settings["stories_per_shard"])
     return f"wrote {len(paths):,} shards of {len(cached):,} stories, {target}"
-
-
-def tokenizers(pretrained: str, runs: Path) -> tuple[ImageTokenizer, TextTokenizer | None]:
-    """Those of a model, or an image tokenizer alone: a name in the zoo, an experiment or a folder."""
-    folder = models.zoo_folder() / pretrained if pretrained in models.zoo_names() else model_folder(pretrained, runs)
-    with told_in_one_line(f"cannot open the tokenizers of {folder}", ValueError, OSError):
-        if not (folder / "captions").is_dir():
-            return ImageTokenizer.from_pretrained(folder), None
-        model = StoryDALLE.from_pretrained(folder)
-        return model.image_tokenizer, model.caption_tokenizer

@@ -65,5 +65,7 @@ def told_in_one_line(what: str, *kinds: type[Exception]) -> Iterator[None]:
     except UserError:
         raise
     except kinds as error:
-        first_line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise UserError(f"{what}: {first_line}" if what else first_line) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # A worker of a data loader hands its error on behind a traceback of its own.
+        line = lines[-1].partition(": ")[2] if lines[0].startswith("Caught ") else lines[0]
+        raise UserError(f"{what}: {line}" if what else line) from error

@@ -29,6 +29,7 @@ EXPERIMENTS = {  # what trained each model of the zoo
     "text_to_image": "toon/text_to_image",
     "storyganc": "toon/storyganc",
 }
+TOKENIZERS = {"toon/image_tokenizer": "story_dalle", "toon/image_decoder": "story_dalle"}  # whose tokenizer is theirs
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # The class of a folder, by the model_type of its config.json; imported when one is opened.
@@ -109,6 +110,18 @@ def zoo_names() -> list[str]:
     return sorted(path.parent.name for path in zoo_folder().glob(f"*/{CONFIG}"))
 
 
+def stand_in(experiment: str) -> str | None:
+    """The shipped model that an experiment has made, or that holds what it has made."""
+    made = {made_by: name for name, made_by in EXPERIMENTS.items()} | TOKENIZERS
+    return made.get(experiment)
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a name has the form OWNER/NAME."""
+    owner, slash, name = model.partition("/")
+    return bool(slash and name) and "/" not in name and owner not in ("", ".", "..", "~")
+
+
 def locate(model: str) -> Path:
     """The folder of a model; one of the hub is downloaded first."""
     if model in zoo_names():
@@ -122,8 +135,7 @@ def locate(model: str) -> Path:
                 f"model={model} holds no model: {' and '.join(missing)} missing; {nearest('', zoo_names())}"
             )
         return folder
-    parts = model.split("/")
-    if folder.exists() or len(parts) != 2 or not all(parts) or parts[0] in (".", "..", "~"):
+    if folder.exists() or not is_hub_id(model):
         raise UserError(f"no model {model!r} in the zoo and no such folder; {nearest(model, zoo_names())}")
     return downloaded(model)
 

@@ -14,137 +14,219 @@ metrics.json.
 
 import logging
 import os
+import re
+import secrets
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 import wandb
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from storydalle.checkpoints.training_state import SafetensorsCheckpointIO, load_state
 from storydalle.commands import inputs, locks, outputs, processes
 from storydalle.commands.application import Request
-from storydalle.commands.building import MODEL, learn_words
-from storydalle.commands.mistakes import told_in_one_line
+from storydalle.commands.building import learn_words, model_folder
+from storydalle.commands.mistakes import Failure, told_in_one_line
 from storydalle.commands.models import TrainedStoryModel
 from storydalle.commands.own_sizes import sizes_told
-from storydalle.commands.report_runs import METRICS
+from storydalle.commands.report_runs import CONFIG, METRICS
 from storydalle.commands.story_sets import tell
 from storydalle.commands.training_callbacks import callbacks
+from storydalle.commands.training_finite import Kept, values_of
 from storydalle.commands.training_loggers import loggers
 from storydalle.commands.training_memory import check_memory
-from storydalle.commands.training_runs import LAST, run_folder
+from storydalle.commands.training_resume import resumed_settings
+from storydalle.commands.training_runs import LAST, MEMORY, MODEL, check_unfinished, memory, run_folder
+from storydalle.commands.training_settings import check_settings
 from storydalle.licences import inherited
 from storydalle.metrics.record import git_state, metrics_record, write_record
 from storydalle.paths import user_path
 from storydalle.pretrained import PretrainedModel
 from storydalle.stories.story import Stories
-from storydalle.systems import ForeignState
-from storydalle.systems.precision import AUTO, SINGLE, resolved
+from storydalle.systems.precision import SINGLE, resolved
 from storydalle.whole_files import write_text
 
-NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every")
+NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every", "logger")
+
+
+class Plan(NamedTuple):
+    """What all processes of a run train from, as json holds it."""
+
+    folder: str
+    experiment: str
+    settings: dict[str, Any]
+    network: dict[str, Any]  # of the settings, with the folder of the model that it is built on
+    config: str  # the run's name in reports
+    checkpoint: str | None
+    start: int  # the step of the checkpoint
+    values: dict[str, float]  # what had been logged by then
 
 
 def run(request: Request) -> None:
     """Train in a folder that no other command writes meanwhile; of several processes the first one begins."""
     started = time.monotonic()
     with processes.beside_the_first(), ExitStack() as held:
-        plan = processes.agreed(lambda: begin(request, held))
-        checkpoint = None if plan["checkpoint"] is None else Path(plan["checkpoint"])
-        train(request._replace(settings=plan["settings"]), Path(plan["folder"]), checkpoint, started)
+        train(Plan(**processes.agreed(lambda: begin(request, held)._asdict())), request.overrides, started)
 
 
-def begin(request: Request, held: ExitStack) -> dict[str, Any]:
-    """Check, take the folder, write the config: settings, folder and checkpoint, which all processes train from."""
-    settings, experiment = request.settings, request.choices["experiment"]
-    inputs.check_seed(settings["seed"])
-    folder = run_folder(user_path(settings["runs"]) / experiment, settings["name"], bool(settings["resume"]))
+def begin(request: Request, held: ExitStack) -> Plan:
+    """Choose the run's folder and settings, and write what it is; the record of a try that failed goes."""
+    inputs.check_seed(request.settings["seed"])
+    experiment, runs = request.choices["experiment"], user_path(request.settings["runs"])
+    folder = run_folder(runs / experiment, request.settings["name"], bool(request.settings["resume"]))
     outputs.check_space(folder, megabytes=500)
     held.enter_context(locks.held(folder, "train"))
-    checkpoint = folder / LAST if (folder / LAST).is_file() else None
+    check_unfinished(folder)  # while it was waited for
+    checkpoint, state = (folder / LAST, {}) if (folder / LAST).is_file() else (None, {})
     if checkpoint:
         with told_in_one_line(""):
-            load_state(checkpoint)
-    if checkpoint and settings["trainer"].get("precision") == AUTO:
-        settings["trainer"]["precision"] = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "trainer.precision")
-    precision_note = resolve_precision(settings["trainer"])
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-    print(f"{'resuming' if checkpoint else 'writing'} {folder}")
-    if precision_note:
-        print(precision_note)
-    return {"settings": settings, "folder": str(folder), "checkpoint": checkpoint and str(checkpoint)}
+            state = load_state(checkpoint)
+    settings = resumed_settings(request, folder) if checkpoint else request.settings
+    kept = memory(folder) if checkpoint else {}
+    notes = [*check_settings(settings), *resolve_precision(settings["trainer"])]
+    if "sized" in settings:
+        notes.append(sizes_told(settings, request.given))
+    found = built_on(settings, kept.get("pretrained"))
+    config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
+    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_record(folder / MEMORY, {"config": config, "wandb": number, "pretrained": found})
+    (folder / METRICS).unlink(missing_ok=True)
+    print(f"{'resuming' if checkpoint else 'writing'} {folder}", *notes, sep="\n")
+    return Plan(
+        folder=str(folder),
+        experiment=experiment,
+        settings=settings,
+        network=with_model(settings, found),
+        config=config,
+        checkpoint=str(checkpoint) if checkpoint else None,
+        start=state.get("global_step", 0),
+        values=state.get("values", {}),
+    )
 
 
-def train(request: Request, folder: Path, checkpoint: Path | None, started: float) -> None:
-    """Seed, build, resume, fit, save."""
-    settings, experiment = request.settings, request.choices["experiment"]
+def built_on(settings: dict[str, Any], kept: str | None) -> str | None:
+    """The folder of the model that the network is built on, where it is: the same one when a run goes on."""
+    asked = settings["pretrained"]
+    if asked is None or "runs" not in settings["network"]:  # among which builders look for the model
+        return None
+    return kept if kept and Path(kept).is_dir() else str(model_folder(asked, user_path(settings["runs"])))
+
+
+def with_model(settings: dict[str, Any], found: str | None) -> dict[str, Any]:
+    """The network's settings, with the folder of the model in the place of its name."""
+    is_named = found is not None
+    return {
+        key: found if is_named and value == settings["pretrained"] else value
+        for key, value in settings["network"].items()
+    }
+
+
+def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
+    """Seed, build, resume, fit; the first process saves."""
+    folder, settings = Path(plan.folder), plan.settings
+    about: dict[str, Any] = {"config": plan.config, "seeds": [settings["seed"]]}
     quieten()
     pl.seed_everything(settings["seed"] % 2**32, verbose=False)
-    config, seeds = config_name(request), [settings["seed"]]
     try:
-        with told_in_one_line("a setting is refused", ValueError, TypeError):
-            model = instantiate(settings["network"])
-            system = instantiate(settings["system"], _partial_=True)(model)
-            data = instantiate(settings["data_module"], _partial_=True)(**tokenizers_of(model))
-            trainer = instantiate(settings["trainer"], _partial_=True)(
-                default_root_dir=folder,
-                logger=loggers(folder, experiment),
-                callbacks=callbacks(folder, settings, model, stories := instantiate(settings["data"]["val"])),
-                plugins=[SafetensorsCheckpointIO()],
-            )
-        tell(stories.notes)
-        if "sized" in settings:
-            print(sizes_told(settings, request.given))
-        check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
-        processes.prepare(trainer, request.overrides)
-        with processes.running(trainer), told_in_one_line("", ForeignState):
-            trainer.fit(system, data, ckpt_path=checkpoint)
-    except Exception as error:
-        text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        trained = fit(plan, overrides)
         if processes.is_first():
-            write_record(folder / METRICS, {"config": config, "seeds": seeds, "error": text})
+            save(trained, plan)
+    except Exception as error:
+        if processes.is_first():
+            text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+            kept = {"checkpoint": str(folder / LAST)} if (folder / LAST).is_file() else {}
+            write_record(folder / METRICS, about | {"error": text} | kept)
         raise
     finally:
         wandb.finish()
     if not processes.is_first():
         return
-    num_steps = processes.steps_made(trainer)
-    if isinstance(model, TrainedStoryModel):
-        model.card = {"experiment": experiment} | card(model, stories, settings, num_steps)
-    if isinstance(model, PretrainedModel):
-        learn_words(model, getattr(data, "train", None), getattr(system, "texts", "captions"))
-    model.save_pretrained(folder / MODEL)
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     write_record(
         folder / METRICS,
         metrics_record(
-            values,
+            plan.values | values_of(trained.trainer),
             protocol={"kind": "training", "data": settings["data"], "max_steps": settings["trainer"]["max_steps"]},
-            n={"steps": num_steps},
+            n={"steps": trained.num_steps},
             wall_seconds=time.monotonic() - started,
-            seeds=seeds,
             device=device_name(),
             precision=settings["trainer"]["precision"],
-            config=config,
+            **about,
         ),
     )
     print(f"wrote {folder / MODEL} and {folder / METRICS}")
 
 
-def resolve_precision(trainer: dict[str, Any]) -> str | None:
+class Trained(NamedTuple):
+    trainer: pl.Trainer
+    num_steps: int
+    model: Any
+    system: pl.LightningModule
+    data: pl.LightningDataModule
+    stories: Stories  # of validation
+
+
+def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
+    """Build everything that the settings say, and train it from the first step or from the checkpoint."""
+    folder, settings = Path(plan.folder), plan.settings
+    with told_in_one_line("a setting is refused", ValueError, TypeError):
+        model = instantiate(plan.network)
+        system = instantiate(settings["system"], _partial_=True)(model)
+        data = instantiate(settings["data_module"], _partial_=True)(**tokenizers_of(model))
+        stories = instantiate(settings["data"]["val"])
+        with told_in_one_line(device_of(settings), MisconfigurationException):
+            trainer = instantiate(settings["trainer"], _partial_=True)(
+                default_root_dir=folder,
+                logger=loggers(folder, plan.experiment, settings["logger"], plan.start),
+                callbacks=callbacks(folder, settings, model, stories),
+                plugins=[SafetensorsCheckpointIO()],
+            )
+    tell(stories.notes)
+    check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
+    processes.prepare(trainer, overrides)
+    with processes.running(trainer), told_in_one_line("", ValueError, MisconfigurationException):
+        trainer.fit(system, data, ckpt_path=plan.checkpoint)
+    return Trained(trainer, processes.steps_made(trainer), model, system, data, stories)
+
+
+def device_of(settings: dict[str, Any]) -> str:
+    """The beginning of a message about a device that is not there."""
+    accelerator, devices = (settings["trainer"].get(key, "auto") for key in ("accelerator", "devices"))
+    return (
+        f"trainer.accelerator={accelerator} with trainer.devices={devices} cannot be had here (accelerator=auto takes "
+        "what there is)"
+    )
+
+
+def save(trained: Trained, plan: Plan) -> None:
+    """Write the model, with its card and words; Failure where it is not finite."""
+    model, folder = trained.model, Path(plan.folder)
+    if isinstance(model, TrainedStoryModel):
+        made = card(model, trained.stories, plan.settings, trained.num_steps)
+        model.card = {"experiment": plan.experiment} | made
+    if isinstance(model, PretrainedModel):
+        learn_words(model, getattr(trained.data, "train", None), getattr(trained.system, "texts", "captions"))
+    try:
+        model.save_pretrained(folder / MODEL)
+    except ValueError as error:
+        raise Failure(f"{error}; {Kept(folder)}") from error
+
+
+def resolve_precision(trainer: dict[str, Any]) -> list[str]:
     """Put the precision that the run trains in into its settings; return what to tell the user, if anything.
 
     The resolved one is written with the run's config, where a resumed run finds it.
     """
     asked, accelerator = trainer.get("precision") or SINGLE, str(trainer.get("accelerator", "auto"))
     trainer["precision"], note = resolved(str(asked), accelerator)
-    return note
+    return [note] if note else []
 
 
 def tokenizers_of(model: Any) -> dict[str, Any]:
@@ -174,7 +256,7 @@ def card(model: TrainedStoryModel, stories: Stories, settings: dict[str, Any], n
 
 def config_name(request: Request) -> str:
     """What tells runs of an experiment apart in a report: the settings that were changed, but for the seed."""
-    changed = [override for override in request.overrides if override.partition("=")[0].lstrip("+~") not in NOT_IN_NAME]
+    changed = [each for each in request.overrides if re.split(r"[.=@]", each.lstrip("+~"))[0] not in NOT_IN_NAME]
     return " ".join([request.choices["experiment"], *sorted(changed)])
 
 

@@ -67,7 +67,7 @@ class Checkpoints(ModelCheckpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["values"] = self.values | values_of(trainer)
+        checkpoint["values"] = newest_values(trainer)
         for logger in trainer.loggers:  # no row before the checkpoint may be lost
             logger.save()
 
@@ -87,17 +87,18 @@ class LastRow(Callback):
         self.interval = interval
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.write(trainer, trainer.global_step - 1)
+        if not self.interval or trainer.global_step % self.interval:
+            self.write(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Failure):
-            self.write(trainer, trainer.global_step)
+            self.write(trainer)
 
-    def write(self, trainer: pl.Trainer, step: int) -> None:
+    @staticmethod
+    def write(trainer: pl.Trainer) -> None:
         values = {name: value for name, value in values_of(trainer).items() if name.startswith("train/")}
-        if values and (not self.interval or (step + 1) % self.interval):
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=step)
+        for logger in trainer.loggers if values else []:
+            logger.log_metrics(values, step=trainer.fit_loop.total_batch_idx // trainer.accumulate_grad_batches)
 
 
 class ProgressBar(TQDMProgressBar):
@@ -156,6 +157,12 @@ def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stori
         StepsMade(),
         ProgressBar(refresh_rate=10),
     ]
+
+
+def newest_values(trainer: pl.Trainer) -> dict[str, float]:
+    """The newest of every value that the run has logged, before it was resumed too."""
+    saved = [callback.values for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoints)]
+    return {name: value for values in [*saved, values_of(trainer)] for name, value in values.items()}
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:

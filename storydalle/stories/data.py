@@ -116,12 +116,24 @@ class StepData(pl.LightningDataModule):
         batches = [Step(list(indices[i : i + self.batch_size]), None) for i in range(0, len(dataset), self.batch_size)]
         return DataLoader(dataset, batch_size=None, sampler=batches)
 
+    def counted_in(self) -> dict[str, int]:
+        """In what the position in the data is counted: another run's is a position of its own where these are other."""
+        return {"stories a step": self.batch_size * (self.trainer.world_size if self.trainer else 1)}
+
     def state_dict(self) -> dict[str, Any]:
-        if not self.trainer:
-            return {"start": self.start}
-        return {"start": self.trainer.global_step * self.trainer.accumulate_grad_batches}
+        trainer = self.trainer
+        start = trainer.global_step * trainer.accumulate_grad_batches if trainer else self.start
+        return {"start": start, "counted_in": self.counted_in()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there; ValueError where the position was counted otherwise, with both numbers."""
+        saved, own = state_dict.get("counted_in", self.counted_in()), self.counted_in()
+        if saved != own:
+            differing = [f"{name}: {saved.get(name)}, now {own[name]}" for name in own if own[name] != saved.get(name)]
+            raise ValueError(
+                f"the run would lose its place in the data ({', '.join(differing)}): go on with the batch_size, "
+                "devices and workers that it began with, or start without resume=true"
+            )
         self.start = state_dict["start"]
 
 

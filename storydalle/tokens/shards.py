@@ -275,6 +275,10 @@ class ShardedStoryCodes(StepData):
         self.train, self.val, self.buffer = user_path(train), user_path(val), buffer
         self.hashes = encoding_hash(image_tokenizer), caption_tokenizer.fingerprint
 
+    def counted_in(self) -> dict[str, int]:
+        num_ranks = self.trainer.world_size if self.trainer else 1
+        return {"stories a batch": self.batch_size, "processes": num_ranks, "workers": self.num_workers}
+
     def train_dataloader(self) -> DataLoader:
         ranks = {"rank": self.trainer.global_rank, "num_ranks": self.trainer.world_size} if self.trainer else {}
         shards = StoryShards(self.train, *self.hashes, buffer=self.buffer)

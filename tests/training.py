@@ -1,0 +1,67 @@
+"""Trainings through the command, in this process: a tokenizer of a few weights, on four stories, in a second."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from storydalle.commands import main
+
+EXPERIMENT = "toon/image_tokenizer"
+TINY = (
+    *("data.resolution=64", "data.train.num_stories=4", "data.val.num_stories=2", "data_module.batch_size=2"),
+    *("trainer=smoke", "tokenizer=tiny", "save_every=1"),
+)
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+class Trainer:
+    """``storydalle train`` in an empty folder, without Weights & Biases; the experiment's runs are in ``runs``."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+        self.runs = Path("runs") / EXPERIMENT
+
+    def __call__(self, *overrides: str, experiment: str = EXPERIMENT, tiny: tuple[str, ...] = TINY) -> Ended:
+        self.capsys.readouterr()
+        status = main.main(["train", f"experiment={experiment}", *tiny, *overrides])
+        return Ended(status, *self.capsys.readouterr())
+
+    def refuses(self, *overrides: str, says: tuple[str, ...], status: int = 2, **more: str) -> None:
+        """It ends with a status, and with one line that holds these words."""
+        ended = self(*overrides, **more)  # type: ignore[arg-type]
+        lines = [line for line in ended.err.splitlines() if line.startswith("storydalle: ")]
+        assert ended.status == status and len(lines) == 1, ended
+        assert "Traceback" not in ended.err
+        for words in says:
+            assert words in lines[0], lines[0]
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Trainer:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return Trainer(capsys)
+
+
+class Killed(BaseException):
+    """As a kill: nothing that ends a training in order is done."""
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the next training end when the checkpoint of a step has been written."""
+    from storydalle.commands.training_callbacks import Checkpoints
+
+    plain = Checkpoints._save_checkpoint
+
+    def save(self: Checkpoints, trainer, filepath: str) -> None:  # type: ignore[no-untyped-def]
+        plain(self, trainer, filepath)
+        if trainer.global_step == step:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "_save_checkpoint", save)
