@@ -171,3 +171,17 @@ def test_the_csv_grows_by_a_row_and_by_columns_and_is_whole_after_each(tmp_path:
     again.log_metrics({"train/loss": 0.25, "train/new": 7.0}, step=2)
     assert read_curves(tmp_path)["train/loss"] == [(0, 2.0), (1, 1.0), (2, 0.25)]
     assert [path.name for path in log.path.parent.iterdir()] == ["metrics.csv"]
+
+
+def test_a_row_that_a_kill_took_after_its_checkpoint_is_written_when_the_run_goes_on(tmp_path: Path) -> None:
+    """Lightning logs a step after the checkpoint of it is written."""
+    log = RunLog(tmp_path)
+    for step in (0, 1):
+        log.log_metrics({"epoch": 0, "train/loss": 0.5 + step}, step=step)
+    whole = log.path.read_text()
+    log.path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    for _ in range(2):
+        RunLog(tmp_path, start=2).complete({"train/loss": 1.5})
+        assert log.path.read_text() == whole
+    RunLog(tmp_path, start=0).complete({"train/loss": 1.5})
+    assert len(log.path.read_text().splitlines()) == 1

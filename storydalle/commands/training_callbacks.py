@@ -13,6 +13,7 @@ from storydalle.commands.mistakes import Failure
 from storydalle.commands.models import StoryModel
 from storydalle.commands.processes import StepsMade
 from storydalle.commands.training_finite import FiniteSteps, Kept, any_rank, told, values_of
+from storydalle.commands.training_loggers import RunLog
 from storydalle.commands.training_runs import LAST
 from storydalle.commands.training_strips import SampleStrips
 from storydalle.stories.story import Stories
@@ -40,6 +41,13 @@ class Checkpoints(ModelCheckpoint):
         self.kept, self.every = Kept(folder), every
         self.is_due = False
         self.values: dict[str, float] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        log = next((logger for logger in trainer.loggers if isinstance(logger, RunLog)), None)
+        interval = getattr(trainer, "log_every_n_steps", 0)
+        if log is not None and interval and log.start % interval == 0:
+            log.complete({name: value for name, value in self.values.items() if name.startswith("train/")})
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         if self.is_due:  # the validation did not come

@@ -67,6 +67,14 @@ class RunLog(Logger):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(rows[-1])
 
+    @rank_zero_only
+    def complete(self, row: Mapping[str, float | int]) -> None:
+        """Log the row of the step before ``start`` where a kill came between that step's checkpoint and its row."""
+        self.rows = self._kept() if self.rows is None else self.rows
+        last = [each for each in self.rows if int(each["step"]) == self.start - 1]
+        if self.start and row and not any(each.get(name) for each in last for name in row):
+            self.log_metrics({"epoch": 0, **row}, step=self.start - 1)
+
     def _kept(self) -> list[dict[str, Any]]:
         """The rows of before the run goes on; the file is cut to them."""
         if not self.path.is_file():
