@@ -9,6 +9,7 @@ from typing import Any
 
 MAX_NAME_BYTES = 200  # of the 255 that file systems take: endings and "-source" come on top
 HOMELESS = "STORYDALLE_LENT_HOME"  # set in the environment while there is no home of the user's own
+MAX_PART_BYTES, MAX_PATH = 255, 4000  # of a path, as Linux and macOS have them
 UNSAFE = re.compile(r'[%~\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|^[. /]|[. ]$')
 
 
@@ -19,11 +20,17 @@ class PathError(ValueError):
 def user_path(given: Any) -> Path:
     """A path as it was typed, ``~`` and ``~name`` at its start being the home of a user.
 
-    Raises PathError, naming the path, for a user that the machine does not know, and for a zero byte.
+    Raises PathError, naming the path, for a user that the machine does not know, and for what no file can be called.
     """
     text = str(given)
     if "\0" in text:
         raise PathError(f"the path {text!r} holds a zero byte: give one without")
+    try:
+        longest = max(map(len, os.fsencode(text).split(b"/")))
+    except UnicodeEncodeError as error:
+        raise PathError(f"the path {text!r} is no text that a file can be called: write it again") from error
+    if longest > MAX_PART_BYTES or len(text) > MAX_PATH:
+        raise PathError(f"the path {text[:60]}... is longer than a file's may be: give a shorter one")
     if not text.startswith("~"):  # pathlib takes "./~x" for one too
         return Path(text)
     home = text.partition("/")[0]

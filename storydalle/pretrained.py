@@ -24,6 +24,14 @@ ZOO = Path(__file__).parent / "zoo"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
 README_NAME = "README.md"
 
+# What is read of a card: of which kind, and type.
+CARD_FORMS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("sampling", "data", "converted", "derived_from"), ("object", dict)),
+    **dict.fromkeys(("experiment", "license"), ("text", str)),
+    **{"tables": ("list", list), "story_window": ("whole number", int)},
+    "reconstruction_error_p99": ("number", (int, float)),
+}
+
 MAX_FILE_BYTES = 4 << 30  # of one file of weights
 
 Reranker = Callable[[list[Image.Image], str], Sequence[float]]
@@ -174,7 +182,17 @@ def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    return read_object(folder / CARD_NAME) if (folder / CARD_NAME).is_file() else {}
+    """What a model's folder says of it; ValueError, naming the file, where it is none of what a model reads there."""
+    path = folder / CARD_NAME
+    card = read_object(path) if path.is_file() else {}
+    for key, (kind, form) in CARD_FORMS.items():
+        if card.get(key) is not None and not isinstance(card[key], form):
+            raise ValueError(f"{path} is no card: {key} is no {kind}")
+    if not all(isinstance(table, str) for table in card.get("tables") or ()):
+        raise ValueError(f"{path} is no card: tables is no list of texts")
+    if (card.get("story_window") or 1) < 1:
+        raise ValueError(f"{path} is no card: story_window={card['story_window']} is below 1")
+    return card
 
 
 def find_model(name_or_folder: str | Path) -> str | Path:

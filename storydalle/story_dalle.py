@@ -15,12 +15,12 @@ from torch import Tensor
 from storydalle.backbones.backbone import open_backbone
 from storydalle.pretrained import (
     CAPTIONS_FOLDER,
+    CARD_NAME,
     CONFIG_NAME,
     WEIGHTS_NAME,
     Drawn,
     PretrainedModel,
     Reranker,
-    one_line,
     read_card,
 )
 from storydalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
@@ -32,7 +32,7 @@ from storydalle.stories.story import Stories
 from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.known_words import KnownWords
-from storydalle.weight_files import WithoutNumbers
+from storydalle.weight_files import WithoutNumbers, described_by
 
 TOKENIZER_PREFIX = "image_tokenizer."
 
@@ -322,6 +322,8 @@ class StoryDALLE(PretrainedModel):
     def open_folder(cls, folder: Path) -> "StoryDALLE":
         story_dalle, files = cls.without_numbers(folder)
         story_dalle.load_files(*files)
+        with described_by(folder / CARD_NAME, "is no card of a StoryDALL-E"):
+            story_dalle.sampling()
         return story_dalle.eval()
 
     @classmethod
@@ -330,17 +332,16 @@ class StoryDALLE(PretrainedModel):
 
         Raises ValueError where the folder describes no such model.
         """
-        try:
-            config = read_object(folder / CONFIG_NAME)
+        named, otherwise = folder / CONFIG_NAME, "is no StoryDALL-E configuration"
+        with described_by(named, otherwise):
+            config = read_object(named)
             lender = folder  # of the image tokenizer: models of one family may share one
             if isinstance(config["image_tokenizer"], str):
                 lender = folder / config["image_tokenizer"]
                 config["image_tokenizer"] = read_object(lender / CONFIG_NAME)["image_tokenizer"]
-            with WithoutNumbers():
-                image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
-                model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder / CONFIG_NAME} is no StoryDALL-E configuration: {one_line(error)}") from error
+        with described_by(named, otherwise, folder / WEIGHTS_NAME, lender / WEIGHTS_NAME), WithoutNumbers():
+            image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
+            model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
         captions = load_caption_tokenizer(folder / CAPTIONS_FOLDER)
         shared = [] if lender == folder else [(lender / WEIGHTS_NAME, TOKENIZER_PREFIX)]
         story_dalle = cls(image_tokenizer, captions, model, read_card(folder))

@@ -22,12 +22,12 @@ from storydalle.gan.generator import Generator
 from storydalle.gan.story_encoder import Noise, StoryEncoder, StoryState
 from storydalle.pretrained import (
     CAPTIONS_FOLDER,
+    CARD_NAME,
     CONFIG_NAME,
     WEIGHTS_NAME,
     Drawn,
     PretrainedModel,
     Reranker,
-    one_line,
     read_card,
 )
 from storydalle.sampling import Progress
@@ -36,6 +36,7 @@ from storydalle.stories.images import from_images, to_images
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.tokens.known_words import KnownWords
+from storydalle.weight_files import described_by
 
 MODEL_TYPE = "storyganc"
 DISCRIMINATORS_NAME = "discriminators.safetensors"
@@ -283,16 +284,17 @@ class StoryGANc(PretrainedModel):
 
     @classmethod
     def open_folder(cls, folder: Path) -> "StoryGANc":
-        try:
+        weights = folder / WEIGHTS_NAME, folder / DISCRIMINATORS_NAME
+        with described_by(folder / CONFIG_NAME, "is no StoryGANc configuration", *weights):
             config = read_object(folder / CONFIG_NAME)
             if config.pop("model_type", None) != MODEL_TYPE:
                 raise ValueError(f"its model_type is not {MODEL_TYPE}")
             captions = open_caption_encoder(config.pop("caption_encoder"), folder / CAPTIONS_FOLDER)
             story_gan = cls(captions, **config, card=read_card(folder))
             story_gan.words = KnownWords.load(folder)
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{folder / CONFIG_NAME} is no StoryGANc configuration: {one_line(error)}") from error
         story_gan.load_files((folder / WEIGHTS_NAME, ""), (folder / DISCRIMINATORS_NAME, ""))
+        with described_by(folder / CARD_NAME, "is no card of a StoryGANc"):
+            story_gan.sampling()
         return story_gan.eval()
 
     def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:

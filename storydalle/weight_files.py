@@ -7,6 +7,7 @@ numbers one after the other. The library itself wants all tensors at once.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from storydalle.stories.reading import read_object
@@ -27,6 +29,7 @@ TYPES = {
     **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
     torch.bool: "BOOL",
 }
+UNTOLD_NUMBERS = 10**7  # that a network may have beside those of its file
 FRAMEWORK = {"format": "pt"}  # without it transformers refuses a file
 
 
@@ -167,6 +170,42 @@ class WithoutNumbers(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def described_by(config: Path, otherwise: str, *weights: Path) -> Iterator[None]:
+    """Make the network that a file of settings describes; ValueError, of the file and ``otherwise``, where that fails.
+
+    Settings of strangers are of any kind, so that a constructor may raise anything; and of any size: a network that has
+    more numbers than its ``weights`` is stopped before it takes the memory.
+    """
+    left = sum(map(num_numbers, weights))
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else 1 + parameter.numel()
+        if left < 0:
+            raise ValueError(f"it describes more numbers than its weights hold (at {type(module).__name__}.{name})")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason or type(error).__name__
+        raise ValueError(f"{config} {otherwise}: {reason}") from error
+    finally:
+        hook.remove()
+
+
+def num_numbers(whole: Path) -> int:
+    """More than any network has whose weights a file, or its parts, can be."""
+    try:
+        files = [safe_open(path, framework="pt") for path in files_of(whole)]
+        shapes = [file.get_slice(name).get_shape() for file in files for name in file.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError):  # whoever reads the weights says so
+        return UNTOLD_NUMBERS
+    return UNTOLD_NUMBERS + 2 * sum(map(math.prod, shapes))  # one parameter may have two names
 
 
 def planned_as(tensors: Mapping[str, Tensor]) -> list[Planned]:

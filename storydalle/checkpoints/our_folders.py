@@ -16,7 +16,7 @@ from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.vqgan import VQGAN
-from storydalle.weight_files import WithoutNumbers, files_of
+from storydalle.weight_files import WithoutNumbers, described_by, files_of
 
 
 class OurModel(NamedTuple):
@@ -46,8 +46,9 @@ def our_model(folder: Path) -> Iterator[OurModel]:
 @contextmanager
 def our_vqgan(folder: Path) -> Iterator[tuple[VQGAN, dict[str, Source]]]:
     """A VQGAN that has its folder to itself, without numbers, and where they are; LayoutError for another kind."""
-    with of_folder(folder), WithoutNumbers():
-        tokenizer = ImageTokenizer.from_config(read_object(folder / CONFIG_NAME))
+    config = folder / CONFIG_NAME
+    with of_folder(folder), described_by(config, "is no image tokenizer", folder / WEIGHTS_NAME), WithoutNumbers():
+        tokenizer = ImageTokenizer.from_config(read_object(config))
     if not isinstance(tokenizer, VQGAN):
         raise LayoutError(f"the layout taming-vqgan has no place for an image tokenizer of kind {tokenizer.kind}")
     with our_tensors((folder / WEIGHTS_NAME, "")) as tensors:

@@ -29,6 +29,8 @@ LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_VERSION = 1001
 MAX_EXPANDED = 2**20  # numbers of a tensor that tells those of its storage several times
 MAX_TREE_BYTES = 512 * 2**20  # of the pickle of an archive, which holds no numbers of tensors
+# How a zip archive fails: damaged, cut, compressed by another way, encrypted, with a name that is no text.
+DAMAGED = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError)
 STORAGES = {
     **{"FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16},
     **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
@@ -259,12 +261,7 @@ class _Archive(TorchFile):
     def _bytes(self, key: str) -> bytearray:
         try:
             return bytearray(self.archive.read(f"{self.root}data/{key}"))
-        except (
-            zipfile.BadZipFile,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-        ) as error:  # the last two: of encryption
+        except DAMAGED as error:
             raise ForeignFile(f"{self.path} is truncated or damaged: copy it again") from error
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
 
 
 def check_texts(tree: Any, key: str = "") -> None:
-    """Refuse, before any work, settings with zero bytes, and paths below a home that is not known."""
+    """Refuse, before any work, settings with zero bytes, and paths that no file can have here."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             check_texts(value, f"{key}.{name}" if key else str(name))
@@ -104,7 +104,7 @@ def check_texts(tree: Any, key: str = "") -> None:
     elif isinstance(tree, str):
         if "\0" in tree:
             raise UserError(f"{key}={tree!r} holds a zero byte: give one without")
-        if key.rpartition(".")[2] in PATHS and tree.startswith("~"):
+        if key.rpartition(".")[2] in PATHS:
             user_path(tree)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from storydalle.commands.mistakes import UserError, told_in_one_line
+from storydalle.stories.reading import read_object
 
 LOCK = ".storydalle.lock"  # the end of the name of each lock's file
 
@@ -53,7 +54,7 @@ def held(path: Path, command: str, is_folder: bool = True, leaves_mark: bool = F
 def holder(file: Path) -> str | None:
     """Who holds a lock, as its file says; nothing where it does not yet."""
     try:
-        who = json.loads(file.read_text(encoding="utf-8"))
+        who = read_object(file)
         command, pid, host, since = (str(who[name]) for name in ("command", "pid", "host", "since"))
     except (OSError, ValueError, LookupError, TypeError):
         return None

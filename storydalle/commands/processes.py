@@ -29,6 +29,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from storydalle.commands import mistakes
 from storydalle.commands.mistakes import Failure, UserError
+from storydalle.stories.text import parsed
 
 AGREED = "STORYDALLE_AGREED"  # what the first process has decided, for those that it starts
 LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", AGREED)
@@ -65,8 +66,8 @@ def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         os.environ[AGREED] = decided
         if launcher is not None:
             launcher.publish(decided)
-        return json.loads(decided)
-    return json.loads(launcher.published() if launcher is not None else os.environ[AGREED])
+        return parsed(decided)
+    return parsed(launcher.published() if launcher is not None else os.environ[AGREED])
 
 
 class _Launcher:

@@ -23,7 +23,7 @@ from storydalle.ranks import SharedBatchNorm2d
 from storydalle.stories.labelled_frames import character_names
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
-from storydalle.weight_files import write_tensors
+from storydalle.weight_files import described_by, write_tensors
 from storydalle.whole_files import write_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -140,13 +140,10 @@ class CharacterClassifier(nn.Module):
     def from_pretrained(cls, folder: Path | str) -> "CharacterClassifier":
         """Read what ``save_pretrained`` wrote; ValueError, naming the file, where it is missing or does not fit."""
         config_file, weights_file = user_path(folder) / CONFIG, user_path(folder) / WEIGHTS
-        try:
+        with described_by(config_file, "is not the configuration of a character classifier", weights_file):
             config = read_object(config_file)
             network = NETWORKS[config.pop("network")](**config.pop("settings"))
             classifier = cls(network, **config)
-        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{config_file} is not the configuration of a character classifier: {reason}") from error
         remedy = "write the folder again with save_pretrained"
         inception.load_weights(network, inception.read_weights(weights_file), weights_file, remedy)
         classifier.weights_sha256 = sha256_of_file(weights_file)

@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +23,7 @@ from storydalle.paths import user_path
 from storydalle.stories.reading import read_object
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import CaptionTokenizer
-from storydalle.weight_files import stored_floats, write_tensors
+from storydalle.weight_files import described_by, stored_floats, write_tensors
 from storydalle.whole_files import write_text
 
 CONFIG, WEIGHTS, CAPTIONS = "config.json", "model.safetensors", "captions"
@@ -222,13 +221,11 @@ class TinyCLIP(nn.Module):
         """The network saved in a folder, ready to embed; ValueError where files are missing, cut or of another kind."""
         folder = Path(folder)
         tokenizer = CaptionTokenizer.load(folder / CAPTIONS)
-        try:
+        with described_by(folder, f"holds no {cls.name} that can be opened", folder / WEIGHTS):
             config = read_object(folder / CONFIG)
             config.pop("model_type", None)
             network = cls(tokenizer, **config | {"dims": tuple(config["dims"])})
             network.load_state_dict(dict(stored_floats(folder / WEIGHTS)))
-        except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{folder} holds no {cls.name} that can be opened: {error}") from error
         network._file_sha256 = sha256_of_file(folder / WEIGHTS)
         return network.eval()
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from storydalle.stories.reading import read_object
 from storydalle.stories.toon import ACCESSORIES, ACTIONS, CHARACTERS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS
-from storydalle.weight_files import stored_floats, write_tensors
+from storydalle.weight_files import described_by, stored_floats, write_tensors
 from storydalle.whole_files import write_text
 
 Logits = dict[str, Tensor]
@@ -109,10 +109,12 @@ class LabelReader(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "LabelReader":
-        """The reader saved in a folder, ready to read."""
-        config = read_object(Path(folder) / "config.json")
-        reader = cls(**config | {"dims": tuple(config["dims"])})
-        reader.load_state_dict(dict(stored_floats(Path(folder) / "model.safetensors")))
+        """The reader saved in a folder, ready to read; ValueError where it is damaged or of another kind."""
+        config_file, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+        with described_by(config_file, "is not the configuration of a label reader", weights):
+            config = read_object(config_file)
+            reader = cls(**config | {"dims": tuple(config["dims"])})
+            reader.load_state_dict(dict(stored_floats(weights)))
         return reader.eval()
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from storydalle.stories.pickles import multi_hot, text_of
+from storydalle.stories.pickles import multi_hot, read_header, text_of
 from storydalle.stories.pictures import MIN_SIDE, ClipError
 from storydalle.stories.reading import read_dict, read_json
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
@@ -270,9 +270,7 @@ def _read_frames(path: Path) -> np.ndarray:
     """uint8 (n, h, w, 3), never unpickled, and read only where its header promises that."""
     try:
         with path.open("rb") as stream:
-            is_first = np.lib.format.read_magic(stream) == (1, 0)
-            read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read_header(stream)
+            shape, dtype = read_header(stream)
             if dtype != np.uint8 or len(shape) != 4 or shape[0] < 1 or min(shape[1:3]) < MIN_SIDE or shape[3] != 3:
                 raise ClipError(f"wrong shape: {dtype} {list(shape)} is no uint8 [n, H, W, 3]")
             if (size := path.stat().st_size - stream.tell()) < math.prod(shape):

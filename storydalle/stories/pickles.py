@@ -143,17 +143,22 @@ def array_of(content: bytes) -> np.ndarray:
     numpy itself would make room for what the header says before it sees that the file is shorter, and open archives.
     """
     stream = io.BytesIO(content)
-    shape, _, dtype = _header(stream)
+    shape, dtype = read_header(stream)
     if math.prod(shape) * dtype.itemsize > len(content) - stream.tell():
         raise EOFError("it is shorter than its header says")
     stream.seek(0)
     return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(stream)
-    is_first = version == (1, 0)
-    return (np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0)(stream)
+def read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and kind of the numbers of a ``.npy`` file, up to which the stream is read; ValueError for another file."""
+    try:
+        is_first = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    except Exception as error:  # Python's own parser reads it
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    return shape, dtype
 
 
 def text_of(value: Any) -> str:
@@ -184,7 +189,7 @@ def _read(content: bytes) -> Any:
     if not content.startswith(np.lib.format.MAGIC_PREFIX):
         return _unpickle(content, 0)
     stream = io.BytesIO(content)
-    shape, _, dtype = _header(stream)
+    shape, dtype = read_header(stream)
     if not dtype.hasobject:
         return array_of(content)
     array = _unpickle(content, stream.tell())

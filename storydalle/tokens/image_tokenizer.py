@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from storydalle.paths import user_path
 from storydalle.stories.reading import read_object
-from storydalle.weight_files import stored_floats, write_tensors
+from storydalle.weight_files import described_by, stored_floats, write_tensors
 from storydalle.whole_files import write_text
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -149,11 +149,8 @@ class ImageTokenizer(nn.Module, ABC):
         Raises ValueError, naming the file, where it is missing or does not fit, or where a weight is not finite.
         """
         config_file, weights_file = user_path(folder) / CONFIG_NAME, user_path(folder) / WEIGHTS_NAME
-        try:
+        with described_by(config_file, "is not the configuration of an image tokenizer", weights_file):
             model = cls.from_config(read_object(config_file))
-        except (OSError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{config_file} is not the configuration of an image tokenizer: {reason}") from error
         try:
             model.load_state_dict(dict(stored_floats(weights_file)))
         except (OSError, SafetensorError, RuntimeError) as error:
