@@ -2,29 +2,23 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from storydalle.commands import main
-from storydalle.stories.flintstones import FlintstonesSV
 from storydalle.stories.folder import FolderStories
-from storydalle.stories.pororo import PororoSV
-from storydalle.stories.story_set import StorySet
 from storydalle.tokens.known_words import KnownWords
-from tests import test_clevr, test_folder, test_openstory, test_pororo
+from tests import test_clevr
 from tests.test_arldm import pororo as arldm_file  # noqa: F401  (fixtures)
 from tests.test_didemo import root as didemo_root  # noqa: F401
 from tests.test_flintstones import root as flintstones_root  # noqa: F401
 from tests.test_pororo import root as pororo_root  # noqa: F401
 from tests.test_vist import root as vist_root  # noqa: F401
 from tests.tiny import tiny_story_dalle
-
-SIZE = 12
+from tests.whole_sets import SIZE, clevr, didemo, flintstones, mine, openstory, pororo, vist
 
 
 class Run(NamedTuple):
@@ -53,59 +47,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return run
 
 
-def clips_of(story_set: StorySet) -> Iterator[tuple[int, str]]:
-    records = (record for split in story_set.splits for record in story_set.records(split))
-    return enumerate(dict.fromkeys(clip for record in records for clip in record.clips))
-
-
-def pororo(request: pytest.FixtureRequest, folder: Path) -> Path:
-    root: Path = request.getfixturevalue("pororo_root")
-    for i, clip in clips_of(PororoSV(root)):
-        test_pororo.write_strip(root, clip, num_frames=1 + i % 5)
-    return root
-
-
-def flintstones(request: pytest.FixtureRequest, folder: Path) -> Path:
-    root: Path = request.getfixturevalue("flintstones_root")
-    story_set = FlintstonesSV(root)
-    for i, clip in clips_of(story_set):
-        np.save(story_set.clip_file(clip), np.full((1 + i % 4, SIZE, SIZE, 3), i, np.uint8))
-    return root
-
-
-def didemo(request: pytest.FixtureRequest, folder: Path) -> Path:
-    root: Path = request.getfixturevalue("didemo_root")
-    from storydalle.stories.didemo import DiDeMoSV
-
-    story_set = DiDeMoSV(root)
-    for i, clip in clips_of(story_set):
-        story_set.clip_file(clip).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (SIZE + 4, SIZE), (i, 2 * i, 0)).save(story_set.clip_file(clip))
-    return root
-
-
-def vist(request: pytest.FixtureRequest, folder: Path) -> Path:
-    root: Path = request.getfixturevalue("vist_root")
-    return root
-
-
 def arldm(request: pytest.FixtureRequest, folder: Path) -> Path:
     path: Path = request.getfixturevalue("arldm_file")
     return path
-
-
-def clevr(request: pytest.FixtureRequest, folder: Path) -> Path:
-    return test_clevr.write(folder / "clevr", test_clevr.scenes(0, 1, 10_000, 10_001))
-
-
-def mine(request: pytest.FixtureRequest, folder: Path) -> Path:
-    for name, num_frames in (("a trip", 3), ("b", 5), ("c", 2), ("d", 4)):
-        test_folder.story(folder / "mine" / name, num_frames, [f"line {k}" for k in range(num_frames)])
-    return folder / "mine"
-
-
-def openstory(request: pytest.FixtureRequest, folder: Path) -> Path:
-    return test_openstory.write(folder / "openstory", test_openstory.rows())
 
 
 SETS: dict[str, tuple[Callable[[pytest.FixtureRequest, Path], Path], tuple[str, ...]]] = {
