@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -93,3 +94,24 @@ def test_one_story_with_characters_is_evaluated(run: Callable[..., str], tmp_pat
     record = json.loads(Path("scores/train/metrics.json").read_text())
     assert record["protocol"]["num_stories"] == 1
     assert record["values"]["real frames"]["error"] == 0 < record["values"]["base"]["error"]
+
+
+@pytest.mark.slow
+def test_the_recipes_at_their_own_sizes_draw_what_they_were_shown(run: Callable[..., str], tmp_path: Path) -> None:
+    """Told a story of theirs again, they draw its frames: nearer to each than to the same frame of other stories."""
+    for line in commands():
+        if line.split()[1] == "train" and "storyganc" not in line:
+            run(line)
+    captions = (tmp_path / "stories" / "story 1" / "captions.txt").read_text().split("\n", 1)[1]
+    (tmp_path / "new.txt").write_text(captions)
+    run(next(line for line in commands() if "generate" in line))
+    drawn = pictures(sorted(Path("strip/frames").glob("0?.png")))
+    own, *others = (pictures(sorted((tmp_path / "stories" / f"story {k}").glob("[2-5].png"))) for k in range(1, 13))
+    distance = np.abs(drawn - own).mean()
+    assert distance < 0.12, distance
+    assert distance < 0.6 * min(np.abs(drawn - other).mean() for other in others)
+
+
+def pictures(files: list[Path]) -> np.ndarray:
+    """Pictures of the files, (f, h, w, 3) in [0, 1]."""
+    return np.stack([np.asarray(Image.open(file).convert("RGB").resize((64, 64))) for file in files]) / 255
