@@ -233,6 +233,7 @@ def test_pictures_are_paired_with_the_texts_of_their_names(tmp_path: Path) -> No
         ({"1": "one", "2": " "}, {}, "x/2.txt", "no caption: the 2. of 2 is empty"),
         ({"1": "one", "2": "a\nb"}, {}, "x/2.txt:2", "2 lines: a picture's text is its one caption"),
         ({"1": "one", "2": "two"}, {"3.txt": "three"}, "x/3.txt", "no picture of its name"),
+        ({"1": "one", "2": "two"}, {"1.TXT": "other"}, "x/1.txt", "a text twice: 1.TXT and 1.txt"),
         ({"1": "one", "3": "three"}, {}, "x", "gap in numbering: 2 is missing before 3.png"),
         ({"1": "one", "2": "two"}, {"captions.txt": "1\n2"}, "x", "two lists of captions: captions.txt and 1.txt"),
         ({"1": "one", "2": "two"}, {"metadata.csv": "file,caption"}, "x", "two lists of captions: metadata.csv and"),

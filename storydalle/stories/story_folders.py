@@ -103,17 +103,20 @@ def _by_texts(id: str, split: str | None, files: FolderFiles) -> OwnStory:
     for text in files.texts:
         if text.stem not in stems:
             raise Refused("no picture of its name: add it, or take the text away", where=f"{id}/{text.name}")
+        if text.stem in texts:
+            raise Refused(f"a text twice: {texts[text.stem].name} and {text.name}", where=f"{id}/{text.name}")
         texts[text.stem] = text
-    captions = []
-    for frame in frames:
-        lines = [line for line in written_lines(texts[Path(frame).stem]) if line] if Path(frame).stem in texts else []
-        if len(lines) > 1:
-            where = f"{id}/{texts[Path(frame).stem].name}"
-            raise Refused(f"{len(lines)} lines: a picture's text is its one caption", where=f"{where}:2")
-        captions.append(lines[0] if lines else "")
+    captions = [_only_line(texts[stem], id) if (stem := Path(frame).stem) in texts else "" for frame in frames]
     try:
         captions = list(checked_captions(captions, len(frames)))
     except Refused as refused:
         stem = Path(frames[refused.line - 1]).stem if refused.line else ""
         raise Refused(str(refused), where=f"{id}/{stem}.txt" if stem else id) from refused
     return OwnStory(id, id, split, tuple(f"{id}/{frame}" for frame in frames), tuple(captions))
+
+
+def _only_line(text: Path, id: str) -> str:
+    lines = [line for line in written_lines(text) if line]
+    if len(lines) > 1:
+        raise Refused(f"{len(lines)} lines: a picture's text is its one caption", where=f"{id}/{text.name}:2")
+    return lines[0] if lines else ""
