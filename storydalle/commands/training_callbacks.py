@@ -12,7 +12,7 @@ from torch import Tensor
 from storydalle.commands.mistakes import Failure
 from storydalle.commands.models import StoryModel
 from storydalle.commands.processes import StepsMade
-from storydalle.commands.training_finite import FiniteSteps, Kept, any_rank, told, values_of
+from storydalle.commands.training_finite import FiniteSteps, Kept, any_rank, local, told, values_of
 from storydalle.commands.training_loggers import RunLog
 from storydalle.commands.training_runs import LAST
 from storydalle.commands.training_strips import SampleStrips
@@ -65,7 +65,7 @@ class Checkpoints(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         self.is_due = False
-        bad = [name for name, value in trainer.lightning_module.state_dict().items() if not is_finite(value)]
+        bad = [name for name, value in trainer.lightning_module.state_dict().items() if not is_finite(local(value))]
         if any_rank(trainer, bool(bad)):
             what = f"{len(bad)} tensors of the weights are not finite after it ({', '.join(bad[:2])})"
             raise Failure(told(trainer.global_step, what, self.kept, trainer))

@@ -83,7 +83,7 @@ class FiniteSteps(Callback):
         found = [f"{name} is {value}" for name, value in values.items() if name.startswith("train/loss")][:MOST_NAMED]
         found = found or [f"the loss is {loss.item()}" for loss in losses if not loss.isfinite()][:1]
         names = {parameter: name for name, parameter in trainer.lightning_module.named_parameters()}
-        spoiled = [names.get(each, "a weight") for each in members(optimizer) if not is_finite(each.grad)]
+        spoiled = [names.get(each, "a weight") for each in members(optimizer) if not is_finite(local(each.grad))]
         found += [f"the gradient of {spoiled[0]} is not finite"] if spoiled else []
         return ", ".join(found) or "a loss or gradient of another process is not finite"
 
@@ -110,8 +110,12 @@ def members(optimizer: Optimizer) -> list[Any]:
 
 def gradients(optimizer: Optimizer) -> list[Tensor]:
     """The gradients of an optimizer, of sharded ones this process's part."""
-    found = (parameter.grad for parameter in members(optimizer))
-    return [each.to_local() if isinstance(each, DTensor) else each for each in found]
+    return [local(parameter.grad) for parameter in members(optimizer)]
+
+
+def local(value: Tensor) -> Tensor:
+    """This process's part of a sharded tensor; another one as it is."""
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def largest(tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
