@@ -10,13 +10,13 @@ A failed or interrupted run that has a checkpoint can be gone on with.
 """
 
 import datetime
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from storydalle.commands.mistakes import UserError
 from storydalle.commands.report_runs import CONFIG, METRICS
+from storydalle.stories.text import parsed
 
 LAST = Path("checkpoints") / "last.safetensors"
 MODEL, MEMORY = "model", "run.json"
@@ -29,7 +29,7 @@ class State(StrEnum):
 def state_of(folder: Path) -> State | None:
     """The state of a run's folder; None where there is no run in it."""
     try:
-        record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        record = parsed((folder / METRICS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return State.INTERRUPTED if (folder / CONFIG).is_file() or (folder / LAST).is_file() else None
     except (OSError, ValueError):
@@ -96,7 +96,7 @@ def finished_models(experiment: Path) -> list[Path]:
 def memory(folder: Path) -> dict[str, Any]:
     """What a run keeps for its later parts, beside its config; nothing of a run that is older than that."""
     try:
-        kept = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
+        kept = parsed((folder / MEMORY).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -141,7 +141,7 @@ def difference_hash(picture: Image.Image) -> str:
 def stamp_of(file: Path) -> Stamp:
     try:
         status = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # of a name with a zero byte
         return Stamp(0, 0)
     return Stamp(status.st_size, status.st_mtime_ns)
 
@@ -150,7 +150,7 @@ def sha256_of(file: Path) -> str | None:
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
