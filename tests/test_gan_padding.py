@@ -45,7 +45,7 @@ def learned(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        apart, size = ((part.double().abs().max().item()) for part in (found[name] - value, value))
+        apart, size = ((part.double().abs().max().item()) for part in (found[name].double() - value.double(), value))
         assert apart <= 1e-4 * size + 1e-5, f"{name}: {apart} apart of {size}"
 
 

@@ -35,7 +35,8 @@ def root(tmp_path: Path) -> Path:
         noise(i, 40, 40).save(root / f"{i}.png")
     (root / "7.png").write_bytes((root / "7.png").read_bytes()[:300])
     rows = [
-        {"id": f"s{i}", "frames": [f"{i}.png", f"{i + 1}.png"], "captions": ["Bo sits."]} for i in range(NUM_STORIES)
+        {"id": f"s{i}", "frames": [f"{i}.png", f"{i + 1}.png"], "captions": ["", "Bo sits."]}
+        for i in range(NUM_STORIES)
     ]
     (root / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return root

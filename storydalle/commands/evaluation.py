@@ -72,6 +72,7 @@ class Subject(NamedTuple):
                     raise UserError(f"toon has no split {split!r}; {nearest(split, toon.SPLITS)}")
             return cls(settings, splits, None)
         story_set = opened(settings["data"])
+        tell(story_set.problem_notes)
         if not asked:
             had = [split for split in splits if split in story_set.splits]
             instead = "val" if "val" in story_set.splits else story_set.splits[0]  # val's stories were not trained on

@@ -29,16 +29,16 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def _own(what: str, *, _root_: DictConfig) -> int:
+def _own(what: str, *, _root_: Any) -> int:
     return getattr(counted(_root_), what)
 
 
-def _by_pictures(values: Mapping[int, Any], *, _root_: DictConfig) -> Any:
+def _by_pictures(values: Mapping[int, Any], *, _root_: Any) -> Any:
     pictures = counted(_root_).pictures
     return values[max(bound for bound in values if bound <= pictures)]
 
 
-def _stories_with(pictures: int, *, _root_: DictConfig) -> int:
+def _stories_with(pictures: int, *, _root_: Any) -> int:
     found = counted(_root_)
     return max(1, min(found.stories, pictures * found.stories // found.pictures))
 

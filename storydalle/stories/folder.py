@@ -156,10 +156,15 @@ class FolderStories(StorySet):
         self.problems += [Problem(story.where, what) for story in lacking]
         return having
 
+    @property
+    def problem_notes(self) -> list[str]:
+        if not self.problems:
+            return []
+        number, (where, what) = len(self.problems), self.problems[0]
+        problems = "1 problem" if number == 1 else f"{number} problems"
+        return [f"{problems} in data.root={self.root}, which prepare names; the first: {where}: {what}"]
+
     def _remarks(self, stories: Sequence[OwnStory]) -> Iterator[str]:
-        if self.problems:
-            first = f"{self.problems[0].where}: {self.problems[0].what}"
-            yield f"{len(self.problems)} problems in data.root={self.root}, which prepare names; the first: {first}"
         empty = [split for split in self.empty_splits if split != "train"]
         if empty and all(story.split is None for story in stories):
             yield (

@@ -35,7 +35,7 @@ class SetStories(Stories):
         instead: str | None = None,
         interpolation: str = LANCZOS,
     ) -> None:
-        self.notes = story_set.notes
+        self.notes = [*story_set.problem_notes, *story_set.notes]
         if instead is not None and split in story_set.empty_splits:
             self.notes = [*self.notes, f"{split} is empty: {instead} is read in its place"]
             split = instead

@@ -65,6 +65,11 @@ class StorySet(ABC):
         return tuple(self._records)
 
     @property
+    def problem_notes(self) -> list[str]:
+        """What is to be said of the problems where they are not listed; nothing by default."""
+        return []
+
+    @property
     def empty_splits(self) -> tuple[str, ...]:
         """Splits that a copy of this set may have and this one lacks."""
         return ()
