@@ -8,7 +8,6 @@ import io
 import json
 import os
 import random
-import resource
 import signal
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from storydalle.commands.process_memory import peak_megabytes
 
 CPU_SECONDS, ALL_SECONDS = 20, 1500  # of one mutant, and of all of a reader (of a clock, as pipes may be waited for)
 MEGABYTES = 300  # that a mutant may add to the memory of the whole file's reading
@@ -288,7 +289,3 @@ def outcome_of(reader: Reader) -> str:
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return "accepted"
-
-
-def peak_megabytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)

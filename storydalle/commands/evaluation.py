@@ -1,14 +1,11 @@
 """One split of a data set, judged under a protocol: rows of frames in, scores and their record out."""
 
-import ctypes
 import hashlib
 import math
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +20,7 @@ from storydalle.commands.comparison import comparison_table, comparisons
 from storydalle.commands.diagnostics import Diagnosis, diagnose
 from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
 from storydalle.commands.models import ScoredModel
+from storydalle.commands.process_memory import hand_memory_back, peak_megabytes
 from storydalle.commands.protocols import Scoring, captions_of, open_text_network, protocol_of
 from storydalle.commands.story_sets import chosen_split, opened, spread, tell
 from storydalle.commands.systems import (
@@ -50,8 +48,6 @@ from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story import PickedStories, Stories, StoryBatch
 from storydalle.stories.story_set import StorySet
 from storydalle.whole_files import save_picture
-
-M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # of malloc.h; bytes
 
 
 class Subject(NamedTuple):
@@ -218,18 +214,6 @@ def told_of_pictures(data: str, split: str) -> Iterator[None]:
 def tested_rows(systems: Mapping[str, System]) -> list[str]:
     """Rows that are compared: the systems, then what captions alone can do."""
     return [name for name in systems if name not in CEILINGS] + [name for name in systems if name == TEXT_TO_IMAGE]
-
-
-def hand_memory_back() -> None:
-    """Have glibc return large blocks when they are freed: kept, blocks of changing sizes would pile up in its heap."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-
-
-def peak_megabytes() -> int:
-    """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def credits_of(stories: Stories) -> Any:
