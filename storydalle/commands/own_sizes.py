@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from storydalle.stories.text import parsed
 
@@ -43,7 +43,7 @@ def _stories_with(pictures: int, *, _root_: Any) -> int:
     return max(1, min(found.stories, pictures * found.stories // found.pictures))
 
 
-def counted(config: DictConfig) -> Counted:
+def counted(config: Any) -> Counted:
     """Counts of the training stories; the smallest where ``data.root`` is not set yet.
 
     They are the smallest for a set that cannot be opened, too: building the model then tells why.

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from torch import Tensor
 
 from storydalle.commands.mistakes import Failure
-from storydalle.commands.models import StoryModel
+from storydalle.commands.models import ScoredModel
 from storydalle.commands.processes import StepsMade
 from storydalle.commands.training_finite import FiniteSteps, Kept, any_rank, local, told, values_of
 from storydalle.commands.training_loggers import RunLog
@@ -153,7 +153,7 @@ def running_mean(decay: float, averaged: Tensor, current: Tensor, num_averaged: 
 
 def callbacks(folder: Path, settings: dict[str, Any], model: Any, stories: Stories) -> list[Callback]:
     every, decay = settings["save_every"], settings["ema_decay"]
-    strips = [SampleStrips(model, stories, folder / "strips", every=every)] if isinstance(model, StoryModel) else []
+    strips = [SampleStrips(model, stories, folder / "strips", every=every)] if isinstance(model, ScoredModel) else []
     average = [RunningMean(decay=decay)] if decay else []
     checkpoints = Checkpoints(folder, every)
     return [

@@ -7,7 +7,8 @@ from PIL import Image
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from storydalle import strips
-from storydalle.commands.models import StoryModel
+from storydalle.commands.models import ScoredModel
+from storydalle.stories.images import to_images, to_tensor
 from storydalle.stories.story import Stories, Story
 from storydalle.whole_files import save_picture
 
@@ -20,7 +21,7 @@ class SampleStrips(pl.Callback):
     """
 
     def __init__(
-        self, model: StoryModel, stories: Stories, folder: Path, every: int = 500, num_stories: int = 2
+        self, model: ScoredModel, stories: Stories, folder: Path, every: int = 500, num_stories: int = 2
     ) -> None:
         self.model, self.stories, self.folder = model, stories, folder
         self.every, self.num_stories = every, num_stories
@@ -46,6 +47,7 @@ class SampleStrips(pl.Callback):
                     logger.log_image(f"strips/{i}", [picture], step=trainer.global_step)
 
     def draw(self, story: Story) -> Image.Image:
-        source = Image.fromarray(story.source)
-        frames = self.model.generate(story.captions, source).frames
-        return strips.strip_image(strips.Strip(story.captions, frames, source))
+        """A strip of a story of the data, whose pages may be without words, as they are where a model is scored."""
+        drawn = self.model.draw_stories([story.captions], to_tensor(story.source[None]))
+        strip = strips.Strip(story.captions, to_images(drawn[0, :, 0]), Image.fromarray(story.source))
+        return strips.strip_image(strip)

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 from PIL import Image
 from torch import Tensor
 
 from storydalle.stories.pictures import squared
 
 
-def to_tensor(pixels: np.ndarray | UInt8[Tensor, "... h w c"]) -> Float[Tensor, "... c h w"]:
+def to_tensor(pixels: np.ndarray | Real[Tensor, "... h w c"]) -> Float[Tensor, "... c h w"]:
     """Pictures of values in [0, 255], channels last, as floats in [-1, 1]."""
     return rearrange(torch.as_tensor(pixels), "... h w c -> ... c h w").float() / 127.5 - 1
 
