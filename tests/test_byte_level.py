@@ -212,3 +212,9 @@ def test_wrong_released_files_are_named_in_one_line(tmp_path: Path, vocab: str, 
 def test_a_length_without_room_for_a_token_is_refused(files: tuple[Path, Path]):
     with pytest.raises(ValueError, match="text_length=2"):
         ByteLevelTokenizer.from_files(*files, text_length=2)
+
+
+@pytest.mark.parametrize("length", [2, 2**31])
+def test_captions_of_no_or_of_endless_tokens_are_refused(tmp_path: Path, length: int) -> None:
+    with pytest.raises(ValueError, match=f"text_length={length}: a caption has 1 to 1022 tokens"):
+        tiny_tokenizer(tmp_path, text_length=length)

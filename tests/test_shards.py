@@ -20,6 +20,7 @@ from storydalle.tokens.cache import CachedStories, EncodedStories, collate
 from storydalle.tokens.encoding import HEADER, build_cache, encoding_hash, read_json, tables_folder, write_json
 from storydalle.tokens.shards import (
     ENDLESS,
+    FORMAT,
     ShardBatches,
     ShardedStoryCodes,
     StoryShards,
@@ -367,3 +368,14 @@ def test_a_model_trains_on_shards_and_its_checkpoint_knows_the_position(folder: 
     resumed.load_state_dict({"start": 8})
     assert_equal(next(iter(resumed.train_dataloader())), expected)
     assert stories_of(resumed.val_dataloader()) == list(range(NUM_STORIES))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stories", 3), ("stories", [-1]), ("num_codes", None), ("pad_id", "0"), ("columns", [1]), ("image_tokenizer", 7)],
+)
+def test_a_header_of_other_kinds_is_refused_by_name(tmp_path: Path, name: str, value: Any) -> None:
+    header = {"format": FORMAT, "image_tokenizer": "a", "caption_tokenizer": "b", "num_codes": 4, "pad_id": 0}
+    write_json(tmp_path / "header.json", header | {"columns": [], "stories": []} | {name: value})
+    with pytest.raises(ValueError, match=rf"header\.json is damaged: {name} is "):
+        StoryShards(tmp_path)

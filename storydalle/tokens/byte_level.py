@@ -23,6 +23,7 @@ from torch import Tensor
 from storydalle.stories.reading import read_object
 from storydalle.tokens.captions import (
     CONFIG_NAME,
+    MAX_TEXT_LENGTH,
     MERGES_HEADER,
     TOKENIZER_NAME,
     EncodedCaptions,
@@ -73,8 +74,10 @@ class ByteLevelTokenizer(TextTokenizer):
             raise ValueError(f"id {self.pad_id} is {other!r} in the vocabulary, where min-dalle's is padding")
         if vocab_size is not None and vocab_size < needed:
             raise ValueError(f"vocab_size={vocab_size}: the vocabulary has ids up to {needed - 1}")
-        if text_length < 3:
-            raise ValueError(f"text_length={text_length}: a caption needs a token between {START} and {END}")
+        if not 3 <= text_length <= MAX_TEXT_LENGTH:
+            raise ValueError(
+                f"text_length={text_length}: a caption has 1 to {MAX_TEXT_LENGTH - 2} tokens between {START} and {END}"
+            )
         self.text_length, self.spells_emoji = text_length, spells_emoji
         self.start_id, self.end_id = ids[START], ids[END]
         self._vocab_size = needed if vocab_size is None else vocab_size

@@ -26,6 +26,7 @@ from storydalle.whole_files import write_text
 PAD, UNK, END_OF_WORD = "[PAD]", "[UNK]", "</w>"
 MERGES_HEADER = "#version"
 TOKENIZER_NAME, CONFIG_NAME = "tokenizer.json", "tokenizer_config.json"
+MAX_TEXT_LENGTH = 1024  # a row of tokens takes its memory whether a caption fills it or not
 
 
 class EncodedCaptions(NamedTuple):
@@ -113,8 +114,8 @@ class CaptionTokenizer(TextTokenizer):
                 raise ValueError(f"the vocabulary lacks {token}: it is not one of this project or of minDALL-E")
         if sorted(ids.values()) != list(range(len(ids))):
             raise ValueError(f"the vocabulary's ids are not 0 to {len(ids) - 1}, each once: they are rows of a table")
-        if text_length < 1:
-            raise ValueError(f"text_length={text_length}: a caption needs at least one token")
+        if not 1 <= text_length <= MAX_TEXT_LENGTH:
+            raise ValueError(f"text_length={text_length}: a caption has 1 to {MAX_TEXT_LENGTH} tokens")
         self.text_length = text_length
         self.added_names = tuple(name.lower() for name in added_names)
         self.pad_id = ids[PAD]

@@ -12,7 +12,7 @@ import json
 import random
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,19 @@ from storydalle.whole_files import replaced_when_whole
 FORMAT = 1
 ENDLESS = range(sys.maxsize)
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # what compressed archives begin with
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {  # what a header holds
+    **dict.fromkeys(("image_tokenizer", "caption_tokenizer"), lambda value: isinstance(value, str)),
+    "num_codes": is_count,
+    "pad_id": lambda value: value is None or is_count(value),
+    "columns": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    "stories": lambda value: isinstance(value, list) and all(map(is_count, value)),
+}
 
 
 def shard_name(shard: int) -> str:
@@ -108,6 +121,19 @@ def npy(array: np.ndarray | np.generic) -> bytes:
     return stream.getvalue()
 
 
+def read_header(folder: Path) -> dict[str, Any]:
+    """A finished folder's header; ValueError where there is none, or one with values of other kinds."""
+    header = read_json(folder / HEADER)
+    if header is None or header.get("format") != FORMAT:
+        raise ValueError(f"{folder} holds no finished shards of format {FORMAT}: write them again")
+    wrong = [name for name, is_right in KINDS.items() if not is_right(header.get(name))]
+    if wrong:
+        raise ValueError(
+            f"{folder / HEADER} is damaged: {wrong[0]} is {header.get(wrong[0])!r}; write the shards again"
+        )
+    return header
+
+
 class StoryShards:
     """The stories of a folder of shards, read from end to end.
 
@@ -119,9 +145,7 @@ class StoryShards:
     def __init__(
         self, folder: Path, image_tokenizer: str | None = None, caption_tokenizer: str | None = None, buffer: int = 1000
     ) -> None:
-        header = read_json(folder / HEADER)
-        if header is None or header.get("format") != FORMAT:
-            raise ValueError(f"{folder} holds no finished shards of format {FORMAT}: write them again")
+        header = read_header(folder)
         for name, model in (("image_tokenizer", image_tokenizer), ("caption_tokenizer", caption_tokenizer)):
             if model not in (None, header[name]):
                 raise ValueError(
