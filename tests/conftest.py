@@ -12,8 +12,6 @@ import torch
 
 from tests import shifted
 
-shifted.move_seeds()
-
 
 @pytest.fixture(autouse=True)
 def draws_of_its_own() -> None:

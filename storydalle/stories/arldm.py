@@ -86,7 +86,10 @@ class ARLDM(StorySet):
             others = [name for name in TEXTS if name in group]
             remedy = f"set data.text={' or '.join(others)}" if others else "make it with AR-LDM's script"
             raise ValueError(f"{self.file} has no {split}/{self.text}: {remedy}")
-        rows = group[self.text][:]
+        texts = group[self.text]
+        if not isinstance(texts, h5py.Dataset) or len(texts.shape) != 1 or len(texts) > self.file.stat().st_size:
+            raise ValueError(f"{self.file} has no row of texts in {split}/{self.text}: make it with AR-LDM's script")
+        rows = texts[:]
         for frame in range(NUM_FRAMES):
             pictures = group.get(f"image{frame}")
             layout = pictures is not None and (pictures.shape, h5py.check_vlen_dtype(pictures.dtype))
