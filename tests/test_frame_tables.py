@@ -188,6 +188,13 @@ def test_a_row_of_an_imagefolder_that_is_wrong_is_named(
     assert ids(made) == ["good"]
 
 
+def test_a_row_that_is_wrong_is_named_behind_other_stories_too(tmp_path: Path) -> None:
+    good = [frame(f"good/{k}.png", "a") for k in (1, 2)]
+    made = FolderStories(table(tmp_path / "metadata.jsonl", *good, frame("x/1.png", "1"), frame("x/2.png", 7)))
+    (problem,) = made.problems
+    assert problem.where == "metadata.jsonl:4" and problem.what.startswith("caption: 7 is no text"), problem
+
+
 def test_a_split_that_its_folder_contradicts_is_named(tmp_path: Path) -> None:
     def root(split: str) -> Path:
         lines = [frame(f"{k}.png", "a", story="x", split=split) for k in (1, 2)]

@@ -17,6 +17,7 @@ SPLITS = ("train", "val", "test")
 NUM_FRAMES = 5
 SUFFIXES = (".h5", ".hdf5")
 TEXTS = ("text", "sis", "dii")
+DAMAGED = (OSError, RuntimeError, KeyError)  # what HDF5 says of a file whose parts do not fit
 
 
 class ARLDM(StorySet):
@@ -70,7 +71,7 @@ class ARLDM(StorySet):
         with _opened(self.file) as content:
             try:
                 data = content[split][name][int(row)].tobytes()
-            except OSError as error:
+            except DAMAGED as error:
                 raise ClipError(f"corrupt: {' '.join(str(error).split())}") from error
         if not data:
             raise ClipError("missing: the file has no bytes for it")
@@ -154,7 +155,10 @@ def _opened(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise ValueError(f"{path} is no HDF5 file, or a part of one: {' '.join(str(error).split())}") from error
     with content:
-        yield content
+        try:
+            yield content
+        except DAMAGED as error:
+            raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 
 def _squares(strip: Image.Image) -> list[Image.Image]:

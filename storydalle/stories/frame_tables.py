@@ -116,8 +116,9 @@ def _story(key: str, rows: Sequence[Row], columns: Sequence[str], place: Place, 
         _check_all_told(table.parent / key, files)
     order = _by_frame(rows) if "frame" in columns else _by_name(rows, files, "story" not in columns)
     rows, files = [rows[i] for i in order], [files[i] for i in order]
+    told = _read(rows, "caption", lambda cell: _text(cell, "caption"))
     try:
-        captions = checked_captions(_read(rows, "caption", lambda cell: _text(cell, "caption")), len(rows))
+        captions = checked_captions(told, len(rows))
     except Refused as refused:
         raise Refused(str(refused), line=rows[refused.line - 1].line if refused.line else None) from refused
     names = tuple(_read(rows, "characters", _names)) if "characters" in columns else None
