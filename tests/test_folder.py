@@ -292,14 +292,15 @@ def test_pictures_of_sixteen_bits_keep_their_tones(tmp_path: Path) -> None:
 
 
 def test_a_wrong_root_is_told_where_the_stories_are(tmp_path: Path) -> None:
-    root = tmp_path / "mine"
+    around = tmp_path / "far" / "from" / "the" / "folders of other tests"
+    root = around / "mine"
     story(root / "a", 2, ["", "one"])
-    for wrong in (tmp_path, root / "a"):
+    for wrong in (around, root / "a"):
         with pytest.raises(ValueError, match=f"give data.root={root}"):
             FolderStories(wrong)
-    (tmp_path / "empty").mkdir()
+    (around / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no stories.*make a folder a story"):
-        FolderStories(tmp_path / "empty")
+        FolderStories(around / "empty")
 
 
 @pytest.mark.parametrize("options", [{"num_targets": 0}, {"stride": 0}])

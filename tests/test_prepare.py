@@ -277,7 +277,9 @@ def test_toon_is_drawn_with_strips_too(command: Command) -> None:
 def test_a_root_that_is_none_is_told_in_one_line(command: Command, root: Path, tmp_path: Path) -> None:
     assert_mistake(command("data=folder"), "data.root is not set")
     assert_mistake(command("data=folder", "data.root=nowhere"), "data.root=nowhere is no folder")
-    assert_mistake(command("data=folder", f"data.root={tmp_path}"), f"give data.root={root}")
+    far = tmp_path / "far" / "from the folders of other tests"
+    shutil.copytree(root, far / "mine")
+    assert_mistake(command("data=folder", f"data.root={far}"), f"give data.root={far / 'mine'}")
     assert_mistake(command("data=openstory", f"data.root={root}"), "holds no openstory")
     (root / "stories.jsonl").write_text("{}")
     assert_mistake(command("data=folder", f"data.root={root}"), "gives no story", "stories.jsonl:1: no id")
