@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from storydalle.stories import heaps
 from storydalle.stories.arldm import ARLDM
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story_set import Problem
@@ -262,3 +263,33 @@ def test_the_config_opens_the_set(pororo: Path):
     config = OmegaConf.create({"data": OmegaConf.load(CONFIG)})
     config.data.root = str(pororo)
     assert len(instantiate(config.data.set).records("train")) == 3
+
+
+@pytest.mark.parametrize("name", ["text", "image2"])
+def test_a_heap_that_hdf5_would_walk_for_ever_is_refused(pororo: Path, name: str):
+    stories = ARLDM(pororo)
+    with h5py.File(pororo) as content:
+        start = content["val"][name].id.get_offset()
+    whole = bytearray(pororo.read_bytes())
+    heap = heaps.DESCRIPTOR.unpack_from(whole, start)[1]
+    heaps.OBJECT.pack_into(whole, heap + heaps.HEAP.size, heaps.FREE_SPACE, 0, 0)
+    pororo.write_bytes(whole)
+    if name == "text":
+        with pytest.raises(ValueError, match=r"pororo\.h5 is damaged: .* free space of 0 bytes"):
+            ARLDM(pororo)
+    else:
+        with pytest.raises(ClipError, match=r"corrupt: .* free space of 0 bytes"):
+            stories.pictures("val/0/image2")
+
+
+def test_a_file_in_chunks_reads_as_one_in_one_piece(pororo: Path, tmp_path: Path):
+    with h5py.File(pororo) as content, h5py.File(tmp_path / "chunked.h5", "w", userblock_size=512) as other:
+        for split in PORORO:
+            for name, column in content[split].items():
+                chunks = (1,) if name == "image0" else None
+                copy = other.create_dataset(f"{split}/{name}", column.shape, dtype=column.dtype, chunks=chunks)
+                for row, value in enumerate(column):
+                    copy[row] = value
+    for name in ("image0", "image1"):
+        whole, chunked = (ARLDM(path).pictures(f"train/2/{name}") for path in (pororo, tmp_path / "chunked.h5"))
+        assert [picture.tobytes() for picture in whole] == [picture.tobytes() for picture in chunked]

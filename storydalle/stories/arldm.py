@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from storydalle.stories.heaps import check_heaps
 from storydalle.stories.pictures import ClipError, open_photo
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root
 from storydalle.stories.text import clean
@@ -70,7 +71,9 @@ class ARLDM(StorySet):
         split, row, name = clip.split("/")
         with _opened(self.file) as content:
             try:
-                data = content[split][name][int(row)].tobytes()
+                pictures = content[split][name]
+                check_heaps(self.file, pictures, range(int(row), int(row) + 1))
+                data = pictures[int(row)].tobytes()
             except DAMAGED as error:
                 raise ClipError(f"corrupt: {' '.join(str(error).split())}") from error
         if not data:
@@ -90,6 +93,7 @@ class ARLDM(StorySet):
         texts = group[self.text]
         if not isinstance(texts, h5py.Dataset) or len(texts.shape) != 1 or len(texts) > self.file.stat().st_size:
             raise ValueError(f"{self.file} has no row of texts in {split}/{self.text}: make it with AR-LDM's script")
+        check_heaps(self.file, texts, range(len(texts)))
         rows = texts[:]
         for frame in range(NUM_FRAMES):
             pictures = group.get(f"image{frame}")
