@@ -18,13 +18,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from storydalle.story_dalle import StoryDALLE
-    from storydalle.story_gan import StoryGANc
+    from storydalle.models.story_dalle.model import StoryDALLE
+    from storydalle.models.story_gan.model import StoryGANc
 
 __version__ = "0.1.0"
 __all__ = ["StoryDALLE", "StoryGANc", "__version__"]
 
-MODULES = {"StoryDALLE": "storydalle.story_dalle", "StoryGANc": "storydalle.story_gan"}
+MODULES = {"StoryDALLE": "storydalle.models.story_dalle.model", "StoryGANc": "storydalle.models.story_gan.model"}
 
 
 def __getattr__(name: str) -> Any:

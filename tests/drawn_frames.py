@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from storydalle.stories.drawn import DrawnFrames
+from storydalle.evaluation.drawn import DrawnFrames
 
 SIDE = 8
 LENGTHS = {"set/test/b": 2, "set/test/a": 2, "set/test/c": 2}  # the order of a split is not the order of names

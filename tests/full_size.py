@@ -25,9 +25,9 @@ import torch
 from PIL import Image
 
 from storydalle.commands.outputs import fill_results
-from storydalle.metrics.record import git_state, versions, write_record
-from storydalle.metrics.toon_table import markdown
-from storydalle.weight_files import files_of
+from storydalle.evaluation.toon_table import markdown
+from storydalle.files.records import git_state, versions, write_record
+from storydalle.files.weights import files_of
 from tests.released_models import FULL, Sizes, random_weights, stage2_shapes
 from tests.released_tokenizers import taming_weights
 

@@ -26,8 +26,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from storydalle.checkpoints import training_state
-from storydalle.commands import convert, evaluate, main, models, prepare, train  # noqa: F401  (imported once, for all)
+from storydalle.commands import convert, evaluate, main, prepare, train  # noqa: F401  (imported once, for all)
+from storydalle.training import state as training_state
 from tests.test_conversion import HEADS, write_min_dalle
 from tests.test_folder import story
 from tests.tiny import tiny_story_dalle

@@ -16,22 +16,23 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from storydalle.checkpoints.training_state import load_state, save_state
-from storydalle.commands import application, generate, inputs, models, outputs
-from storydalle.commands.application import conf_folder
+from storydalle.commands import application, generate, inputs, outputs
 from storydalle.commands.main import command_module
-from storydalle.commands.mistakes import UserError, told_in_one_line
-from storydalle.metrics.character_classifier import CharacterClassifier
-from storydalle.metrics.clip import open_image_text_network
+from storydalle.evaluation.drawn import DrawnFrames
+from storydalle.evaluation.vistorybench import export_shots
+from storydalle.files.conf import conf_folder
+from storydalle.files.paths import PathError
 from storydalle.metrics.frechet import FeatureStatistics, load_statistics, save_statistics
-from storydalle.metrics.inception import read_weights
-from storydalle.metrics.label_reader import LabelReader
-from storydalle.paths import PathError
-from storydalle.stories.drawn import DrawnFrames
-from storydalle.stories.folder import FolderStories
+from storydalle.metrics.networks.character_classifier import CharacterClassifier
+from storydalle.metrics.networks.clip import open_image_text_network
+from storydalle.metrics.networks.inception import read_weights
+from storydalle.metrics.networks.label_reader import LabelReader
+from storydalle.mistakes import UserError, told_in_one_line
+from storydalle.models import kinds
 from storydalle.stories.set_stories import SetStories
-from storydalle.stories.vistorybench import export_shots
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.training.state import load_state, save_state
 from tests import test_clevr, test_folder, test_longstory, whole_sets
 from tests.mutants import Reader
 from tests.test_conversion import HEADS
@@ -106,7 +107,7 @@ def story_record(request: Request, folder: Path) -> Reader:
         settings = defaults | generate.saved_settings(folder / "story.json", frozenset())
         generate.check_settings(settings)
         generate.read_story(settings)
-        models.locate(str(settings["model"])) if "/" not in str(settings["model"]) else None  # nothing is downloaded
+        kinds.locate(str(settings["model"])) if "/" not in str(settings["model"]) else None  # nothing is downloaded
         outputs.check_output(folder, overwrite=True, megabytes=1)
 
     return Reader([folder / "story.json"], read, TOLD)
@@ -149,7 +150,7 @@ def model(made: Any, **sampling: Any) -> Callable[[Request, Path], Reader]:
         side = made.resolution
 
         def read() -> None:
-            opened = models.open_model(models.locate(str(folder / "model")))
+            opened = kinds.open_model(kinds.locate(str(folder / "model")))
             with told_in_one_line(""):
                 opened.generate(SENTENCES[:1], Image.new("RGB", (side, side)), seed=0)
 
@@ -193,7 +194,7 @@ def frozen_tokenizer(folder: Path) -> None:
 
 
 def copied(name: str) -> Callable[[Path], Any]:
-    return lambda folder: shutil.copytree(models.zoo_folder() / name, folder, dirs_exist_ok=True)
+    return lambda folder: shutil.copytree(kinds.zoo_folder() / name, folder, dirs_exist_ok=True)
 
 
 def character_classifier(folder: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from storydalle.backbones.dalle import DALLE
+from storydalle.models.backbones.dalle import DALLE
 
 
 def dalle_logits(backbone: DALLE, tokens: Tensor, codes: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from storydalle.backbones.backbone import Backbone
-from storydalle.backbones.mega import MegaDALLE
-from storydalle.commands.building import story_dalle, text_to_image
-from storydalle.retrofit import retrofit
-from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.story_dalle import StoryDALLETraining
+from storydalle.models.backbones.backbone import Backbone
+from storydalle.models.backbones.mega import MegaDALLE
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.tokens.byte_level import ByteLevelTokenizer
 from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
+from storydalle.training.building import story_dalle, text_to_image
+from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.test_byte_level import write_files
 from tests.tiny import CAPTIONS, CODEBOOK, GRID, TEXT, TinyData, TinyStories, tiny_story_dalle, trainer
 

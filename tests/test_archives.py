@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storydalle.checkpoints.archives import unpack
-from storydalle.checkpoints.torch_files import ForeignFile
+from storydalle.released.archives import unpack
+from storydalle.released.torch_files import ForeignFile
 
 NAMES = ("a.ckpt", "b.json")
 

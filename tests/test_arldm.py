@@ -13,9 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from storydalle.stories import heaps
-from storydalle.stories.arldm import ARLDM
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.sets import heaps
+from storydalle.stories.sets.arldm import ARLDM
 from storydalle.stories.story_set import Problem
 
 h5py = pytest.importorskip("h5py")

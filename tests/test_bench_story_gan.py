@@ -8,8 +8,8 @@ import torch
 
 from storydalle.commands.bench_story_gan import PlainTraining, looped
 from storydalle.commands.main import main
-from storydalle.gan.story_encoder import FILTERS_FROM, Noise
-from storydalle.systems.story_gan import StoryGANTraining
+from storydalle.models.story_gan.story_encoder import FILTERS_FROM, Noise
+from storydalle.training.story_gan_training import StoryGANTraining
 from tests.tiny import trainer
 from tests.tiny_gan import shape_data, tiny_story_gan
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 
+from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.stories.data import StepSampler
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
-from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens import encoding
 from storydalle.tokens.cache import CachedStories, EncodedStories, StoryCodes, collate, encode_batch
 from storydalle.tokens.encoding import CODES, HEADER, FrameEncoder, build_cache, encoding_hash, tables_folder

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storydalle.commands import inputs
-from storydalle.commands.mistakes import UserError
+from storydalle.mistakes import UserError
 from storydalle.stories.caption_files import read_caption_file
 
 CAPTIONS = ["Pip waves.", "Lulu, in red, sits."]

@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from storydalle.commands import main
-from storydalle.metrics.character_classifier import (
+from storydalle.metrics.networks.character_classifier import (
     CharacterClassifier,
     SmallNetwork,
     new_classifier,
     released_classifier,
 )
-from storydalle.metrics.inception import IMAGENET_WEIGHTS, Logits
-from storydalle.stories.flintstones import FlintstonesSV
+from storydalle.metrics.networks.inception import IMAGENET_WEIGHTS, Logits
 from storydalle.stories.labelled_frames import LabelledFrames, LabelledPictures, character_names
-from storydalle.stories.pororo import PororoSV
 from storydalle.stories.set_stories import SetStories
+from storydalle.stories.sets.flintstones import FlintstonesSV
+from storydalle.stories.sets.pororo import PororoSV
 from storydalle.stories.story import shown_frame
 from storydalle.stories.story_set import StoryRecord
 from storydalle.stories.toon import CHARACTERS, ToonSV
-from storydalle.systems.character_classifier import CharacterClassifierTraining, presence_loss
+from storydalle.training.classifier_training import CharacterClassifierTraining, presence_loss
 from tests.test_inception import Restated, images, released_state
 from tests.tiny import TinyStories, trainer
 from tests.toy_set import ToySet, story

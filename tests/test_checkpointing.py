@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.backbones.dalle import Block
-from storydalle.backbones.mega import DecoderLayer, EncoderLayer
-from storydalle.sampling import FrameKey
-from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.story_dalle import StoryDALLETraining
+from storydalle.models.backbones.dalle import Block
+from storydalle.models.backbones.mega import DecoderLayer, EncoderLayer
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.sampling import FrameKey
+from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.test_memory import batch, small
 
 

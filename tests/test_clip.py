@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from storydalle.metrics.clip import (
+from storydalle.files.records import sha256_of_file
+from storydalle.metrics.networks.clip import (
     CLIP_MEAN,
     CLIP_STD,
     ImageTextNetwork,
@@ -22,13 +23,12 @@ from storydalle.metrics.clip import (
     open_image_text_network,
     tiny_clip,
 )
-from storydalle.metrics.label_reader_training import roughened
-from storydalle.metrics.record import sha256_of_file
+from storydalle.metrics.networks.label_reader_training import roughened
 from storydalle.stories.images import to_tensor
 from storydalle.stories.toon import ToonSV
-from storydalle.systems.clip import ClipTraining, contrastive_loss, equal_texts, retrieval_accuracy
 from storydalle.tokens.captioned_frames import CaptionedFrames, CaptionedStories
 from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.training.clip_training import ClipTraining, contrastive_loss, equal_texts, retrieval_accuracy
 from tests.tiny import CAPTIONS, TinyStories, felt
 
 SIZES: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_an_empty_caption_has_an_embedding() -> None:
 def test_more_captions_than_are_read_at_once_give_the_same_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny()
     whole = network.embed_captions(CAPTIONS)
-    monkeypatch.setattr("storydalle.metrics.clip.CHUNK", 3)
+    monkeypatch.setattr("storydalle.metrics.networks.clip.CHUNK", 3)
     torch.testing.assert_close(network.embed_captions(CAPTIONS), whole)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import storydalle
-from storydalle.metrics.clip import TinyCLIP, open_image_text_network
-from storydalle.metrics.clip_card import KINDS, changed_story, frames_of, noticed, retrieval
+from storydalle.metrics.networks.clip import TinyCLIP, open_image_text_network
+from storydalle.metrics.networks.clip_card import KINDS, changed_story, frames_of, noticed, retrieval
 from storydalle.metrics.text_image import ClipT, EmbeddedCaptions, RPrecision
 from storydalle.stories.toon import ToonSV
 from storydalle.stories.toon.captions import descriptions_of

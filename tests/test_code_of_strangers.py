@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import storydalle
-from storydalle.gan.language_models import LOCAL, CLIPCaptionEncoder, RobertaCaptionEncoder
-from storydalle.metrics.clip import TransformersCLIP
+from storydalle.metrics.networks.clip import TransformersCLIP
+from storydalle.models.story_gan.language_models import LOCAL, CLIPCaptionEncoder, RobertaCaptionEncoder
 from tests.test_clip import clip_folder  # noqa: F401 (a fixture)
 from tests.test_gan_caption_encoder import tiny_clip, tiny_roberta
 

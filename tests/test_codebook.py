@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from storydalle.systems.image_tokenizer import ImageTokenizer
+from storydalle.training.tokenizer_training import ImageTokenizerTraining
 from tests.test_image_tokenizer import CODEBOOK, DIM, codebook_of, tiny_system
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # steps are called without a Trainer
@@ -29,7 +29,7 @@ def test_dead_codes_restart_until_every_latent_has_its_own() -> None:
     assert num_codes == 8 and error < 1e-3
 
 
-def without_norms(system: ImageTokenizer) -> ImageTokenizer:
+def without_norms(system: ImageTokenizerTraining) -> ImageTokenizerTraining:
     """Flat patches of two colours are one and the same to a norm over the patch."""
     for module in list(system.modules()):
         for name, child in module.named_children():

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storydalle import strips
-from storydalle.commands import application, completion, inputs, main, models, outputs
-from storydalle.commands.mistakes import nearest
+from storydalle.commands import application, completion, inputs, main, outputs
+from storydalle.mistakes import nearest
+from storydalle.models import kinds
+from storydalle.reporting import strips
 
 Run = namedtuple("Run", "status out err")
 Command = Callable[..., Run]
@@ -76,10 +77,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def painting(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Puts the painting model in the place of every trained one."""
     folder = tmp_path_factory.mktemp("model")
-    (folder / models.CONFIG).write_text("{}")
-    (folder / models.WEIGHTS).write_bytes(b"weights")
-    monkeypatch.setattr(models, "locate", lambda model: folder)
-    monkeypatch.setattr(models, "open_model", lambda folder: PaintingModel())
+    (folder / kinds.CONFIG).write_text("{}")
+    (folder / kinds.WEIGHTS).write_bytes(b"weights")
+    monkeypatch.setattr(kinds, "locate", lambda model: folder)
+    monkeypatch.setattr(kinds, "open_model", lambda folder: PaintingModel())
     return folder
 
 
@@ -327,7 +328,7 @@ def test_a_story_is_drawn_again_from_its_record(command: Command, story: Path) -
 
 def test_a_story_of_other_weights_is_drawn_and_said(command: Command, story: Path, painting: Path) -> None:
     command("generate", "captions=story.txt", "out=first")
-    (painting / models.WEIGHTS).write_bytes(b"others")
+    (painting / kinds.WEIGHTS).write_bytes(b"others")
     assert "have changed" in command("generate", "story=first/story.json", "out=again").out
 
 
@@ -558,7 +559,7 @@ def test_a_record_cannot_make_us_remove_files_elsewhere(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_before_any_work(command: Command, story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    monkeypatch.setattr(models, "open_model", lambda folder: pytest.fail("a model was opened"))
+    monkeypatch.setattr(kinds, "open_model", lambda folder: pytest.fail("a model was opened"))
     assert_mistake(command("generate", "captions=story.txt"), "no disk space")
 
 
@@ -598,7 +599,7 @@ def captions_file(command: Command, tmp_path: Path) -> str:
 def test_an_unknown_model_is_told_with_the_nearest_names(
     command: Command, captions_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "zoo_names", lambda: ["story_dalle", "storyganc"])
+    monkeypatch.setattr(kinds, "zoo_names", lambda: ["story_dalle", "storyganc"])
     assert_mistake(command("generate", captions_file, "model=story_dale"), "'story_dale'", "did you mean story_dalle?")
     assert_mistake(command("generate", captions_file, "model=no/such/folder"), "no/such/folder")
 
@@ -649,8 +650,8 @@ def test_demo_writes_a_gallery_that_can_be_written_again(command: Command, paint
 
 
 def test_the_results_of_a_readme_are_replaced_between_their_markers(tmp_path: Path) -> None:
-    from storydalle.commands.mistakes import UserError
     from storydalle.commands.outputs import RESULTS_BEGIN, RESULTS_END, fill_results
+    from storydalle.mistakes import UserError
 
     page = tmp_path / "README.md"
     page.write_text(f"before\n{RESULTS_BEGIN}\nold\n{RESULTS_END}\nafter\n")
@@ -665,8 +666,8 @@ def test_the_results_of_a_readme_are_replaced_between_their_markers(tmp_path: Pa
 
 
 def test_runs_have_folders_of_their_own_and_resume_finds_the_newest(tmp_path: Path) -> None:
-    from storydalle.commands.mistakes import UserError
-    from storydalle.commands.training_runs import LAST, run_folder
+    from storydalle.mistakes import UserError
+    from storydalle.training.runs import LAST, run_folder
 
     with pytest.raises(UserError, match="nothing to resume"):
         run_folder(tmp_path, None, resume=True)

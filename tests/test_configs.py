@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from storydalle.backbones.backbone import Backbone, backbone_class
-from storydalle.backbones.dalle import DALLE
-from storydalle.backbones.mega import MegaDALLE
 from storydalle.commands import main
-from storydalle.commands.application import compose, conf_folder, config_names
+from storydalle.commands.application import compose
+from storydalle.files.conf import conf_folder, config_names
+from storydalle.models.backbones.backbone import Backbone, backbone_class
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.backbones.mega import MegaDALLE
 
 EXPERIMENTS = config_names("experiment")
 PASSED_IN_CODE = {"image_tokenizer", "caption_tokenizer"}  # what commands/train.py adds to a data module

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from storydalle.checkpoints.conversion import mega, min_dalle, released_story_dalle, write_conversion
-from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.model_layouts import ADDED_NAMES
-from storydalle.commands.building import story_dalle
-from storydalle.story_dalle import StoryDALLE
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.released.conversion import mega, min_dalle, released_story_dalle, write_conversion
+from storydalle.released.layouts import LayoutError
+from storydalle.released.model_layouts import ADDED_NAMES
 from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.training.building import story_dalle
 from tests.released_models import (
     FULL_MEGA,
     MegaSizes,

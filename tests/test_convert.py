@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from storydalle.commands import outputs
 from storydalle.commands.main import main
+from storydalle.files.weights import files_of
 from storydalle.tokens.image_tokenizer import ImageTokenizer
-from storydalle.weight_files import files_of
 from tests.released_tokenizers import (
     Taming,
     flava_name,

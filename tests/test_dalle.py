@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from storydalle.backbones.dalle import DALLE, Cache
+from storydalle.models.backbones.dalle import DALLE, Cache
 from tests.reference import dalle_logits
 
 PAD = 0

@@ -11,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from storydalle.stories.didemo import DiDeMoSV
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.sets.didemo import DiDeMoSV
 from storydalle.stories.story_set import Problem
 
 CONFIG = Path(__file__).parent.parent / "conf" / "data" / "didemo.yaml"
@@ -187,7 +187,7 @@ def test_opening_a_set_lists_every_folder_once_and_reads_no_picture(root: Path, 
         listed.append(path)
         return scan(path)
 
-    monkeypatch.setattr("storydalle.stories.reading.os.scandir", counted)
+    monkeypatch.setattr("storydalle.files.reading.os.scandir", counted)
     monkeypatch.setattr(Image, "open", None)
     DiDeMoSV(root)
     assert len(listed) == len(set(listed))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from storydalle.stories.drawn import DrawnFrames
+from storydalle.evaluation.drawn import DrawnFrames
 from tests.drawn_frames import (
     FIRST,
     KEYS,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storydalle.stories.drawn import DrawnFrames, find_layout
+from storydalle.evaluation.drawn import DrawnFrames, find_layout
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.set_stories import SetStories
 from tests.drawn_frames import SIDE, draw_own, pixels, save

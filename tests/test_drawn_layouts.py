@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from storydalle.stories.drawn import DrawnFrames, find_layout
-from storydalle.stories.drawn_layouts import files_below
+from storydalle.evaluation.drawn import DrawnFrames, find_layout
+from storydalle.evaluation.drawn_layouts import files_below
 from storydalle.stories.toon import ToonSV
 from tests.drawn_frames import (
     FIRST,

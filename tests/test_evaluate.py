@@ -13,10 +13,10 @@ from torch import nn
 from storydalle.commands.application import Request
 from storydalle.commands.evaluate import default_models
 from storydalle.commands.main import main
-from storydalle.commands.mistakes import UserError
-from storydalle.commands.models import zoo_folder
+from storydalle.mistakes import UserError
+from storydalle.models.kinds import zoo_folder
+from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.stories.toon import ToonSV
-from storydalle.story_dalle import StoryDALLE
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan
 

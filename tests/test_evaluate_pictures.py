@@ -11,14 +11,14 @@ from PIL import Image
 
 from storydalle.commands.application import compose
 from storydalle.commands.main import main
-from storydalle.commands.mistakes import UserError
-from storydalle.commands.protocols import check_protocol
-from storydalle.commands.systems import as_judged
+from storydalle.evaluation.drawn import DrawnFrames
+from storydalle.evaluation.entries import as_judged
+from storydalle.evaluation.judging import Judges, Seen
+from storydalle.evaluation.protocols import check_protocol
 from storydalle.metrics.continuation import explanation
-from storydalle.metrics.features import TextNetworkFeatures, features_of
-from storydalle.metrics.inception import resized
-from storydalle.metrics.judging import Judges, Seen
-from storydalle.stories.drawn import DrawnFrames
+from storydalle.metrics.networks.features import TextNetworkFeatures, features_of
+from storydalle.metrics.networks.inception import resized
+from storydalle.mistakes import UserError
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.resizing import at_size
 from storydalle.stories.set_stories import SetStories
@@ -108,8 +108,8 @@ def test_an_unknown_way_to_the_size_is_named_with_the_nearest():
 
 
 def test_what_a_network_sees_of_a_picture_does_not_depend_on_those_beside_it():
-    from storydalle.commands.models import zoo_folder
-    from storydalle.metrics.clip import open_image_text_network
+    from storydalle.metrics.networks.clip import open_image_text_network
+    from storydalle.models.kinds import zoo_folder
 
     network = open_image_text_network(zoo_folder() / "clip")
     features = TextNetworkFeatures(network)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.metrics.feature_store import StoredFeatures
+from storydalle.metrics.networks.feature_store import StoredFeatures
 
 
 class Counting:

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from storydalle.metrics.character_classifier import CharacterClassifier, SmallNetwork
-from storydalle.metrics.clip import TinyCLIP
-from storydalle.metrics.label_reader import LabelReader
-from storydalle.story_dalle import StoryDALLE
-from storydalle.story_gan import StoryGANc
+from storydalle.metrics.networks.character_classifier import CharacterClassifier, SmallNetwork
+from storydalle.metrics.networks.clip import TinyCLIP
+from storydalle.metrics.networks.label_reader import LabelReader
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_gan.model import StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from tests.tiny import CAPTIONS, tiny_story_dalle

@@ -10,21 +10,21 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from storydalle.checkpoints.training_state import load_state
-from storydalle.commands.mistakes import Failure
-from storydalle.commands.training_callbacks import Checkpoints, LastRow, RunningMean
-from storydalle.commands.training_finite import FiniteSteps
-from storydalle.commands.training_runs import LAST
-from storydalle.metrics.clip import TinyCLIP
+from storydalle.metrics.networks.clip import TinyCLIP
+from storydalle.mistakes import Failure
 from storydalle.stories.data import Frames
-from storydalle.systems.character_classifier import CharacterClassifierTraining
-from storydalle.systems.clip import ClipTraining
-from storydalle.systems.image_tokenizer import ImageTokenizer
-from storydalle.systems.story_dalle import StoryDALLETraining
-from storydalle.systems.story_gan import StoryGANTraining
-from storydalle.systems.text_to_image import TextToImage
 from storydalle.tokens.captioned_frames import CaptionedStories
 from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.training.callbacks import Checkpoints, LastRow, RunningMean
+from storydalle.training.classifier_training import CharacterClassifierTraining
+from storydalle.training.clip_training import ClipTraining
+from storydalle.training.finite import FiniteSteps
+from storydalle.training.runs import LAST
+from storydalle.training.state import load_state
+from storydalle.training.story_dalle_training import StoryDALLETraining
+from storydalle.training.story_gan_training import StoryGANTraining
+from storydalle.training.text_to_image_training import TextToImageTraining
+from storydalle.training.tokenizer_training import ImageTokenizerTraining
 from tests.test_character_classifier import easy_data, small
 from tests.tiny import CAPTIONS, TinyData, TinyStories, tiny_story_dalle, trainer
 from tests.tiny_gan import shape_data, tiny_story_gan
@@ -39,12 +39,12 @@ def story_dalle(folder: Path, **options: Any) -> Made:
 
 def text_to_image(folder: Path, **options: Any) -> Made:
     made = tiny_story_dalle(source_blocks="none", story_depth=0)
-    return TextToImage(made, max_steps=4, warmup_steps=1, **options), TinyData(made)
+    return TextToImageTraining(made, max_steps=4, warmup_steps=1, **options), TinyData(made)
 
 
 def tokenizer(folder: Path, **options: Any) -> Made:
     data = Frames(TinyStories(12), TinyStories(2, seed=1), batch_size=4)
-    return ImageTokenizer(tiny_story_dalle().image_tokenizer, max_steps=4, warmup_steps=1, **options), data
+    return ImageTokenizerTraining(tiny_story_dalle().image_tokenizer, max_steps=4, warmup_steps=1, **options), data
 
 
 def adversarial_tokenizer(folder: Path, **options: Any) -> Made:

@@ -11,8 +11,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from storydalle.stories.flintstones import FlintstonesSV
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.sets.flintstones import FlintstonesSV
 
 SPLIT_FILE = "train-val-test_split.json"
 

@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from storydalle.commands.application import compose
-from storydalle.stories.folder import FolderStories
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.story_set import Problem
 
 SIZE = (8, 6)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from storydalle.stories.folder import FolderStories
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.story_set import Problem
 from tests.test_folder import draw, ids, row, rows, story
 

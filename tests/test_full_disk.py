@@ -11,14 +11,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from storydalle.checkpoints.torch_writing import write_torch_file
-from storydalle.checkpoints.training_state import load_state, save_state
 from storydalle.commands import main
-from storydalle.commands.mistakes import told_of_disk
+from storydalle.files.weights import Planned, write_tensors
 from storydalle.metrics.frechet import FeatureStatistics, save_statistics
-from storydalle.metrics.label_reader import LabelReader
+from storydalle.metrics.networks.label_reader import LabelReader
+from storydalle.mistakes import told_of_disk
+from storydalle.released.torch_writing import write_torch_file
 from storydalle.tokens.captions import CaptionTokenizer
-from storydalle.weight_files import Planned, write_tensors
+from storydalle.training.state import load_state, save_state
 from tests.test_convert import FORMATS, write_vqgan
 from tests.tiny import CAPTIONS, tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan

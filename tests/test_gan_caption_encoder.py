@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storydalle.gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder, open_caption_encoder
-from storydalle.gan.language_models import CLIPCaptionEncoder, RobertaCaptionEncoder, VectorCache
+from storydalle.models.story_gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder, open_caption_encoder
+from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, RobertaCaptionEncoder, VectorCache
 from storydalle.tokens.captions import CaptionTokenizer
 from tests.tiny import felt
 

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.gan.contextual_attention import ContextualAttention, contextual_attention, entropy, overlap_mean
+from storydalle.models.story_gan.contextual_attention import (
+    ContextualAttention,
+    contextual_attention,
+    entropy,
+    overlap_mean,
+)
 
 KERNEL = 3
 

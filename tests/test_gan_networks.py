@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from storydalle.gan.augmentation import POLICIES, Augmentation
-from storydalle.gan.discriminators import ImageDiscriminator, StoryDiscriminator
-from storydalle.gan.generator import Generator, SourceEncoder
-from storydalle.gan.losses import LOSSES, character_loss, fooled, gradient_penalty, masked
-from storydalle.gan.story_encoder import Noise, StoryEncoder, StoryState, Text2Gist
+from storydalle.models.story_gan.augmentation import POLICIES, Augmentation
+from storydalle.models.story_gan.discriminators import ImageDiscriminator, StoryDiscriminator
+from storydalle.models.story_gan.generator import Generator, SourceEncoder
+from storydalle.models.story_gan.losses import LOSSES, character_loss, fooled, gradient_penalty, masked
+from storydalle.models.story_gan.story_encoder import Noise, StoryEncoder, StoryState, Text2Gist
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from storydalle.gan.caption_encoder import CaptionEncoder
-from storydalle.gan.discriminators import ImageDiscriminator, StoryDiscriminator
-from storydalle.gan.existing import existing, placed
-from storydalle.gan.generator import Generator
-from storydalle.gan.losses import gradient_penalty
-from storydalle.gan.story_encoder import masked_mean
+from storydalle.models.story_gan.caption_encoder import CaptionEncoder
+from storydalle.models.story_gan.discriminators import ImageDiscriminator, StoryDiscriminator
+from storydalle.models.story_gan.existing import existing, placed
+from storydalle.models.story_gan.generator import Generator
+from storydalle.models.story_gan.losses import gradient_penalty
+from storydalle.models.story_gan.story_encoder import masked_mean
 from storydalle.stories.story import StoryBatch
-from storydalle.systems.optim import step_generator
-from storydalle.systems.story_gan import StoryGANTraining, frozen
+from storydalle.training.optimisation import step_generator
+from storydalle.training.story_gan_training import StoryGANTraining, frozen
 from tests.tiny import trainer
 from tests.tiny_gan import shape_batch, shape_data, tiny_story_gan
 

@@ -9,12 +9,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from storydalle.checkpoints.training_state import load_state
-from storydalle.commands.training_callbacks import RunningMean
 from storydalle.stories.data import WholeStories
-from storydalle.systems import ForeignState
-from storydalle.systems.optim import step_generator
-from storydalle.systems.story_gan import StoryGANTraining, frozen, rolled, separation, shifted
+from storydalle.training.callbacks import RunningMean
+from storydalle.training.optimisation import step_generator
+from storydalle.training.state import ForeignState, load_state
+from storydalle.training.story_gan_training import StoryGANTraining, frozen, rolled, separation, shifted
 from tests.test_resume import leaves
 from tests.tiny import felt, trainer
 from tests.tiny_gan import ShapeStories, shape_batch, shape_data, tiny_story_gan

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from storydalle import StoryDALLE, StoryGANc
-from storydalle.pretrained import PretrainedModel
+from storydalle.models.pretrained import PretrainedModel
 from storydalle.stories.handed_in import captions_of, check_number, check_seed, source_of
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan
@@ -225,7 +225,7 @@ def test_what_is_asked_of_the_hub_reaches_it(monkeypatch: pytest.MonkeyPatch, tm
         asked.update(settings, model_id=model_id)
         return str(tmp_path)
 
-    monkeypatch.setattr("storydalle.pretrained.snapshot_download", download)
+    monkeypatch.setattr("storydalle.models.pretrained.snapshot_download", download)
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **settings: str(tmp_path / "config.json"))
     tiny_story_dalle().save_pretrained(tmp_path)
     StoryDALLE.from_pretrained("owner/name", revision="v2", cache_dir=tmp_path, local_files_only=True)

@@ -12,8 +12,14 @@ from torch import Tensor, nn
 
 from storydalle.stories.data import Frames
 from storydalle.stories.story import StoryBatch
-from storydalle.systems.image_tokenizer import ImageTokenizer, Pictures, edge_weight, perplexity, pictures_of
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.training.tokenizer_training import (
+    ImageTokenizerTraining,
+    Pictures,
+    edge_weight,
+    perplexity,
+    pictures_of,
+)
 from tests.tiny import TinyStories, trainer
 
 CODEBOOK, DIM = 16, 4
@@ -41,8 +47,8 @@ def tiny_tokenizer() -> VQGAN:
     )
 
 
-def tiny_system(**options: Any) -> ImageTokenizer:
-    return ImageTokenizer(tiny_tokenizer(), **{"warmup_steps": 0, "max_steps": 100, **options})
+def tiny_system(**options: Any) -> ImageTokenizerTraining:
+    return ImageTokenizerTraining(tiny_tokenizer(), **{"warmup_steps": 0, "max_steps": 100, **options})
 
 
 class Critic(nn.Sequential):
@@ -51,7 +57,9 @@ class Critic(nn.Sequential):
         super().__init__(nn.Conv2d(3, 4, 4, stride=2), nn.LeakyReLU(), nn.Conv2d(4, 1, 1))
 
 
-def fit(system: ImageTokenizer, folder: Path, steps: int, resume: bool = False, **options: Any) -> ImageTokenizer:
+def fit(
+    system: ImageTokenizerTraining, folder: Path, steps: int, resume: bool = False, **options: Any
+) -> ImageTokenizerTraining:
     saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
     data = Frames(TinyStories(12, resolution=8), TinyStories(2, resolution=8, seed=1), batch_size=4)
     last = folder / "last.ckpt"
@@ -64,7 +72,7 @@ def gaussian(*shape: int, seed: int = 3) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def codebook_of(system: ImageTokenizer) -> Tensor:
+def codebook_of(system: ImageTokenizerTraining) -> Tensor:
     return system.image_tokenizer.quantize.embedding.weight
 
 
@@ -244,7 +252,7 @@ def test_training_the_decoder_alone_keeps_every_code(tmp_path: Path):
 @pytest.mark.parametrize("critic", [False, True])
 @pytest.mark.parametrize("killed_after", [2, 5])  # before and after quantisation starts
 def test_a_resumed_run_equals_the_uninterrupted_one(critic: bool, killed_after: int, tmp_path: Path):
-    def system() -> ImageTokenizer:
+    def system() -> ImageTokenizerTraining:
         discriminator = Critic() if critic else None
         return tiny_system(steps_without_quantization=3, restart_below=0.5, max_steps=8, discriminator=discriminator)
 
@@ -257,7 +265,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(critic: bool, killed_after: 
 
 
 def test_a_discriminator_starts_at_its_step_and_steps_count_once(tmp_path: Path):
-    def critic_after(steps: int) -> tuple[dict[str, Tensor], ImageTokenizer]:
+    def critic_after(steps: int) -> tuple[dict[str, Tensor], ImageTokenizerTraining]:
         system = tiny_system(steps_without_quantization=1, discriminator=Critic(), adversarial_start=2)
         fit(system, tmp_path / str(steps), steps)
         assert system.discriminator is not None

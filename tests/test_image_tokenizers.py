@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from storydalle import StoryDALLE
-from storydalle.backbones.dalle import DALLE
-from storydalle.pretrained import CONFIG_NAME
-from storydalle.retrofit import retrofit
-from storydalle.systems.image_tokenizer import ImageTokenizer as ImageTokenizerTraining
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.pretrained import CONFIG_NAME
+from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.encoding import FrameEncoder, encoding_hash
 from storydalle.tokens.image_tokenizer import KINDS, ImageTokenizer, PixelRange
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import NORM_EPS, VQGAN
+from storydalle.training.tokenizer_training import ImageTokenizerTraining
 from tests.released_tokenizers import TINY, TINY_VQGAN, Taming, detoker_weights, pictures, taming_weights
 from tests.shifted import fixed
 from tests.tiny import CAPTIONS

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from storydalle.metrics import inception
-from storydalle.metrics.inception import (
+from storydalle.metrics.networks import inception
+from storydalle.metrics.networks.inception import (
     FID_WEIGHTS,
     IMAGENET_WEIGHTS,
     ClassifierInception,

@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.metrics.clip import ImageTextNetwork
-from storydalle.metrics.features import ColorLayout, TextNetworkFeatures, features_of
-from storydalle.metrics.judging import (
+from storydalle.evaluation.judging import (
     Judges,
     Neighbour,
     Neighbours,
@@ -16,7 +14,9 @@ from storydalle.metrics.judging import (
     distance_name,
     new_metrics,
 )
-from storydalle.metrics.protocol import Protocol
+from storydalle.evaluation.protocol import Protocol
+from storydalle.metrics.networks.clip import ImageTextNetwork
+from storydalle.metrics.networks.features import ColorLayout, TextNetworkFeatures, features_of
 from storydalle.stories.story import StoryBatch
 
 

@@ -11,13 +11,15 @@ import pytest
 from PIL import Image
 
 from storydalle import StoryGANc
-from storydalle.commands import building, main, models
-from storydalle.commands.building import learn_words
-from storydalle.pretrained import CONFIG_NAME, ZOO, PretrainedModel
+from storydalle.commands import main
+from storydalle.models import kinds
+from storydalle.models.pretrained import CONFIG_NAME, ZOO, PretrainedModel
 from storydalle.stories.toon import SPLITS, ToonSV
 from storydalle.stories.toon.names import NAMED, possible_names, sample_name
 from storydalle.tokens.cache import StoryCodes
 from storydalle.tokens.known_words import MAX_COMPARED, WORDS_NAME, KnownWords, num_edits, words_of
+from storydalle.training import building
+from storydalle.training.building import learn_words
 from tests.tiny import CAPTIONS, TinyStories, tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan
 
@@ -207,9 +209,9 @@ def test_generate_says_and_keeps_unknown_words(
 
 def test_the_list_is_no_part_of_the_weights(tmp_path: Path) -> None:
     shutil.copytree(ZOO / "storyganc", tmp_path / "model")
-    before = models.weights_sha256(tmp_path / "model")
+    before = kinds.weights_sha256(tmp_path / "model")
     (tmp_path / "model" / WORDS_NAME).unlink()
-    assert models.weights_sha256(tmp_path / "model") == before
+    assert kinds.weights_sha256(tmp_path / "model") == before
     assert (tmp_path / "model" / CONFIG_NAME).is_file()
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.checkpoints.conversion import mega, min_dalle, released_story_dalle
-from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.tokenizer_layouts import read_dvae, read_vqgan
+from storydalle.released.conversion import mega, min_dalle, released_story_dalle
+from storydalle.released.layouts import LayoutError
+from storydalle.released.tokenizer_layouts import read_dvae, read_vqgan
 from tests.released_tokenizers import TINY, flava_name, openai_weights, taming_weights
 from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle
 

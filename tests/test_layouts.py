@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from storydalle.checkpoints.layouts import Layout, LayoutError, Row, count
-from storydalle.checkpoints.stored_weights import stored_weights
-from storydalle.checkpoints.tokenizer_layouts import (
+from storydalle.released.layouts import Layout, LayoutError, Row, count
+from storydalle.released.stored_weights import stored_weights
+from storydalle.released.tokenizer_layouts import (
     DETOKER,
     FLAVA_ENCODER,
     OPENAI_DECODER,
@@ -27,7 +27,7 @@ from storydalle.checkpoints.tokenizer_layouts import (
     read_vqgan,
     vqgan_config,
 )
-from storydalle.checkpoints.torch_files import ForeignFile
+from storydalle.released.torch_files import ForeignFile
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.paired import PairedTokenizer

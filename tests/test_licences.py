@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from storydalle import licences
-from storydalle.commands.building import story_dalle, text_to_image
 from storydalle.commands.main import main
 from storydalle.commands.train import card
-from storydalle.story_dalle import StoryDALLE
+from storydalle.models import licences
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.training.building import story_dalle, text_to_image
 from tests.released_tokenizers import flava_name, openai_weights
 from tests.test_conversion import HEADS
 from tests.test_released_messages import FORMATS

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from storydalle.commands import generate, locks, outputs
+from storydalle.commands import generate, outputs
 from storydalle.commands.application import Request
-from storydalle.commands.locks import LOCK, held
-from storydalle.commands.mistakes import UserError
+from storydalle.files import locks
+from storydalle.files.locks import LOCK, held
+from storydalle.mistakes import UserError
 from tests.test_commands import Command, assert_mistake, command, files, painting, story  # noqa: F401
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from storydalle.commands.inputs import read_captions
 from storydalle.commands.main import main
-from storydalle.stories.longstory import CHARACTERS, LongStories, read_long_stories
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.sets.longstory import CHARACTERS, LongStories, read_long_stories
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "flintstones-longstory"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/flintstones-longstory is absent")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from storydalle import StoryDALLE
-from storydalle.backbones.mega import Attention, DecoderLayer, EncoderLayer, MegaDALLE, Memory
-from storydalle.pretrained import CONFIG_NAME
-from storydalle.retrofit import RetrofittedDALLE, is_trained, retrofit
-from storydalle.sampling import FrameKey, Sampling, cache_bytes, sample
-from storydalle.systems.story_dalle import StoryDALLETraining
-from storydalle.systems.text_to_image import TextToImage
+from storydalle.models.backbones.mega import Attention, DecoderLayer, EncoderLayer, MegaDALLE, Memory
+from storydalle.models.pretrained import CONFIG_NAME
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, is_trained, retrofit
+from storydalle.models.story_dalle.sampling import FrameKey, Sampling, cache_bytes, sample
+from storydalle.training.story_dalle_training import StoryDALLETraining
+from storydalle.training.text_to_image_training import TextToImageTraining
 from tests.test_byte_level import tiny_tokenizer
 from tests.test_retrofit import FRAMES, LENGTH, PAD, STORIES, Inputs, differs
 from tests.test_sampling import draw, prompt
@@ -517,7 +517,7 @@ def test_the_source_acts_at_the_first_and_at_the_last_step_of_decoding(monkeypat
     made, inputs, steps = model(), Inputs(), []
     made.backbone.decoder.lm_head.register_forward_hook(lambda _module, _inputs, out: steps.append(out[:, -1]))
     forced = torch.zeros(STORIES * FRAMES, dtype=torch.long)
-    monkeypatch.setattr("storydalle.sampling.choose", lambda logits, uniform, sampling: forced)
+    monkeypatch.setattr("storydalle.models.story_dalle.sampling.choose", lambda logits, uniform, sampling: forced)
     base = prompt(made, inputs)
     sample(made, base)
     sample(made, base._replace(source=(inputs.source + 1) % CODES))
@@ -569,7 +569,9 @@ def test_captions_are_dropped_to_the_tokenizers_empty_caption(tmp_path: Path):
 
 def test_guidance_leads_away_from_the_tokenizers_empty_caption(tmp_path: Path, monkeypatch):
     made, prompts = story_dalle(tmp_path), []
-    monkeypatch.setattr("storydalle.story_dalle.sample", lambda *given, **_: prompts.append(given[4]) or sample(*given))
+    monkeypatch.setattr(
+        "storydalle.models.story_dalle.model.sample", lambda *given, **_: prompts.append(given[4]) or sample(*given)
+    )
     tokens = made.caption_tokenizer.encode(["Pip waves.", "She jumps."]).tokens[None]
     made.draw(tokens, None, [FrameKey(0, 0, 0), FrameKey(0, 0, 1)], sampling=Sampling(guidance=2.0))
     assert torch.equal(prompts[0].tokens, made.caption_tokenizer.encode(["", ""]).tokens[None])
@@ -577,7 +579,10 @@ def test_guidance_leads_away_from_the_tokenizers_empty_caption(tmp_path: Path, m
 
 def test_text_to_image_learns_without_a_text_loss(tmp_path: Path):
     made = story_dalle(tmp_path, source_blocks="none", story_depth=0)
-    system, data = TextToImage(made, learning_rate=3e-3, text_weight=0), TinyData(made, batch_size=4, num_items=4)
+    system, data = (
+        TextToImageTraining(made, learning_rate=3e-3, text_weight=0),
+        TinyData(made, batch_size=4, num_items=4),
+    )
     first = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]["val/loss_image"]
     trainer(tmp_path, 120).fit(system, data)
     last = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]
@@ -586,7 +591,7 @@ def test_text_to_image_learns_without_a_text_loss(tmp_path: Path):
     assert last["val/loss_image"] < first - 1
 
 
-@pytest.mark.parametrize("system", [StoryDALLETraining, TextToImage])
+@pytest.mark.parametrize("system", [StoryDALLETraining, TextToImageTraining])
 def test_a_text_loss_is_refused_by_name(system, tmp_path: Path):
     with pytest.raises(ValueError, match=r"text_weight=0\.1.*mega predicts no text"):
         system(story_dalle(tmp_path))

@@ -8,19 +8,19 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from storydalle.backbones.backbone import Backbone
-from storydalle.backbones.dalle import DALLE
-from storydalle.backbones.mega import MegaDALLE
 from storydalle.commands.application import compose
-from storydalle.commands.mistakes import UserError
-from storydalle.commands.training_memory import check_memory
-from storydalle.retrofit import retrofit
-from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.memory import TrainingMemory, training_memory
-from storydalle.systems.story_dalle import StoryDALLETraining
+from storydalle.mistakes import UserError
+from storydalle.models.backbones.backbone import Backbone
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.backbones.mega import MegaDALLE
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.tokens.cache import EncodedStories
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.training.memory import TrainingMemory, training_memory
+from storydalle.training.memory_limit import check_memory
+from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.peak_memory import PeakMemory
 from tests.tiny import CAPTIONS, TinyStories
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import storydalle
-from storydalle.metrics.label_reader import LabelReader, read_frames
-from storydalle.metrics.label_reader_training import (
+from storydalle.files.records import jsonable, sha256_of_file
+from storydalle.metrics.networks.label_reader import LabelReader, read_frames
+from storydalle.metrics.networks.label_reader_training import (
     drawn_frames,
     make_label_reader,
     mirrored,
@@ -20,7 +21,6 @@ from storydalle.metrics.label_reader_training import (
     roughened,
     train_label_reader,
 )
-from storydalle.metrics.record import jsonable, sha256_of_file
 from storydalle.metrics.toon import READ_LABELS, TRUE_LABELS, ToonScores
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_tensor

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from storydalle.metrics.record import (
+from storydalle.files.records import (
     git_state,
     metrics_record,
     protocol_hash,

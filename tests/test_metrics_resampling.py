@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from storydalle.metrics import resampling
-from storydalle.metrics.pictures import PictureScores
+from storydalle.metrics.frame_distances import PictureScores
 from storydalle.metrics.resampling import (
     Interval,
     StoryRows,

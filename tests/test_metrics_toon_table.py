@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from storydalle.metrics.toon import Interval, ToonScores
-from storydalle.metrics.toon_table import (
+from storydalle.evaluation.toon_table import (
     GUEST_COLUMNS,
     OWN_METRICS,
     SCENE_COLUMNS,
@@ -20,6 +19,7 @@ from storydalle.metrics.toon_table import (
     toon_table,
     verdict,
 )
+from storydalle.metrics.toon import Interval, ToonScores
 
 TOKENIZER = {"action": 0.96, "guest_look": 0.9, "guest_scored": 0.95}
 OURS = {"action": 0.912, "guest_look": 0.45, "guest_scored": 0.8, "hat_false": 0.05, "hat_carried": 0.2, "tint": 1.0}

@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from storydalle.checkpoints.conversion import mega, write_conversion
-from storydalle.checkpoints.release import mega_release, write_release
-from storydalle.commands.building import story_dalle
 from storydalle.commands.main import main
-from storydalle.sampling import FrameKey
-from storydalle.story_dalle import StoryDALLE
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.sampling import FrameKey
+from storydalle.released.conversion import mega, write_conversion
+from storydalle.released.release import mega_release, write_release
 from storydalle.tokens.byte_level import ByteLevelTokenizer, spelled
 from storydalle.tokens.captions import load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.training.building import story_dalle
 from tests.released_tokenizers import Taming
 from tests.test_byte_level import released_ids, write_files
 from tests.test_conversion import HEADS, Weights, write_mega

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from storydalle.commands.models import zoo_folder
-from storydalle.metrics.label_reader import LabelReader
-from storydalle.pretrained import read_card
-from storydalle.story_dalle import StoryDALLE
+from storydalle.files.weights import described_by, write_tensors
+from storydalle.metrics.networks.label_reader import LabelReader
+from storydalle.models.kinds import zoo_folder
+from storydalle.models.pretrained import read_card
+from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.tokens.image_tokenizer import ImageTokenizer
-from storydalle.weight_files import described_by, write_tensors
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from storydalle.commands.application import compose
 from storydalle.stories.inspection import inspect
-from storydalle.stories.openstory import OpenStory, split_of
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.sets.openstory import OpenStory, split_of
 from storydalle.stories.statistics import in_several_stories, repeated_frames
 from storydalle.stories.story_set import Problem
 

@@ -8,10 +8,10 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from storydalle.commands.application import compose
-from storydalle.stories.folder import FolderStories
 from storydalle.stories.own_story import Refused, in_order, spelled_twice
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.set_stories import SetStories
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.story_set import Problem
 from tests.test_folder import draw, ids, row, rows, story
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from storydalle.commands.findings import findings_of, report_of
-from storydalle.stories.clevr import ClevrSV
-from storydalle.stories.didemo import DiDeMoSV
-from storydalle.stories.flintstones import FlintstonesSV
-from storydalle.stories.pororo import PororoSV
+from storydalle.reporting.findings import findings_of, report_of
+from storydalle.stories.sets.clevr import ClevrSV
+from storydalle.stories.sets.didemo import DiDeMoSV
+from storydalle.stories.sets.flintstones import FlintstonesSV
+from storydalle.stories.sets.pororo import PororoSV
 from storydalle.stories.story_set import StorySet
 from tests.test_flintstones import (
     ALL_CLIPS,

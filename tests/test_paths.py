@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 import storydalle
-from storydalle.commands.evaluation import folders_of_rows, save_frames
 from storydalle.commands.main import main
-from storydalle.paths import HOMELESS, PathError, file_name, folder_of, user_path
-from storydalle.stories.drawn import DrawnFrames
-from storydalle.stories.folder import FolderStories
-from storydalle.stories.reading import read_json
+from storydalle.evaluation.drawn import DrawnFrames
+from storydalle.evaluation.evaluation import folders_of_rows, save_frames
+from storydalle.files.paths import HOMELESS, PathError, file_name, folder_of, user_path
+from storydalle.files.reading import read_json
 from storydalle.stories.set_stories import SetStories
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.story import StoryBatch
 
 PACKAGE = Path(storydalle.__file__).parent

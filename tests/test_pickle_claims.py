@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storydalle.checkpoints.torch_files import LEGACY_START, open_torch_file
-from storydalle.stories.pickle_claims import check_claims, check_tree
-from storydalle.stories.pickles import load_pickle
+from storydalle.files.pickle_claims import check_claims, check_tree
+from storydalle.files.pickles import load_pickle
+from storydalle.released.torch_files import LEGACY_START, open_torch_file
 from tests.test_pickles import LITTLE, OBJECTS, python2_array
 
 MEMORY = 2 * 2**20  # bytes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storydalle.stories.pickles import load_pickle, multi_hot, text_of
+from storydalle.files.pickles import load_pickle, multi_hot, text_of
 
 
 class Calls:

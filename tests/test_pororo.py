@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from storydalle.stories.pictures import ClipError
-from storydalle.stories.pororo import PororoSV
+from storydalle.stories.sets.pororo import PororoSV
 
 SIDE = 16
 COLORS = ("red", "lime", "blue", "yellow", "white")

@@ -12,13 +12,14 @@ import torch
 from omegaconf import OmegaConf
 
 from storydalle.commands import main
-from storydalle.commands.application import compose, conf_folder
-from storydalle.commands.mistakes import UserError
-from storydalle.metrics import label_reader_training
-from storydalle.metrics.label_reader import LabelReader
-from storydalle.systems import precision
-from storydalle.systems.precision import ProductSeconds, choose, resolved, speed_of
+from storydalle.commands.application import compose
+from storydalle.files.conf import conf_folder
+from storydalle.metrics.networks import label_reader_training
+from storydalle.metrics.networks.label_reader import LabelReader
+from storydalle.mistakes import UserError
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.training import precision
+from storydalle.training.precision import ProductSeconds, choose, resolved, speed_of
 from tests.test_metrics_label_reader import plain_story
 
 WITH_UNITS, WITHOUT = ProductSeconds(bf16=0.0001, fp32=0.0004), ProductSeconds(bf16=0.02, fp32=0.0004)

@@ -15,7 +15,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from storydalle.commands import findings, main, outputs, prepare
+from storydalle.commands import main, outputs, prepare
+from storydalle.reporting import findings
 from storydalle.stories.inspection import inspect
 from storydalle.stories.story_set import Problem
 from tests.test_vist import write_annotations

@@ -8,13 +8,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from storydalle.commands import building, models
-from storydalle.commands.building import model_folder, story_dalle, story_gan, text_to_image, trained_image_tokenizer
-from storydalle.commands.mistakes import UserError
-from storydalle.commands.training_runs import memory
-from storydalle.pretrained import CARD_NAME
-from storydalle.retrofit import parameter_group
-from storydalle.story_dalle import StoryDALLE
+from storydalle.mistakes import UserError
+from storydalle.models import kinds
+from storydalle.models.pretrained import CARD_NAME
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import parameter_group
+from storydalle.training import building
+from storydalle.training.building import model_folder, story_dalle, story_gan, text_to_image, trained_image_tokenizer
+from storydalle.training.runs import memory
 from tests.tiny import TinyStories, tiny_story_dalle
 from tests.tiny_gan import ShapeStories, tiny_story_gan
 from tests.training import Trainer, train
@@ -37,13 +38,13 @@ def test_every_way_to_name_a_model_finds_it(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = tmp_path / "runs"
-    monkeypatch.setattr(models, "downloaded", lambda name: Path("cache") / name)
+    monkeypatch.setattr(kinds, "downloaded", lambda name: Path("cache") / name)
     found = {
         name: model_folder(name, runs)
         for name in ("story_dalle", str(finished / "model"), str(finished), "toon/text_to_image", "someone/something")
     }
     assert found == {
-        "story_dalle": models.zoo_folder() / "story_dalle",
+        "story_dalle": kinds.zoo_folder() / "story_dalle",
         str(finished / "model"): finished / "model",
         str(finished): finished / "model",
         "toon/text_to_image": finished / "model",
@@ -57,7 +58,7 @@ def test_an_unfinished_run_is_not_built_on(record: str | None, finished: Path, t
     (finished / "metrics.json").unlink()
     if record is not None:
         (finished / "metrics.json").write_text(record)
-    assert model_folder("toon/text_to_image", tmp_path / "runs") == models.zoo_folder() / "text_to_image"
+    assert model_folder("toon/text_to_image", tmp_path / "runs") == kinds.zoo_folder() / "text_to_image"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_an_unfinished_run_is_not_built_on(record: str | None, finished: Path, t
 def test_a_shipped_model_stands_in_for_an_experiment_without_a_run_and_a_line_says_so(
     experiment: str, shipped: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert model_folder(experiment, tmp_path / "runs") == models.zoo_folder() / shipped
+    assert model_folder(experiment, tmp_path / "runs") == kinds.zoo_folder() / shipped
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"note: no finished run of {experiment}, so the shipped {shipped} is built on")
     assert f"storydalle train experiment={experiment}" in line
@@ -88,7 +89,7 @@ def test_what_is_found_nowhere_is_told_with_what_would_make_it(tmp_path: Path, m
     def offline(name: str) -> Path:
         raise UserError(f"no model {name!r}: the hub did not give it")
 
-    monkeypatch.setattr(models, "downloaded", offline)
+    monkeypatch.setattr(kinds, "downloaded", offline)
     with pytest.raises(UserError, match=r"toon/text_to_imag'.*did you mean toon/text_to_image"):
         model_folder("toon/text_to_imag", tmp_path / "runs")
 
@@ -169,7 +170,7 @@ def test_the_flagship_command_trains_from_an_empty_folder_and_goes_on_from_its_o
     assert first.status == 0, first.err
     assert "no finished run of toon/text_to_image, so the shipped text_to_image is built on" in first.out
     run = Path("runs/toon/story_dalle/first")
-    assert memory(run)["pretrained"] == str(models.zoo_folder() / "text_to_image")
+    assert memory(run)["pretrained"] == str(kinds.zoo_folder() / "text_to_image")
     again = train("name=second", f"pretrained={run}", experiment="toon/story_dalle", tiny=tiny)
     assert f"{run}/model is trained on, with its retrofit" in again.out, again
     card = json.loads((run.with_name("second") / "model" / CARD_NAME).read_text())

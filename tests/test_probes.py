@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.metrics.probes import measure_probes
+from storydalle.evaluation.loss_probes import measure_probes
+from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.stories.data import BatchDataset, StepData
-from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.optim import text_loss
-from storydalle.systems.probes import OtherStories, fitted, frame_nats, probe_paths
-from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.tokens.cache import EncodedStories, encode_batch
 from storydalle.tokens.encoding import FrameEncoder
+from storydalle.training.optimisation import text_loss
+from storydalle.training.probes import OtherStories, fitted, frame_nats, probe_paths
+from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.tiny import TinyStories, tiny_story_dalle, trainer
 
 MOODS = ({"mood": ("mood", 1)}, {"other": ("mood", 1)})

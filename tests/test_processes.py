@@ -21,10 +21,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessRaisedException
 
-from storydalle.commands import processes
 from storydalle.commands.application import compose
-from storydalle.commands.mistakes import Failure, UserError
-from storydalle.commands.training_callbacks import callbacks
+from storydalle.mistakes import Failure, UserError
+from storydalle.reporting.sample_strips import sample_strips
+from storydalle.training import processes
+from storydalle.training.callbacks import callbacks
 from tests.tiny import TinyStories, tiny_story_dalle
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +133,7 @@ def test_what_a_spawned_process_raises_is_told_as_here(kind: type[Exception]) ->
 
 def test_what_a_training_holds_goes_to_a_spawned_process(tmp_path: Path) -> None:
     settings = {"save_every": 5, "ema_decay": 0.9, "trainer": {}}
-    made = callbacks(tmp_path, settings, tiny_story_dalle(), TinyStories(2))
+    made = [*sample_strips(tmp_path, 5, tiny_story_dalle(), TinyStories(2)), *callbacks(tmp_path, settings)]
     assert [type(each) for each in pickle.loads(pickle.dumps(made))] == [type(each) for each in made]
 
 

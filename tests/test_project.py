@@ -16,9 +16,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
-    *("paths", "ranks", "whole_files", "stories", "weight_files", "tokens", "backbones", "retrofit", "gan", "sampling"),
-    *("licences", "model_card", "pretrained", "story_dalle", "story_gan", "systems", "checkpoints", "metrics"),
-    *("strips", "sheets", "zoo", "commands", "__main__"),
+    *("mistakes", "files", "stories", "tokens", "models", "released", "training", "metrics", "evaluation", "reporting"),
+    *("zoo", "commands", "__main__"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_TRACKED_BYTES = 45 * 2**20

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from storydalle.commands.application import compose, config_names
-from storydalle.commands.mistakes import UserError
-from storydalle.commands.protocols import check_protocol
-from storydalle.metrics.judging import METRICS
-from storydalle.metrics.protocol import Network, Protocol, differing_fields
-from storydalle.metrics.record import protocol_hash
+from storydalle.commands.application import compose
+from storydalle.evaluation.judging import METRICS
+from storydalle.evaluation.protocol import Network, Protocol, differing_fields
+from storydalle.evaluation.protocols import check_protocol
+from storydalle.files.conf import config_names
+from storydalle.files.records import protocol_hash
+from storydalle.mistakes import UserError
 
 PROTOCOL = Protocol(
     name="toon",

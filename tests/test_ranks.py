@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from storydalle import ranks
-from storydalle.systems.sharding import ShardedStrategy, shard
+from storydalle.models import ranks
+from storydalle.training.sharding import ShardedStrategy, shard
 from tests.two_processes import SYSTEMS, in_two_processes, largest_difference, train
 
 QUICK, LONG = 8, 50  # steps; even the quick ones pass every change of phase

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from storydalle import strips
-from storydalle.commands import generate, models, outputs
-from storydalle.commands.application import conf_folder
+from storydalle.commands import generate, outputs
 from storydalle.commands.main import main
-from storydalle.commands.mistakes import UserError
+from storydalle.files.conf import conf_folder
+from storydalle.mistakes import UserError
+from storydalle.models import kinds
+from storydalle.reporting import strips
 from tests.tiny import tiny_story_dalle
 
 MODEL = tiny_story_dalle(resolution=72)
@@ -25,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder, and a strip in it that generate drew with a tiny model."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(models, "open_model", lambda folder: MODEL)
+    monkeypatch.setattr(kinds, "open_model", lambda folder: MODEL)
     monkeypatch.setattr(strips, "strip_image", lambda strip: Image.new("RGB", (1, 1)))  # pages take longest
     monkeypatch.setattr(strips, "save_gif", lambda strip, path, seconds: path.write_bytes(b"GIF"))
     monkeypatch.setattr(strips, "story_page", lambda *parts, **more: "")

@@ -12,23 +12,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from storydalle.backbones.dalle import DALLE
-from storydalle.backbones.mega import MegaDALLE
-from storydalle.checkpoints.conversion import Source, mega, min_dalle, write_conversion
-from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.release import mega_release, mindalle_release, released, taming_release, write_release
-from storydalle.checkpoints.tokenizer_layouts import read_vqgan
-from storydalle.checkpoints.torch_files import ForeignFile
 from storydalle.commands.main import main
-from storydalle.pretrained import CAPTIONS_FOLDER
-from storydalle.retrofit import retrofit
-from storydalle.story_dalle import StoryDALLE
+from storydalle.files.weights import NoRoom, files_of
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.backbones.mega import MegaDALLE
+from storydalle.models.pretrained import CAPTIONS_FOLDER
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import retrofit
+from storydalle.released.conversion import Source, mega, min_dalle, write_conversion
+from storydalle.released.layouts import LayoutError
+from storydalle.released.release import mega_release, mindalle_release, released, taming_release, write_release
+from storydalle.released.tokenizer_layouts import read_vqgan
+from storydalle.released.torch_files import ForeignFile
 from storydalle.tokens.byte_level import ByteLevelTokenizer
 from storydalle.tokens.captions import CaptionTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN
-from storydalle.weight_files import NoRoom, files_of
 from tests.released_tokenizers import taming_losses, taming_weights
 from tests.test_byte_level import tiny_tokenizer, write_files
 from tests.test_conversion import CAPTIONS, HEADS, vqgan, write_mega, write_min_dalle

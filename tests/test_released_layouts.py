@@ -9,13 +9,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from storydalle.checkpoints import conversion
-from storydalle.checkpoints.conversion import Conversion, mega, min_dalle, released_story_dalle
-from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.stored_weights import stored_weights
-from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqgan
-from storydalle.checkpoints.torch_files import open_torch_file
 from storydalle.commands.main import main
+from storydalle.released import conversion
+from storydalle.released.conversion import Conversion, mega, min_dalle, released_story_dalle
+from storydalle.released.layouts import LayoutError
+from storydalle.released.stored_weights import stored_weights
+from storydalle.released.tokenizer_layouts import Opened, read_dvae, read_vqgan
+from storydalle.released.torch_files import open_torch_file
 from tests.released_models import FULL_MEGA
 from tests.released_tokenizers import TINY, Weights, flava_name, taming_weights
 from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle

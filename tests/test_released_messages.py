@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.recognition import FAMILIES, looks_like, mistaken
 from storydalle.commands.main import main
+from storydalle.released.layouts import LayoutError
+from storydalle.released.recognition import FAMILIES, looks_like, mistaken
 from tests.released_tokenizers import Weights
 from tests.test_conversion import HEADS, write_mega, write_min_dalle, write_story_dalle
 from tests.test_convert import pack, write_dvae, write_vqgan

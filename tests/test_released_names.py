@@ -7,11 +7,11 @@ import pytest
 import torch
 from tokenizers.implementations import CharBPETokenizer
 
-from storydalle.checkpoints.conversion import released_story_dalle, write_conversion
-from storydalle.checkpoints.model_layouts import ADDED_NAMES
-from storydalle.commands.building import story_dalle
-from storydalle.story_dalle import StoryDALLE
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.released.conversion import released_story_dalle, write_conversion
+from storydalle.released.model_layouts import ADDED_NAMES
 from storydalle.tokens.captions import CaptionTokenizer, load_caption_tokenizer
+from storydalle.training.building import story_dalle
 from tests.test_captions import MERGES, VOCAB, released
 from tests.test_conversion import HEADS, write_story_dalle, write_vocabulary
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from storydalle.checkpoints.model_layouts import ADDED_NAMES
 from storydalle.commands import main
-from storydalle.commands.application import compose, config_names
-from storydalle.story_dalle import StoryDALLE
+from storydalle.commands.application import compose
+from storydalle.files.conf import config_names
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.released.model_layouts import ADDED_NAMES
 from tests import test_sets_end_to_end
 from tests.released_models import FULL, random_weights, stage2_shapes
 from tests.released_tokenizers import taming_weights

@@ -8,10 +8,10 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.optim.swa_utils import AveragedModel
 
-from storydalle.checkpoints.training_state import load_state, save_state
-from storydalle.commands.training_callbacks import RunningMean
 from storydalle.stories.data import StepSampler
-from storydalle.systems.story_dalle import StoryDALLETraining
+from storydalle.training.callbacks import RunningMean
+from storydalle.training.state import load_state, save_state
+from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.tiny import TinyData, tiny_story_dalle, trainer
 
 
@@ -120,7 +120,7 @@ def test_saving_keeps_the_old_checkpoint_until_the_new_one_is_whole(tmp_path: Pa
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("storydalle.checkpoints.training_state.write_safetensors", fail)
+    monkeypatch.setattr("storydalle.training.state.write_safetensors", fail)
     with pytest.raises(OSError, match="space"):
         save_state({"a": 2}, path)
     assert load_state(path) == {"a": 1}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from storydalle.backbones.dalle import DALLE
-from storydalle.retrofit import RetrofittedDALLE, is_trained, parameter_group, retrofit
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, is_trained, parameter_group, retrofit
 
 PAD, STORIES, FRAMES, LENGTH = 0, 2, 3, 9
 

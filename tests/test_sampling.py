@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from storydalle.retrofit import RetrofittedDALLE
-from storydalle.sampling import (
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
+from storydalle.models.story_dalle.sampling import (
     FrameKey,
     Prompt,
     Sampled,
@@ -60,7 +60,9 @@ def test_source_and_story_act_at_the_first_and_at_the_last_step_of_decoding():
     ):
         steps.clear()
         with pytest.MonkeyPatch.context() as patch:  # the same codes in every run: only the conditions differ
-            patch.setattr("storydalle.sampling.choose", lambda logits, uniform, sampling: forced[:, 0, 0])
+            patch.setattr(
+                "storydalle.models.story_dalle.sampling.choose", lambda logits, uniform, sampling: forced[:, 0, 0]
+            )
             sample(made, changed)
         runs[name] = torch.stack(list(steps))
     handle.remove()

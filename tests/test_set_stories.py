@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from storydalle.metrics.pictures import PictureScores, frame_distances
+from storydalle.metrics.frame_distances import PictureScores, frame_distances
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story import shown_frame

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from storydalle.commands import main
-from storydalle.stories.folder import FolderStories
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.tokens.known_words import KnownWords
 from tests import test_clevr
 from tests.test_arldm import pororo as arldm_file  # noqa: F401  (fixtures)

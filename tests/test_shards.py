@@ -15,7 +15,6 @@ import torch
 
 pytest.importorskip("webdataset", reason='shards need webdataset: pip install "storydalle[data]"')
 
-from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.tokens.cache import CachedStories, EncodedStories, collate
 from storydalle.tokens.encoding import HEADER, build_cache, encoding_hash, read_json, tables_folder, write_json
 from storydalle.tokens.shards import (
@@ -30,6 +29,7 @@ from storydalle.tokens.shards import (
     shard_loader,
     write_shards,
 )
+from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.tiny import TinyStories, tiny_story_dalle, trainer
 
 NUM_STORIES, STORIES_PER_SHARD = 23, 2  # 12 shards, the last one shorter

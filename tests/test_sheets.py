@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from storydalle.sheets import SIDE, Cell, Row, draw_sheet, fitted, story_rows, toon_rows
+from storydalle.reporting.sheets import SIDE, Cell, Row, draw_sheet, fitted, story_rows, toon_rows
+from storydalle.reporting.strips import CARD, EDGE, INK, MARGIN, PAPER, RADIUS
 from storydalle.stories.toon import ToonSV
-from storydalle.strips import CARD, EDGE, INK, MARGIN, PAPER, RADIUS
 from tests.toy_set import ToySet, noise, story
 
 RED = (255, 0, 0)

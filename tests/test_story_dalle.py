@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from storydalle import StoryDALLE
-from storydalle.backbones.dalle import DALLE
-from storydalle.pretrained import CONFIG_NAME, WEIGHTS_NAME
-from storydalle.retrofit import retrofit
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.pretrained import CONFIG_NAME, WEIGHTS_NAME
+from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.stories.images import from_images
 from tests.tiny import tiny_story_dalle
 
@@ -214,7 +214,7 @@ def test_opening_draws_no_numbers_that_the_file_replaces(tmp_path: Path, monkeyp
 
 def test_a_large_model_is_saved_in_parts_and_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = awake().half().float()
-    monkeypatch.setattr("storydalle.pretrained.MAX_FILE_BYTES", 20_000)
+    monkeypatch.setattr("storydalle.models.pretrained.MAX_FILE_BYTES", 20_000)
     made.save_pretrained(tmp_path / "x")
     assert len(list((tmp_path / "x").glob("model-*-of-*.safetensors"))) > 2
     again = StoryDALLE.from_pretrained(tmp_path / "x").state_dict()

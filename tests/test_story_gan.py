@@ -11,21 +11,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from storydalle.commands import models
-from storydalle.commands.building import story_gan
-from storydalle.commands.mistakes import UserError
-from storydalle.gan.caption_encoder import SmallCaptionEncoder
-from storydalle.gan.story_encoder import Noise
-from storydalle.metrics.label_reader import LabelReader
-from storydalle.metrics.probes import measure_probes, reordered
+from storydalle.evaluation.loss_probes import measure_probes, reordered
+from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.metrics.toon import ToonScores
+from storydalle.mistakes import UserError
+from storydalle.models import kinds
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
+from storydalle.models.story_gan.model import DISCRIMINATORS_NAME, GANSampling, StoryGANc
+from storydalle.models.story_gan.story_encoder import Noise
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
 from storydalle.stories.toon import ToonSV
-from storydalle.story_dalle import StoryDALLE
-from storydalle.story_gan import DISCRIMINATORS_NAME, GANSampling, StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.training.building import story_gan
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import RESOLUTION, ShapeStories, shape_batch, tiny_story_gan
 
@@ -180,8 +180,8 @@ def test_the_commands_open_each_kind_of_model(tmp_path: Path) -> None:
     settled().save_pretrained(tmp_path / "gan")
     tiny_story_dalle().save_pretrained(tmp_path / "dalle")
     for name, kind in (("gan", StoryGANc), ("dalle", StoryDALLE)):
-        model = models.open_model(tmp_path / name)
-        assert isinstance(model, kind) and isinstance(model, models.TrainedStoryModel)
+        model = kinds.open_model(tmp_path / name)
+        assert isinstance(model, kind) and isinstance(model, kinds.TrainedStoryModel)
 
 
 def test_damaged_and_foreign_folders_are_named(tmp_path: Path) -> None:
@@ -190,14 +190,14 @@ def test_damaged_and_foreign_folders_are_named(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "gan", tmp_path / "cut")
     weights.write_bytes(weights.read_bytes()[:-50])
     with pytest.raises(UserError, match=r"model\.safetensors does not hold"):
-        models.open_model(tmp_path / "cut")
+        kinds.open_model(tmp_path / "cut")
     config = json.loads((tmp_path / "gan" / "config.json").read_text())
     (tmp_path / "gan" / "config.json").write_text(json.dumps(config | {"model_type": "diffusion"}))
     with pytest.raises(UserError, match="diffusion"):
-        models.open_model(tmp_path / "gan")
+        kinds.open_model(tmp_path / "gan")
     (tmp_path / "gan" / "config.json").write_text(json.dumps(config | {"colour": 1}))
     with pytest.raises(UserError, match="is no StoryGANc configuration"):
-        models.open_model(tmp_path / "gan")
+        kinds.open_model(tmp_path / "gan")
     tiny_story_dalle().save_pretrained(tmp_path / "dalle")
     with pytest.raises(ValueError, match="model_type"):
         StoryGANc.from_pretrained(tmp_path / "dalle")
@@ -288,9 +288,9 @@ def test_the_order_score_compares_each_story_with_itself_in_another_order(monkey
 # ----------------------------------------------------------------------------------------------------- what ships
 
 
-@pytest.mark.skipif(not (models.zoo_folder() / "storyganc" / "config.json").is_file(), reason="no StoryGANc ships yet")
+@pytest.mark.skipif(not (kinds.zoo_folder() / "storyganc" / "config.json").is_file(), reason="no StoryGANc ships yet")
 def test_the_shipped_weights_draw_who_where_and_what_and_know_the_order_of_frames() -> None:
-    gan, reader = (opened.from_pretrained(models.zoo_folder() / name) for opened, name in SHIPPED)
+    gan, reader = (opened.from_pretrained(kinds.zoo_folder() / name) for opened, name in SHIPPED)
     stories, scores = ToonSV("test", 40, resolution=gan.resolution), ToonScores()
     batch = batch_of(list(stories))
     frames = gan.draw_stories(batch.captions, batch.source)[:, :, 0]

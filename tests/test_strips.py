@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from storydalle import strips
-from storydalle.strips import Strip
+from storydalle.reporting import strips
+from storydalle.reporting.strips import Strip
 
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange")
 

@@ -10,13 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from storydalle.commands.training_strips import SampleStrips
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.reporting.sample_strips import SampleStrips
 from storydalle.stories.data import BatchDataset
-from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.optim import build_adamw, clip_groups, code_loss, text_loss, warmup_constant, warmup_cosine
-from storydalle.systems.story_dalle import StoryDALLETraining
-from storydalle.systems.text_to_image import TextToImage
 from storydalle.tokens.cache import EncodedStories
+from storydalle.training.optimisation import (
+    build_adamw,
+    clip_groups,
+    code_loss,
+    text_loss,
+    warmup_constant,
+    warmup_cosine,
+)
+from storydalle.training.story_dalle_training import StoryDALLETraining
+from storydalle.training.text_to_image_training import TextToImageTraining
 from tests.tiny import CODEBOOK, TinyData, TinyStories, felt, tiny_batch, tiny_story_dalle, trainer
 
 ALL_PARTS = {"num_prompt_tokens": 2, "num_story_tokens": 2}
@@ -255,7 +262,7 @@ def test_the_model_overfits_a_few_stories_and_then_needs_source_and_story(tmp_pa
 def test_text_to_image_learns_and_leaves_the_tokenizer_alone(tmp_path):
     made = tiny_story_dalle(source_blocks="none", story_depth=0)
     before = snapshot(made)
-    system = TextToImage(made, learning_rate=3e-3, warmup_steps=5, max_steps=60)
+    system = TextToImageTraining(made, learning_rate=3e-3, warmup_steps=5, max_steps=60)
     data = TinyData(made, batch_size=2, num_items=2)
     first = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]["val/loss_image"]
     trainer(tmp_path, 60).fit(system, data)

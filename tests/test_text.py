@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from storydalle.commands import inputs
-from storydalle.stories import text
-from storydalle.stories.folder import FolderStories
+from storydalle.files import text
+from storydalle.files.text import clean, decoded, split_lines
 from storydalle.stories.set_stories import listed
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.story_set import StoryRecord
-from storydalle.stories.text import clean, decoded, split_lines
 
 ODD_LINES = {
     "Pip\u2028waves.": "Pip waves.",

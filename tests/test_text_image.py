@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.text import BLEUScore
 
-from storydalle.metrics.clip import ImageTextNetwork
+from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.text_image import (
     ClipT,
     EmbeddedCaptions,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from storydalle.checkpoints.torch_files import ForeignFile, Inert, StoredTensor, open_torch_file, tensors_of
+from storydalle.released.torch_files import ForeignFile, Inert, StoredTensor, open_torch_file, tensors_of
 
 MARK = "it_ran"
 FORMATS = {"zip": True, "stream": False}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.checkpoints.stored_weights import stored_weights
-from storydalle.checkpoints.torch_files import STORAGES
-from storydalle.checkpoints.torch_writing import write_torch_file
-from storydalle.weight_files import Planned
+from storydalle.files.weights import Planned
+from storydalle.released.stored_weights import stored_weights
+from storydalle.released.torch_files import STORAGES
+from storydalle.released.torch_writing import write_torch_file
 
 
 def tensors() -> dict[str, Tensor]:

@@ -8,11 +8,10 @@ import pytest
 import wandb
 from pytorch_lightning.loggers import Logger
 
-from storydalle.commands import training_loggers
 from storydalle.commands.application import compose
-from storydalle.commands.plots import read_curves
-from storydalle.commands.training_loggers import SECONDS, RunLog, WandbLog, loggers, wandb_mode
-from storydalle.commands.training_runs import memory
+from storydalle.reporting.plots import read_curves
+from storydalle.training.loggers import SECONDS, RunLog, WandbLog, loggers, wandb_mode
+from storydalle.training.runs import memory
 from tests.training import Killed, Trainer, killed_after, train
 
 __all__ = ["train"]
@@ -131,7 +130,7 @@ def test_without_an_answer_the_run_is_offline_and_one_line_says_so(
 
 def test_the_client_itself_gives_up_in_time(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real client, with a wait that a test can afford."""
-    monkeypatch.setattr(training_loggers, "SECONDS", 0.5)
+    monkeypatch.setattr("storydalle.training.loggers.SECONDS", 0.5)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(wandb.setup().settings, "base_url", "http://127.0.0.1:9")

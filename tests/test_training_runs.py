@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from storydalle.checkpoints.training_state import load_state
 from storydalle.commands import main
-from storydalle.commands.mistakes import UserError
 from storydalle.commands.report import Report
-from storydalle.commands.training_runs import LAST, State, finished_models, run_folder, state_of
-from storydalle.commands.training_settings import check_settings
+from storydalle.mistakes import UserError
+from storydalle.training.runs import LAST, State, finished_models, run_folder, state_of
+from storydalle.training.settings import check_settings
+from storydalle.training.state import load_state
 from tests.training import EXPERIMENT, TINY, Killed, Trainer, killed_after, train
 
 __all__ = ["train"]

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from storydalle.commands import application
-from storydalle.commands.application import Request, conf_folder
-from storydalle.commands.mistakes import UserError
+from storydalle.commands.application import Request
 from storydalle.commands.typed import LISTS, PATHS, SENTENCES, TEXTS, as_typed
+from storydalle.files.conf import conf_folder
+from storydalle.mistakes import UserError
 
 # Settings without a value of their own that are numbers, switches, choices among few, or parts of a config.
 NO_TEXTS = frozenset(

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from storydalle.stories.pictures import ClipError
+from storydalle.stories.sets.vist import VIST
 from storydalle.stories.story_set import Problem
-from storydalle.stories.vist import VIST
 
 CONFIG = Path(__file__).parent.parent / "conf" / "data" / "vist.yaml"
 FILES = ["1.jpg", "2.png", "3.jpeg", "4.gif", "5.JPG", "6.jpg", "val/7.jpg", "val/8.jpg", "test/9.png"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storydalle.stories.drawn import DrawnFrames
-from storydalle.stories.vistorybench import export_shots
+from storydalle.evaluation.drawn import DrawnFrames
+from storydalle.evaluation.vistorybench import export_shots
 
 SIDE = 8
 LENGTHS = {"set/test/b": 2, "set/test/a": 1}

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from storydalle.weight_files import TYPES, Planned, parts, write_model, write_safetensors
+from storydalle.files.weights import TYPES, Planned, parts, write_model, write_safetensors
 
 
 def tensors() -> dict[str, Tensor]:

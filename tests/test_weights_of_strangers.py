@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from storydalle.checkpoints.archives import unpack
-from storydalle.checkpoints.stored_weights import stored_weights
-from storydalle.checkpoints.torch_files import ForeignFile, open_torch_file, tensors_of
+from storydalle.released.archives import unpack
+from storydalle.released.stored_weights import stored_weights
+from storydalle.released.torch_files import ForeignFile, open_torch_file, tensors_of
 
 MEMORY = 20 * 2**20  # bytes; what is claimed below is larger
 NAMES = ("a.ckpt",)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import storydalle
-from storydalle.whole_files import replaced_when_whole, save_picture, write_text
+from storydalle.files.whole import replaced_when_whole, save_picture, write_text
 
 PACKAGE = Path(storydalle.__file__).parent
 # Writes into folders that get their names when they are whole, or of a moment.
@@ -46,7 +46,7 @@ def test_no_file_is_written_in_its_place() -> None:
     for path in PACKAGE.rglob("*.py"):
         if path.relative_to(PACKAGE).as_posix() not in ELSEWHERE:
             called = {node.func.attr for node in ast.walk(ast.parse(path.read_text())) if is_call(node)}
-            assert not called & {"write_text", "write_bytes"}, f"{path} writes in place: take storydalle.whole_files"
+            assert not called & {"write_text", "write_bytes"}, f"{path} writes in place: take storydalle.files.whole"
 
 
 def is_call(node: ast.AST) -> bool:

@@ -8,17 +8,17 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from storydalle.backbones.dalle import DALLE
-from storydalle.checkpoints.training_state import SafetensorsCheckpointIO
-from storydalle.retrofit import retrofit
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import Outline, Shot, Stories
-from storydalle.story_dalle import StoryDALLE
 from storydalle.tokens.cache import EncodedStories
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.encoding import digest_of
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.training.state import SafetensorsCheckpointIO
 
 CODEBOOK, GRID, FRAMES, TEXT = 24, 3, 3, 16
 CAPTIONS = ["Pip waves.", "She jumps at the beach.", "Momo puts on a red hat and runs.", "They sleep."]

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from storydalle.gan.caption_encoder import SmallCaptionEncoder
+from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
+from storydalle.models.story_gan.model import StoryGANc
 from storydalle.stories.data import WholeStories, batch_of
 from storydalle.stories.story import Outline, Shot, Stories, StoryBatch
-from storydalle.story_gan import StoryGANc
 from storydalle.tokens.captions import CaptionTokenizer
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}

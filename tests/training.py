@@ -55,7 +55,7 @@ class Killed(BaseException):
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let the next training end when the checkpoint of a step has been written."""
-    from storydalle.commands.training_callbacks import Checkpoints
+    from storydalle.training.callbacks import Checkpoints
 
     plain = Checkpoints._save_checkpoint
 

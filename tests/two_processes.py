@@ -12,11 +12,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from storydalle.stories.data import Frames, WholeStories
-from storydalle.systems.image_tokenizer import ImageTokenizer
-from storydalle.systems.story_dalle import StoryDALLETraining
-from storydalle.systems.story_gan import StoryGANTraining
-from storydalle.systems.text_to_image import TextToImage
 from storydalle.tokens.cache import StoryCodes
+from storydalle.training.story_dalle_training import StoryDALLETraining
+from storydalle.training.story_gan_training import StoryGANTraining
+from storydalle.training.text_to_image_training import TextToImageTraining
+from storydalle.training.tokenizer_training import ImageTokenizerTraining
 from tests.tiny import TinyStories, tiny_story_dalle, trainer
 from tests.tiny_gan import ShapeStories, tiny_story_gan
 
@@ -43,7 +43,7 @@ def image_tokenizer(
     folder: Path, batch_size: int, steps: int, restart_below: float = 0.3
 ) -> tuple[pl.LightningModule, pl.LightningDataModule]:
     """Quantised after a few steps, with a codebook of which many codes die."""
-    system = ImageTokenizer(
+    system = ImageTokenizerTraining(
         tiny_story_dalle().image_tokenizer,
         max_steps=steps,
         steps_without_quantization=3,
@@ -57,7 +57,9 @@ def image_tokenizer(
 
 def text_to_image(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningModule, pl.LightningDataModule]:
     made = tiny_story_dalle()
-    return TextToImage(made, max_steps=steps, warmup_steps=2, frames_per_story=2), codes(made, folder, batch_size)
+    return TextToImageTraining(made, max_steps=steps, warmup_steps=2, frames_per_story=2), codes(
+        made, folder, batch_size
+    )
 
 
 def story_dalle(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningModule, pl.LightningDataModule]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storydalle.stories.flintstones import FlintstonesSV
-from storydalle.stories.pororo import PororoSV
+from storydalle.stories.sets.flintstones import FlintstonesSV
+from storydalle.stories.sets.pororo import PororoSV
 from storydalle.stories.story_set import StorySet
 from tests import test_clevr, test_folder, test_openstory, test_pororo
 
@@ -37,7 +37,7 @@ def flintstones(request: pytest.FixtureRequest, folder: Path) -> Path:
 
 def didemo(request: pytest.FixtureRequest, folder: Path) -> Path:
     root: Path = request.getfixturevalue("didemo_root")
-    from storydalle.stories.didemo import DiDeMoSV
+    from storydalle.stories.sets.didemo import DiDeMoSV
 
     story_set = DiDeMoSV(root)
     for i, clip in clips_of(story_set):

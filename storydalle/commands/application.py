@@ -4,14 +4,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import storydalle
-from storydalle.commands.mistakes import UserError, nearest
 from storydalle.commands.typed import PATHS, SENTENCES, as_typed
-from storydalle.paths import user_path
+from storydalle.files.conf import conf_folder, config_names
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, nearest
 
 
 class Request(NamedTuple):
@@ -29,20 +28,6 @@ class Request(NamedTuple):
 
 Command = Callable[[Request], None]
 EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
-
-
-def conf_folder() -> Path:
-    """``conf/``: inside an installed package, or beside the package in a checkout."""
-    package = Path(storydalle.__file__).parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
-
-
-def config_names(group: str) -> list[str]:
-    """Names of a config group, those in its sub-folders too: ``toon/story_dalle``. ``_NAME`` is a part of others."""
-    folder = conf_folder() / group
-    files = (path for path in folder.rglob("*.yaml") if not path.stem.startswith("_"))
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
 
 
 def run(command: str, task: Command, arguments: list[str]) -> None:
@@ -121,6 +106,15 @@ def check_flags(arguments: list[str]) -> None:
 
     vars(parser)["error"] = refuse
     parser.parse_args(arguments)
+
+
+def config_flags() -> list[str]:
+    """The flags of this command line that say where configs are: another process needs them too."""
+    from hydra._internal.utils import get_args_parser
+
+    found, _ = get_args_parser().parse_known_args(sys.argv[1:])
+    named = {"--config-dir": found.config_dir, "--config-name": found.config_name, "--config-path": found.config_path}
+    return [word for flag, value in named.items() if value is not None for word in (flag, value)]
 
 
 def cause_of(error: Exception) -> Exception:

@@ -20,25 +20,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from storydalle.commands import inputs, locks, models, outputs
+from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.bench_story_gan import bench_story_gan
 from storydalle.commands.default_folders import named
-from storydalle.commands.mistakes import UserError, nearest
-from storydalle.commands.systems import open_story_dalle
-from storydalle.metrics.record import git_state, versions, write_record
-from storydalle.metrics.toon_table import markdown
-from storydalle.paths import user_path
+from storydalle.evaluation.entries import open_story_dalle
+from storydalle.evaluation.toon_table import markdown
+from storydalle.files import locks
+from storydalle.files.paths import user_path
+from storydalle.files.records import git_state, versions, write_record
+from storydalle.files.whole import write_text
+from storydalle.mistakes import UserError, check_number, check_seed, nearest
+from storydalle.models import kinds
+from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.stories.data import StepData
-from storydalle.stories.folder import FolderStories
 from storydalle.stories.pictures import open_picture
 from storydalle.stories.set_stories import SetStories
+from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.toon import ToonSV
-from storydalle.story_dalle import StoryDALLE
-from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.tokens.cache import CachedStories, StoryCodes
 from storydalle.tokens.encoding import build_cache, read_clips, tables_folder
-from storydalle.whole_files import write_text
+from storydalle.training.story_dalle_training import StoryDALLETraining
 
 DECODE, READ, PREPARE, CACHE = "decode alone", "decode and resize", "decode, resize and encode", "read from the cache"
 TRAINING_STEPS = 4
@@ -56,11 +58,11 @@ def run(request: Request) -> None:
     settings = request.settings
     if settings["bench"] not in BENCHES:
         raise UserError(f"no benchmark bench={settings['bench']}; {nearest(str(settings['bench']), BENCHES)}")
-    inputs.check_seed(settings["seed"])
+    check_seed(settings["seed"])
     for name in ("num_stories", "rounds", "batch_size"):
-        inputs.check_number(name, settings[name], 1, None, whole=True)
-    inputs.check_number("picture_size", settings["picture_size"], 64, 256, whole=True)
-    inputs.check_number("workers", settings["workers"], 0, 64, whole=True)
+        check_number(name, settings[name], 1, None, whole=True)
+    check_number("picture_size", settings["picture_size"], 64, 256, whole=True)
+    check_number("workers", settings["workers"], 0, 64, whole=True)
     if settings["num_stories"] < settings["batch_size"]:
         raise UserError(f"num_stories={settings['num_stories']} fill no batch: give at least {settings['batch_size']}")
     out = named(Path("benched", settings["bench"]), "bench", request, UNNAMED)
@@ -85,7 +87,7 @@ def write(out: Path, settings: dict[str, Any]) -> None:
 
 def bench_data(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The way of a picture from its file into a batch."""
-    model = open_story_dalle(models.locate(str(settings["model"] or "story_dalle")))
+    model = open_story_dalle(kinds.locate(str(settings["model"] or "story_dalle")))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_pictures(folder / "pictures", settings["num_stories"], settings["picture_size"])

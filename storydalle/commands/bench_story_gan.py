@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from storydalle.commands import models
-from storydalle.commands.mistakes import UserError
 from storydalle.commands.train import quieten
-from storydalle.gan.story_encoder import MAX_LOG_VARIANCE, Noise, StoryEncoder, StoryState
-from storydalle.metrics.toon_table import markdown
+from storydalle.evaluation.toon_table import markdown
+from storydalle.mistakes import UserError
+from storydalle.models import kinds
+from storydalle.models.story_gan.model import Imagined, StoryGANc
+from storydalle.models.story_gan.story_encoder import MAX_LOG_VARIANCE, Noise, StoryEncoder, StoryState
 from storydalle.stories.data import batch_of
 from storydalle.stories.story import StoryBatch
 from storydalle.stories.toon import ToonSV
-from storydalle.story_gan import Imagined, StoryGANc
-from storydalle.systems.optim import step_generator
-from storydalle.systems.story_gan import StoryGANTraining
+from storydalle.training.optimisation import step_generator
+from storydalle.training.story_gan_training import StoryGANTraining
 
 PLAIN, OURS = "plain loop", "ours"
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
@@ -112,7 +112,7 @@ class Stopwatch(pl.Callback):
 def bench_story_gan(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Steps of both, in both precisions, in turn."""
     quieten()
-    story_gan = models.open_model(models.locate(str(settings["model"] or "storyganc")))
+    story_gan = kinds.open_model(kinds.locate(str(settings["model"] or "storyganc")))
     if not isinstance(story_gan, StoryGANc):
         raise UserError(f"model={settings['model']} is a {type(story_gan).__name__}: bench=story_gan takes a StoryGANc")
     batch = batch_of(list(ToonSV("train", settings["batch_size"], resolution=story_gan.resolution)))

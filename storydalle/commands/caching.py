@@ -6,15 +6,15 @@ from typing import Any
 from hydra.utils import instantiate
 
 from storydalle.commands import outputs
-from storydalle.commands.building import model_folder, tokenizers
-from storydalle.commands.mistakes import UserError, told_in_one_line
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories.story import Stories
 from storydalle.tokens.cache import CachedStories, cache_folder
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, build_cache, read_json, tables_folder
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.shards import write_shards
+from storydalle.training.building import model_folder, tokenizers
 
 FRAMES_A_CLIP, KILOBYTES_A_STORY = 8, 20  # guesses, for the space on the disk
 

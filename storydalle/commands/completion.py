@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from storydalle.commands import application
-from storydalle.commands.mistakes import UserError
+from storydalle.mistakes import UserError
 
 
 def run(arguments: list[str], commands: Sequence[str]) -> None:

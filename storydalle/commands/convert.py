@@ -25,9 +25,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from storydalle import licences
-from storydalle.checkpoints.archives import unpack
-from storydalle.checkpoints.conversion import (
+from storydalle.commands import outputs
+from storydalle.commands.application import Request
+from storydalle.files import locks
+from storydalle.files.paths import user_path
+from storydalle.files.weights import NoRoom, check_room, folder_when_whole
+from storydalle.mistakes import UserError, check_number, nearest, told_in_one_line
+from storydalle.models import licences
+from storydalle.models.cards import front
+from storydalle.models.pretrained import CARD_NAME, README_NAME, read_card
+from storydalle.released.archives import unpack
+from storydalle.released.conversion import (
     WORDS,
     Conversion,
     Source,
@@ -36,9 +44,9 @@ from storydalle.checkpoints.conversion import (
     released_story_dalle,
     write_conversion,
 )
-from storydalle.checkpoints.layouts import LayoutError
-from storydalle.checkpoints.recognition import mistaken
-from storydalle.checkpoints.release import (
+from storydalle.released.layouts import LayoutError
+from storydalle.released.recognition import mistaken
+from storydalle.released.release import (
     ONE_WAY,
     Release,
     mega_release,
@@ -46,15 +54,8 @@ from storydalle.checkpoints.release import (
     taming_release,
     write_release,
 )
-from storydalle.checkpoints.tokenizer_layouts import Opened, read_dvae, read_vqgan
-from storydalle.checkpoints.torch_files import ForeignFile
-from storydalle.commands import inputs, locks, outputs
-from storydalle.commands.application import Request
-from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
-from storydalle.model_card import front
-from storydalle.paths import user_path
-from storydalle.pretrained import CARD_NAME, README_NAME, read_card
-from storydalle.weight_files import NoRoom, check_room, folder_when_whole
+from storydalle.released.tokenizer_layouts import Opened, read_dvae, read_vqgan
+from storydalle.released.torch_files import ForeignFile
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MINDALLE_FILES = ("stage1_last.ckpt", "stage2_last.ckpt")
@@ -176,8 +177,8 @@ def check_options(settings: dict[str, Any], given: frozenset[str]) -> None:
     if settings["dtype"] is not None and settings["dtype"] not in DTYPES:
         raise UserError(f"dtype={settings['dtype']} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
     if settings["num_heads"] is not None:
-        inputs.check_number("num_heads", settings["num_heads"], 1, None, whole=True)
-    inputs.check_number("megabytes_a_file", settings["megabytes_a_file"], 1, None, whole=True)
+        check_number("num_heads", settings["num_heads"], 1, None, whole=True)
+    check_number("megabytes_a_file", settings["megabytes_a_file"], 1, None, whole=True)
 
 
 # ------------------------------------------------------------------------------------------------ models

@@ -11,8 +11,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from storydalle.commands.application import Request, conf_folder
-from storydalle.paths import file_name
+from storydalle.commands.application import Request
+from storydalle.files.conf import conf_folder
+from storydalle.files.paths import file_name
 
 LONGEST = 80  # letters of what is added to a name
 
@@ -61,7 +62,7 @@ def word(value: Any) -> str:
 
 def joined_names(values: Sequence[Any]) -> str:
     """Names and paths as one part of a file's name; of a path the last name, with a hash of the whole."""
-    from storydalle.commands.building import MODEL  # and with it torch
+    from storydalle.training.building import MODEL  # and with it torch
 
     found = []
     for text in map(str, values):

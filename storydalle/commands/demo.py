@@ -13,12 +13,13 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from storydalle import strips
-from storydalle.commands import inputs, models, outputs
+from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import named
-from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
+from storydalle.models import kinds
+from storydalle.reporting import strips
 from storydalle.stories import toon
 from storydalle.stories.story import Story
 
@@ -27,8 +28,8 @@ UNNAMED = ("out", "overwrite", "num_stories")  # more stories of the same kind a
 
 def run(request: Request) -> None:
     settings = request.settings
-    inputs.check_seed(settings["seed"])
-    inputs.check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
+    check_seed(settings["seed"])
+    check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
     if settings["split"] not in toon.SPLITS:
         raise UserError(f"ToonSV has no split {settings['split']!r}; {nearest(str(settings['split']), toon.SPLITS)}")
     out = named(Path("demo"), "demo", request, UNNAMED) if settings["out"] is None else user_path(settings["out"])
@@ -38,8 +39,8 @@ def run(request: Request) -> None:
 
 def write(out: Path, settings: dict[str, Any]) -> None:
     """Draw stories, and put their page into ``out``."""
-    folder = models.locate(str(settings["model"]))
-    model = models.open_model(folder)
+    folder = kinds.locate(str(settings["model"]))
+    model = kinds.open_model(folder)
     with told_in_one_line(f"model={settings['model']} draws no ToonSV"):
         stories = toon.ToonSV(settings["split"], settings["num_stories"], resolution=model.resolution)
     drawn = [draw(model, story, settings["seed"]) for story in tqdm(stories, desc="drawing stories", disable=None)]
@@ -52,7 +53,7 @@ def write(out: Path, settings: dict[str, Any]) -> None:
             "No caption says what a guest looks like: it can only be seen in the source frame.",
         ],
         facts={
-            "model": f"{settings['model']} (weights {models.weights_sha256(folder)[:12]})",
+            "model": f"{settings['model']} (weights {kinds.weights_sha256(folder)[:12]})",
             "seed": str(settings["seed"]),
         },
         tables=tables,

@@ -18,27 +18,28 @@ from typing import Any
 
 import numpy as np
 
-from storydalle.commands import inputs, locks, outputs
+from storydalle.commands import outputs
 from storydalle.commands.application import Request
-from storydalle.commands.building import newest_model
 from storydalle.commands.default_folders import joined_names, named
-from storydalle.commands.evaluation import Evaluated, Subject, evaluate_split, folders_of_rows, tested_models
-from storydalle.commands.evaluation_page import write_page
-from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
-from storydalle.commands.models import EXPERIMENTS, RERANKERS, zoo_names
-from storydalle.commands.protocols import check_protocol, names_of, open_judges
-from storydalle.commands.systems import StoredFrames, find_models, open_models
-from storydalle.metrics.judging import Judges
-from storydalle.metrics.label_reader_training import reading_accuracies
-from storydalle.metrics.record import write_record
+from storydalle.evaluation.entries import StoredFrames, find_models, open_models
+from storydalle.evaluation.evaluation import Evaluated, Subject, evaluate_split, folders_of_rows, tested_models
+from storydalle.evaluation.judging import Judges
+from storydalle.evaluation.protocols import check_protocol, names_of, open_judges
+from storydalle.evaluation.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
+from storydalle.evaluation.vistorybench import export_shots
+from storydalle.files import locks
+from storydalle.files.paths import file_name, user_path
+from storydalle.files.reading import read_object
+from storydalle.files.records import write_record
+from storydalle.files.whole import write_text
+from storydalle.metrics.networks.label_reader_training import reading_accuracies
 from storydalle.metrics.resampling import Interval
-from storydalle.metrics.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
-from storydalle.paths import file_name, user_path
-from storydalle.pretrained import CARD_NAME
+from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
+from storydalle.models.kinds import EXPERIMENTS, RERANKERS, zoo_names
+from storydalle.models.pretrained import CARD_NAME
+from storydalle.reporting.evaluation_page import write_page
 from storydalle.stories import toon
-from storydalle.stories.reading import read_object
-from storydalle.stories.vistorybench import export_shots
-from storydalle.whole_files import write_text
+from storydalle.training.building import newest_model
 
 # What the default folder's name tells already, and what no score depends on.
 UNNAMED = (
@@ -49,7 +50,7 @@ UNNAMED = (
 
 def run(request: Request) -> None:
     settings = checked(request)
-    subject = Subject.of(request, settings)
+    subject = Subject.of(settings)
     folders = find_models(settings)
     out = user_path(settings["out"] or default_folder(request, settings))
     outputs.check_space(out, megabytes=50)
@@ -89,10 +90,10 @@ def write(out: Path, subject: Subject, folders: Mapping[str, Path], settings: di
 def checked(request: Request) -> dict[str, Any]:
     """The settings, where they can be meant."""
     settings = dict(request.settings)
-    inputs.check_seed(settings["seed"])
+    check_seed(settings["seed"])
     for name in ("num_stories", "batch_size", "num_candidates", "diagnose"):
         if settings[name] is not None:
-            inputs.check_number(name, settings[name], 1, None, whole=True)
+            check_number(name, settings[name], 1, None, whole=True)
     images, named = (names_of(settings[name]) for name in ("images", "model"))
     settings["images"], settings["model"] = images, named or default_models(request)
     if settings["compare"] is not None and (images or settings["card"]):

@@ -15,13 +15,14 @@ from PIL import Image
 from tqdm import tqdm
 
 import storydalle
-from storydalle import strips
-from storydalle.commands import inputs, models, outputs
+from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import beside, changes, named, numbered
-from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
-from storydalle.commands.models import DrawnStory, StoryModel
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
+from storydalle.models import kinds
+from storydalle.models.kinds import DrawnStory, StoryModel
+from storydalle.reporting import strips
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
@@ -52,9 +53,9 @@ def run(request: Request) -> None:
 
 def write(out: Path, story: Story, settings: dict[str, Any]) -> None:
     """Draw the story, and put what was drawn into ``out``."""
-    folder = models.locate(str(settings["model"]))
-    drawn = draw(models.open_model(folder), story, settings)
-    sha256 = models.weights_sha256(folder)
+    folder = kinds.locate(str(settings["model"]))
+    drawn = draw(kinds.open_model(folder), story, settings)
+    sha256 = kinds.weights_sha256(folder)
     if settings.get("weights_sha256", sha256) != sha256:
         story.notes.append(f"the weights of {settings['model']} have changed since {settings['story']} was written")
     record = story_record(story, drawn, settings, sha256)
@@ -67,15 +68,15 @@ def write(out: Path, story: Story, settings: dict[str, Any]) -> None:
 
 def check_settings(settings: dict[str, Any]) -> None:
     """Refuse values that no model could use, before one is loaded."""
-    inputs.check_seed(settings["seed"])
-    inputs.check_number("num_candidates", settings["num_candidates"], 1, 64, whole=True)
-    if settings["reranker"] not in models.RERANKERS:
-        raise UserError(f"no reranker={settings['reranker']}; {nearest(str(settings['reranker']), models.RERANKERS)}")
-    inputs.check_number("seconds", settings["seconds"], 0.02, 60)
+    check_seed(settings["seed"])
+    check_number("num_candidates", settings["num_candidates"], 1, 64, whole=True)
+    if settings["reranker"] not in kinds.RERANKERS:
+        raise UserError(f"no reranker={settings['reranker']}; {nearest(str(settings['reranker']), kinds.RERANKERS)}")
+    check_number("seconds", settings["seconds"], 0.02, 60)
     ranges = {"temperature": (0, 100), "top_k": (1, None), "top_p": (0, 1), "guidance": (0, 100)}
     for name, (low, high) in ranges.items():
         if settings[name] is not None:
-            inputs.check_number(name, settings[name], low, high, whole=name == "top_k")
+            check_number(name, settings[name], low, high, whole=name == "top_k")
 
 
 def read_story(settings: dict[str, Any]) -> Story:
@@ -178,7 +179,11 @@ def draw(model: StoryModel, story: Story, settings: dict[str, Any]) -> DrawnStor
 
         sampling = {name: settings[name] for name in SAMPLING}
         with told_in_one_line(""):
-            reranker = models.open_reranker(settings["reranker"])
+            reranker = None
+            if settings["reranker"] == kinds.CLIP:
+                from storydalle.metrics.reranking import open_reranker  # and with it what it reads pictures with
+
+                reranker = open_reranker()
             return model.generate(
                 story.captions, story.source, seed=settings["seed"], reranker=reranker, progress=advance, **sampling
             )

@@ -5,8 +5,8 @@ from typing import Any
 
 from PIL import Image
 
-from storydalle.commands.mistakes import UserError, told_in_one_line
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories import handed_in
 from storydalle.stories.caption_files import read_caption_file
 
@@ -35,14 +35,3 @@ def open_source(path: Path) -> tuple[Image.Image, list[str]]:
         picture, notes = handed_in.source_of(path)
     assert picture is not None
     return picture, notes
-
-
-def check_number(name: str, value: Any, low: int | float, high: int | float | None = None, whole: bool = False) -> None:
-    """Refuse a setting that is no number between ``low`` and ``high``; None stands for a default."""
-    with told_in_one_line(""):
-        handed_in.check_number(name, value, low, high, whole)
-
-
-def check_seed(seed: Any) -> None:
-    with told_in_one_line(""):
-        handed_in.check_seed(seed)

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 import storydalle
-from storydalle.commands.mistakes import Failure, UserError, nearest, told_of_disk
-from storydalle.paths import PathError, lend_home
+from storydalle.files.paths import PathError, lend_home
+from storydalle.mistakes import Failure, UserError, nearest, told_of_disk
 
 COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "convert", "report", "bench")
 HELP_FLAGS = ("--help", "-h")
@@ -107,7 +107,7 @@ def summary(command: str) -> str:
 
 def command_help(command: str) -> str:
     """The command's docstring, its config file word for word, and the names that its groups offer."""
-    from storydalle.commands.application import conf_folder, config_names
+    from storydalle.files.conf import conf_folder, config_names
 
     text = (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8")
     settings = [line for line in text.partition("\n\n")[2].splitlines() if not line.startswith("hydra")]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import storydalle
-from storydalle.commands.locks import held, is_lock
-from storydalle.commands.mistakes import UserError, told_of_disk
-from storydalle.stories.reading import read_object
-from storydalle.whole_files import write_text
+from storydalle.files.locks import held, is_lock
+from storydalle.files.reading import read_object
+from storydalle.files.whole import write_text
+from storydalle.mistakes import UserError, told_of_disk
 
 # Each record marks a folder as ours and lists its files. A stranger's list is not believed beyond names of our own.
 RECORDS = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from storydalle.stories.text import parsed
+from storydalle.files.text import parsed
 
 
 class Counted(NamedTuple):

@@ -26,17 +26,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storydalle import sheets
-from storydalle.commands import findings, inputs, locks, models, outputs
+from storydalle.commands import outputs
 from storydalle.commands.application import Request
-from storydalle.commands.locks import LOCK
-from storydalle.commands.mistakes import UserError, nearest, told_in_one_line
-from storydalle.commands.story_sets import chosen_split, opened, spread
-from storydalle.paths import file_name, user_path
+from storydalle.files import locks
+from storydalle.files.locks import LOCK
+from storydalle.files.paths import file_name, user_path
+from storydalle.files.whole import save_picture, write_text
+from storydalle.mistakes import UserError, check_number, nearest, told_in_one_line
+from storydalle.models import kinds
+from storydalle.reporting import findings, sheets
 from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect
+from storydalle.stories.opening import chosen_split, opened, spread
 from storydalle.stories.pictures import squared
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet
-from storydalle.whole_files import save_picture, write_text
 
 SHEET, STRIPS, CAPTIONS = "contact_sheet.png", "strips", "captions"
 BYTES_A_CLIP = 1500  # that are written
@@ -45,11 +47,11 @@ CHUNK = 4096  # captions counted at once
 
 def run(request: Request) -> None:
     settings = request.settings
-    inputs.check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
-    inputs.check_number("preview", settings["preview"], 0, 1000, whole=True)
+    check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
+    check_number("preview", settings["preview"], 0, 1000, whole=True)
     if settings["workers"] is not None:
-        inputs.check_number("workers", settings["workers"], 1, whole=True)
-    inputs.check_number("stories_per_shard", settings["stories_per_shard"], 1, whole=True)
+        check_number("workers", settings["workers"], 1, whole=True)
+    check_number("stories_per_shard", settings["stories_per_shard"], 1, whole=True)
     if settings["shards"] is not None and settings["pretrained"] is None:
         raise UserError("shards hold encoded stories: give the model that encodes them, pretrained=FOLDER")
     name = settings["data"]["name"]
@@ -113,7 +115,7 @@ def token_counter(name: str | None) -> findings.Tokens | None:
     """Lengths in tokens by the caption tokenizer of a model, or by one in a folder."""
     if name is None:
         return None
-    folder = models.zoo_folder() / name if name in models.zoo_names() else user_path(name)
+    folder = kinds.zoo_folder() / name if name in kinds.zoo_names() else user_path(name)
     folder = folder / "captions" if (folder / "captions").is_dir() else folder
     from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
 

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storydalle.commands.application import Request
-from storydalle.commands.mistakes import UserError, nearest
 from storydalle.commands.outputs import fill_results
-from storydalle.commands.report_runs import METRICS, Record, Run, read_records, read_runs
-from storydalle.commands.report_scores import HASH_LENGTH, Comparison, comparisons, matching
-from storydalle.commands.report_tables import csv_rows, latex, markdown
-from storydalle.paths import user_path
-from storydalle.whole_files import write_text
+from storydalle.files.paths import user_path
+from storydalle.files.whole import write_text
+from storydalle.mistakes import UserError, nearest
+from storydalle.reporting.report_runs import Record, Run, read_records, read_runs
+from storydalle.reporting.report_scores import HASH_LENGTH, Comparison, comparisons, matching
+from storydalle.reporting.report_tables import csv_rows, latex, markdown
+from storydalle.training.runs import METRICS
 
 if TYPE_CHECKING:
-    from storydalle.commands.plots import Curve
+    from storydalle.reporting.plots import Curve
 
 Patterns = Sequence[str] | None
 PAGE = "report.html"
@@ -93,14 +94,14 @@ class Report(NamedTuple):
         return ["report.md", "report.tex", "report.csv", PAGE, *self.plot(out)]
 
     def page(self, out: Path) -> str:
-        from storydalle.commands.report_page import page_of
+        from storydalle.reporting.report_page import page_of
 
         title = f"Runs in {self.folder.resolve().name}"
         return page_of(title, self.compared, self.runs, self.curves, self.patterns, out)
 
     def plot(self, out: Path) -> list[str]:
         """Draw scores, a picture a protocol, and curves; return the names of the files."""
-        from storydalle.commands.plots import plot_curves, plot_scores
+        from storydalle.reporting.plots import plot_curves, plot_scores
 
         names = []
         for each in self.compared:
@@ -116,7 +117,7 @@ class Report(NamedTuple):
 
 def curves_of(records: Sequence[Record], patterns: Patterns) -> "dict[str, list[dict[str, Curve]]]":
     """What runs logged, also those that failed, by config without the settings that all share."""
-    from storydalle.commands.plots import read_curves
+    from storydalle.reporting.plots import read_curves
 
     logged: dict[str, list[dict[str, Curve]]] = {}
     for record in records:

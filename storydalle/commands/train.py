@@ -30,29 +30,31 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from storydalle.checkpoints.training_state import SafetensorsCheckpointIO, load_state
-from storydalle.commands import inputs, locks, outputs, processes
-from storydalle.commands.application import Request
-from storydalle.commands.building import learn_words, model_folder
-from storydalle.commands.mistakes import Failure, told_in_one_line
-from storydalle.commands.models import TrainedStoryModel
+from storydalle.commands import outputs
+from storydalle.commands.application import Request, config_flags
 from storydalle.commands.own_sizes import sizes_told
-from storydalle.commands.report_runs import CONFIG, METRICS
-from storydalle.commands.story_sets import tell
-from storydalle.commands.training_callbacks import callbacks
-from storydalle.commands.training_finite import Kept, values_of
-from storydalle.commands.training_loggers import loggers
-from storydalle.commands.training_memory import check_memory
-from storydalle.commands.training_resume import resumed_settings
-from storydalle.commands.training_runs import LAST, MEMORY, MODEL, check_unfinished, memory, run_folder
-from storydalle.commands.training_settings import check_settings
-from storydalle.licences import inherited
-from storydalle.metrics.record import git_state, metrics_record, write_record
-from storydalle.paths import user_path
-from storydalle.pretrained import PretrainedModel
+from storydalle.commands.resuming import resumed_settings
+from storydalle.files import locks
+from storydalle.files.paths import user_path
+from storydalle.files.records import git_state, metrics_record, write_record
+from storydalle.files.whole import write_text
+from storydalle.mistakes import Failure, check_seed, told_in_one_line
+from storydalle.models.kinds import TrainedStoryModel
+from storydalle.models.licences import inherited
+from storydalle.models.pretrained import PretrainedModel
+from storydalle.reporting.sample_strips import sample_strips
+from storydalle.stories.opening import tell
 from storydalle.stories.story import Stories
-from storydalle.systems.precision import SINGLE, resolved
-from storydalle.whole_files import write_text
+from storydalle.training import processes
+from storydalle.training.building import learn_words, model_folder
+from storydalle.training.callbacks import callbacks
+from storydalle.training.finite import Kept, values_of
+from storydalle.training.loggers import loggers
+from storydalle.training.memory_limit import check_memory
+from storydalle.training.precision import SINGLE, resolved
+from storydalle.training.runs import CONFIG, LAST, MEMORY, METRICS, MODEL, check_unfinished, memory, run_folder
+from storydalle.training.settings import check_settings
+from storydalle.training.state import SafetensorsCheckpointIO, load_state
 
 NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every", "logger")
 
@@ -79,7 +81,7 @@ def run(request: Request) -> None:
 
 def begin(request: Request, held: ExitStack) -> Plan:
     """Choose the run's folder and settings, and write what it is; the record of a try that failed goes."""
-    inputs.check_seed(request.settings["seed"])
+    check_seed(request.settings["seed"])
     experiment, runs = request.choices["experiment"], user_path(request.settings["runs"])
     folder = run_folder(runs / experiment, request.settings["name"], bool(request.settings["resume"]))
     outputs.check_space(folder, megabytes=500)
@@ -181,16 +183,17 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
         system = instantiate(settings["system"], _partial_=True)(model)
         data = instantiate(settings["data_module"], _partial_=True)(**tokenizers_of(model))
         stories = instantiate(settings["data"]["val"])
+        strips = sample_strips(folder, settings["save_every"], model, stories)
         with told_in_one_line(device_of(settings), MisconfigurationException):
             trainer = instantiate(settings["trainer"], _partial_=True)(
                 default_root_dir=folder,
                 logger=loggers(folder, plan.experiment, settings["logger"], plan.start),
-                callbacks=callbacks(folder, settings, model, stories),
+                callbacks=[*strips, *callbacks(folder, settings)],
                 plugins=[SafetensorsCheckpointIO()],
             )
     tell(stories.notes)
     check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
-    processes.prepare(trainer, overrides)
+    processes.prepare(trainer, [*config_flags(), *overrides])
     with processes.running(trainer), told_in_one_line("", ValueError, MisconfigurationException):
         trainer.fit(system, data, ckpt_path=plan.checkpoint)
     return Trained(trainer, processes.steps_made(trainer), model, system, data, stories)

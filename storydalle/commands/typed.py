@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 
-from storydalle.commands.mistakes import UserError
+from storydalle.mistakes import UserError
 
 # The last parts of the keys of settings that are or may be paths, and of those that are another name or text.
 PATHS = frozenset(

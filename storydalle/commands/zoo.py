@@ -14,14 +14,14 @@ import torch
 from hydra.utils import instantiate
 from tqdm import tqdm
 
-from storydalle.commands.building import learn_words, model_folder
-from storydalle.commands.models import EXPERIMENTS, TrainedStoryModel, open_model, zoo_folder
-from storydalle.metrics.clip_card import publish_clip
-from storydalle.metrics.label_reader_training import make_label_reader
-from storydalle.paths import user_path
-from storydalle.pretrained import README_NAME, PretrainedModel
+from storydalle.files.paths import user_path
+from storydalle.metrics.networks.clip_card import publish_clip
+from storydalle.metrics.networks.label_reader_training import make_label_reader
+from storydalle.models.kinds import EXPERIMENTS, TrainedStoryModel, open_model, zoo_folder
+from storydalle.models.pretrained import README_NAME, PretrainedModel
 from storydalle.stories.toon import ToonSV
 from storydalle.tokens.known_words import KnownWords
+from storydalle.training.building import learn_words, model_folder
 
 SAVED: dict[str, dict[str, Any]] = {
     "story_dalle": {"is_tokenizer_rounded": True},  # the weights have to be small, and are scored as they ship

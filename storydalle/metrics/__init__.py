@@ -1,1 +1,1 @@
-
+"""Scores of drawn stories, as torchmetrics classes."""

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from storydalle.weight_files import write_tensors
+from storydalle.files.weights import write_tensors
 
 STATISTICS_FORMAT = "storydalle feature statistics 1"
 

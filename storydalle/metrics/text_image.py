@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.text import BLEUScore
 
-from storydalle.metrics.clip import ImageTextNetwork
-from storydalle.metrics.features import one_by_one
+from storydalle.metrics.networks.clip import ImageTextNetwork
+from storydalle.metrics.networks.features import one_by_one
 from storydalle.metrics.story_metric import StoryMetric
 
 

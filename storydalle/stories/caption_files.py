@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from storydalle.files.reading import read_text
+from storydalle.files.text import clean, column, parsed, split_lines, table_rows
 from storydalle.stories.handed_in import captions_of
-from storydalle.stories.reading import read_text
-from storydalle.stories.text import clean, column, parsed, split_lines, table_rows
 
 MAX_BYTES = 1_000_000
 KEYS = ("caption", "captions", "text")  # of a row, the first that is there; columns are called so in any case

@@ -5,18 +5,17 @@ The models and the commands call the same functions. Nothing here needs torch.
 
 import os
 from collections.abc import Iterable
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
+from storydalle.files.text import clean
+from storydalle.mistakes import check_number, check_seed
 from storydalle.stories.pictures import ClipError, Decoded, decode_array, decode_picture, decoded_image
-from storydalle.stories.text import clean
 
-MAX_SEED = 2**63 - 1
 DAMAGED = ("truncated", "corrupt")
 
 if TYPE_CHECKING:
@@ -114,17 +113,3 @@ def remarks(decoded: Decoded, said: str) -> list[str]:
     if decoded.is_stretched:
         notes.append(f"{said} does not say how bright white is: its largest number was taken for white")
     return notes
-
-
-def check_number(name: str, value: Any, low: int | float, high: int | float | None = None, whole: bool = False) -> None:
-    """Refuse, by ValueError, a setting that is no number between ``low`` and ``high``, both included."""
-    bound = f"{low} or more" if high is None else f"between {low} and {high}"
-    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if not is_number or not low <= value or (high is not None and value > high):
-        raise ValueError(f"{name}={value}: use {'a whole number' if whole else 'a number'}, {bound}")
-
-
-def check_seed(seed: Any) -> None:
-    """Refuse, by ValueError, a seed that is no whole number between 0 and 2**63 - 1."""
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) <= MAX_SEED:
-        raise ValueError(f"seed={seed} is out of range: use a whole number between 0 and 2**63 - 1")

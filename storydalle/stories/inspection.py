@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from storydalle.files.text import parsed
+from storydalle.files.whole import write_text
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story_set import StorySet
-from storydalle.stories.text import parsed
-from storydalle.whole_files import write_text
 
 VERSION = 1  # of what a shard holds
 SHARD_SIZE = 512  # clips

@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from storydalle.stories.text import clean
+from storydalle.files.text import clean
 
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {**{split: split for split in SPLITS}, "validation": "val"}  # folder -> split

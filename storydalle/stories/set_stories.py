@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from storydalle.paths import file_name, user_path
-from storydalle.stories.reading import read_text
+from storydalle.files.paths import file_name, user_path
+from storydalle.files.reading import read_text
+from storydalle.files.text import clean, split_lines
 from storydalle.stories.resizing import LANCZOS, at_size
 from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.stories.story_set import StoryRecord, StorySet
-from storydalle.stories.text import clean, split_lines
 
 
 class SetStories(Stories):

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 
 from PIL import Image
 
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
 
 
 class Problem(NamedTuple):

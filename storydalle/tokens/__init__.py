@@ -1,1 +1,1 @@
-
+"""Captions <-> tokens, frames <-> codes; codes cached and in shards."""

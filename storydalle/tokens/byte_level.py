@@ -20,7 +20,8 @@ from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 from torch import Tensor
 
-from storydalle.stories.reading import read_object
+from storydalle.files.reading import read_object
+from storydalle.files.whole import write_text
 from storydalle.tokens.captions import (
     CONFIG_NAME,
     MAX_TEXT_LENGTH,
@@ -31,7 +32,6 @@ from storydalle.tokens.captions import (
     read_config,
     vocabulary_and_merges,
 )
-from storydalle.whole_files import write_text
 
 START, END, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 SPACE = "Ġ"  # a space ahead of a piece

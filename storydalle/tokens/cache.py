@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.story import Stories, Story
 from storydalle.tokens.captions import TextTokenizer

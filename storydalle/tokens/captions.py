@@ -19,9 +19,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
-from storydalle.stories.reading import read_object
-from storydalle.stories.text import parsed
-from storydalle.whole_files import write_text
+from storydalle.files.reading import read_object
+from storydalle.files.text import parsed
+from storydalle.files.whole import write_text
 
 PAD, UNK, END_OF_WORD = "[PAD]", "[UNK]", "</w>"
 MERGES_HEADER = "#version"

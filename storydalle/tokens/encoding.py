@@ -21,13 +21,13 @@ from jaxtyping import Int, UInt8, UInt16
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from storydalle.files.reading import read_object
+from storydalle.files.whole import replaced_when_whole, write_text
 from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
-from storydalle.stories.reading import read_object
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
-from storydalle.whole_files import replaced_when_whole, write_text
 
 HEADER, CODES, IDS = "header.json", "codes", "ids.txt"
 FORMAT = 1

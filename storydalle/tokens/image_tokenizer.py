@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from storydalle.paths import user_path
-from storydalle.stories.reading import read_object
-from storydalle.weight_files import described_by, stored_floats, write_tensors
-from storydalle.whole_files import write_text
+from storydalle.files.paths import user_path
+from storydalle.files.reading import read_object
+from storydalle.files.weights import described_by, stored_floats, write_tensors
+from storydalle.files.whole import write_text
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 KINDS = {

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storydalle.stories.reading import read_object
-from storydalle.whole_files import write_text
+from storydalle.files.reading import read_object
+from storydalle.files.whole import write_text
 
 WORDS_NAME = "words.json"
 MAX_NAMED = 8  # unknown words of a caption

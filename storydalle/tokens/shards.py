@@ -21,14 +21,14 @@ import numpy as np
 from filelock import FileLock
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from storydalle.paths import user_path
+from storydalle.files.paths import user_path
+from storydalle.files.pickles import array_of
+from storydalle.files.whole import replaced_when_whole
 from storydalle.stories.data import StepData
-from storydalle.stories.pickles import array_of
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
 from storydalle.tokens.captions import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash, read_json, write_json
 from storydalle.tokens.image_tokenizer import ImageTokenizer
-from storydalle.whole_files import replaced_when_whole
 
 FORMAT = 1
 ENDLESS = range(sys.maxsize)

@@ -1,0 +1,131 @@
+"""A resumed run has the settings that it began with: those of its ``config.yaml``, and none of today's defaults.
+
+The command line may say them again. What differs from them is refused, but for a short list (``MAY_CHANGE``).
+"""
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from storydalle.commands.application import Request, compose
+from storydalle.commands.moved import with_names_of_today
+from storydalle.mistakes import UserError
+from storydalle.training.precision import AUTO
+from storydalle.training.runs import CONFIG
+
+STEPS = ("max_steps", "trainer.max_steps", "system.max_steps")  # may grow
+MAY_CHANGE = (
+    *("name", "runs", "resume", "sweep", "logger*", "save_every", "memory_limit_gb", *STEPS),
+    *("trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.max_time"),
+    *("trainer.enable_*", "trainer.accelerator", "trainer.strategy*", "data_module.*workers"),
+    # The data module refuses what would move the position in its data.
+    *("trainer.devices", "trainer.num_nodes", "data_module.batch_size", "system.batch_size"),
+)
+MOST_NAMED = 3
+ABSENT = "(nothing)"
+
+
+def resumed_settings(request: Request, folder: Path) -> dict[str, Any]:
+    """The run's own settings with what the command line may change. UserError, naming it, for what it may not."""
+    own = own_settings(folder)
+    refused = []
+    for key, value in asked(request).items():
+        has = lookup(own, key)
+        if value == has or (value == AUTO and key == "trainer.precision"):  # which had been resolved
+            continue
+        if not any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE):
+            refused.append(f"{key}={value} (it has {has})")
+        elif key in STEPS and not (isinstance(value, int) and isinstance(has, int) and value > has):
+            refused.append(f"{key}={value} (it has {has}, and may have more)")
+        elif value != ABSENT:
+            put(own, key, value)
+    if refused:
+        more = f" and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
+        raise UserError(
+            f"{folder} goes on with the settings that it began with, which differ: {', '.join(refused[:MOST_NAMED])}"
+            f"{more}; leave them out, or begin a run of its own without resume=true"
+        )
+    return request.settings | own
+
+
+def own_settings(folder: Path) -> dict[str, Any]:
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder / CONFIG} cannot be read ({reason}): start without resume=true") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{folder / CONFIG} holds no settings: start without resume=true")
+    return {str(key): with_names_of_today(value) for key, value in settings.items()}
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """The settings that the command line makes other than the experiment's, and those that it names; with values.
+
+    A setting that is given as another one (``${max_steps}``) follows it.
+    """
+    experiment = f"experiment={request.choices['experiment']}"
+    plain, now = (raw(overrides) for overrides in ([experiment], [experiment, *groups_and_values(request)]))
+    changed = {key for key in plain.keys() | now.keys() if plain.get(key, ABSENT) != now.get(key, ABSENT)}
+    changed |= {key for key in now if any(is_within(key, given) for given in request.given)}
+    followers = changed
+    while followers := {key for key, value in now.items() if any(depends(value, each) for each in followers)} - changed:
+        changed |= followers
+    found: dict[str, Any] = {}
+    for key in sorted(changed, key=lambda key: (key not in request.given, key)):
+        value = lookup(request.settings, key)
+        found |= leaves(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+    return found
+
+
+def groups_and_values(request: Request) -> list[str]:
+    """What the command line says, without what says which run is meant."""
+    others = ("experiment", "sweep", "name", "runs", "resume")
+    return [each for each in request.overrides if each.partition("=")[0].lstrip("+~") not in others]
+
+
+def raw(overrides: list[str]) -> dict[str, Any]:
+    """The leaves of the training's config as they are written, by dotted key."""
+    tree = OmegaConf.to_container(compose("train", overrides), resolve=False)
+    assert isinstance(tree, dict)
+    return dict(leaves(tree))
+
+
+def leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def is_within(key: str, other: str) -> bool:
+    return key == other or key.startswith(f"{other}.")
+
+
+def depends(value: Any, key: str) -> bool:
+    """Whether a setting, as it is written, takes its value from another."""
+    named = re.findall(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else []
+    return any(is_within(key, name) for name in named)
+
+
+def lookup(tree: Mapping[str, Any], key: str) -> Any:
+    found: Any = tree
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return ABSENT
+        found = found[part]
+    return found
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parts, last = key.split(".")
+    for part in parts:
+        tree = tree.setdefault(part, {})
+    tree[last] = value

@@ -1,0 +1,1 @@
+"""What is scored, on which stories, by which judges."""

@@ -1,0 +1,75 @@
+"""Two systems on the same stories: is a difference more than chance?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from storydalle.evaluation.judging import Scorecard
+from storydalle.evaluation.tables import compact
+from storydalle.evaluation.toon_table import markdown
+from storydalle.metrics.resampling import PairedTest, holm, paired_tests
+
+COMPARED = {
+    "character_micro_f1": "char F1",
+    "frame_accuracy": "frames exact",
+    "setting": "setting",
+    "action": "action",
+    "guest_look_joint": "guest's look",
+    "hat_carried": "hat carried",
+    "clip_t": "CLIP-T",
+    "r_precision": "R-precision",
+    "copy_rate": "copy rate",
+    "consistency_source": "alike to source",
+    "error": "error",
+}
+ALPHA = 0.05
+LEGEND = (
+    "How much higher the first system scores on the same stories, with the 95 % interval of resampled stories (books, "
+    "episodes); \\* where the permutation test's p, corrected for the whole table (Holm), is under .05."
+)
+
+
+def compared(first: Scorecard, second: Scorecard, ids: Sequence[str]) -> dict[str, PairedTest]:
+    """Every score of ``COMPARED`` that both have."""
+    found: dict[str, PairedTest] = {}
+    for name, metric in first.story_metrics_by_name().items():
+        rival = second.story_metrics_by_name()[name]
+        names = [score for score in metric.compute() if score in COMPARED]
+        if names:
+            tests = paired_tests(
+                metric.rows_of(ids), rival.rows_of(ids), metric.scores_of_sums, clusters=first.clusters
+            )
+            found |= {score: tests[score] for score in names}
+    return {name: found[name] for name in COMPARED if name in found}
+
+
+def comparisons(
+    scorecards: Mapping[str, Scorecard], first: str, others: Sequence[str], ids: Sequence[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """For the record: each rival's tests against the first system, with p corrected over all of them."""
+    if len(set(scorecards[first].clusters.values())) < 2:
+        return {}
+    tests = {other: compared(scorecards[first], scorecards[other], ids) for other in others}
+    corrected = holm(
+        {f"{other}/{name}": test.p_permutation for other, each in tests.items() for name, test in each.items()}
+    )
+    return {
+        other: {name: test._asdict() | {"p_holm": corrected[f"{other}/{name}"]} for name, test in each.items()}
+        for other, each in tests.items()
+    }
+
+
+def comparison_table(first: str, tests: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """A line a rival, a column a score."""
+    names = [name for name in COMPARED if any(name in each for each in tests.values())]
+    if not names:
+        return ""
+
+    def cell(test: Mapping[str, Any] | None) -> str:
+        if test is None or test["difference"] is None:  # no frame has what is scored
+            return "-"
+        low, high = test["interval"]
+        star = r"\*" if test["p_holm"] < ALPHA else ""
+        return f"{compact(test['difference'])}{star} [{compact(low)}, {compact(high)}]"
+
+    rows = ([f"{first} - {other}", *(cell(each.get(name)) for name in names)] for other, each in tests.items())
+    return f"{markdown(['', *(COMPARED[name] for name in names)], rows)}\n\n{LEGEND}"

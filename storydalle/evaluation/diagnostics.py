@@ -1,0 +1,159 @@
+"""Is it a continuation? A model drawn again with one of its inputs replaced, and with other seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from storydalle.evaluation.entries import Choice, DrawingModel, Inputs, Subjects, own_inputs
+from storydalle.evaluation.judging import DISTANCES, Scorecard, Seen, Truth
+from storydalle.evaluation.protocols import Scoring
+from storydalle.evaluation.tables import score_table
+from storydalle.metrics.continuation import Diversity, InputSensitivity, Kind
+from storydalle.metrics.resampling import Interval
+from storydalle.stories.story import Stories
+
+NUM_SEEDS = 3
+TRUE, OTHER_SEEDS = "true inputs", "other seeds"
+GREY = 127
+COLUMNS = {
+    "character_micro_f1": "char F1",
+    "setting_source": "setting: source",
+    "action": "action",
+    "guest_look_joint": "guest's look",
+    "clip_t": "CLIP-T",
+    "error": "error",
+    "copy_rate": "copy rate",
+    "consistency_source": "alike to source",
+    "change_pixels": "change: pixels",
+    "change_features": "change: features",
+}
+LEGEND = (
+    "Scores are against the story that the captions tell; *change* is to the frames drawn with the true inputs: mean "
+    "absolute difference, and 1 - cosine of features. That of *other seeds* is between the frames of any two of "
+    f"{NUM_SEEDS} seeds, which is what chance alone makes."
+)
+
+
+def other_source(stories: Stories, index: int) -> Inputs:
+    return own_inputs(stories, index)[0], own_inputs(stories, other(stories, index))[1]
+
+
+def blank_source(stories: Stories, index: int) -> Inputs:
+    captions, source = own_inputs(stories, index)
+    return captions, np.full_like(source, GREY)
+
+
+def shuffled_captions(stories: Stories, index: int) -> Inputs:
+    """Each frame gets the next frame's caption, the last one the first's."""
+    captions, source = own_inputs(stories, index)
+    return [*captions[1:], captions[0]], source
+
+
+def other(stories: Stories, index: int) -> int:
+    """A story far away in the split, as its neighbours may be of the same episode."""
+    return (index + len(stories) // 2) % len(stories)
+
+
+class Variant(NamedTuple):
+    """Replaced inputs: the name of its row, and what is given in their place."""
+
+    row: str
+    choose: Choice
+
+
+VARIANTS = {  # by the names of their scores, change_<name>_pixels and change_<name>_features
+    "other_source": Variant("another story's source", other_source),
+    "blank_source": Variant("blank source", blank_source),
+    "shuffled_captions": Variant("shuffled captions", shuffled_captions),
+}
+
+
+CHANGES = (*(f"change_{name}" for name in VARIANTS), "diversity")
+KINDS: tuple[Kind, ...] = ("pixels", "features")
+
+
+class Diagnosis(NamedTuple):
+    """A row a variant."""
+
+    rows: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval]]
+    num_stories: int
+
+    def text(self, name: str, with_intervals: bool = False) -> str:
+        rows, intervals = (
+            {row: in_columns(each) for row, each in part.items()} for part in (self.rows, self.intervals)
+        )
+        return (
+            f"What {name} does with its inputs, on {self.num_stories} stories\n\n"
+            f"{score_table(rows, COLUMNS, intervals if with_intervals else None)}\n\n{LEGEND}"
+        )
+
+
+def in_columns(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's values by column: of each row the change that is its own is in one column."""
+    changes = {f"{prefix}_{kind}": f"change_{kind}" for prefix in CHANGES for kind in KINDS}
+    return {changes.get(name, name): value for name, value in scores.items()}
+
+
+def diagnose(system: DrawingModel, subjects: Subjects, scoring: Scoring, batch_size: int) -> Diagnosis:
+    """Draw every story with the true inputs, with each one replaced, and under other seeds; score and compare."""
+    variants = {name: system.varied(choose=variant.choose) for name, variant in VARIANTS.items()}
+    seeds = [system.varied(seed=system.seed + i) for i in range(1, NUM_SEEDS)]
+    scorecards = {name: without_distances(scoring) for name in (TRUE, *VARIANTS)}
+    of = KINDS if scoring.judges.features else KINDS[:1]
+    changes = {name: [InputSensitivity(name, kind) for kind in of] for name in VARIANTS}
+    diversity = [Diversity(kind) for kind in of]
+    steps = range(0, len(subjects), batch_size)
+    for start in tqdm(steps, desc=f"diagnosing {system.name}", unit="batch", disable=None, leave=False):
+        stop = min(start + batch_size, len(subjects))
+        truth = Truth.of(subjects.batch(start, stop), scoring.judges)
+        drawn = {name: seen(each, subjects, start, stop, scoring) for name, each in {TRUE: system, **variants}.items()}
+        for name, frames in drawn.items():
+            scorecards[name].update(frames, truth)
+        mask, ids = truth.batch.mask, truth.batch.ids
+        for name, metrics in changes.items():
+            for metric in metrics:
+                metric.update(view(drawn[TRUE], metric.of), view(drawn[name], metric.of), mask, ids)
+        others = [drawn[TRUE], *(seen(each, subjects, start, stop, scoring) for each in seeds)]
+        for spread in diversity:
+            spread.update(torch.stack([view(each, spread.of) for each in others]), mask, ids)
+    return diagnosis(scorecards, changes, diversity, len(subjects))
+
+
+def seen(system: DrawingModel, subjects: Subjects, start: int, stop: int, scoring: Scoring) -> Seen:
+    return Seen(system.judged(system.frames(subjects, start, stop), subjects), scoring.judges)
+
+
+def view(frames: Seen, kind: Kind) -> Tensor:
+    return frames.frames if kind == "pixels" else frames.features
+
+
+def without_distances(scoring: Scoring) -> Scorecard:
+    """Empty scores of the kinds that a hundred stories are enough for."""
+    card = scoring.scorecard()
+    card.metrics = {name: metric for name, metric in card.metrics.items() if name not in (*DISTANCES, "r_precision")}
+    return card
+
+
+def diagnosis(
+    scorecards: Mapping[str, Scorecard],
+    changes: Mapping[str, list[InputSensitivity]],
+    diversity: list[Diversity],
+    num_stories: int,
+) -> Diagnosis:
+    row_of = {TRUE: TRUE, OTHER_SEEDS: OTHER_SEEDS} | {name: variant.row for name, variant in VARIANTS.items()}
+    compared: dict[str, Sequence[InputSensitivity | Diversity]] = {**changes, OTHER_SEEDS: diversity}
+    rows: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, Interval]] = {}
+    for name, card in scorecards.items():
+        card.finish()
+        rows[row_of[name]], intervals[row_of[name]] = card.compute(), card.compute_intervals()
+    for name, metrics in compared.items():
+        for metric in metrics:
+            rows.setdefault(row_of[name], {}).update(metric.compute())
+            intervals.setdefault(row_of[name], {}).update(metric.compute_intervals())
+    return Diagnosis(rows, intervals, num_stories)

@@ -1,0 +1,94 @@
+"""What a trained model's own networks say of a data set's true stories, beside what it draws."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_gan.model import StoryGANc
+from storydalle.stories.data import batch_of
+from storydalle.stories.story import Story
+from storydalle.tokens.cache import encode_batch
+from storydalle.tokens.encoding import FrameEncoder
+from storydalle.training.probes import Match, OtherStories, probe_paths
+from storydalle.training.story_gan_training import separation
+
+
+@singledispatch
+def measure_probes(
+    model: object,
+    stories: Sequence[Story],
+    caption_probes: Mapping[str, Match],
+    source_probes: Mapping[str, Match],
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Scores by name; none of a model that nothing is known of.
+
+    None depends on ``batch_size``. StoryDALL-E: mean nats a frame of every probe of ``systems.probes``, the other story
+    being the one before (of the first, the last). StoryGANc: ``story_order_auc``, the area under
+    the ROC curve of the story discriminator's logits for true stories, against the same frames in another order under
+    the same captions; 0.5 is chance.
+    """
+    return {}
+
+
+@measure_probes.register
+def _(
+    model: StoryDALLE,
+    stories: Sequence[Story],
+    caption_probes: Mapping[str, Match],
+    source_probes: Mapping[str, Match],
+    batch_size: int = 32,
+) -> dict[str, float]:
+    encode, last = FrameEncoder(model.image_tokenizer), None
+    if len(stories) > 1:  # the order closes: the first story's other one is the last
+        last = OtherStories.last_of(encode_batch([stories[len(stories) - 1]], encode, model.caption_tokenizer))
+    sums: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
+    for start in range(0, len(stories), batch_size):
+        chunk = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
+        batch = encode_batch(chunk, encode, model.caption_tokenizer)
+        others = None if last is None else OtherStories.before(batch, last)
+        with torch.inference_mode():
+            found = probe_paths(model.model, batch, caption_probes, source_probes, others)
+        last = None if last is None else OtherStories.last_of(batch)
+        for name, probed in found.items():
+            sums[name] += probed.mean.item() * probed.num_frames
+            counts[name] += probed.num_frames
+    return {name: sums[name] / counts[name] for name in sums}
+
+
+@measure_probes.register
+def _(
+    model: StoryGANc,
+    stories: Sequence[Story],
+    caption_probes: Mapping[str, Match],
+    source_probes: Mapping[str, Match],
+    batch_size: int = 32,
+) -> dict[str, float]:
+    if model.story_discriminator is None:
+        return {}
+    true: list[Tensor] = []
+    permuted: list[Tensor] = []
+    for start in range(0, len(stories), batch_size):
+        chunk = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
+        several = [story for story in chunk if len(story.captions) > 1]
+        for logits, each in ((true, several), (permuted, [reordered(story) for story in several])):
+            if each:
+                batch = batch_of(each)
+                logits.append(model.story_logits(batch.captions, batch.frames))
+    return {"story_order_auc": separation(torch.cat(true), torch.cat(permuted)).item()} if true else {}
+
+
+def reordered(story: Story) -> Story:
+    """The story with its frames in an order that is not theirs, drawn for its id; captions stay."""
+    draws = np.random.default_rng(zlib.crc32(story.id.encode()))
+    order = own = np.arange(len(story.frames))
+    while (order == own).all():
+        order = draws.permutation(own)
+    return story._replace(frames=story.frames[order])

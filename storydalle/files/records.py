@@ -1,0 +1,111 @@
+"""``metrics.json``: numbers with everything that is needed to trust and to compare them, written by code."""
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from storydalle.files.whole import write_text
+
+Interval = tuple[float, float]
+PACKAGES = ("storydalle", "torch", "numpy", "pillow", "torchmetrics")
+
+
+def canonical_json(value: object) -> str:
+    """One text for equal values: sorted keys, no spaces, no nan."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_of_file(path: Path | str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def protocol_hash(protocol: Mapping[str, Any]) -> str:
+    """sha256 of the protocol's canonical json."""
+    return sha256_of_text(canonical_json(protocol))
+
+
+def git_state(package: Path) -> tuple[str | None, bool | None]:
+    """Commit and whether the checkout differs from it; nothing where the file is not part of a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=package.parent, capture_output=True, text=True)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", package.name) is None:
+        return None, None
+    status = git("status", "--porcelain")
+    return git("rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that move a number."""
+
+    def version(package: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+
+
+def jsonable(value: Any) -> Any:
+    """Numbers as json knows them: nan as null, intervals as pairs, keys as text."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def metrics_record(
+    values: Mapping[str, Any],
+    *,
+    protocol: Mapping[str, Any],
+    n: Mapping[str, Any],
+    seeds: Sequence[int],
+    device: str,
+    wall_seconds: float,
+    intervals: Mapping[str, Interval] | Mapping[str, Mapping[str, Interval]] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The record as json-ready values; ``more`` are fields of the run's own, such as the model's weights hash."""
+    commit, dirty = git_state(Path(__file__))
+    record = {
+        "values": values,
+        "intervals": intervals or {},
+        "n": n,
+        "seeds": seeds,
+        "protocol": protocol,
+        "protocol_hash": protocol_hash(protocol),
+        "commit": commit,
+        "dirty": dirty,
+        "device": device,
+        "versions": versions(),
+        "wall_seconds": round(wall_seconds, 1),
+    }
+    repeated = sorted(record.keys() & more.keys())
+    if repeated:
+        raise ValueError(f"fields {', '.join(repeated)} are the record's own: choose other names")
+    return jsonable(record | more)
+
+
+def write_record(path: Path | str, record: Mapping[str, Any]) -> None:
+    """Write a record, readable and in one piece."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(jsonable(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

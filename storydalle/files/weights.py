@@ -1,0 +1,245 @@
+"""Safetensors files of a model, one or several with an index, written and read a tensor at a time.
+
+So memory holds one tensor and not the model, or the model and not also its file.
+
+The format is the library's (huggingface/safetensors): eight bytes with the length of a JSON header, the header, and the
+numbers one after the other. The library itself wants all tensors at once.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+
+from storydalle.files.reading import read_object
+from storydalle.files.whole import replaced_when_whole
+
+TYPES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
+    torch.bool: "BOOL",
+}
+UNTOLD_NUMBERS = 10**7  # that a network may have beside those of its file
+FRAMEWORK = {"format": "pt"}  # without it transformers refuses a file
+
+
+class NoRoom(OSError):
+    """Files that their disk has no space for; the message says how large they are."""
+
+
+class Planned(NamedTuple):
+    """A tensor that will be written, before its numbers are read."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    def check(self, value: Tensor) -> None:
+        """ValueError where a tensor is not what was planned."""
+        if value.dtype != self.dtype or tuple(value.shape) != self.shape:
+            raise ValueError(
+                f"{self.name} is {value.dtype} {tuple(value.shape)}, and was planned as {self.dtype} {self.shape}"
+            )
+
+
+def is_finite(value: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether every number of a tensor is one, and stays one in a precision, by default its own."""
+    if not value.is_floating_point() or not value.numel():
+        return True
+    largest = torch.finfo(dtype or value.dtype).max
+    return all(abs(end.item()) <= largest for end in value.detach().aminmax())  # no copy, and nan is passed on
+
+
+def check_finite(
+    weights: Iterable[tuple[str, Tensor]], what: str, dtype_of: Callable[[str], torch.dtype] | None = None
+) -> None:
+    """Raise ValueError, naming it, where a tensor is not finite, in its own precision or in that of its name."""
+    for name, value in weights:
+        if not is_finite(value, dtype_of(name) if dtype_of and value.is_floating_point() else None):
+            what_is_wrong = "is too large for its precision" if is_finite(value) else "is not finite (nan or infinity)"
+            raise ValueError(f"{what}: {name} {what_is_wrong}; take the model of an earlier checkpoint or run")
+
+
+def parts(planned: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
+    """Tensors in the order given, as many a file as stay within ``max_bytes``, at least one."""
+    found: list[list[Planned]] = [[]]
+    size = 0
+    for tensor in planned:
+        if found[-1] and size + tensor.num_bytes > max_bytes:
+            found.append([])
+            size = 0
+        found[-1].append(tensor)
+        size += tensor.num_bytes
+    return found
+
+
+def write_safetensors(
+    path: Path, planned: Sequence[Planned], read: Callable[[str], Tensor], metadata: Mapping[str, str] = FRAMEWORK
+) -> None:
+    """Write the tensors in order, each read when it is its turn. The file appears under its name when it is whole.
+
+    Raises ValueError where what is read is not what was planned. The library's own writer says of a full disk what is
+    no OSError.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    start = 0
+    for tensor in planned:
+        offsets = [start, start := start + tensor.num_bytes]
+        header[tensor.name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
+    with replaced_when_whole(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in planned:
+            value = read(tensor.name)
+            tensor.check(value)
+            file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+@contextmanager
+def folder_when_whole(target: Path) -> Iterator[Path]:
+    """A new folder that gets its name at the end, or leaves nothing behind; FileExistsError where the name is taken."""
+    unfinished = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        os.rename(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def check_room(target: Path, num_bytes: int) -> None:
+    """Raise FileExistsError where ``target`` is there, NoRoom where its disk has no space for so many bytes."""
+    if target.exists():
+        raise FileExistsError(f"target={target} is in use: choose a folder that is not there yet")
+    parent = next(path for path in target.absolute().parents if path.exists())
+    free = shutil.disk_usage(parent).free
+    if free < 1.01 * num_bytes + 2**20:
+        raise NoRoom(f"target={target} needs {num_bytes / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free")
+
+
+def write_model(
+    folder: Path, planned: Sequence[Planned], read: Callable[[str], Tensor], name: str, max_bytes: int
+) -> list[Path]:
+    """One file, or numbered ones and the index that libraries look for; the paths written."""
+    files = parts(planned, max_bytes)
+    if len(files) == 1:
+        write_safetensors(folder / name, planned, read)
+        return [folder / name]
+    stem, _, ending = name.rpartition(".")
+    names = [f"{stem}-{i:05}-of-{len(files):05}.{ending}" for i in range(1, len(files) + 1)]
+    for file, tensors in zip(names, files, strict=True):
+        write_safetensors(folder / file, tensors, read)
+    places = {tensor.name: file for file, tensors in zip(names, files, strict=True) for tensor in tensors}
+    total = sum(tensor.num_bytes for tensor in planned)
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    with replaced_when_whole(folder / f"{name}.index.json") as table:
+        table.write(json.dumps(index, indent=2).encode() + b"\n")
+    return [folder / file for file in names]
+
+
+class WithoutNumbers(TorchFunctionMode):
+    """Networks built inside have shapes and no numbers: they take no memory and, nearly, no time."""
+
+    def __enter__(self) -> "WithoutNumbers":
+        self.device = torch.device("meta")
+        self.device.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.device.__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Drawing numbers that are not there costs torch an import of its compiler.
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def described_by(config: Path, otherwise: str, *weights: Path) -> Iterator[None]:
+    """Make the network that a file of settings describes; ValueError, of the file and ``otherwise``, where that fails.
+
+    Settings of strangers are of any kind, so that a constructor may raise anything; and of any size: a network that has
+    more numbers than its ``weights`` is stopped before it takes the memory.
+    """
+    left = sum(map(num_numbers, weights))
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else 1 + parameter.numel()
+        if left < 0:
+            raise ValueError(f"it describes more numbers than its weights hold (at {type(module).__name__}.{name})")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason or type(error).__name__
+        raise ValueError(f"{config} {otherwise}: {reason}") from error
+    finally:
+        hook.remove()
+
+
+def num_numbers(whole: Path) -> int:
+    """More than any network has whose weights a file, or its parts, can be."""
+    try:
+        files = [safe_open(path, framework="pt") for path in files_of(whole)]
+        shapes = [file.get_slice(name).get_shape() for file in files for name in file.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError):  # whoever reads the weights says so
+        return UNTOLD_NUMBERS
+    return UNTOLD_NUMBERS + 2 * sum(map(math.prod, shapes))  # one parameter may have two names
+
+
+def planned_as(tensors: Mapping[str, Tensor]) -> list[Planned]:
+    """Tensors as they are."""
+    return [Planned(name, value.dtype, tuple(value.shape)) for name, value in tensors.items()]
+
+
+def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] = FRAMEWORK) -> None:
+    """Write tensors as they are into one file; ValueError where one is not finite, and the file stays as it was."""
+    check_finite(weights.items(), f"{path} is not written")
+    write_safetensors(path, planned_as(weights), lambda name: weights[name].detach().cpu(), metadata)
+
+
+def stored_floats(whole: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, or of its parts, whose names have the prefix, in single precision, one after the other.
+
+    Raises ValueError, naming it, for one that is not finite.
+    """
+    for path in files_of(whole):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if name.startswith(prefix):
+                    value = file.get_tensor(name)
+                    check_finite([(name, value)], str(path))
+                    # A copy: the file may be replaced while the model lives.
+                    yield name, value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file of weights; or, where there is an index in its place, the files that hold its parts."""
+    index = path.with_name(f"{path.name}.index.json")
+    if path.is_file() or not index.is_file():
+        return [path]
+    try:
+        return sorted({path.with_name(str(name)) for name in read_object(index)["weight_map"].values()})
+    except (ValueError, KeyError, AttributeError) as error:
+        raise OSError(f"{index} is no index of weights") from error

@@ -1,0 +1,362 @@
+"""Networks that lay pictures and captions in one space: transformers' CLIP, and a small one of our own for ToonSV."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from inspect import signature
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from storydalle.files.paths import user_path
+from storydalle.files.reading import read_object
+from storydalle.files.records import sha256_of_file
+from storydalle.files.weights import described_by, stored_floats, write_tensors
+from storydalle.files.whole import write_text
+from storydalle.metrics.networks.label_reader import convolution, resized
+from storydalle.models.layers import attend
+from storydalle.models.story_gan.language_models import LOCAL
+from storydalle.stories.story import Stories
+from storydalle.tokens.captions import CaptionTokenizer
+
+CONFIG, WEIGHTS, CAPTIONS = "config.json", "model.safetensors", "captions"
+TINY = "tiny_clip"  # of config.json, where transformers writes "clip"
+TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first is the one that is read
+CHUNK = 256  # captions that a text tower reads at once
+MAX_SCALE = 100.0  # of logits (Radford et al. 2021, section 2.5)
+
+# Of the images that OpenAI's CLIP was trained on, in [0, 1]; every checkpoint of that architecture keeps to them.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@runtime_checkable
+class ImageTextNetwork(Protocol):
+    """What the metrics ask of a network that compares pictures with captions.
+
+    Images are in [-1, 1], of any size; embeddings have length 1, so their product is the cosine. ``features`` are the
+    picture's before it is projected among the texts: for Fréchet distances and for the likeness of two pictures.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a table calls it."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights."""
+
+    def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]: ...
+    def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "n d"]: ...
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e"]: ...
+
+
+def open_image_text_network(folder: Path | str) -> "TinyCLIP | TransformersCLIP":
+    """The network in a folder, by its ``config.json``; ValueError where that is of another kind or missing."""
+    try:
+        kind = read_object(user_path(folder) / CONFIG).get("model_type")
+    except ValueError as error:
+        raise ValueError(f"{folder} holds no image-text network: {CONFIG} cannot be read ({error})") from error
+    if kind == TINY:
+        return TinyCLIP.from_pretrained(folder)
+    if kind == "clip":
+        return TransformersCLIP.from_pretrained(folder)
+    raise ValueError(f"{folder} holds a model of type {kind!r}: give a CLIP of transformers (clip) or one of ours")
+
+
+# ------------------------------------------------------------------------------------------------ ours
+
+
+class ImageTower(nn.Module):
+    """A convolutional map of a picture, seen through learned attention maps: who, where, doing what, holding what."""
+
+    def __init__(self, dims: tuple[int, ...], num_glances: int, feature_dim: int) -> None:
+        super().__init__()
+        stem, dim = dims[0], dims[-1]
+        blocks: list[nn.Module] = [nn.Conv2d(3, stem, 4, stride=2, padding=1), nn.ReLU(), convolution(stem, stem)]
+        for dim_in, dim_out in pairwise(dims):
+            blocks += [convolution(dim_in, dim_out, stride=2), convolution(dim_out, dim_out)]
+        self.map = nn.Sequential(*blocks)
+        self.glances = nn.Conv2d(dim, num_glances, 1)
+        self.features = nn.Linear(num_glances * dim, feature_dim)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e"]:
+        seen = self.map(images)
+        weights = rearrange(self.glances(seen), "n q h w -> n q (h w)").softmax(-1)
+        glances = weights.to(seen.dtype) @ rearrange(seen, "n d h w -> n (h w) d")
+        return self.features(rearrange(glances, "n q d -> n (q d)"))
+
+
+class TextBlock(nn.Module):
+    """Pre-norm self-attention and a feed-forward layer."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_attention, self.norm_feedforward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_key_value, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.feedforward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: Float[Tensor, "n t d"], visible: Bool[Tensor, "n t"]) -> Float[Tensor, "n t d"]:
+        split = "n t (three heads head_dim) -> three n heads t head_dim"
+        heads = rearrange(self.query_key_value(self.norm_attention(x)), split, three=3, heads=self.num_heads)
+        query, key, value = heads.unbind(0)
+        attended = attend(query, key, value, visible[:, None, None])
+        x = x + self.out(rearrange(attended, "n heads t head_dim -> n t (heads head_dim)"))
+        return x + self.feedforward(self.norm_feedforward(x))
+
+
+class TextTower(nn.Module):
+    """A small transformer over a caption's tokens, and the mean over those that exist."""
+
+    def __init__(self, vocab_size: int, text_length: int, pad_id: int, dim: int, depth: int, num_heads: int) -> None:
+        super().__init__()
+        self.pad_id = pad_id
+        self.tokens, self.positions = nn.Embedding(vocab_size, dim), nn.Embedding(text_length, dim)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.blocks = nn.ModuleList(TextBlock(dim, num_heads) for _ in range(depth))
+
+    def forward(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+        exists = tokens != self.pad_id
+        exists[:, 0] = True  # An empty caption is padding alone, and attention must see something.
+        length = int(exists.sum(1).max())
+        tokens, exists = tokens[:, :length], exists[:, :length]
+        x = self.tokens(tokens) + self.positions.weight[:length]
+        for block in self.blocks:
+            x = block(x, exists)
+        weights = exists[..., None].to(x.dtype)
+        return (x * weights).sum(1) / weights.sum(1)
+
+
+class TinyCLIP(nn.Module):
+    """A two-tower network of 0.9 M parameters for ToonSV (after Radford et al. 2021, with a convolutional eye)."""
+
+    name = "tiny-clip"
+
+    def __init__(
+        self,
+        caption_tokenizer: CaptionTokenizer,
+        resolution: int = 64,
+        dims: tuple[int, ...] = (24, 48, 96, 128),
+        num_glances: int = 6,
+        feature_dim: int = 192,
+        text_dim: int = 96,
+        text_depth: int = 2,
+        text_heads: int = 4,
+        embedding_dim: int = 128,
+    ) -> None:
+        super().__init__()
+        named = locals()
+        names = [name for name in signature(TinyCLIP).parameters if name != "caption_tokenizer"]
+        self.config: dict[str, Any] = {name: named[name] for name in names}
+        self.caption_tokenizer = caption_tokenizer
+        self.resolution = resolution
+        self.image_tower = ImageTower(dims, num_glances, feature_dim)
+        self.image_projection = nn.Sequential(
+            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, embedding_dim, bias=False)
+        )
+        self.text_tower = TextTower(
+            caption_tokenizer.vocab_size,
+            caption_tokenizer.text_length,
+            caption_tokenizer.pad_id,
+            text_dim,
+            text_depth,
+            text_heads,
+        )
+        self.text_projection = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, embedding_dim, bias=False))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self._file_sha256: str | None = None
+
+    def forward(self, images: Float[Tensor, "n c h w"], tokens: Int[Tensor, "m t"]) -> Float[Tensor, "n m"]:
+        """Logits of images in [-1, 1] against captions: scaled cosines."""
+        seen = self.image_projection(self.image_tower(resized(images, self.resolution)))
+        read = self.text_projection(self.text_tower(tokens))
+        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
+        return scale * F.normalize(seen.float(), dim=-1) @ F.normalize(read.float(), dim=-1).T
+
+    @torch.inference_mode()
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e"]:
+        assert not self.training, "call eval() before embedding"
+        return self.image_tower(resized(images, self.resolution)).float()
+
+    @torch.inference_mode()
+    def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return F.normalize(self.image_projection(self.features(images)).float(), dim=-1)
+
+    @torch.inference_mode()
+    def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Captions longer than ``text_length`` tokens lose their ends."""
+        assert not self.training, "call eval() before embedding"
+        tokens = self.caption_tokenizer.encode(captions).tokens.to(self.log_scale.device)
+        parts = [self.text_projection(self.text_tower(part)) for part in tokens.split(CHUNK)]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file that it was opened from; of the parameters themselves where there is none."""
+        return self._file_sha256 or sha256_of_state(self.state_dict())
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write ``config.json``, the caption tokenizer and the weights in half precision."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+            for name, value in self.state_dict().items()
+        }
+        write_tensors(folder / WEIGHTS, state)
+        write_text(folder / CONFIG, json.dumps({"model_type": TINY, **self.config}, indent=2) + "\n")
+        self.caption_tokenizer.save(folder / CAPTIONS)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "TinyCLIP":
+        """The network saved in a folder, ready to embed; ValueError where files are missing, cut or of another kind."""
+        folder = Path(folder)
+        tokenizer = CaptionTokenizer.load(folder / CAPTIONS)
+        with described_by(folder, f"holds no {cls.name} that can be opened", folder / WEIGHTS):
+            config = read_object(folder / CONFIG)
+            config.pop("model_type", None)
+            network = cls(tokenizer, **config | {"dims": tuple(config["dims"])})
+            network.load_state_dict(dict(stored_floats(folder / WEIGHTS)))
+        network._file_sha256 = sha256_of_file(folder / WEIGHTS)
+        return network.eval()
+
+
+def tiny_clip(stories: Stories, captions: dict[str, Any], num_stories: int = 4000, **sizes: Any) -> TinyCLIP:
+    """A fresh network behind a caption tokenizer trained on captions and descriptions of the first stories.
+
+    ``captions`` are options of ``CaptionTokenizer.train``, ``sizes`` those of ``TinyCLIP``.
+    """
+    outlines = [stories.outline(i) for i in range(min(num_stories, len(stories)))]
+    texts = [text for outline in outlines for text in (*outline.captions, *outline.descriptions) if text]
+    return TinyCLIP(CaptionTokenizer.train(texts, **captions), **sizes)
+
+
+# ------------------------------------------------------------------------------------------------ transformers'
+
+
+class TransformersCLIP(nn.Module):
+    """A CLIP of the transformers library (version 4 or 5) behind the interface, with preprocessing of our own.
+
+    A picture's shorter side is resized to the network's size (bicubic, antialiased) and its middle cut out, as CLIP's
+    processor does; captions longer than the text tower's positions (77 tokens) lose their ends. ``tokenize`` is called
+    as a tokenizer of transformers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenize: Callable[..., Any],
+        name: str = "clip",
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model.eval()
+        self.tokenize, self.name = tokenize, name
+        config: Any = model.config
+        self.resolution: int = config.vision_config.image_size
+        self.text_length: int = config.text_config.max_position_embeddings
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self._file_sha256: str | None = None
+
+    def pixels(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c r r"]:
+        """What the network sees of images in [-1, 1]."""
+        images = images.to(self.mean).clamp(-1, 1)
+        shorter = min(images.shape[-2:])
+        if images.shape[-2:] != (self.resolution, self.resolution):
+            size = [round(side * self.resolution / shorter) for side in images.shape[-2:]]
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        top, left = ((side - self.resolution) // 2 for side in images.shape[-2:])
+        images = images[..., top : top + self.resolution, left : left + self.resolution]
+        return ((images + 1) / 2 - self.mean) / self.std
+
+    @torch.inference_mode()
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e"]:
+        return pooled(self.model.vision_model(pixel_values=self.pixels(images))).float()
+
+    @torch.inference_mode()
+    def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return F.normalize(pooled(self.model.get_image_features(pixel_values=self.pixels(images))).float(), dim=-1)
+
+    @torch.inference_mode()
+    def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "n d"]:
+        chunks = [list(captions[start : start + CHUNK]) for start in range(0, len(captions), CHUNK)]
+        return torch.cat([self._embed_captions(chunk) for chunk in chunks])
+
+    def _embed_captions(self, captions: list[str]) -> Float[Tensor, "n d"]:
+        tokens = self.tokenize(
+            captions, padding=True, truncation=True, max_length=self.text_length, return_tensors="pt"
+        )
+        ids, mask = (tokens[name].to(self.mean.device) for name in ("input_ids", "attention_mask"))
+        return F.normalize(pooled(self.model.get_text_features(input_ids=ids, attention_mask=mask)).float(), dim=-1)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file of weights that it was opened from; of the parameters themselves where that is not one file."""
+        return self._file_sha256 or sha256_of_state(self.model.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "TransformersCLIP":
+        """The network in a local folder that transformers can read; nothing is downloaded.
+
+        Raises ``ValueError`` where the library, a file or a weight is missing, naming it.
+        """
+        folder = user_path(folder).resolve()
+        transformers = _transformers()
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            # Version 5 would make do with a vocabulary of three tokens.
+            raise ValueError(f"{folder} holds neither tokenizer.json nor vocab.json: put CLIP's vocabulary there")
+        try:
+            model, found = transformers.CLIPModel.from_pretrained(folder, output_loading_info=True, **LOCAL)
+            tokenize = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+        except Exception as error:  # of another library, which raises what it likes on files of strangers
+            raise ValueError(f"{folder} holds no CLIP that transformers can open: {error}") from error
+        missing = sorted(key for key in found["missing_keys"] if not key.endswith("position_ids"))
+        if missing:
+            raise ValueError(f"the weights in {folder} lack {missing[0]} and {len(missing) - 1} more: not a whole CLIP")
+        network = cls(model, tokenize, folder.name, **statistics_of(folder))
+        files = [folder / name for name in TRANSFORMERS_WEIGHTS if (folder / name).is_file()]
+        network._file_sha256 = sha256_of_file(files[0]) if files else None
+        return network.eval()
+
+
+def pooled(output: Any) -> Tensor:
+    """The pooled vectors of what transformers returns: version 4 gives them bare, version 5 in an object."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def statistics_of(folder: Path) -> dict[str, Sequence[float]]:
+    """Mean and deviation of pixels that a folder's ``preprocessor_config.json`` names; nothing where it has none."""
+    file = folder / "preprocessor_config.json"
+    said = read_object(file) if file.is_file() else {}
+    return {name: said[key] for name, key in (("mean", "image_mean"), ("std", "image_std")) if key in said}
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ValueError('a CLIP needs the package transformers: pip install "storydalle[diffusers]"') from error
+    return transformers
+
+
+def sha256_of_state(state: dict[str, Tensor]) -> str:
+    """Of the names, shapes and values of parameters, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""What a protocol lays pictures out by: for Fréchet and kernel distances, and for the likeness of two frames."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from storydalle.files.records import sha256_of_text
+from storydalle.metrics.networks.clip import ImageTextNetwork, TinyCLIP
+from storydalle.metrics.networks.inception import open_weights
+
+CELLS = 8  # of a side of the colour layout
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """Pictures in [-1, 1], of any size, to vectors.
+
+    ``label`` begins the names of distances on them; only Inception's, which has none, are called FID and KID.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def label(self) -> str | None: ...
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]: ...
+
+
+class ColorLayout:
+    """Mean colours of a grid of 8 x 8 cells, 192 numbers: where which colour is, with no weights to bring.
+
+    It tells palettes and rough composition apart and knows nothing of outlines or of what is drawn.
+    """
+
+    name = "color_layout"
+    label = "layout"
+    sha256 = sha256_of_text(f"mean colours of {CELLS} x {CELLS} cells, in [-1, 1]")
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        return rearrange(F.interpolate(images.float(), (CELLS, CELLS), mode="area"), "n c h w -> n (c h w)")
+
+
+class InceptionFeatures:
+    """The 2048 pooled features of the Inception network that FID is defined by (Heusel et al. 2017)."""
+
+    name = "inception"
+    label = None
+
+    def __init__(self, weights: Path | str | None, resize: str) -> None:
+        network = open_weights(weights)
+        assert network.weights_sha256 is not None
+        self.sha256, self.resize = network.weights_sha256, resize
+        self.features = partial(network.features, resize=resize)
+
+
+class TextNetworkFeatures:
+    """The picture's features of a network that compares pictures with captions, before it is projected."""
+
+    def __init__(self, network: ImageTextNetwork) -> None:
+        self.name, self.sha256 = network.name, network.sha256
+        self.label = "toon" if isinstance(network, TinyCLIP) else network.name
+        self.features = network.features
+
+
+def one_by_one(
+    see: Callable[[Float[Tensor, "1 c h w"]], Shaped[Tensor, "1 ..."]], images: Float[Tensor, "n c h w"]
+) -> Shaped[Tensor, "n ..."]:
+    """What is seen of each picture alone, laid out in memory in one way.
+
+    So nothing depends, in the last digit either, on the pictures beside it or on the door that they came by.
+    """
+    return torch.cat([see(image) for image in images.contiguous().split(1)])
+
+
+@torch.inference_mode()
+def features_of(network: FeatureNetwork, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    """Features of each picture, seen ``one_by_one``."""
+    return one_by_one(network.features, images)
+
+
+def feature_dim(network: FeatureNetwork) -> int:
+    return features_of(network, torch.zeros(1, 3, 64, 64)).shape[1]

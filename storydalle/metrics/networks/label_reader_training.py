@@ -1,0 +1,202 @@
+"""Training of the label reader on real frames, roughened so that it also reads what a tokenizer or a model draws."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from storydalle.files.records import git_state, sha256_of_file, versions, write_record
+from storydalle.metrics.networks.label_reader import LOOK_HEADS, SCENE_HEADS, LabelReader, Logits
+from storydalle.metrics.toon import READ_LABELS
+from storydalle.stories.images import to_tensor
+from storydalle.stories.story import Story
+from storydalle.training.precision import AUTO, HALF, resolved
+
+
+def drawn_frames(stories: Sequence[Story]) -> tuple[UInt8[Tensor, "n h w c"], dict[str, Tensor]]:
+    """Every frame of the stories, sources included, with the labels to be read."""
+    frames: list[np.ndarray] = []
+    labels: dict[str, list[np.ndarray]] = {name: [] for name in READ_LABELS}
+    for i in range(len(stories)):
+        story = stories[i]
+        frames += [story.source[None], story.frames]
+        for name, values in labels.items():
+            values += [np.asarray(story.labels[f"source_{name}"])[None], story.labels[name]]
+    return torch.from_numpy(np.concatenate(frames)), {
+        name: torch.from_numpy(np.concatenate(values)) for name, values in labels.items()
+    }
+
+
+def roughened(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """Images blurred, coarsened in colour and brightened by up to a step of it, shaded in patches, and noised.
+
+    Each image has its own amount of these faults of a reconstruction from codes; a quarter of them are kept.
+    """
+    num, channels, height, width = images.shape
+
+    def amount(high: float) -> Tensor:
+        return torch.rand(num, 1, 1, 1, generator=generator) * high
+
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    rough = torch.lerp(images, blurred, amount(1.0))
+    step = amount(0.2) + 1e-3
+    rough = (rough / step + amount(1.0)).round() * step
+    patches = torch.randn(num, channels, height // 4, width // 4, generator=generator) * amount(0.12)
+    rough = rough + F.interpolate(patches, (height, width), mode="nearest")
+    rough = rough + torch.randn(images.shape, generator=generator) * amount(0.12)
+    chosen = torch.rand(num, 1, 1, 1, generator=generator) < 0.75
+    return torch.where(chosen, rough, images).clamp(-1, 1)
+
+
+def mirrored(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """Half of the images, chosen at random, seen in a mirror: no label tells left from right."""
+    chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(chosen, images.flip(-1), images)
+
+
+def reading_losses(logits: Logits, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cross-entropy of each head, over what it is asked: looks of guests, hats of characters that are there."""
+    losses = {name: F.cross_entropy(logits[name].float(), labels[name]) for name in SCENE_HEADS}
+    num_guests = labels["guest"].sum().clamp(min=1)
+    for name in LOOK_HEADS:
+        total = F.cross_entropy(logits[name].float(), labels[name], ignore_index=-1, reduction="sum")
+        losses[name] = total / num_guests
+    characters = labels["characters"]
+    present = F.binary_cross_entropy_with_logits(logits["characters"].float(), characters.float(), reduction="none")
+    losses["characters"] = present.sum(-1).mean()
+    hats = F.cross_entropy(rearrange(logits["hat"].float(), "n k hats -> n hats k"), labels["hat"], reduction="none")
+    losses["hat"] = (hats * characters).sum() / characters.sum().clamp(min=1)
+    return losses
+
+
+def batches(num: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless shuffled epochs of indices, last incomplete batches left out."""
+    while True:
+        order = torch.randperm(num, generator=generator)
+        yield from order[: num - num % batch_size].split(batch_size) if num >= batch_size else [order]
+
+
+def train_label_reader(
+    stories: Sequence[Story],
+    steps: int = 2600,
+    seed: int = 0,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    reader: LabelReader | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+    precision: str = AUTO,
+) -> LabelReader:
+    """A reader trained on the frames of the stories, under one cycle of learning rate."""
+    device = torch.device(device)
+    precision, _ = resolved(precision, device.type)
+    images, labels = drawn_frames(stories)
+    if reader is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            reader = LabelReader()
+    reader.to(device).train()
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / (0.05 * steps + 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
+    generator = torch.Generator().manual_seed(seed)
+    order = batches(len(images), batch_size, generator)
+    for step in range(steps):
+        drawn = next(order)
+        inputs = roughened(mirrored(to_tensor(images[drawn]), generator), generator)
+        inputs = inputs.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == HALF):
+            logits = reader(inputs)
+        losses = reading_losses(logits, {name: values[drawn].to(device) for name, values in labels.items()})
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        schedule.step()
+        if progress is not None:
+            progress(step + 1, {name: loss.item() for name, loss in losses.items()})
+    return reader.eval()
+
+
+def reading_accuracies(
+    reader: LabelReader,
+    stories: Sequence[Story],
+    change: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Share of right answers of each head on real frames, sources included; nan where nothing was asked.
+
+    A character's hat is asked where the character is; ``hat_worn`` asks only those who wear one. ``change`` maps the
+    images first, for instance through a tokenizer.
+    """
+    images, labels = drawn_frames(stories)
+    device = next(reader.parameters()).device
+    read: list[dict[str, Tensor]] = []
+    for part in images.split(batch_size):
+        inputs = to_tensor(part).to(device)
+        read.append(reader.read(inputs if change is None else change(inputs)))
+    predicted = {name: torch.cat([labels_read[name] for labels_read in read]).cpu() for name in READ_LABELS}
+    right = {name: predicted[name] == labels[name] for name in READ_LABELS}
+    guest, characters = labels["guest"] > 0, labels["characters"] > 0
+    right["cast"] = right["characters"].all(-1)
+    asked = {name: torch.ones_like(right[name]) for name in right} | {name: guest for name in LOOK_HEADS}
+    asked |= {"prop": labels["prop"] > 0, "hat": characters, "hat_worn": characters & (labels["hat"] > 0)}
+    right |= {"hat_worn": right["hat"], "prop_none": right["prop"]}
+    asked["prop_none"] = labels["prop"] == 0
+    return {name: (right[name][asked[name]].double().mean()).item() for name in asked}
+
+
+def make_label_reader(
+    folder: Path | str,
+    stories: Sequence[Story],
+    checks: Mapping[str, Sequence[Story]],
+    steps: int = 2600,
+    seed: int = 0,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    reader: LabelReader | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """Train a reader, save it, and write ``card.json``: recipe, data, and its accuracies on each of ``checks``.
+
+    Accuracies are those of the saved weights, read back on the CPU.
+    """
+    folder = Path(folder)
+    precision, _ = resolved(AUTO, torch.device(device).type)
+    start, start_of_process = time.perf_counter(), time.process_time()
+    reader = train_label_reader(stories, steps, seed, batch_size, learning_rate, reader, device, progress, precision)
+    seconds = {
+        "wall_seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - start_of_process, 1),
+    }
+    reader.save_pretrained(folder)
+    reader = LabelReader.from_pretrained(folder)
+    commit, dirty = git_state(Path(__file__))
+    card = {
+        "task": "reads the labels of ToonSV's frames",
+        "recipe": {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate},
+        "parameters": sum(parameter.numel() for parameter in reader.parameters()),
+        "data": {"first": stories[0].id, "last": stories[len(stories) - 1].id, "num_stories": len(stories)}
+        | {"resolution": int(stories[0].source.shape[0])},
+        "accuracies": {name: reading_accuracies(reader, held_out) for name, held_out in checks.items()},
+        "num_stories": {name: len(held_out) for name, held_out in checks.items()},
+        "weights_sha256": sha256_of_file(folder / "model.safetensors"),
+        "device": str(device),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+        "dirty": dirty,
+        "versions": versions(),
+        **seconds,
+    }
+    write_record(folder / "card.json", card)
+    return card

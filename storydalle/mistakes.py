@@ -1,0 +1,88 @@
+"""What ends a command in one line: a user's mistake, exit status 2, or work that failed, exit status 1."""
+
+import difflib
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any
+
+# What a disk may say to a writer, whoever asks it to write.
+FULL = {
+    errno.ENOSPC: "no disk space left",
+    errno.EDQUOT: "the disk quota is used up: no disk space left for you",
+    errno.EFBIG: "a file grew larger than it may: no disk space left for it",
+    errno.EROFS: "the disk can be read and not written",
+}
+MAX_SEED = 2**63 - 1
+MOST_SHOWN = 40  # names of a list of choices
+
+
+class UserError(ValueError):
+    """What ``storydalle`` answers with one line on stderr and exit status 2, never with a traceback."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
+
+
+class Failure(RuntimeError):
+    """Work that was rightly asked for and went wrong: one line on stderr and exit status 1, without a traceback."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest ones, or all where none is near and they are few."""
+    choices = sorted(set(choices))
+    if not choices:
+        return "there are none yet"
+    lower = {choice.lower(): choice for choice in choices}
+    matches = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+    if matches:
+        best = likeness(name, matches[0])
+        return f"did you mean {' or '.join(lower[match] for match in matches if likeness(name, match) > best - 0.1)}?"
+    shown = choices[:MOST_SHOWN]
+    return f"choose one of {', '.join(shown)}" + (", ..." if len(choices) > len(shown) else "")
+
+
+def likeness(name: str, choice: str) -> float:
+    return difflib.SequenceMatcher(None, name.lower(), choice).ratio()
+
+
+def told_of_disk(error: BaseException) -> str | None:
+    """What an error says of a disk that takes no more; None where it is about anything else.
+
+    Libraries written in Rust raise errors of their own, which end in "(os error 28)".
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
+    return FULL.get(number) if number is not None else None
+
+
+@contextmanager
+def told_in_one_line(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Say an error of the given kinds (by default a ValueError) as a user's mistake: ``what``, then its first line."""
+    kinds = kinds or (ValueError,)
+    try:
+        yield
+    except UserError:
+        raise
+    except kinds as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # A worker of a data loader hands its error on behind a traceback of its own.
+        line = lines[-1].partition(": ")[2] if lines[0].startswith("Caught ") else lines[0]
+        raise UserError(f"{what}: {line}" if what else line) from error
+
+
+def check_number(name: str, value: Any, low: int | float, high: int | float | None = None, whole: bool = False) -> None:
+    """Refuse a setting that is no number between ``low`` and ``high``, both included."""
+    bound = f"{low} or more" if high is None else f"between {low} and {high}"
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_number or not low <= value or (high is not None and value > high):
+        raise UserError(f"{name}={value}: use {'a whole number' if whole else 'a number'}, {bound}")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse a seed that is no whole number between 0 and 2**63 - 1."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) <= MAX_SEED:
+        raise UserError(f"seed={seed} is out of range: use a whole number between 0 and 2**63 - 1")

@@ -1,0 +1,1 @@
+"""Autoregressive transformers over caption tokens and image codes, behind one interface."""

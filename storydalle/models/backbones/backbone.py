@@ -1,0 +1,181 @@
+"""What every backbone offers to the retrofit, to sampling and to training, whatever its architecture."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Hook = Callable[[Tensor], Tensor]
+UNNAMED_KIND = "dalle"  # of configs without a kind: once there was no other
+
+
+class Logits(NamedTuple):
+    """What the sequence predicts. ``text`` is None while sampling, and of a backbone that predicts no text."""
+
+    text: Float[Tensor, "b t_minus_1 v_text"] | None  # position i predicts token i + 1 of `text_targets`
+    image: Float[Tensor, "b l v_image"]  # position i predicts code i
+    text_targets: Int[Tensor, "b t_minus_1"] | None  # the tokens left after columns of padding were dropped
+
+
+class Words(NamedTuple):
+    """What a backbone has to know of a caption tokenizer."""
+
+    text_vocab_size: int
+    text_length: int
+    pad_id: int
+
+
+class Codes(NamedTuple):
+    """What a backbone has to know of an image tokenizer."""
+
+    num_codes: int  # that there are
+    image_length: int  # of a picture
+    codes_of: str  # the tokenizer's kind
+
+
+@runtime_checkable
+class DecodingCache(Protocol):
+    """What a backbone keeps between the steps of decoding; only the backbone that made it looks inside."""
+
+    def repeat(self, num_candidates: int) -> None:
+        """Give every row ``num_candidates`` copies: the prompt is prefilled once and shared by its candidates."""
+
+
+class Backbone(nn.Module, ABC):
+    """A text-to-image transformer that knows nothing of stories.
+
+    What comes from outside attaches in two places: ``prefix`` embeddings ahead of the text, and one hook a block,
+    whose result is added to the residual stream at the positions that predict a code.
+    ``config`` holds the arguments of the constructor, to build the same again; ``kind`` names the class in files.
+    ``activation_checkpointing`` keeps of each block what goes in, and computes the rest again for the gradients.
+    """
+
+    kind: ClassVar[str]
+    predicts_text: ClassVar[bool]  # whether there are logits of the text to train on
+    config: dict[str, Any]
+    text_vocab_size: int
+    num_codes: int  # codes that are predicted, and may be drawn
+    text_length: int
+    image_length: int
+    dim: int
+    depth: int  # blocks that call a hook
+    num_heads: int
+    pad_id: int | None
+    codes_of: str | None  # the kind of image tokenizer whose codes these are, where it is known: sizes do not tell
+    activation_checkpointing: bool = False
+
+    @classmethod
+    @abstractmethod
+    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "Backbone":
+        """A fresh backbone for tokens and codes of these tokenizers; ``sizes`` are arguments of the constructor."""
+
+    @abstractmethod
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"] | None,
+        codes: Int[Tensor, "b l"] | None = None,
+        prefix: Float[Tensor, "b p d"] | None = None,
+        hooks: Sequence[Hook | None] | None = None,
+        cache: Any = None,
+    ) -> Logits:
+        """Logits of the next tokens and codes; the same call trains (no cache), prefills and decodes.
+
+        Training: all ``tokens`` and all ``codes`` (the last code is not read: nothing follows it).
+        Prefill: ``tokens`` and a cache of ``new_cache``, no codes; decoding: the newest code of each row and the cache.
+        Raises ValueError where the caption is not exactly ``text_length`` long.
+        """
+
+    @abstractmethod
+    def new_cache(self, num_rows: int, num_prefix: int) -> DecodingCache:
+        """An empty cache for prompts with ``num_prefix`` embeddings ahead of their text."""
+
+    @abstractmethod
+    def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
+        """Embeddings of text tokens, without positions."""
+
+    @abstractmethod
+    def embed_codes(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
+        """Embeddings of the codes at raster positions ``start``, ``start + 1``, ... of a frame."""
+
+    @abstractmethod
+    def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
+        """Indices of the text columns worth computing."""
+
+    @property
+    @abstractmethod
+    def word_tables(self) -> list[nn.Embedding | nn.Linear]:
+        """What has a row for each text token: the embedding and, where text is predicted, its head."""
+
+    def add_tokens(self, num_tokens: int) -> None:
+        """Make room for ``num_tokens`` more text tokens, their ids behind the old ones; no old row changes."""
+        for table in self.word_tables:
+            add_rows(table, num_tokens)
+        self.text_vocab_size += num_tokens
+        self.config["text_vocab_size"] = self.text_vocab_size
+
+    @property
+    @abstractmethod
+    def code_table(self) -> Float[Tensor, "v d"]:
+        """The embedding of every code, without positions."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.code_table.device
+
+    def cache_bytes(self, num_prefix: int) -> int:
+        """Bytes of keys and values that one row keeps, at most, while it decodes."""
+        num_columns = num_prefix + self.text_length + self.image_length
+        return 2 * self.depth * num_columns * self.dim * self.code_table.element_size()
+
+    def check_captions(self, tokens: Int[Tensor, "b t"]) -> None:
+        if tokens.shape[1] != self.text_length:
+            raise ValueError(f"captions have {tokens.shape[1]} tokens, the backbone takes {self.text_length}; pad them")
+
+
+def add_rows(table: nn.Embedding | nn.Linear, num_rows: int) -> None:
+    """Append fresh rows, N(0, 0.02) as all tables begin, to an embedding or to a linear layer without bias."""
+    old = table.weight.detach()
+    fresh = nn.init.normal_(old.new_empty(num_rows, old.shape[1]), std=0.02)
+    table.weight = nn.Parameter(torch.cat([old, fresh]), requires_grad=table.weight.requires_grad)
+    if isinstance(table, nn.Embedding):
+        table.num_embeddings += num_rows
+    else:
+        table.out_features += num_rows
+
+
+def through(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
+    """What a block makes of its inputs; with ``recompute``, and gradients, nothing inside it is kept for them."""
+    if recompute and torch.is_grad_enabled():
+        # Nothing in a block is random, so there is no state of a generator to keep.
+        return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return block(*inputs)
+
+
+def init_weights(module: nn.Module) -> None:
+    """minDALL-E's initialisation: N(0, 0.02) for matrices and tables, zero biases."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def backbone_class(kind: str) -> type[Backbone]:
+    """The backbone that ``kind`` names in files and configs; ValueError for an unknown one."""
+    # The backbones know this module, which must not know them while it is loaded.
+    from storydalle.models.backbones.dalle import DALLE
+    from storydalle.models.backbones.mega import MegaDALLE
+
+    kinds: dict[str, type[Backbone]] = {backbone.kind: backbone for backbone in (DALLE, MegaDALLE)}
+    if kind not in kinds:
+        raise ValueError(f"a backbone of kind {kind!r} is none of {', '.join(kinds)}")
+    return kinds[kind]
+
+
+def open_backbone(config: Mapping[str, Any]) -> Backbone:
+    """A fresh backbone as ``kind`` and ``config`` describe it; without a kind it is a DALLE."""
+    settings = dict(config)
+    return backbone_class(settings.pop("kind", UNNAMED_KIND))(**settings)

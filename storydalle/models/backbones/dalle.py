@@ -1,0 +1,253 @@
+"""minDALL-E's transformer: caption tokens and image codes in one causal sequence, ``[prefix | text | image]``.
+
+Two vocabularies with an embedding table, a position table and a bias-free head each; pre-LN GPT blocks.
+It knows nothing of stories. What comes from outside attaches in two places: ``prefix`` embeddings ahead of the text,
+and one ``hook`` a block, called after the self-attention residual at the positions that predict a code.
+Parameter names equal the keys of the released checkpoint (minDALL-E 1.3B, stage 2).
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
+from storydalle.models.layers import KeyValues, attend
+
+
+class BlockCache(KeyValues):
+    """Keys and values of one block; with them the fused projection, made once for all steps."""
+
+    def __init__(self, attention: "SelfAttention", num_rows: int, length: int) -> None:
+        super().__init__(num_rows, attention.num_heads, length, attention.query.weight)
+        self.projection = attention.fused_projection()
+
+
+class Cache:
+    """The decoding state: what every block has computed so far, and which columns may be seen."""
+
+    def __init__(self, backbone: "DALLE", num_rows: int, length: int) -> None:
+        self.blocks = [BlockCache(cast(Block, block).attn, num_rows, length) for block in backbone.blocks]
+        self.visible = torch.ones(num_rows, length, dtype=torch.bool, device=backbone.device)
+        self.length = 0  # columns filled
+        self.num_codes = 0  # codes among them
+
+    def repeat(self, num_candidates: int) -> None:
+        """Give every row ``num_candidates`` copies: the prompt is prefilled once and shared by its candidates."""
+        if num_candidates == 1:
+            return
+        self.visible = self.visible.repeat_interleave(num_candidates, 0)
+        for block in self.blocks:
+            block.repeat(num_candidates, self.length)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is no multiple of {num_heads} heads; choose dim = num_heads * head_dim")
+        self.num_heads = num_heads
+        self.key = nn.Linear(dim, dim)
+        self.query = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def fused_projection(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of query, key and value as one: a third of the launches, and one read of the input."""
+        layers = (self.query, self.key, self.value)
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+    def forward(self, x: Tensor, visible: Tensor, cache: BlockCache | None = None, start: int = 0) -> Tensor:
+        weight, bias = self.fused_projection() if cache is None else cache.projection
+        query, key, value = rearrange(
+            F.linear(x, weight, bias), "b n (three h k) -> three b h n k", three=3, h=self.num_heads
+        )
+        if cache is not None:
+            key, value = cache.append(key, value, start)
+        return self.proj(rearrange(attend(query, key, value, visible), "b h n k -> b n (h k)"))
+
+
+class Block(nn.Module):
+    """A pre-LN GPT block; ``hook`` adds to the residual stream from column ``first`` on, before the MLP."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.ln1 = nn.LayerNorm(dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.attn = SelfAttention(dim, num_heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        visible: Bool[Tensor, "#b 1 n m"],
+        hook: Hook | None = None,
+        first: int = 0,
+        cache: BlockCache | None = None,
+        start: int = 0,
+    ) -> Float[Tensor, "b n d"]:
+        x = x + self.attn(self.ln1(x), visible, cache, start)
+        if hook is not None:
+            predicting = x[:, first:]
+            x = torch.cat([x[:, :first], predicting + hook(predicting)], 1)
+        return x + self.mlp(self.ln2(x))
+
+
+class DALLE(Backbone):
+    """The text-to-image transformer; the defaults are minDALL-E 1.3B.
+
+    ``pad_id`` makes padding invisible to every other position, and drops columns that hold nothing but padding
+    (all but the last, which predicts the first code). minDALL-E attends to its padding: leave it None there.
+    ``tie_codes`` reads codes out with the table that read them in: copying a code, as source attention must, is then
+    one linear map for all codes instead of one to learn for each. minDALL-E has two tables.
+    ``prefix_positions`` adds the text's first positions to the prefix, as the released StoryDALL-E does.
+    """
+
+    kind = "dalle"
+    predicts_text = True
+
+    def __init__(
+        self,
+        text_vocab_size: int = 16384,
+        image_vocab_size: int = 16384,
+        text_length: int = 64,
+        image_length: int = 256,
+        dim: int = 1536,
+        depth: int = 42,
+        num_heads: int = 24,
+        pad_id: int | None = None,
+        tie_codes: bool = False,
+        codes_of: str | None = None,
+        prefix_positions: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "text_vocab_size": text_vocab_size,
+            "image_vocab_size": image_vocab_size,
+            "text_length": text_length,
+            "image_length": image_length,
+            "dim": dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "pad_id": pad_id,
+            "tie_codes": tie_codes,
+            "codes_of": codes_of,
+            "prefix_positions": prefix_positions,
+        }
+        self.text_vocab_size, self.num_codes = text_vocab_size, image_vocab_size
+        self.text_length, self.image_length, self.pad_id = text_length, image_length, pad_id
+        self.codes_of, self.prefix_positions = codes_of, prefix_positions
+        self.dim, self.depth, self.num_heads = dim, depth, num_heads
+        self.tok_emb_img = nn.Embedding(image_vocab_size, dim)
+        self.tok_emb_txt = nn.Embedding(text_vocab_size, dim)
+        self.pos_emb_img = nn.Embedding(image_length, dim)
+        self.pos_emb_txt = nn.Embedding(text_length, dim)
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.ln_f = nn.LayerNorm(dim)
+        self.head_img = nn.Linear(dim, image_vocab_size, bias=False)
+        self.head_txt = nn.Linear(dim, text_vocab_size, bias=False)
+        self.apply(init_weights)
+        if tie_codes:
+            self.head_img.weight = self.tok_emb_img.weight
+
+    @classmethod
+    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "DALLE":
+        settings = {**words._asdict(), **codes._asdict()}
+        return cls(image_vocab_size=settings.pop("num_codes"), **settings, **sizes)
+
+    @property
+    def word_tables(self) -> list[nn.Embedding | nn.Linear]:
+        return [self.tok_emb_txt, self.head_txt]
+
+    @property
+    def code_table(self) -> Float[Tensor, "v d"]:
+        return self.tok_emb_img.weight
+
+    def new_cache(self, num_rows: int, num_prefix: int) -> Cache:
+        return Cache(self, num_rows, num_prefix + self.text_length + self.image_length)
+
+    def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
+        return self.tok_emb_txt(tokens)
+
+    def embed_codes(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
+        return self.tok_emb_img(codes) + self.pos_emb_img.weight[start : start + codes.shape[1]]
+
+    def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
+        """Indices of the text columns worth computing: with a token in some row, and the last one."""
+        if self.pad_id is None:
+            return torch.arange(tokens.shape[1], device=tokens.device)
+        used = (tokens != self.pad_id).any(0)
+        used[-1] = True
+        return used.nonzero().squeeze(1)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"] | None,
+        codes: Int[Tensor, "b l"] | None = None,
+        prefix: Float[Tensor, "b p d"] | None = None,
+        hooks: Sequence[Hook | None] | None = None,
+        cache: Cache | None = None,
+    ) -> Logits:
+        x, visible, first, targets = self._embed(tokens, codes, prefix, cache)
+        start = 0 if cache is None else cache.length
+        if cache is not None:
+            end = start + x.shape[1]
+            cache.visible[:, start:end] = visible
+            visible = cache.visible[:, :end]
+            cache.length = end
+            cache.num_codes += 0 if codes is None else codes.shape[1]
+        mask = causal_mask(visible, x.shape[1])
+        recompute = self.activation_checkpointing and cache is None
+        for i, block in enumerate(self.blocks):
+            hook = hooks[i] if hooks is not None else None
+            memory = None if cache is None else cache.blocks[i]
+            x = through(block, x, mask, hook, first, memory, start, recompute=recompute)
+        x = self.ln_f(x)
+        num_prefix = 0 if prefix is None else prefix.shape[1]
+        text = self.head_txt(x[:, num_prefix:first]) if cache is None else None
+        return Logits(text, self.head_img(x[:, first:]), targets)
+
+    def _embed(
+        self, tokens: Tensor | None, codes: Tensor | None, prefix: Tensor | None, cache: Cache | None
+    ) -> tuple[Tensor, Tensor, int, Tensor | None]:
+        """Embed the sequence; return it, its visible columns, the first column that predicts a code, text targets."""
+        if tokens is None:
+            assert codes is not None and cache is not None, "without tokens this is a decoding step"
+            x = self.embed_codes(codes, cache.num_codes)
+            return x, torch.ones(codes.shape, dtype=torch.bool, device=codes.device), 0, None
+        self.check_captions(tokens)
+        columns = self.used_columns(tokens)
+        tokens = tokens[:, columns]
+        parts = [self.tok_emb_txt(tokens) + self.pos_emb_txt(columns)]
+        seen = [torch.ones_like(tokens, dtype=torch.bool) if self.pad_id is None else tokens != self.pad_id]
+        if prefix is not None:
+            parts.insert(0, self._placed(prefix))
+            seen.insert(0, seen[0].new_ones(prefix.shape[:2]))
+        first = sum(part.shape[1] for part in parts) - 1
+        if codes is not None and cache is None:
+            codes = codes[:, :-1]
+        if codes is not None:
+            parts.append(self.embed_codes(codes))
+            seen.append(seen[0].new_ones(codes.shape))
+        return torch.cat(parts, 1), torch.cat(seen, 1), first, tokens[:, 1:]
+
+    def _placed(self, prefix: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
+        """The prefix as it enters the first block."""
+        if not self.prefix_positions:
+            return prefix
+        if prefix.shape[1] > self.text_length:
+            raise ValueError(f"a prefix of {prefix.shape[1]} has no positions beyond the text's {self.text_length}")
+        return prefix + self.pos_emb_txt.weight[: prefix.shape[1]]
+
+
+def causal_mask(visible: Bool[Tensor, "b m"], num_queries: int) -> Bool[Tensor, "b 1 n m"]:
+    """Each of the last ``num_queries`` columns sees the visible ones before it, and always itself."""
+    length = visible.shape[1]
+    rows = torch.arange(length - num_queries, length, device=visible.device)[:, None]
+    columns = torch.arange(length, device=visible.device)[None]
+    mask = (columns < rows) & visible[:, None] | (columns == rows)
+    return mask[:, None]

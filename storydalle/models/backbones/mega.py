@@ -1,0 +1,339 @@
+"""DALL-E Mega: a bidirectional encoder reads the caption, a causal decoder writes codes and attends to the caption.
+
+BART with the norms of NormFormer and gated feed-forward networks, as in min-dalle (dalle-mini). ``prefix`` embeddings
+enter ahead of the text in the encoder; a decoder layer calls its ``hook`` after it has read the caption. Every decoder
+position predicts a code, so hooks act on all of them, and only the image is predicted: there are no text logits.
+Parameter names equal the keys of min-dalle's ``encoder.pt`` and ``decoder.pt`` behind ``encoder.`` and ``decoder.``.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
+from storydalle.models.layers import KeyValues, attend
+
+
+class Memory(NamedTuple):
+    """What an attention reads: keys and values of a caption, or of the codes so far."""
+
+    key: Float[Tensor, "b heads m head_dim"]
+    value: Float[Tensor, "b heads m head_dim"]
+
+
+class Text(NamedTuple):
+    """A read caption, as every decoder layer attends to it."""
+
+    memories: list[Memory]  # one a layer
+    visible: Bool[Tensor, "b 1 1 m"]
+
+
+class MegaCache:
+    """The decoding state: the caption as it was read at prefill, and the keys and values of the inputs so far.
+
+    Candidates share the caption of their prompt: repeating copies the inputs alone.
+    """
+
+    def __init__(self, backbone: "MegaDALLE", num_rows: int) -> None:
+        weights = [cast(DecoderLayer, layer).self_attn.q_proj.weight for layer in backbone.decoder.layers]
+        heads, length = backbone.num_heads, backbone.image_length
+        self.layers = [KeyValues(num_rows, heads, length, weight) for weight in weights]
+        self.text: Text | None = None
+        self.length = 0  # inputs of the decoder read so far: the start code and codes
+
+    def repeat(self, num_candidates: int) -> None:
+        if num_candidates == 1:
+            return
+        for layer in self.layers:
+            layer.repeat(num_candidates, self.length)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.k_proj = nn.Linear(dim, dim, bias=False)
+        self.v_proj = nn.Linear(dim, dim, bias=False)
+        self.q_proj = nn.Linear(dim, dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def remember(self, x: Float[Tensor, "b m d"]) -> Memory:
+        split = "b m (h k) -> b h m k"
+        key = rearrange(self.k_proj(x), split, h=self.num_heads)
+        return Memory(key, rearrange(self.v_proj(x), split, h=self.num_heads))
+
+    def forward(
+        self, x: Float[Tensor, "r n d"], memory: Memory, visible: Bool[Tensor, "#b 1 #n m"] | None
+    ) -> Float[Tensor, "r n d"]:
+        """``r`` rows read ``b`` memories: one each, or the candidates of one beside each other."""
+        num_rows, num_columns = len(x) // len(memory.key), x.shape[1]
+        query = rearrange(self.q_proj(x), "(b r) n (h k) -> b h (r n) k", r=num_rows, h=self.num_heads)
+        out = attend(query, memory.key, memory.value, visible)
+        return self.out_proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows, n=num_columns))
+
+
+class GLU(nn.Module):
+    """A gated feed-forward network, with a norm of its own after the gate; GELU is the exact one, by erf."""
+
+    def __init__(self, dim: int, glu_dim: int) -> None:
+        super().__init__()
+        self.ln0 = nn.LayerNorm(dim)
+        self.ln1 = nn.LayerNorm(glu_dim)
+        self.fc0 = nn.Linear(dim, glu_dim, bias=False)
+        self.fc1 = nn.Linear(dim, glu_dim, bias=False)
+        self.fc2 = nn.Linear(glu_dim, dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = self.ln0(x)
+        return self.fc2(self.ln1(F.gelu(self.fc0(x)) * self.fc1(x)))
+
+
+class EncoderLayer(nn.Module):
+    """Attention between norms, then the gated network, each added to the residual stream."""
+
+    def __init__(self, dim: int, glu_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.pre_self_attn_layer_norm = nn.LayerNorm(dim)
+        self.self_attn = Attention(dim, num_heads)
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.glu = GLU(dim, glu_dim)
+
+    def forward(self, x: Float[Tensor, "b n d"], visible: Bool[Tensor, "b 1 1 n"]) -> Float[Tensor, "b n d"]:
+        normed = self.pre_self_attn_layer_norm(x)
+        x = x + self.self_attn_layer_norm(self.self_attn(normed, self.self_attn.remember(normed), visible))
+        return x + self.glu(x)
+
+
+class DecoderLayer(nn.Module):
+    """An encoder layer, causal, that also attends to the caption; ``hook`` adds to the stream before the network."""
+
+    def __init__(self, dim: int, glu_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.pre_self_attn_layer_norm = nn.LayerNorm(dim)
+        self.self_attn = Attention(dim, num_heads)
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.pre_encoder_attn_layer_norm = nn.LayerNorm(dim)
+        self.encoder_attn = Attention(dim, num_heads)
+        self.encoder_attn_layer_norm = nn.LayerNorm(dim)
+        self.glu = GLU(dim, glu_dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "r n d"],
+        causal: Bool[Tensor, "1 1 n m"],
+        text: Memory,
+        text_visible: Bool[Tensor, "b 1 1 t"],
+        hook: Hook | None = None,
+        cache: KeyValues | None = None,
+        start: int = 0,
+    ) -> Float[Tensor, "r n d"]:
+        normed = self.pre_self_attn_layer_norm(x)
+        own = self.self_attn.remember(normed)
+        if cache is not None:
+            own = Memory(*cache.append(own.key, own.value, start))
+        x = x + self.self_attn_layer_norm(self.self_attn(normed, own, causal))
+        read = self.encoder_attn(self.pre_encoder_attn_layer_norm(x), text, text_visible)
+        x = x + self.encoder_attn_layer_norm(read)
+        if hook is not None:
+            x = x + hook(x)
+        return x + self.glu(x)
+
+
+class Encoder(nn.Module):
+    def __init__(self, vocab_size: int, length: int, dim: int, glu_dim: int, depth: int, num_heads: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab_size, dim)
+        self.embed_positions = nn.Embedding(length, dim)
+        self.layernorm_embedding = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(EncoderLayer(dim, glu_dim, num_heads) for _ in range(depth))
+        self.final_ln = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"],
+        columns: Int[Tensor, " t"],
+        visible: Bool[Tensor, "b 1 1 n"],
+        prefix: Float[Tensor, "b p d"] | None = None,
+        recompute: bool = False,
+    ) -> Float[Tensor, "b n d"]:
+        """The state of ``[prefix | tokens]``; ``columns`` says where in the caption the tokens stand.
+
+        A prefix is a token without a place: it enters where embeddings do, ahead of their norm, so that the layers
+        see it at the size they were trained on, however large a fresh story encoder's vectors are.
+        """
+        x = self.embed_tokens(tokens) + self.embed_positions(columns)
+        if prefix is not None:
+            x = torch.cat([prefix, x], 1)
+        x = self.layernorm_embedding(x)
+        for layer in self.layers:
+            x = through(layer, x, visible, recompute=recompute)
+        return self.final_ln(x)
+
+
+class Decoder(nn.Module):
+    def __init__(self, vocab_size: int, length: int, dim: int, glu_dim: int, depth: int, num_heads: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab_size, dim)
+        self.embed_positions = nn.Embedding(length, dim)
+        self.layernorm_embedding = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(DecoderLayer(dim, glu_dim, num_heads) for _ in range(depth))
+        self.final_ln = nn.LayerNorm(dim)
+        self.lm_head = nn.Linear(dim, vocab_size, bias=False)
+
+    def remember(self, state: Float[Tensor, "b m d"]) -> list[Memory]:
+        """What each layer reads of an encoded caption: computed once for all steps and candidates."""
+        return [cast(DecoderLayer, layer).encoder_attn.remember(state) for layer in self.layers]
+
+    def embed(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
+        return self.embed_tokens(codes) + self.embed_positions.weight[start : start + codes.shape[1]]
+
+    def forward(
+        self,
+        inputs: Int[Tensor, "r n"],
+        text: Text,
+        hooks: Sequence[Hook | None] | None = None,
+        cache: MegaCache | None = None,
+        recompute: bool = False,
+    ) -> Float[Tensor, "r n v"]:
+        """Logits of the code after each input, over all rows of the head."""
+        start = 0 if cache is None else cache.length
+        x = self.layernorm_embedding(self.embed(inputs, start))
+        num_columns = inputs.shape[1]
+        causal = torch.ones(1, 1, num_columns, start + num_columns, dtype=torch.bool, device=x.device).tril(start)
+        for i, layer in enumerate(self.layers):
+            hook = None if hooks is None else hooks[i]
+            own = None if cache is None else cache.layers[i]
+            inputs_of = (x, causal, text.memories[i], text.visible, hook, own, start)
+            x = through(layer, *inputs_of, recompute=recompute)
+        if cache is not None:
+            cache.length = start + num_columns
+        return self.lm_head(self.final_ln(x))
+
+
+class MegaDALLE(Backbone):
+    """The text-to-image transformer of min-dalle; the defaults are DALL-E Mega's.
+
+    Tables and head hold one row more than ``image_vocab_size``, as in the released files; ``num_codes`` of them are
+    codes of the image tokenizer. ``start_code`` is read ahead of the first code: 16383, which is a code as well.
+    """
+
+    kind = "mega"
+    predicts_text = False
+    pad_id: int
+
+    def __init__(
+        self,
+        text_vocab_size: int = 50272,
+        image_vocab_size: int = 16415,
+        num_codes: int = 16384,
+        text_length: int = 64,
+        image_length: int = 256,
+        dim: int = 2048,
+        glu_dim: int = 4096,
+        depth: int = 24,
+        num_heads: int = 32,
+        pad_id: int = 1,
+        start_code: int = 16383,
+        codes_of: str | None = None,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is no multiple of {num_heads} heads; choose dim = num_heads * head_dim")
+        num_rows = image_vocab_size + 1
+        if num_codes > num_rows or not 0 <= start_code < num_rows:
+            raise ValueError(f"num_codes={num_codes} and start_code={start_code} must lie in {num_rows} rows of codes")
+        self.config = {
+            "text_vocab_size": text_vocab_size,
+            "image_vocab_size": image_vocab_size,
+            "num_codes": num_codes,
+            "text_length": text_length,
+            "image_length": image_length,
+            "dim": dim,
+            "glu_dim": glu_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "pad_id": pad_id,
+            "start_code": start_code,
+            "codes_of": codes_of,
+        }
+        self.text_vocab_size, self.num_codes = text_vocab_size, num_codes
+        self.text_length, self.image_length = text_length, image_length
+        self.dim, self.depth, self.num_heads = dim, depth, num_heads
+        self.pad_id, self.start_code, self.codes_of = pad_id, start_code, codes_of
+        self.encoder = Encoder(text_vocab_size, text_length, dim, glu_dim, depth, num_heads)
+        self.decoder = Decoder(num_rows, image_length, dim, glu_dim, depth, num_heads)
+        self.apply(init_weights)
+
+    @classmethod
+    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "MegaDALLE":
+        """The start code is a row of its own, behind the codes."""
+        rows = codes.num_codes
+        return cls(**words._asdict(), **codes._asdict(), image_vocab_size=rows, start_code=rows, **sizes)
+
+    @property
+    def word_tables(self) -> list[nn.Embedding | nn.Linear]:
+        return [self.encoder.embed_tokens]
+
+    @property
+    def code_table(self) -> Float[Tensor, "v d"]:
+        return self.decoder.embed_tokens.weight[: self.num_codes]
+
+    def new_cache(self, num_rows: int, num_prefix: int) -> MegaCache:
+        """The caption, and with it ``num_prefix``, is kept as prefill reads it."""
+        return MegaCache(self, num_rows)
+
+    def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
+        return self.encoder.embed_tokens(tokens)
+
+    def embed_codes(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
+        """As the decoder embeds its inputs, ahead of their norm (the source frame's context in the released code)."""
+        return self.decoder.embed(codes, start)
+
+    def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
+        """Indices of the text columns worth computing: with a token in some row, and the first one."""
+        used = (tokens != self.pad_id).any(0)
+        used[0] = True
+        return used.nonzero().squeeze(1)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"] | None,
+        codes: Int[Tensor, "b l"] | None = None,
+        prefix: Float[Tensor, "b p d"] | None = None,
+        hooks: Sequence[Hook | None] | None = None,
+        cache: MegaCache | None = None,
+    ) -> Logits:
+        # Differs from the paper's released code: logits are cut to the codes that exist in training too, not only in
+        # sampling. The other rows of the head stand for no code, and the loss is that of what is sampled.
+        if tokens is None:
+            assert codes is not None and cache is not None and cache.text is not None, "this is a decoding step"
+            return Logits(None, self.decoder(codes, cache.text, hooks, cache)[..., : self.num_codes], None)
+        text = self._read(tokens, prefix)
+        inputs = torch.full_like(tokens[:, :1], self.start_code)
+        if codes is not None:
+            inputs = torch.cat([inputs, codes if cache is not None else codes[:, :-1]], 1)
+        if cache is not None:
+            cache.text = text
+        recompute = self.activation_checkpointing and cache is None
+        return Logits(None, self.decoder(inputs, text, hooks, cache, recompute)[..., : self.num_codes], None)
+
+    def _read(self, tokens: Int[Tensor, "b t"], prefix: Float[Tensor, "b p d"] | None) -> Text:
+        """Encode captions; padding is seen by nobody, and dropped where no row has a token."""
+        self.check_captions(tokens)
+        columns = self.used_columns(tokens)
+        tokens = tokens[:, columns]
+        visible = tokens != self.pad_id
+        # A row of nothing but padding needs something to attend to: it is read as its first column.
+        visible[:, 0] |= ~visible.any(1)
+        if prefix is not None:
+            visible = torch.cat([visible.new_ones(prefix.shape[:2]), visible], 1)
+        visible = rearrange(visible, "b n -> b 1 1 n")
+        state = self.encoder(tokens, columns, visible, prefix, self.activation_checkpointing)
+        return Text(self.decoder.remember(state), visible)

@@ -1,0 +1,188 @@
+"""``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+import storydalle
+from storydalle.files.paths import user_path
+from storydalle.files.reading import read_object
+from storydalle.mistakes import UserError, nearest, told_in_one_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from storydalle.stories.handed_in import Captions, Source
+    from storydalle.stories.story import Stories
+
+RERANKERS = ("likelihood", "clip")
+CLIP = "clip"  # of the zoo
+Reranker = Callable[[list[Image.Image], str], Any]  # candidates of a frame and its caption to scores, the best highest
+
+EXPERIMENTS = {  # what trained each model of the zoo
+    "story_dalle": "toon/story_dalle",
+    "text_to_image": "toon/text_to_image",
+    "storyganc": "toon/storyganc",
+}
+TOKENIZERS = {"toon/image_tokenizer": "story_dalle", "toon/image_decoder": "story_dalle"}  # whose tokenizer is theirs
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# The class of a folder, by the model_type of its config.json; imported when one is opened.
+MODELS = {
+    None: "storydalle.models.story_dalle.model.StoryDALLE",
+    "storyganc": "storydalle.models.story_gan.model.StoryGANc",
+}
+
+
+@runtime_checkable
+class DrawnStory(Protocol):
+    """What a model returns: frames, all candidates of each (the best first), their scores, remarks for the user."""
+
+    @property
+    def frames(self) -> list[Image.Image]: ...
+    @property
+    def candidates(self) -> list[list[Image.Image]]: ...
+    @property
+    def scores(self) -> Any: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+
+@runtime_checkable
+class StoryModel(Protocol):
+    """What the commands ask of a model: ``StoryDALLE``, without importing it (and torch) before inputs are checked."""
+
+    @property
+    def resolution(self) -> int: ...
+
+    def generate(
+        self,
+        captions: "Captions",
+        source: "Source" = None,
+        num_candidates: int = 1,
+        seed: int = 0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
+        reranker: Reranker | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DrawnStory: ...
+
+
+@runtime_checkable
+class TrainedStoryModel(StoryModel, Protocol):
+    """What training and publishing ask beside: a card to fill, what is said of the data trained on and of the model."""
+
+    card: dict[str, Any]
+
+    def measured(self, stories: "Stories") -> dict[str, Any]: ...
+    def summary(self) -> dict[str, str]: ...
+    def save_folder(self, folder: Path) -> None: ...
+
+
+@runtime_checkable
+class ScoredModel(StoryModel, Protocol):
+    """What scoring asks beside: many stories at once, how they are sampled, and what the model can show at best."""
+
+    @property
+    def device(self) -> "torch.device": ...
+    def sampling(self) -> Any: ...
+    def draw_stories(
+        self,
+        captions: Sequence[Sequence[str]],
+        source: "Tensor",
+        seed: int = 0,
+        first: int = 0,
+        num_candidates: int = 1,
+    ) -> "Tensor": ...
+    def ceilings(self) -> dict[str, Callable[["Tensor"], "Tensor"]]: ...
+
+
+def zoo_folder() -> Path:
+    return Path(storydalle.__file__).parent / "zoo"
+
+
+def zoo_names() -> list[str]:
+    return sorted(path.parent.name for path in zoo_folder().glob(f"*/{CONFIG}"))
+
+
+def stand_in(experiment: str) -> str | None:
+    """The shipped model that an experiment has made, or that holds what it has made."""
+    made = {made_by: name for name, made_by in EXPERIMENTS.items()} | TOKENIZERS
+    return made.get(experiment)
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a name has the form OWNER/NAME."""
+    owner, slash, name = model.partition("/")
+    return bool(slash and name) and "/" not in name and owner not in ("", ".", "..", "~")
+
+
+def locate(model: str) -> Path:
+    """The folder of a model; one of the hub is downloaded first."""
+    if model in zoo_names():
+        return zoo_folder() / model
+    folder = user_path(model)
+    if folder.is_dir():
+        missing = [] if (folder / CONFIG).is_file() else [CONFIG]
+        missing += [] if weight_files(folder) else [WEIGHTS]
+        if missing:
+            raise UserError(
+                f"model={model} holds no model: {' and '.join(missing)} missing; {nearest('', zoo_names())}"
+            )
+        return folder
+    if folder.exists() or not is_hub_id(model):
+        raise UserError(f"no model {model!r} in the zoo and no such folder; {nearest(model, zoo_names())}")
+    return downloaded(model)
+
+
+def downloaded(model: str) -> Path:
+    """The folder of a hub model, from the local cache where it is there."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    unknown = f"no model {model!r}: it is no folder, and the hub did not give it"
+    with told_in_one_line(unknown, OSError, ValueError, HfHubHTTPError):
+        return Path(huggingface_hub.snapshot_download(model))
+
+
+def open_model(folder: Path) -> StoryModel:
+    """The model in a folder; a truncated or foreign one is a user's mistake."""
+    with told_in_one_line(f"cannot open model {folder}", ValueError, OSError):
+        module, _, name = MODELS[model_type(folder)].rpartition(".")
+        return getattr(importlib.import_module(module), name).from_pretrained(folder)
+
+
+def model_type(folder: Path) -> str | None:
+    """What kind of model a folder's config.json names; StoryDALL-E's names none."""
+    try:
+        named = read_object(folder / CONFIG).get("model_type")
+    except ValueError:  # the model itself says what is wrong with the file
+        return None
+    if named not in MODELS:
+        raise ValueError(f"{folder / CONFIG} names the model_type {named!r}, which this program does not know")
+    return named
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the file of weights, or of all its parts one after the other."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """A model's weights: one file, or the parts of a large one."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    return sorted(folder.glob(WEIGHTS.replace(".", "-*-of-*.")))

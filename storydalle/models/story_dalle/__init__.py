@@ -1,0 +1,1 @@
+"""StoryDALL-E: the model, the retrofit around its backbone, and sampling."""

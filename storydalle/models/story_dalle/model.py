@@ -1,0 +1,374 @@
+"""StoryDALL-E as one object: captions and a source picture in, frames out."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+
+from storydalle.files.reading import read_object
+from storydalle.files.weights import WithoutNumbers, described_by
+from storydalle.models.backbones.backbone import open_backbone
+from storydalle.models.pretrained import (
+    CAPTIONS_FOLDER,
+    CARD_NAME,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Drawn,
+    PretrainedModel,
+    Reranker,
+    read_card,
+)
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
+from storydalle.models.story_dalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
+from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
+from storydalle.stories.images import from_images, to_images, to_tensor
+from storydalle.stories.story import Stories
+from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
+from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.tokens.known_words import KnownWords
+
+TOKENIZER_PREFIX = "image_tokenizer."
+
+
+class StoryDALLE(PretrainedModel):
+    """Image tokenizer, caption tokenizer and retrofitted transformer, with the sizes of all three checked together.
+
+    A text-to-image model is the same object with an empty retrofit.
+    """
+
+    def __init__(
+        self,
+        image_tokenizer: ImageTokenizer,
+        caption_tokenizer: TextTokenizer,
+        model: RetrofittedDALLE,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        backbone = model.backbone
+        for what, ours, theirs in (
+            ("codes a frame", backbone.image_length, image_tokenizer.num_codes),
+            ("image codes", backbone.num_codes, image_tokenizer.codebook_size),
+            ("tokens a caption", backbone.text_length, caption_tokenizer.text_length),
+            ("text tokens", backbone.text_vocab_size, caption_tokenizer.vocab_size),
+        ):
+            if ours != theirs:
+                raise ValueError(f"the backbone has {ours} {what}, its tokenizer {theirs}: they must agree")
+        if backbone.codes_of not in (None, image_tokenizer.kind):
+            raise ValueError(
+                f"the backbone writes codes of an image tokenizer of kind {backbone.codes_of}, and this one is of "
+                f"kind {image_tokenizer.kind}: both have {image_tokenizer.codebook_size} codes, of different meanings"
+            )
+        self.image_tokenizer = image_tokenizer
+        self.caption_tokenizer = caption_tokenizer
+        self.model = model
+        self.card = card or {}
+
+    @property
+    def resolution(self) -> int:
+        return self.image_tokenizer.resolution
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.backbone.device
+
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        captions: Captions,
+        source: Source = None,
+        num_candidates: int = 1,
+        seed: int = 0,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int | None = None,
+        reranker: Reranker | None = None,
+        progress: Progress | None = None,
+        sentences: Float[Tensor, "f e"] | None = None,
+    ) -> Drawn:
+        """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
+
+        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Without one the first
+        frame is drawn from its caption alone and is the source of the others. Sampling settings left out are the ones
+        of the model's card. ``sentences`` are a sentence encoder's vectors of the captions, for a released story
+        encoder; without them it is left out, which a note says. Raises ValueError for no captions or none that are
+        sentences, a source that cannot be opened, settings out of range, and guidance where the model was not trained
+        for it.
+        """
+        captions, picture, said = handed_in(captions, source, num_candidates, seed)
+        settings = self.sampling(temperature, top_k, top_p, guidance)
+        tokens, notes = self._tokenize(captions)
+        codes, more = self._source_codes(picture)
+        notes += self.word_notes(captions) + said + more + self._sentence_notes(captions, sentences)
+        keys = [FrameKey(seed, 0, frame) for frame in range(len(captions))]
+        vectors = None if sentences is None else sentences[None].to(self.device)
+        draw = partial(self.draw, tokens, sampling=settings, progress=progress, sentences=vectors)
+        if codes is not None:
+            drawn = draw(codes, keys, num_candidates)
+        else:
+            drawn = self._draw_without_source(draw, keys, num_candidates)
+        images = self._decode(drawn.codes)
+        scores = drawn.log_likelihood
+        if reranker is not None:
+            rows = zip(images, captions, strict=True)
+            scores = torch.stack([torch.as_tensor(reranker(row, caption)) for row, caption in rows])
+        order = scores.argsort(1, descending=True).tolist()
+        candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order, strict=True)]
+        return Drawn([row[0] for row in candidates], candidates, scores.sort(1, descending=True).values, notes)
+
+    @torch.inference_mode()
+    def draw_stories(
+        self,
+        captions: ManyCaptions,
+        source: Float[Tensor, "b c h w"],
+        seed: int = 0,
+        first: int = 0,
+        num_candidates: int = 1,
+    ) -> Float[Tensor, "b f k c h w"]:
+        """Frames of many stories at once, in [-1, 1]; of each frame ``k`` candidates, the likeliest first.
+
+        ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
+        depend on the seed and its number, and not on the stories beside it. Behind the end of a shorter story stand
+        frames that mean nothing. Raises ValueError for the captions of one story alone, and for numbers out of range.
+        """
+        captions = stories_of(captions, num_candidates, seed)
+        num_frames = max(map(len, captions))
+        mask = torch.tensor([[i < len(story) for i in range(num_frames)] for story in captions], device=self.device)
+        padded = [caption for story in captions for caption in [*story, *[""] * (num_frames - len(story))]]
+        tokens = rearrange(self.caption_tokenizer.encode(padded).tokens, "(b f) t -> b f t", f=num_frames)
+        keys = [FrameKey(seed, first + story, frame) for story in range(len(captions)) for frame in range(num_frames)]
+        codes = self.image_tokenizer.encode(source.to(self.device))
+        drawn = self.draw(tokens.to(self.device), codes, keys, num_candidates, mask=mask)
+        order = drawn.log_likelihood.argsort(1, descending=True)
+        ranked = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))
+        images = torch.cat(
+            [self.image_tokenizer.decode(part) for part in rearrange(ranked, "r k l -> (r k) l").split(64)]
+        )
+        return rearrange(images, "(b f k) c h w -> b f k c h w", f=num_frames, k=num_candidates)
+
+    def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What true frames can be put through to see the best that the model could draw, by the names of table rows."""
+        return {"tokenizer reconstruction": self.reconstruct}
+
+    @torch.inference_mode()
+    def reconstruct(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Pictures in [-1, 1] as the image tokenizer gives them back: what the model can draw at best."""
+        parts = [self.image_tokenizer.encode(part.to(self.device)) for part in images.split(64)]
+        return torch.cat([self.image_tokenizer.decode(part) for part in parts])
+
+    def sampling(
+        self,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int | None = None,
+    ) -> Sampling:
+        """The card's settings with those given in their place."""
+        settings = dict(self.card.get("sampling") or {})
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        scale = settings.get("guidance", 1)
+        if scale != 1 and not self.card.get("guidance", False):
+            raise ValueError(f"guidance={scale}: this model was not trained for guidance; leave it at 1")
+        return Sampling(**settings)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        tokens: Int[Tensor, "b f t"],
+        source: Int[Tensor, "b l"] | None,
+        keys: list[FrameKey],
+        num_candidates: int = 1,
+        sampling: Sampling | None = None,
+        mask: Bool[Tensor, "b f"] | None = None,
+        progress: Progress | None = None,
+        frames: slice = slice(None),
+        sentences: Float[Tensor, "b f e"] | None = None,
+    ) -> Sampled:
+        """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
+        prompts = []
+        sampling = sampling or self.sampling()
+        empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)
+        context = None if source is None else source[:, None]
+        for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:
+            story = self._encode_story(captions, mask, sentences)
+            prompts.append(Prompt(captions[:, frames], None if story is None else story[:, frames], context, keys))
+        unconditional = prompts[1] if len(prompts) > 1 else None
+        return sample(self.model, prompts[0], num_candidates, sampling, unconditional, progress=progress)
+
+    def _encode_story(
+        self, tokens: Tensor, mask: Tensor | None = None, sentences: Tensor | None = None
+    ) -> Tensor | None:
+        """Story vectors; a story longer than any in training is read through a window that ends at each frame."""
+        mask = torch.ones_like(tokens[..., 0], dtype=torch.bool) if mask is None else mask
+
+        def encoded(near: slice) -> Tensor | None:
+            vectors = None if sentences is None else sentences[:, near]
+            return self.model.encode_story(tokens[:, near], mask[:, near], vectors)
+
+        num_frames = tokens.shape[1]
+        window = self.card.get("story_window") or num_frames
+        story = encoded(slice(window))
+        if story is None:
+            return None
+        parts = [story]
+        for end in range(window + 1, num_frames + 1):
+            nearest = encoded(slice(end - window, end))
+            assert nearest is not None
+            parts.append(nearest[:, -1:])
+        return torch.cat(parts, 1)
+
+    def _draw_without_source(self, draw: Callable[..., Sampled], keys: list[FrameKey], num_candidates: int) -> Sampled:
+        """The first frame from text alone; its best candidate is the source of the rest."""
+        first = draw(None, keys[:1], num_candidates, frames=slice(0, 1))
+        if len(keys) == 1:
+            return first
+        best = first.codes[0, first.log_likelihood[0].argmax()][None]
+        rest = draw(best, keys[1:], num_candidates, frames=slice(1, None))
+        return Sampled(*(torch.cat(pair) for pair in zip(first, rest, strict=True)))
+
+    def _tokenize(self, captions: list[str]) -> tuple[Int[Tensor, "1 f t"], list[str]]:
+        encoded = self.caption_tokenizer.encode(captions)
+        limit = self.caption_tokenizer.text_length
+        notes = [
+            f"caption {index + 1} has {limit + cut} tokens; the last {cut} were cut, since the model reads {limit}"
+            for index, cut in encoded.overflow
+        ]
+        return encoded.tokens[None].to(self.device), notes
+
+    def _sentence_notes(self, captions: list[str], sentences: Tensor | None) -> list[str]:
+        encoder = self.model.story_encoder
+        if not isinstance(encoder, SentenceStoryEncoder):
+            if sentences is not None:
+                raise ValueError("sentences are for a released story encoder; this model reads the captions themselves")
+            return []
+        if sentences is None:
+            return [
+                f"the story encoder is left out: it reads vectors of a sentence encoder, {encoder.input_dim} wide, and "
+                "none are given (sentences)"
+            ]
+        if len(sentences) != len(captions):
+            raise ValueError(f"{len(sentences)} sentence vectors for {len(captions)} captions: give one a caption")
+        return []
+
+    def _source_codes(self, source: Image.Image | None) -> tuple[Int[Tensor, "1 l"] | None, list[str]]:
+        if source is None:
+            return None, ["no source given: the first frame is drawn from its caption alone and leads the others"]
+        notes = []
+        if source.width != source.height:
+            side = min(source.size)
+            notes.append(f"the source was cropped from {source.width}x{source.height} to its centre {side}x{side}")
+        pixels = from_images([source], self.resolution).to(self.device)
+        codes = self.image_tokenizer.encode(pixels)
+        error = self.reconstruction_errors(pixels).item()
+        limit = self.card.get("reconstruction_error_p99")
+        if limit is not None and error > limit:
+            notes.append(
+                f"the source lies outside what this model has seen: its tokenizer misses the picture by {error:.3f} "
+                f"a pixel (at most {limit:.3f} on 99 % of its own world), so expect a free adaptation"
+            )
+        return codes, notes
+
+    @torch.inference_mode()
+    def reconstruction_errors(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """Mean absolute error of the image tokenizer on pictures in [-1, 1], as a share of the full range."""
+        parts = [
+            (self.image_tokenizer.decode(self.image_tokenizer.encode(part)) - part).abs().mean((1, 2, 3)) / 2
+            for part in pixels.split(32)
+        ]
+        return torch.cat(parts)
+
+    def measured(self, stories: Stories) -> dict[str, Any]:
+        """For the card: the error of the image tokenizer that 99 % of the stories' frames stay below."""
+        pixels = to_tensor(np.concatenate([story.frames for story in stories.readable(64)]))
+        return {"reconstruction_error_p99": float(np.quantile(self.reconstruction_errors(pixels).numpy(), 0.99))}
+
+    def description(self) -> dict[str, Any]:
+        """What ``config.json`` holds."""
+        return {
+            "image_tokenizer": self.image_tokenizer.description,
+            "backbone": {"kind": self.model.backbone.kind, **self.model.backbone.config},
+            "retrofit": self.model.config,
+        }
+
+    def summary(self) -> dict[str, str]:
+        """For people: what is drawn, and by how large a model."""
+        backbone, num_codes = self.model.backbone, self.image_tokenizer.num_codes
+        num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        return {
+            "draws": f"{self.resolution} x {self.resolution} pixels, {num_codes} codes a frame",
+            "parameters": f"{num_parameters / 1e6:.1f} M, image tokenizer included",
+            "transformer": f"{backbone.depth} blocks, {backbone.dim} wide, {backbone.num_heads} heads",
+        }
+
+    def _decode(self, codes: Int[Tensor, "f k l"]) -> list[list[Image.Image]]:
+        flat = rearrange(codes, "f k l -> (f k) l")
+        images = [image for part in flat.split(32) for image in to_images(self.image_tokenizer.decode(part))]
+        num_candidates = codes.shape[1]
+        return [images[i : i + num_candidates] for i in range(0, len(images), num_candidates)]
+
+    # ------------------------------------------------------------------------------------------------- files
+
+    @classmethod
+    def open_folder(cls, folder: Path) -> "StoryDALLE":
+        story_dalle, files = cls.without_numbers(folder)
+        story_dalle.load_files(*files)
+        with described_by(folder / CARD_NAME, "is no card of a StoryDALL-E"):
+            story_dalle.sampling()
+        return story_dalle.eval()
+
+    @classmethod
+    def without_numbers(cls, folder: Path) -> tuple["StoryDALLE", list[tuple[Path, str]]]:
+        """The model of a folder before its weights are read, and the files that hold them, as for ``load_files``.
+
+        Raises ValueError where the folder describes no such model.
+        """
+        named, otherwise = folder / CONFIG_NAME, "is no StoryDALL-E configuration"
+        with described_by(named, otherwise):
+            config = read_object(named)
+            lender = folder  # of the image tokenizer: models of one family may share one
+            if isinstance(config["image_tokenizer"], str):
+                lender = folder / config["image_tokenizer"]
+                config["image_tokenizer"] = read_object(lender / CONFIG_NAME)["image_tokenizer"]
+        with described_by(named, otherwise, folder / WEIGHTS_NAME, lender / WEIGHTS_NAME), WithoutNumbers():
+            image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
+            model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
+        captions = load_caption_tokenizer(folder / CAPTIONS_FOLDER)
+        shared = [] if lender == folder else [(lender / WEIGHTS_NAME, TOKENIZER_PREFIX)]
+        story_dalle = cls(image_tokenizer, captions, model, read_card(folder))
+        story_dalle.words = KnownWords.load(folder)
+        return story_dalle, [(folder / WEIGHTS_NAME, ""), *shared]
+
+    def save_folder(
+        self,
+        folder: str | Path,
+        dtype: torch.dtype = torch.float16,
+        tokenizer_of: str | None = None,
+        is_tokenizer_rounded: bool = False,
+    ) -> None:
+        """Write config, weights (half precision), caption tokenizer, card and README.
+
+        The image tokenizer keeps its precision, as a rounding turns one code into another, unless it may be rounded
+        too. ``tokenizer_of`` is a folder, relative to this one, of a model with the same image tokenizer: it is then
+        read from there and not written again. Raises ValueError, before anything is written, where a weight is not
+        finite.
+        """
+        config = self.description()
+        if tokenizer_of is not None:
+            config["image_tokenizer"] = tokenizer_of
+        weights = self.state_dict()
+        if tokenizer_of is not None:
+            weights = {name: value for name, value in weights.items() if not name.startswith(TOKENIZER_PREFIX)}
+        exact = None if is_tokenizer_rounded else TOKENIZER_PREFIX
+        self.write_weights(Path(folder), {WEIGHTS_NAME: weights}, dtype, exact)
+        self.caption_tokenizer.save(Path(folder) / CAPTIONS_FOLDER)
+        self.write_description(Path(folder), config)

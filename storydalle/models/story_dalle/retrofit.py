@@ -1,0 +1,360 @@
+"""The paper's contribution, alone: what turns a text-to-image transformer into one that continues a story.
+
+StoryDALL-E (ECCV 2022, section 3): cross-attention to the source frame inside the pretrained blocks, a self-attention
+encoder over the captions of the whole story whose vector of each frame is prepended to that frame's caption, and
+prompt tokens for tuning with a frozen backbone. A frame's sequence is ``[prompt | story | caption | codes]``, in one
+transformer or, of an encoder-decoder, with the codes in the decoder.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from storydalle.models.backbones.backbone import Backbone, Hook, Logits, init_weights
+from storydalle.models.backbones.dalle import Block, causal_mask
+from storydalle.models.layers import attend
+
+TUNING_MODES = ("full", "prompt", "retrofit")
+STARTS = ("identity", "random")  # of the source attention
+EMBEDDINGS = ("emb_", "embed_")  # in the names of a backbone's embedding tables
+
+
+class SourceMemory(NamedTuple):
+    """Keys and values of a story's source frame in one block: computed once, read at every position and step."""
+
+    key: Float[Tensor, "b heads m head_dim"]
+    value: Float[Tensor, "b heads m head_dim"]
+
+
+class SourceCrossAttention(nn.Module):
+    """Queries from the frame being drawn, keys and values from the source frame (section 3.2 of the paper).
+
+    The output projection starts at zero, so a fresh retrofit leaves the backbone as it was. ``start="random"`` is the
+    released code's: all projections as torch draws them, which disturbs the pretrained blocks from the first step on.
+    """
+
+    def __init__(self, dim: int, num_heads: int, start: str = "identity") -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.ln1 = nn.LayerNorm(dim)
+        self.ln2 = nn.LayerNorm(dim)
+        self.key = nn.Linear(dim, dim)
+        self.query = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        if start == "identity":
+            self.apply(init_weights)
+            nn.init.zeros_(self.proj.weight)
+
+    def remember(self, context: Float[Tensor, "b m d"]) -> SourceMemory:
+        context = self.ln2(context)
+        split = "b m (h k) -> b h m k"
+        key = rearrange(self.key(context), split, h=self.num_heads)
+        return SourceMemory(key, rearrange(self.value(context), split, h=self.num_heads))
+
+    def forward(self, x: Float[Tensor, "r n d"], memory: SourceMemory) -> Float[Tensor, "r n d"]:
+        """``r`` rows are frames (and candidates) of ``b`` stories, those of one story beside each other."""
+        num_stories, (num_rows, num_columns) = len(memory.key), x.shape[:2]
+        query = rearrange(self.query(self.ln1(x)), "(b r) n (h k) -> b h (r n) k", b=num_stories, h=self.num_heads)
+        out = attend(query, memory.key, memory.value)
+        return self.proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows // num_stories, n=num_columns))
+
+
+class StoryEncoder(nn.Module):
+    """Self-attention over the captions of a story; its vectors of frame i are prepended to caption i.
+
+    Bidirectional blocks read all captions of a story at once, f_self(S + S_pos) (section 3.1 of the paper), and each
+    frame's vectors are what ``num_story_tokens`` learned queries find among the outputs at its own caption. An input
+    of one vector a caption (a sentence encoder's) is the special case t = 1.
+
+    ``causal`` and ``positions=False`` are the released code's variant: caption i sees captions 1..i only, unordered.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        depth: int = 1,
+        num_story_tokens: int = 1,
+        input_dim: int | None = None,
+        causal: bool = False,
+        positions: bool = True,
+    ) -> None:
+        super().__init__()
+        self.causal, self.positions = causal, positions
+        input_dim = dim if input_dim is None else input_dim
+        self.ln_in = nn.LayerNorm(input_dim)
+        self.project = nn.Linear(input_dim, dim)
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.ln_f = nn.LayerNorm(dim)
+        self.queries = nn.Parameter(torch.randn(num_story_tokens, dim))
+        self.ln_out = nn.LayerNorm(dim)
+        self.apply(init_weights)
+        # Captions enter at the size of the positions; at a backbone's initial size they would drown in them.
+        nn.init.normal_(self.project.weight, std=input_dim**-0.5)
+
+    @property
+    def num_story_tokens(self) -> int:
+        return self.queries.shape[0]
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "b f t e"],
+        present: Bool[Tensor, "b f t"],
+        mask: Bool[Tensor, "b f"],
+    ) -> Float[Tensor, "b f s d"]:
+        """Story vectors from caption embeddings; ``present`` marks tokens that exist, ``mask`` frames that do."""
+        num_frames, num_tokens = embeddings.shape[1:3]
+        x = self.project(self.ln_in(embeddings))
+        if self.positions:
+            frames = sinusoids(num_frames, x.shape[-1])
+            x = x + sinusoids(num_tokens, x.shape[-1]).to(x) + frames[:, None].to(x)
+        x = rearrange(x, "b f t d -> b (f t) d")
+        visible = self._visible(present & mask[..., None])
+        for block in self.blocks:
+            x = block(x, visible)
+        captions = rearrange(self.ln_f(x), "b (f t) d -> b f t d", f=num_frames)
+        queries = self.queries.to(captions).expand(*captions.shape[:2], -1, -1)
+        # An empty caption is read at the first column, which there always is: others come and go with the batch.
+        own = present.clone()
+        own[..., 0] |= ~present.any(-1)
+        own = own[:, :, None]
+        return self.ln_out(attend(queries, captions, captions, own))
+
+    def _visible(self, seen: Bool[Tensor, "b f t"]) -> Bool[Tensor, "b 1 n n"]:
+        num_frames, num_columns = seen.shape[1:]
+        frame = torch.arange(num_frames, device=seen.device).repeat_interleave(num_columns)
+        visible = rearrange(seen, "b f t -> b 1 1 (f t)")
+        if self.causal:
+            visible = visible & (frame[None] <= frame[:, None])
+        itself = torch.eye(len(frame), dtype=torch.bool, device=seen.device)
+        return visible | itself
+
+
+class SentenceStoryEncoder(nn.Module):
+    """The released code's story encoder: one block over a sentence encoder's vectors of the captions.
+
+    Caption i sees captions 1..i, unordered, and its vector is the frame's one story token. The released models read
+    the 512 numbers that the Universal Sentence Encoder (large, version 5) gives a caption.
+    """
+
+    num_story_tokens = 1
+
+    def __init__(self, dim: int, num_heads: int, input_dim: int) -> None:
+        super().__init__()
+        self.input_dim = input_dim
+        self.project = nn.Linear(input_dim, dim)
+        self.block = Block(dim, num_heads)
+
+    def forward(self, sentences: Float[Tensor, "b f e"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b f 1 d"]:
+        """Story vectors; ``mask`` marks frames that exist."""
+        if sentences.shape[-1] != self.input_dim:
+            raise ValueError(
+                f"sentence vectors are {sentences.shape[-1]} wide, the story encoder reads {self.input_dim}"
+            )
+        x = self.block(self.project(sentences), causal_mask(mask, mask.shape[1]))
+        return rearrange(x, "b f d -> b f 1 d")
+
+
+def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
+    """Sinusoidal positions (Vaswani et al. 2017, section 3.5)."""
+    angles = torch.arange(length)[:, None] * torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
+    return torch.cat([angles.sin(), angles.cos()], 1)[:, :dim]
+
+
+class PromptTokens(nn.Module):
+    """Learned tokens ahead of everything else, through a small network as in prefix tuning (Li & Liang 2021)."""
+
+    def __init__(self, num_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_tokens, dim)
+        self.transform = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, dim))
+        self.apply(init_weights)
+
+    def forward(self, num_rows: int) -> Float[Tensor, "r p d"]:
+        return self.transform(self.embedding.weight).expand(num_rows, -1, -1)
+
+
+class Conditions(NamedTuple):
+    """What one story gives to its frames: tokens ahead of each caption, and the source's memory in every block."""
+
+    prefix: Float[Tensor, "r p d"] | None
+    memories: list[SourceMemory | None] | None
+
+
+class RetrofittedDALLE(nn.Module):
+    """A backbone with the retrofit around it. Build it with ``retrofit(backbone, ...)``."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        source_attention: nn.ModuleDict,
+        story_encoder: StoryEncoder | SentenceStoryEncoder | None,
+        prompt_tokens: PromptTokens | None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.source_attention = source_attention  # block index -> its SourceCrossAttention
+        self.story_encoder = story_encoder
+        self.prompt_tokens = prompt_tokens
+        self.config: dict[str, Any] = {}  # the arguments of retrofit(), to build the same again
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b f t"],
+        codes: Int[Tensor, "b f l"],
+        source: Int[Tensor, "b g l"] | None,
+        mask: Bool[Tensor, "b f"],
+        story: Float[Tensor, "b f s d"] | None = None,
+        has_source: Bool[Tensor, " b"] | None = None,
+    ) -> Logits:
+        """Logits of every frame, stories and frames flattened to rows.
+
+        ``source`` holds the codes of ``g`` context frames (1: the source alone). ``story`` replaces the encoder's
+        vectors, for probes; ``has_source`` switches the source off for single stories.
+        """
+        if story is None:
+            story = self.encode_story(tokens, mask)
+        conditions = self.conditions(source, story, num_frames=tokens.shape[1], num_stories=len(tokens))
+        flat = "b f x -> (b f) x"
+        hooks = self.hooks(conditions, has_source)
+        return self.backbone(rearrange(tokens, flat), rearrange(codes, flat), conditions.prefix, hooks)
+
+    def encode_story(
+        self,
+        tokens: Int[Tensor, "b f t"],
+        mask: Bool[Tensor, "b f"],
+        sentences: Float[Tensor, "b f e"] | None = None,
+    ) -> Float[Tensor, "b f s d"] | None:
+        """Story vectors of every frame from the backbone's own token embeddings; None without a story encoder.
+
+        One that reads a sentence encoder's vectors gets these as ``sentences``; None without them.
+        """
+        if self.story_encoder is None:
+            return None
+        if isinstance(self.story_encoder, SentenceStoryEncoder):
+            return None if sentences is None else self.story_encoder(sentences, mask)
+        columns = self.backbone.used_columns(rearrange(tokens, "b f t -> (b f) t"))
+        tokens = tokens[:, :, columns]
+        present = torch.ones_like(tokens, dtype=torch.bool)
+        if self.backbone.pad_id is not None:
+            present = tokens != self.backbone.pad_id
+        return self.story_encoder(self.backbone.embed_tokens(tokens), present, mask)
+
+    def conditions(
+        self,
+        source: Int[Tensor, "b g l"] | None,
+        story: Float[Tensor, "b f s d"] | None,
+        num_frames: int,
+        num_stories: int,
+    ) -> Conditions:
+        """Prefix of every row, and the source's keys and values; ``source=None`` draws from text and story alone."""
+        prefix = None if story is None else rearrange(story, "b f s d -> (b f) s d")
+        if self.prompt_tokens is not None:
+            prompt = self.prompt_tokens(num_stories * num_frames)
+            prefix = prompt if prefix is None else torch.cat([prompt, prefix], 1)
+        if source is None or not len(self.source_attention):
+            return Conditions(prefix, None)
+        context = rearrange(
+            self.backbone.embed_codes(rearrange(source, "b g l -> (b g) l")), "(b g) l d -> b (g l) d", b=len(source)
+        )
+        memories: list[SourceMemory | None] = [None] * self.backbone.depth
+        for index, attention in self.source_attention.items():
+            memories[int(index)] = cast(SourceCrossAttention, attention).remember(context)
+        return Conditions(prefix, memories)
+
+    def hooks(
+        self, conditions: Conditions, has_source: Bool[Tensor, " b"] | None = None
+    ) -> Sequence[Hook | None] | None:
+        """The source attention of each block as a function of the residual stream, for the backbone to call."""
+        if conditions.memories is None:
+            return None
+
+        def hook(index: int, memory: SourceMemory) -> Hook:
+            attention = self.source_attention[str(index)]
+
+            def attend_to_source(x: Tensor) -> Tensor:
+                out = attention(x, memory)
+                if has_source is None:
+                    return out
+                return out * repeat(has_source, "b -> (b r) 1 1", r=len(x) // len(has_source))
+
+            return attend_to_source
+
+        return [None if memory is None else hook(i, memory) for i, memory in enumerate(conditions.memories)]
+
+
+def retrofit(
+    backbone: Backbone,
+    source_blocks: str | Iterable[int] = "all",
+    story_depth: int = 1,
+    num_story_tokens: int = 1,
+    num_prompt_tokens: int = 0,
+    causal_story: bool = False,
+    story_positions: bool = True,
+    source_start: str = "identity",
+    sentence_dim: int | None = None,
+) -> RetrofittedDALLE:
+    """Put source attention, story encoder and prompt tokens around ``backbone``.
+
+    ``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices;
+    ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the story encoder out;
+    ``sentence_dim`` takes the released code's in its place, of a sentence encoder's vectors that wide.
+    Raises ValueError for blocks that the backbone does not have, and for a start that is neither.
+    """
+    if source_start not in STARTS:
+        raise ValueError(f"source_start={source_start!r}: choose {' or '.join(STARTS)}")
+    depth = backbone.depth
+    named = {"all": range(depth), "third": range(2, depth, 3), "none": ()}
+    if isinstance(source_blocks, str) and source_blocks not in named:
+        raise ValueError(f"source_blocks={source_blocks!r}: choose all, third, none or a list of block indices")
+    chosen = list(named[source_blocks] if isinstance(source_blocks, str) else source_blocks)
+    if unknown := [index for index in chosen if not 0 <= index < depth]:
+        raise ValueError(f"source_blocks {unknown} do not exist: the backbone has blocks 0 to {depth - 1}")
+    dim, heads = backbone.dim, backbone.num_heads
+    attention = nn.ModuleDict({str(index): SourceCrossAttention(dim, heads, source_start) for index in chosen})
+    story: StoryEncoder | SentenceStoryEncoder | None = None
+    if sentence_dim is not None:
+        story = SentenceStoryEncoder(dim, heads, sentence_dim)
+    elif story_depth:
+        story = StoryEncoder(dim, heads, story_depth, num_story_tokens, None, causal_story, story_positions)
+    prompt = PromptTokens(num_prompt_tokens, dim) if num_prompt_tokens else None
+    model = RetrofittedDALLE(backbone, attention, story, prompt)
+    model.config = {
+        "source_blocks": chosen,
+        "story_depth": story_depth,
+        "num_story_tokens": num_story_tokens,
+        "num_prompt_tokens": num_prompt_tokens,
+        "causal_story": causal_story,
+        "story_positions": story_positions,
+        "source_start": source_start,
+        "sentence_dim": sentence_dim,
+    }
+    return model
+
+
+def is_trained(name: str, mode: str) -> bool:
+    """Whether the parameter ``name`` of a RetrofittedDALLE trains in ``mode``: the one predicate of tuning.
+
+    It decides what the optimizer gets and what a checkpoint of the tuning alone must hold: "full" everything,
+    "retrofit" what the retrofit added, "prompt" the retrofit and prompt tokens plus the backbone's embeddings
+    (the released prompt tuning without its side effect on the text head).
+    Raises ValueError for an unknown mode.
+    """
+    if mode not in TUNING_MODES:
+        raise ValueError(f"tuning={mode!r} is unknown; choose one of {', '.join(TUNING_MODES)}")
+    if mode == "full" or not name.startswith("backbone."):
+        return True
+    return mode == "prompt" and any(part in name for part in EMBEDDINGS)
+
+
+def parameter_group(name: str) -> str:
+    """The group of a parameter, for learning rates and clipping: base, source or story."""
+    if name.startswith("backbone."):
+        return "base"
+    return "source" if name.startswith("source_attention.") else "story"

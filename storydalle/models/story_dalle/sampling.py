@@ -1,0 +1,222 @@
+"""From logits to codes: one decode loop for every model.
+
+The prompt of a frame is prefilled once and shared by its candidates; all frames of a story and all candidates decode
+in one batch over a preallocated cache. Randomness is keyed by (seed, story, frame, candidate, position), so a frame
+is the same picture whatever it is batched with. A request too large for memory runs in waves.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from storydalle.mistakes import check_number, check_seed
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
+
+Progress = Callable[[int, int], None]  # positions decoded, positions in all
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a code is chosen from its logits: temperature, then top-k, then top-p among those, then a draw.
+
+    ``temperature=0`` is greedy. ``guidance`` is the scale of classifier-free guidance, 1 for none.
+    """
+
+    temperature: float | int = 1.0
+    top_k: int | None = None
+    top_p: float | int | None = None
+    guidance: float | int = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0)
+        check_number("guidance", self.guidance, 0)
+        if self.top_k is not None:
+            check_number("top_k", self.top_k, 1, whole=True)
+        if self.top_p is not None:
+            check_number("top_p", self.top_p, 0, 1)
+            if self.top_p == 0:
+                raise ValueError("top_p=0 leaves no code to draw: use a share above 0 and up to 1, or leave it out")
+
+
+class FrameKey(NamedTuple):
+    """Names the randomness of one frame."""
+
+    seed: int
+    story: int
+    frame: int
+
+
+class Sampled(NamedTuple):
+    codes: Int[Tensor, "r k l"]
+    log_likelihood: Float[Tensor, "r k"]  # nats of the codes under the unfiltered model at temperature 1
+
+
+def uniforms(keys: Sequence[FrameKey], candidates: range, length: int) -> Float[Tensor, "r k l"]:
+    """One uniform number in [0, 1) for every code to draw, from a counter-based generator keyed by its place."""
+    draws = np.empty((len(keys), len(candidates), length))
+    for i, key in enumerate(keys):
+        check_seed(key.seed)
+        for j, candidate in enumerate(candidates):
+            entropy = np.random.SeedSequence([*key, candidate])
+            draws[i, j] = np.random.Generator(np.random.Philox(entropy)).random(length)
+    return torch.from_numpy(draws)
+
+
+def choose(logits: Float[Tensor, "r v"], uniform: Float[Tensor, " r"], sampling: Sampling) -> Int[Tensor, " r"]:
+    """Draw one code a row by inverting the cumulative distribution of what the filters leave at ``uniform``."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    num_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+    if num_kept < logits.shape[-1] or sampling.top_p is not None:
+        logits, indices = logits.topk(num_kept, dim=-1)
+    else:
+        indices = None
+    weights = (logits.double() / sampling.temperature).softmax(-1)
+    if sampling.top_p is not None:  # sorted by now: keep codes until their share reaches top_p, the first always
+        weights = weights.masked_fill(weights.cumsum(-1) - weights >= sampling.top_p, 0)
+    cumulative = weights.cumsum(-1)
+    threshold = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
+    # The smallest index whose cumulative weight exceeds the threshold: a code of weight zero is never chosen.
+    place = (cumulative <= threshold).sum(-1).clamp(max=cumulative.shape[-1] - 1)
+    return place if indices is None else indices.gather(-1, place[:, None]).squeeze(-1)
+
+
+class Prompt(NamedTuple):
+    """All that the frames of some stories are drawn from; rows of one story lie beside each other."""
+
+    tokens: Int[Tensor, "b f t"]
+    story: Float[Tensor, "b f s d"] | None
+    source: Int[Tensor, "b g l"] | None
+    keys: list[FrameKey]  # one a row (b f)
+
+
+@torch.inference_mode()
+def sample(
+    model: RetrofittedDALLE,
+    prompt: Prompt,
+    num_candidates: int = 1,
+    sampling: Sampling | None = None,
+    without_caption: Prompt | None = None,
+    max_bytes: int = 2 << 30,
+    progress: Progress | None = None,
+) -> Sampled:
+    """Draw ``num_candidates`` code grids for every frame of the prompt.
+
+    ``without_caption`` is the same prompt with empty captions, for guidance. ``max_bytes`` bounds the cache of one
+    wave. Raises ValueError for a seed out of range and for guidance without an unconditional prompt.
+    """
+    sampling = sampling or Sampling()
+    if sampling.guidance != 1 and without_caption is None:
+        raise ValueError("guidance needs an unconditional prompt; use guidance=1")
+    branches = [prompt] if sampling.guidance == 1 or without_caption is None else [prompt, without_caption]
+    num_prefix = 0 if prompt.story is None else prompt.story.shape[2]
+    num_rows = max(1, max_bytes // (cache_bytes(model, num_prefix) * len(branches)))
+    waves = list(plan_waves(prompt.tokens.shape[0], prompt.tokens.shape[1], num_candidates, num_rows))
+    length = model.backbone.image_length
+    shape = (len(prompt.keys), num_candidates)
+    codes = torch.empty(*shape, length, dtype=torch.long, device=prompt.tokens.device)
+    likelihood = torch.empty(shape, device=prompt.tokens.device)
+    for number, wave in enumerate(waves):
+
+        def report(position: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * length + position, len(waves) * length)
+
+        parts = [wave.cut(branch) for branch in branches]
+        drawn = _sample_wave(model, parts, wave.candidates, sampling, report)
+        rows = torch.tensor(wave.rows(prompt.tokens.shape[1]), device=codes.device)
+        columns = torch.tensor(list(wave.candidates), device=codes.device)
+        codes[rows[:, None], columns] = drawn.codes
+        likelihood[rows[:, None], columns] = drawn.log_likelihood
+    return Sampled(codes, likelihood)
+
+
+class Wave(NamedTuple):
+    """A box of stories, frames and candidates that decodes together."""
+
+    stories: range
+    frames: range
+    candidates: range
+
+    def rows(self, num_frames: int) -> list[int]:
+        return [story * num_frames + frame for story in self.stories for frame in self.frames]
+
+    def cut(self, prompt: Prompt) -> Prompt:
+        stories, frames = slice(self.stories.start, self.stories.stop), slice(self.frames.start, self.frames.stop)
+        keys = [prompt.keys[row] for row in self.rows(prompt.tokens.shape[1])]
+        story = None if prompt.story is None else prompt.story[stories, frames]
+        source = None if prompt.source is None else prompt.source[stories]
+        return Prompt(prompt.tokens[stories, frames], story, source, keys)
+
+
+def plan_waves(num_stories: int, num_frames: int, num_candidates: int, max_rows: int) -> Iterator[Wave]:
+    """Cut the request into boxes of at most ``max_rows`` rows: along candidates first, then frames, then stories."""
+    candidates = min(num_candidates, max_rows)
+    frames = max(1, min(num_frames, max_rows // candidates))
+    stories = max(1, min(num_stories, max_rows // (candidates * frames)))
+    for story in range(0, num_stories, stories):
+        for frame in range(0, num_frames, frames):
+            for candidate in range(0, num_candidates, candidates):
+                yield Wave(
+                    range(story, min(story + stories, num_stories)),
+                    range(frame, min(frame + frames, num_frames)),
+                    range(candidate, min(candidate + candidates, num_candidates)),
+                )
+
+
+def cache_bytes(model: RetrofittedDALLE, num_prefix: int) -> int:
+    """Bytes of keys and values that one row keeps while it decodes."""
+    num_prompt = 0 if model.prompt_tokens is None else model.prompt_tokens.embedding.num_embeddings
+    return model.backbone.cache_bytes(num_prompt + num_prefix)
+
+
+def _sample_wave(
+    model: RetrofittedDALLE,
+    prompts: list[Prompt],
+    candidates: range,
+    sampling: Sampling,
+    report: Callable[[int], None],
+) -> Sampled:
+    num_candidates, length = len(candidates), model.backbone.image_length
+    uniform = uniforms(prompts[0].keys, candidates, length).to(prompts[0].tokens.device)
+    uniform = rearrange(uniform, "r k l -> l (r k)")
+    branches = [_Branch(model, prompt, num_candidates) for prompt in prompts]
+    codes: list[Tensor] = []
+    likelihood = torch.zeros(uniform.shape[1], device=uniform.device)
+    for position in range(length):
+        logits = [branch.next_logits(codes[-1] if codes else None) for branch in branches]
+        mixed = logits[0] if len(logits) == 1 else logits[1] + sampling.guidance * (logits[0] - logits[1])
+        code = choose(mixed, uniform[position], sampling)
+        likelihood += logits[0].log_softmax(-1).gather(-1, code[:, None]).squeeze(-1)
+        codes.append(code)
+        report(position + 1)
+    split = {"k": num_candidates}
+    return Sampled(
+        rearrange(torch.stack(codes), "l (r k) -> r k l", **split), rearrange(likelihood, "(r k) -> r k", **split)
+    )
+
+
+class _Branch:
+    """The decoding of one prompt: the first call prefills it, every further call feeds the newest codes."""
+
+    def __init__(self, model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> None:
+        self.backbone, self.num_candidates = model.backbone, num_candidates
+        num_frames = prompt.tokens.shape[1]
+        self.conditions = model.conditions(prompt.source, prompt.story, num_frames, len(prompt.tokens))
+        self.hooks = model.hooks(self.conditions)
+        self.tokens = rearrange(prompt.tokens, "b f t -> (b f) t")
+        prefix = self.conditions.prefix
+        self.cache = self.backbone.new_cache(len(self.tokens), 0 if prefix is None else prefix.shape[1])
+
+    def next_logits(self, codes: Int[Tensor, " r"] | None) -> Float[Tensor, "r v"]:
+        if codes is not None:
+            return self.backbone(None, codes[:, None], hooks=self.hooks, cache=self.cache).image[:, -1].float()
+        logits = self.backbone(self.tokens, None, self.conditions.prefix, self.hooks, self.cache).image[:, -1].float()
+        self.cache.repeat(self.num_candidates)
+        return logits.repeat_interleave(self.num_candidates, 0)

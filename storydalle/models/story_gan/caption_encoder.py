@@ -1,0 +1,218 @@
+"""Captions of a story -> one vector a caption, each read with all captions of its story and a marker before its own.
+
+StoryGANc's text encoder, following the description in the StoryDALL-E paper: the captions of a story are appended, and
+a special token marks the one whose frame is drawn, ``caption 1 | caption 2 | [CUR] caption 3 | caption 4``. A story of
+f captions is thus read f times, and a batch of stories at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from storydalle.models.backbones.dalle import Block
+from storydalle.models.layers import attend
+from storydalle.models.story_dalle.retrofit import sinusoids
+from storydalle.tokens.captions import CaptionTokenizer
+
+
+class Pieces(NamedTuple):
+    """Token ids of a story's captions, each cut to what the encoder reads of it."""
+
+    ids: list[list[int]]
+    overflow: list[tuple[int, int]]  # (index of a caption, number of tokens cut off its end)
+
+
+class Row(NamedTuple):
+    """A story's captions appended, as the one behind the marker is read."""
+
+    ids: list[int]
+    marker: int  # column of the marker; the caption's own tokens follow it
+    end: int  # column after them
+
+
+class Rows(NamedTuple):
+    """Rows of any stories, padded on the right to the longest one."""
+
+    ids: Int[Tensor, "r n"]
+    present: Bool[Tensor, "r n"]
+    marker: Int[Tensor, " r"]
+    end: Int[Tensor, " r"]
+
+
+class CaptionEncoder(nn.Module, ABC):
+    """What reads captions. ``dim`` is the width of its vectors, ``config`` and ``save`` are what ``open`` needs.
+
+    A subclass names the ids around captions: ``start`` and ``stop`` of a row, ``separator`` between two captions,
+    ``marker`` ahead of the current one, ``pad_id`` behind the end. The ids in captions are those below ``marker``.
+    """
+
+    dim: int
+    config: dict[str, Any]
+    start: tuple[int, ...] = ()
+    stop: tuple[int, ...] = ()
+    separator: int
+    marker: int
+    pad_id: int
+
+    def forward(self, captions: Sequence[Sequence[str]]) -> Float[Tensor, "b f d"]:
+        """One vector a caption; stories shorter than the longest one are filled up with zeros.
+
+        A vector depends on the captions of its own story alone. Raises ValueError for a story without captions.
+        """
+        for story in captions:
+            if isinstance(story, str) or not story:
+                raise ValueError(f"{story!r} is no story: give a list of at least one caption for each")
+        return pad_sequence(self._encode(captions), batch_first=True)
+
+    def notes(self, captions: Sequence[str]) -> list[str]:
+        """What the encoder does not read of one story's captions, a line for each that is cut."""
+        pieces = self._tokenize(captions)
+        return [
+            f"caption {index + 1} has {len(pieces.ids[index]) + cut} tokens; the last {cut} were cut, since the "
+            f"caption encoder reads {len(pieces.ids[index])} of each in a story of {len(captions)}"
+            for index, cut in pieces.overflow
+        ]
+
+    def words(self, captions: Sequence[Sequence[str]]) -> Float[Tensor, "n v"]:
+        """The share of each token in each caption, as far as it is read: the captions of all stories in one row."""
+        pieces = [piece for story in captions for piece in self._tokenize(story).ids]
+        counts = [torch.bincount(torch.tensor(piece, dtype=torch.long), minlength=self.marker) for piece in pieces]
+        shares = torch.stack(counts).float()
+        return shares / shares.sum(1, keepdim=True).clamp(min=1)
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: str | Path, **settings: Any) -> "CaptionEncoder":
+        """What ``save`` has written, with fresh weights; ``settings`` are ``config`` without its kind."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write what ``open`` needs beside ``config`` and the weights: the tokenizer's files."""
+
+    @abstractmethod
+    def _tokenize(self, captions: Sequence[str]) -> Pieces:
+        """Tokens of one story's captions, each cut on its own: the marker is put in afterwards, and never lost."""
+
+    @abstractmethod
+    def _read(self, rows: Rows) -> Float[Tensor, "r d"]:
+        """One vector a row."""
+
+    def _encode(self, captions: Sequence[Sequence[str]]) -> list[Float[Tensor, "_ d"]]:
+        """The vectors of each story, all of them read as one batch."""
+        rows = [row for story in captions for row in self._rows(story)]
+        return list(self._read(self._pad(rows)).split([len(story) for story in captions]))
+
+    def _rows(self, captions: Sequence[str]) -> list[Row]:
+        pieces = self._tokenize(captions).ids
+        return [self._append(pieces, current) for current in range(len(pieces))]
+
+    def _append(self, pieces: list[list[int]], current: int) -> Row:
+        ids, marker, end = list(self.start), 0, 0
+        for i, piece in enumerate(pieces):
+            if i > 0:
+                ids.append(self.separator)
+            if i == current:
+                marker, end = len(ids), len(ids) + 1 + len(piece)
+                ids.append(self.marker)
+            ids += piece
+        return Row([*ids, *self.stop], marker, end)
+
+    def _pad(self, rows: Sequence[Row]) -> Rows:
+        device = next(self.parameters()).device
+        ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=self.pad_id)
+        lengths = torch.tensor([len(row.ids) for row in rows])
+        present = torch.arange(ids.shape[1]) < lengths[:, None]
+        marker, end = (torch.tensor(columns) for columns in zip(*(row[1:] for row in rows), strict=True))
+        return Rows(*(part.to(device) for part in (ids, present, marker, end)))
+
+
+class SmallCaptionEncoder(CaptionEncoder):
+    """A bidirectional transformer trained from nothing, read at the marker: nothing is downloaded.
+
+    Positions count from the marker, so that a caption's own words stand at the same places whatever precedes them,
+    and stories of any length can be read.
+    """
+
+    def __init__(self, tokenizer: CaptionTokenizer, dim: int = 256, depth: int = 2, num_heads: int = 4) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth={depth}: the small caption encoder needs at least one block")
+        self.config = {"kind": "small", "dim": dim, "depth": depth, "num_heads": num_heads}
+        self.dim, self.tokenizer = dim, tokenizer
+        self.pad_id, self.marker, self.separator = tokenizer.pad_id, tokenizer.vocab_size, tokenizer.vocab_size + 1
+        self.embedding = nn.Embedding(tokenizer.vocab_size + 2, dim)
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.ln_f = nn.LayerNorm(dim)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """Make fresh vectors differ: the marker is empty but for what it reads, and blocks pass on all of it.
+
+        A GAN's gradient alone does not open a path from words that starts nearly shut, as minDALL-E's N(0, 0.02) does.
+        """
+        nn.init.zeros_(self.embedding.weight.data[self.marker])
+        for parameter in self.blocks.parameters():
+            if parameter.dim() == 2:
+                nn.init.xavier_normal_(parameter)
+
+    @classmethod
+    def open(cls, folder: str | Path, **settings: Any) -> "SmallCaptionEncoder":
+        return cls(CaptionTokenizer.load(folder), **settings)
+
+    def save(self, folder: str | Path) -> None:
+        self.tokenizer.save(folder)
+
+    def _tokenize(self, captions: Sequence[str]) -> Pieces:
+        encoded = self.tokenizer.encode(captions)
+        return Pieces([row[row != self.pad_id].tolist() for row in encoded.tokens], encoded.overflow)
+
+    def _read(self, rows: Rows) -> Float[Tensor, "r d"]:
+        x = self.embedding(rows.ids) + self._positions(rows).to(self.embedding.weight)
+        visible = repeat(rows.present, "r m -> r 1 n m", n=x.shape[1])
+        for block in self.blocks[:-1]:
+            x = block(x, visible)
+        marker = x[torch.arange(len(x), device=x.device), rows.marker]
+        return self.ln_f(read_column(cast(Block, self.blocks[-1]), marker, x, rows.present))
+
+    def _positions(self, rows: Rows) -> Float[Tensor, "r n d"]:
+        """Sinusoids of each column's distance from the marker; what precedes it has the sign of the sines turned."""
+        offset = torch.arange(rows.ids.shape[1], device=rows.ids.device) - rows.marker[:, None]
+        table = sinusoids(rows.ids.shape[1], self.dim).to(offset.device)
+        num_sines = len(range(0, self.dim, 2))
+        sign = torch.where(torch.arange(self.dim, device=offset.device) < num_sines, offset.sign()[..., None], 1)
+        return table[offset.abs()] * sign
+
+
+def read_column(
+    block: Block, own: Float[Tensor, "r d"], x: Float[Tensor, "r n d"], present: Bool[Tensor, "r n"]
+) -> Float[Tensor, "r d"]:
+    """What a block makes of one column, ``own``, of each row of ``x``: the last block's other columns serve nobody."""
+    attention, heads = block.attn, "r n (h k) -> r h n k"
+    query = attention.query(block.ln1(own[:, None]))
+    x = block.ln1(x)
+    parts = (query, attention.key(x), attention.value(x))
+    query, key, value = (rearrange(part, heads, h=attention.num_heads) for part in parts)
+    found = attend(query, key, value, present[:, None, None])
+    own = own + attention.proj(rearrange(found, "r h 1 k -> r (h k)"))
+    return own + block.mlp(block.ln2(own))
+
+
+def open_caption_encoder(config: dict[str, Any], folder: str | Path) -> CaptionEncoder:
+    """An encoder as ``config`` and ``save`` describe it; its weights are loaded with those of the whole model."""
+    # Language models know this module, which must not know them while it is loaded.
+    from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, RobertaCaptionEncoder
+
+    settings = dict(config)
+    kinds: dict[str, type[CaptionEncoder]]
+    kinds = {"small": SmallCaptionEncoder, "roberta": RobertaCaptionEncoder, "clip": CLIPCaptionEncoder}
+    kind = settings.pop("kind")
+    if kind not in kinds:
+        raise ValueError(f"a caption encoder of kind {kind!r} is none of {', '.join(kinds)}")
+    return kinds[kind].open(folder, **settings)

@@ -1,0 +1,106 @@
+"""StoryGANc's generator: a frame's state becomes a map, takes from the source by contextual attention, and grows."""
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from storydalle.models.ranks import SharedBatchNorm2d
+from storydalle.models.story_gan.contextual_attention import ContextualAttention
+from storydalle.models.story_gan.existing import existing, placed
+
+START = 4  # side of the first map
+
+
+class Generated(NamedTuple):
+    """Frames in [-1, 1], and the mean entropy of the contextual attention in nats."""
+
+    frames: Float[Tensor, "b f c h w"]
+    entropy: Float[Tensor, ""]
+
+
+class UpBlock(nn.Sequential):
+    """Twice the side."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__(
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(dim_in, dim_out, 3, padding=1, bias=False),
+            SharedBatchNorm2d(dim_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class SourceEncoder(nn.Sequential):
+    """The source frame as a map of the same channels and side as the story's; learned with the generator."""
+
+    def __init__(self, dim: int, num_halvings: int) -> None:
+        dims = [3, *(max(dim >> (num_halvings - 1 - i), 8) for i in range(num_halvings - 1)), dim]
+        blocks: list[nn.Module] = []
+        for dim_in, dim_out in pairwise(dims):
+            blocks += [
+                nn.Conv2d(dim_in, dim_out, 4, stride=2, padding=1, bias=False),
+                SharedBatchNorm2d(dim_out),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        super().__init__(*blocks, nn.Conv2d(dim, dim, 3, padding=1))
+
+
+class Generator(nn.Module):
+    """Draws frames of ``resolution`` pixels from their states and the source frame.
+
+    The first map has ``dim`` channels on 4 x 4; each up-block halves the channels (not below 16) and doubles the side.
+    At a side of ``attention_side`` contextual attention adds what it copies of the source; ``direction="off"`` leaves
+    it out, and the source is not looked at.
+
+    Differs from the description with ``has_places``: a place is then part of what is matched, as a learned map added
+    to both. By looks alone no patch of the story's map finds the one of the source that lies where it does, and every
+    background has to be learned by heart.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        dim: int = 1024,
+        resolution: int = 64,
+        attention_side: int = 16,
+        direction: str = "copy_source",
+        has_places: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, side, least in (("resolution", resolution, 16), ("attention_side", attention_side, START)):
+            if side < least or side & (side - 1):
+                raise ValueError(f"{name}={side}: the maps double from {START}; choose a power of two from {least} on")
+        if attention_side >= resolution:
+            raise ValueError(f"attention_side={attention_side} must be below resolution={resolution}")
+        before, after = (
+            int(math.log2(high // low)) for high, low in ((attention_side, START), (resolution, attention_side))
+        )
+        dims = [max(dim >> i, 16) for i in range(before + after + 1)]
+        blocks = [UpBlock(*pair) for pair in pairwise(dims)]
+        self.start = nn.Linear(state_dim, dim * START**2, bias=False)
+        self.start_norm = nn.Sequential(SharedBatchNorm2d(dim), nn.ReLU(inplace=True))
+        self.before = nn.Sequential(*blocks[:before])
+        self.source = SourceEncoder(dims[before], after) if direction != "off" else None
+        self.attention = ContextualAttention(dims[before], direction) if direction != "off" else None
+        places = torch.randn(dims[before], attention_side, attention_side)
+        self.places = nn.Parameter(places) if has_places and self.attention is not None else None
+        self.after = nn.Sequential(*blocks[before:], nn.Conv2d(dims[-1], 3, 3, padding=1), nn.Tanh())
+
+    def forward(
+        self, states: Float[Tensor, "b f d"], source: Float[Tensor, "b c h w"], mask: Bool[Tensor, "b f"]
+    ) -> Generated:
+        """Frames that ``mask`` says exist; zeros in the place of the others, on which nothing depends."""
+        # Channels last: convolutions on a CPU take about three quarters of the time.
+        first = rearrange(self.start(existing(states, mask)), "n (c h w) -> n c h w", h=START, w=START)
+        first, source = (x.contiguous(memory_format=torch.channels_last) for x in (first, source))
+        story = placed(self.before(self.start_norm(first)), mask)
+        entropy = torch.zeros((), device=states.device)
+        if self.source is not None and self.attention is not None:
+            places = torch.zeros(()).to(source) if self.places is None else self.places
+            story, entropy = self.attention(story + places, self.source(source) + places, mask)
+        return Generated(placed(self.after(existing(story, mask)).float(), mask), entropy)

@@ -1,0 +1,327 @@
+"""StoryGANc as one object: captions and a source picture in, frames out.
+
+Following the description in the StoryDALL-E paper; no code of it was released.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from storydalle.files.reading import read_object
+from storydalle.files.weights import described_by
+from storydalle.models.pretrained import (
+    CAPTIONS_FOLDER,
+    CARD_NAME,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Drawn,
+    PretrainedModel,
+    Reranker,
+    read_card,
+)
+from storydalle.models.story_dalle.sampling import Progress
+from storydalle.models.story_gan.caption_encoder import CaptionEncoder, open_caption_encoder
+from storydalle.models.story_gan.contextual_attention import ContextualAttention
+from storydalle.models.story_gan.discriminators import ImageDiscriminator, StoryDiscriminator
+from storydalle.models.story_gan.generator import Generator
+from storydalle.models.story_gan.story_encoder import Noise, StoryEncoder, StoryState
+from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
+from storydalle.stories.images import from_images, to_images
+from storydalle.stories.story import Stories
+from storydalle.tokens.known_words import KnownWords
+
+MODEL_TYPE = "storyganc"
+DISCRIMINATORS_NAME = "discriminators.safetensors"
+DISCRIMINATORS = ("image_discriminator.", "story_discriminator.")
+
+
+class Imagined(NamedTuple):
+    """Drawn frames in [-1, 1], what they were drawn from, and the mean entropy of the contextual attention."""
+
+    frames: Float[Tensor, "b f c h w"]
+    state: StoryState
+    entropy: Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class GANSampling:
+    """How frames are drawn: the standard deviation of the noise, 1 as in training."""
+
+    noise_scale: float | int = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.noise_scale >= 0:
+            raise ValueError(f"noise_scale={self.noise_scale}: use 0 (no noise) or more")
+
+
+class StoryGANc(PretrainedModel):
+    """Caption encoder, story encoder, generator and the two discriminators.
+
+    The options of each network are its constructor's, but for the sizes that must agree, which are set here;
+    ``has_story_discriminator=False`` leaves that one out.
+    """
+
+    def __init__(
+        self,
+        caption_encoder: CaptionEncoder,
+        num_characters: int = 0,
+        resolution: int = 64,
+        story_encoder: Mapping[str, Any] | None = None,
+        generator: Mapping[str, Any] | None = None,
+        image_discriminator: Mapping[str, Any] | None = None,
+        story_discriminator: Mapping[str, Any] | None = None,
+        has_story_discriminator: bool = True,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {
+            "num_characters": num_characters,
+            "resolution": resolution,
+            "story_encoder": dict(story_encoder or {}),
+            "generator": dict(generator or {}),
+            "image_discriminator": dict(image_discriminator or {}),
+            "story_discriminator": dict(story_discriminator or {}),
+            "has_story_discriminator": has_story_discriminator,
+        }
+        self.card = card or {}
+        self.num_characters, self.resolution = num_characters, resolution
+        self.caption_encoder = caption_encoder
+        self.story_encoder = StoryEncoder(caption_encoder.dim, **self.options["story_encoder"])
+        self.generator = Generator(self.story_encoder.dim, resolution=resolution, **self.options["generator"])
+        judged: dict[str, Any] = {"condition_dim": self.story_encoder.condition_dim, "resolution": resolution}
+        self.image_discriminator = ImageDiscriminator(
+            **judged, num_characters=num_characters, **self.options["image_discriminator"]
+        )
+        self.story_discriminator = (
+            StoryDiscriminator(**judged, **self.options["story_discriminator"]) if has_story_discriminator else None
+        )
+        for network in (self.generator, self.image_discriminator, self.story_discriminator):
+            initialise(network)
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.start.weight.device
+
+    def discriminators(self) -> dict[str, ImageDiscriminator | StoryDiscriminator]:
+        """Both of them by name, or the one that there is."""
+        both = {"image": self.image_discriminator, "story": self.story_discriminator}
+        return {name: each for name, each in both.items() if each is not None}
+
+    def drawing_parameters(self) -> list[nn.Parameter]:
+        """What the generator's optimizer trains: all that drawing needs and that is not frozen."""
+        networks = (self.caption_encoder, self.story_encoder, self.generator)
+        return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
+
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    def imagine(
+        self,
+        captions: Float[Tensor, "b f d"],
+        source: Float[Tensor, "b c h w"],
+        noise: Noise,
+        mask: Bool[Tensor, "b f"],
+    ) -> Imagined:
+        """Frames from captions' vectors, a source in [-1, 1] and noise; zeros beyond a story's end.
+
+        What stands there, and how much of it, changes nothing, in training too.
+        """
+        state = self.story_encoder(captions, mask, noise)
+        frames, entropy = self.generator(state.frames, source, mask)
+        return Imagined(frames, state, entropy)
+
+    @torch.inference_mode()
+    def draw_stories(
+        self,
+        captions: ManyCaptions,
+        source: Float[Tensor, "b c h w"],
+        seed: int = 0,
+        first: int = 0,
+        num_candidates: int = 1,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "b f k c h w"]:
+        """Frames in [-1, 1] for sources in [-1, 1]; those beyond a story's end mean nothing.
+
+        Story i of the batch is story ``first + i`` of the draws of ``seed``: its frames do not depend on the stories
+        beside it, and a candidate does not depend on how many there are. Raises ValueError for the captions of one
+        story alone, and for numbers out of range.
+        """
+        assert not self.training, "call eval() before drawing"
+        captions = stories_of(captions, num_candidates, seed)
+        vectors = self.caption_encoder(captions)
+        mask = lengths_mask([len(story) for story in captions], vectors)
+        source = source.to(self.device)
+        parts = []
+        for candidate in range(num_candidates):
+            noise = self._keyed_noise(seed, range(first, first + len(captions)), vectors.shape[1], candidate)
+            parts.append(self.imagine(vectors, source, noise, mask).frames)
+            if progress is not None:
+                progress(candidate + 1, num_candidates)
+        return torch.stack(parts, 2)
+
+    def generate(
+        self,
+        captions: Captions,
+        source: Source = None,
+        num_candidates: int = 1,
+        seed: int = 0,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int | None = None,
+        reranker: Reranker | None = None,
+        progress: Progress | None = None,
+    ) -> Drawn:
+        """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
+
+        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Candidates differ by
+        their noise and are ordered by the image discriminator's logit, or by ``reranker``. Raises ValueError for no
+        captions or none that are sentences, no source or one that cannot be opened, numbers out of range, and sampling
+        settings that a GAN does not have.
+        """
+        captions, picture, said = handed_in(captions, source, num_candidates, seed)
+        if picture is None:
+            raise ValueError("StoryGANc continues a picture and draws none without: give a source")
+        self.sampling(temperature, top_k, top_p, guidance)
+        notes = self.caption_encoder.notes(captions) + self.word_notes(captions) + said
+        if picture.width != picture.height:
+            side = min(picture.size)
+            notes.append(f"the source was cropped from {picture.width}x{picture.height} to its centre {side}x{side}")
+        pixels = from_images([picture], self.resolution)
+        frames = self.draw_stories([captions], pixels, seed, 0, num_candidates, progress)[0]
+        images = [to_images(row) for row in frames]
+        scores = self._scores(captions, frames)
+        if reranker is not None:
+            rows = zip(images, captions, strict=True)
+            scores = torch.stack([torch.as_tensor(reranker(row, caption)) for row, caption in rows])
+        order = scores.argsort(dim=1, descending=True, stable=True).tolist()
+        candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order, strict=True)]
+        return Drawn([row[0] for row in candidates], candidates, scores.sort(1, descending=True).values, notes)
+
+    def sampling(
+        self,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int | None = None,
+    ) -> GANSampling:
+        """The card's settings; ValueError for those of a model that draws codes."""
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
+        named = [f"{name}={value}" for name, value in given.items() if value not in (None, 1)]
+        if named:
+            raise ValueError(f"{', '.join(named)}: a GAN draws no codes, so this means nothing to it; leave it out")
+        return GANSampling(**(self.card.get("sampling") or {}))
+
+    @torch.inference_mode()
+    def story_logits(
+        self,
+        captions: Sequence[Sequence[str]],
+        frames: Float[Tensor, "b f c h w"],
+        mask: Bool[Tensor, "b f"] | None = None,
+    ) -> Float[Tensor, " b"]:
+        """What the story discriminator says of frames in [-1, 1] under captions; higher is more real."""
+        assert self.story_discriminator is not None, "this model has no story discriminator"
+        condition, own = self._condition(captions)
+        mask = own if mask is None else mask
+        features = self.story_discriminator.encode(frames.to(self.device), mask)
+        return self.story_discriminator.judge(features, condition, mask)
+
+    def _condition(self, captions: Sequence[Sequence[str]]) -> tuple[Float[Tensor, "b f d"], Bool[Tensor, "b f"]]:
+        """What the discriminators judge each frame by, which no noise is in, and which frames there are."""
+        vectors = self.caption_encoder(captions)
+        mask = lengths_mask([len(story) for story in captions], vectors)
+        noise = self._keyed_noise(0, range(len(captions)), vectors.shape[1], 0)
+        return self.story_encoder(vectors, mask, noise).condition(), mask
+
+    @torch.inference_mode()
+    def _scores(self, captions: list[str], frames: Float[Tensor, "f k c h w"]) -> Float[Tensor, "f k"]:
+        """Logits of the image discriminator, each under its frame's caption."""
+        condition, mask = self._condition([captions] * frames.shape[1])
+        features = self.image_discriminator.encode(rearrange(frames, "f k c h w -> k f c h w"), mask)
+        return rearrange(self.image_discriminator.judge(features, condition, mask), "k f -> f k").cpu()
+
+    def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """None: no part of a generator takes true frames in and gives them back."""
+        return {}
+
+    def measured(self, stories: Stories) -> dict[str, Any]:
+        """For the card: nothing that depends on the data."""
+        return {}
+
+    def summary(self) -> dict[str, str]:
+        """For people: what is drawn, and by what."""
+        drawing = sum(parameter.numel() for parameter in self.drawing_parameters())
+        judging = sum(parameter.numel() for each in self.discriminators().values() for parameter in each.parameters())
+        return {
+            "draws": f"{self.resolution} x {self.resolution} pixels, a frame at once",
+            "parameters": f"{drawing / 1e6:.1f} M draw, {judging / 1e6:.1f} M judge",
+            "captions": f"read by the {self.caption_encoder.config['kind']} caption encoder",
+            "follows": "the description of StoryGANc in the StoryDALL-E paper, of which no code was released",
+        }
+
+    def _keyed_noise(self, seed: int, stories: range, num_frames: int, candidate: int) -> Noise:
+        """Normal draws of a counter-based generator keyed by their place: a story's own, and one for each frame."""
+        scale = self.sampling().noise_scale
+
+        def draws(story: int, place: int, dim: int) -> np.ndarray:
+            entropy = np.random.SeedSequence([seed, story, candidate, place])
+            return np.random.Generator(np.random.Philox(entropy)).standard_normal(dim, dtype=np.float32)
+
+        of_stories = np.stack([draws(story, 0, self.story_encoder.content_dim) for story in stories])
+        of_frames = np.stack(
+            [[draws(story, 1 + i, self.story_encoder.noise_dim) for i in range(num_frames)] for story in stories]
+        )
+        return Noise(*(scale * torch.from_numpy(part).to(self.device) for part in (of_stories, of_frames)))
+
+    # ------------------------------------------------------------------------------------------------- files
+
+    @classmethod
+    def open_folder(cls, folder: Path) -> "StoryGANc":
+        weights = folder / WEIGHTS_NAME, folder / DISCRIMINATORS_NAME
+        with described_by(folder / CONFIG_NAME, "is no StoryGANc configuration", *weights):
+            config = read_object(folder / CONFIG_NAME)
+            if config.pop("model_type", None) != MODEL_TYPE:
+                raise ValueError(f"its model_type is not {MODEL_TYPE}")
+            captions = open_caption_encoder(config.pop("caption_encoder"), folder / CAPTIONS_FOLDER)
+            story_gan = cls(captions, **config, card=read_card(folder))
+            story_gan.words = KnownWords.load(folder)
+        story_gan.load_files((folder / WEIGHTS_NAME, ""), (folder / DISCRIMINATORS_NAME, ""))
+        with described_by(folder / CARD_NAME, "is no card of a StoryGANc"):
+            story_gan.sampling()
+        return story_gan.eval()
+
+    def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write config, weights (half precision; the discriminators' in a file of their own), captions and card.
+
+        Raises ValueError before anything is written where a weight is not finite.
+        """
+        config = {"model_type": MODEL_TYPE, "caption_encoder": self.caption_encoder.config, **self.options}
+        weights: dict[str, dict[str, Tensor]] = {WEIGHTS_NAME: {}, DISCRIMINATORS_NAME: {}}
+        for name, value in self.state_dict().items():
+            weights[DISCRIMINATORS_NAME if name.startswith(DISCRIMINATORS) else WEIGHTS_NAME][name] = value
+        self.write_weights(Path(folder), weights, dtype)
+        self.caption_encoder.save(Path(folder) / CAPTIONS_FOLDER)
+        self.write_description(Path(folder), config)
+
+
+def lengths_mask(lengths: Sequence[int], vectors: Float[Tensor, "b f d"]) -> Bool[Tensor, "b f"]:
+    """True at the frames that exist."""
+    return torch.arange(vectors.shape[1], device=vectors.device) < torch.tensor(lengths, device=vectors.device)[:, None]
+
+
+def initialise(network: nn.Module | None) -> None:
+    """Weights of convolutions from N(0, 0.02), as in StoryGAN; what is copied from the source begins unmixed."""
+    modules = [] if network is None else list(network.modules())
+    for module in modules:
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and not is_parametrized(module):
+            nn.init.normal_(module.weight, std=0.02)
+    for module in modules:
+        if isinstance(module, ContextualAttention):
+            nn.init.dirac_(module.out.weight)

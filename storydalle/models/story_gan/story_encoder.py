@@ -1,0 +1,120 @@
+"""StoryGAN's story and context encoder (Li et al. 2019, sections 3.2 and 3.3): captions' vectors -> one vector a frame.
+
+A Gaussian posterior of the whole story opens a recurrent roll-out over its frames; Text2Gist then filters each frame's
+state with filters made from its sentence.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from storydalle.models.ranks import SharedBatchNorm1d
+
+GIST_CHANNELS, GIST_WIDTH = 3, 21  # of the dynamic filters, as the related code has them
+MAX_LOG_VARIANCE = 10.0
+START_LOG_VARIANCE = -2.0  # of the posterior: at 0 its noise is all that the recurrent roll-out opens with
+FILTERS_FROM = ("sentence", "context")
+
+
+class Noise(NamedTuple):
+    """Standard normal draws: one vector a story, and one a frame."""
+
+    story: Float[Tensor, "b d"]
+    frames: Float[Tensor, "b f z"]
+
+
+class StoryState(NamedTuple):
+    """What the generator and the discriminators know of each frame."""
+
+    frames: Float[Tensor, "b f d"]  # for the generator: recurrent state, story content, gist
+    sentences: Float[Tensor, "b f s"]
+    content: Float[Tensor, "b c"]  # the posterior's mean
+    log_variance: Float[Tensor, "b c"]
+
+    def condition(self) -> Float[Tensor, "b f d"]:
+        """What a discriminator judges a frame by: its sentence, and the story's content."""
+        content = repeat(self.content, "b c -> b f c", f=self.sentences.shape[1])
+        return torch.cat([self.sentences, content], -1)
+
+    def divergence(self) -> Float[Tensor, ""]:
+        """KL divergence of the posterior from a standard normal in nats, its mean over stories and dimensions."""
+        mean, log_variance = self.content.float(), self.log_variance.float()
+        return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+class StoryEncoder(nn.Module):
+    """Caption vectors and noise in, a state a frame out; a frame's state depends on the frames up to it and on all
+    captions.
+
+    ``filters_from`` names what Text2Gist's filters are made from: "sentence" is the paper's equations, "context" the
+    roles as the related code has them.
+    """
+
+    def __init__(
+        self,
+        caption_dim: int,
+        sentence_dim: int = 256,
+        content_dim: int = 124,
+        noise_dim: int = 100,
+        filters_from: str = "sentence",
+    ) -> None:
+        super().__init__()
+        if filters_from not in FILTERS_FROM:
+            raise ValueError(f"filters_from={filters_from!r}: choose one of {', '.join(FILTERS_FROM)}")
+        self.content_dim, self.noise_dim = content_dim, noise_dim
+        self.condition_dim = sentence_dim + content_dim
+        self.dim = sentence_dim + 2 * content_dim
+        self.sentence = nn.Linear(caption_dim, sentence_dim)
+        # At first most of a caption's vector is what all captions share, and the rest would drown in the noise.
+        self.sentence_norm = SharedBatchNorm1d(sentence_dim)
+        self.posterior = nn.Linear(sentence_dim, 2 * content_dim)
+        nn.init.constant_(self.posterior.bias[content_dim:], START_LOG_VARIANCE)
+        self.sentence_rnn = nn.GRU(sentence_dim + noise_dim, sentence_dim, batch_first=True)
+        self.context_rnn = nn.GRU(sentence_dim, content_dim, batch_first=True)
+        self.gist = Text2Gist(sentence_dim, content_dim, filters_from)
+
+    def forward(self, captions: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"], noise: Noise) -> StoryState:
+        raw = self.sentence(captions)
+        normed = self.sentence_norm(raw[mask])  # what is padded has no part in the batch's statistics
+        sentences = torch.zeros_like(raw, dtype=normed.dtype).masked_scatter(mask[..., None], normed)
+        content, log_variance = self.posterior(masked_mean(sentences, mask)).chunk(2, -1)
+        log_variance = log_variance.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        start = content + (0.5 * log_variance).exp() * noise.story.to(content)
+        states, _ = self.sentence_rnn(torch.cat([sentences, noise.frames.to(sentences)], -1))
+        contexts, _ = self.context_rnn(states, start[None].to(states))
+        gists = self.gist(states, contexts)
+        # The mean and not the draw, whose noise would outweigh the words until training has made it small.
+        frames = torch.cat([states, repeat(content, "b c -> b f c", f=states.shape[1]), gists], -1)
+        return StoryState(frames, sentences, content, log_variance)
+
+
+class Text2Gist(nn.Module):
+    """A frame's gist: a one-dimensional convolution of one vector with filters made from another.
+
+    All frames of a batch are one grouped convolution, a group a frame.
+    """
+
+    def __init__(self, sentence_dim: int, content_dim: int, filters_from: str = "sentence") -> None:
+        super().__init__()
+        self.filters_from = filters_from
+        dims = {"sentence": (sentence_dim, content_dim), "context": (content_dim, sentence_dim)}
+        filter_dim, signal_dim = dims[filters_from]
+        self.filters = nn.Linear(filter_dim, GIST_CHANNELS * GIST_WIDTH)
+        self.signal = nn.Linear(signal_dim, GIST_CHANNELS * content_dim)
+
+    def forward(self, sentences: Float[Tensor, "b f s"], contexts: Float[Tensor, "b f c"]) -> Float[Tensor, "b f c"]:
+        of_filters, of_signal = (sentences, contexts) if self.filters_from == "sentence" else (contexts, sentences)
+        filters = rearrange(self.filters(of_filters), "b f (k w) -> (b f) k w", k=GIST_CHANNELS)
+        signal = rearrange(self.signal(of_signal).tanh(), "b f (k c) -> 1 (b f k) c", k=GIST_CHANNELS)
+        gists = F.conv1d(signal, filters.to(signal), padding=GIST_WIDTH // 2, groups=len(filters))
+        return rearrange(gists, "1 (b f) c -> b f c", b=len(contexts))
+
+
+def masked_mean(x: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b d"]:
+    """Mean over the frames that exist."""
+    weights = mask[..., None].to(x)
+    return (x * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,0 +1,1 @@
+"""Files of other programs <-> our modules, as tables, in both directions."""

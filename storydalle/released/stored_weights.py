@@ -1,0 +1,76 @@
+"""The weights of a file of torch or of safetensors, by name and shape; the numbers are read when they are asked for."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from storydalle.files.weights import TYPES
+from storydalle.released.torch_files import ForeignFile, open_torch_file, tensors_of
+
+DTYPES = {name: dtype for dtype, name in TYPES.items()}
+
+
+WRAPPER = "module"  # the level of names that torch's parallel wrappers add
+
+
+class StoredWeights(NamedTuple):
+    """What an open file holds."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, torch.dtype]
+    read: Callable[[str], Tensor]  # one tensor, as it was saved
+    is_wrapped: bool  # the names of the file have one level more, ``WRAPPER``
+
+
+@contextmanager
+def stored_weights(path: Path, key: str | tuple[str, ...] | None = None) -> Iterator[StoredWeights]:
+    """Open a state dict, a pickled network, or of a checkpoint the first dictionary ``key`` that is there.
+
+    A file that has tensors in the place of ``key`` is that dictionary itself. Raises ForeignFile, naming the file,
+    where it is no such file, has neither, or holds no tensors there.
+    """
+    if path.suffix == ".safetensors":
+        yield _safe_weights(path)
+        return
+    with open_torch_file(path) as file:
+        tree, keys = file.content, (key,) if isinstance(key, str) else key or ()
+        place = next((name for name in keys if isinstance(tree, Mapping) and name in tree), None)
+        found = tensors_of(tree if place is None else tree[place])
+        if not found:
+            lacks = f"has no {' or '.join(keys)}, in which its weights should be" if keys and place is None else None
+            raise ForeignFile(f"{path} {lacks or 'holds no weights'}", path)
+        names = unwrapped(found)
+        tensors = {name: found[theirs] for name, theirs in names.items()}
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        is_wrapped = list(names) != list(names.values())
+        yield StoredWeights(path, shapes, dtypes, lambda name: file.read(tensors[name]), is_wrapped)
+
+
+def _safe_weights(path: Path) -> StoredWeights:
+    """Of a file of safetensors, which stays open for as long as its tensors are asked for."""
+    try:
+        archive = safe_open(path, framework="pt")
+        names = unwrapped(archive.keys())
+        slices = {name: archive.get_slice(theirs) for name, theirs in names.items()}
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        dtypes = {name: DTYPES[part.get_dtype()] for name, part in slices.items()}
+    except KeyError as error:
+        raise ForeignFile(f"{path} holds numbers of the kind {error}, which no model here has") from error
+    except (OSError, SafetensorError) as error:
+        raise ForeignFile(f"{path} is no readable file of safetensors: {error}") from error
+    is_wrapped = list(names) != list(names.values())
+    return StoredWeights(path, shapes, dtypes, lambda name: archive.get_tensor(names[name]), is_wrapped)
+
+
+def unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """Names of a file by what they are without ``WRAPPER``; all as they are where two would become one."""
+    names = list(names)
+    found = {".".join(part for part in name.split(".") if part != WRAPPER): name for name in names}
+    return found if len(found) == len(names) else {name: name for name in names}

@@ -1,0 +1,285 @@
+"""What ``prepare`` finds in a story set: as a tree for report.json, and in words."""
+
+import hashlib
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from storydalle.reporting.strips import printable
+from storydalle.stories import statistics
+from storydalle.stories.inspection import ClipFacts
+from storydalle.stories.story_set import Problem, StoryRecord, StorySet
+
+NUM_EXAMPLES = 5
+SPLIT_COLUMNS = ("stories", "usable", "official", "difference", "groups", "whole_stories", "clips", "frames")
+COLUMN_WORDS = {
+    "stories": "as the annotations give them",
+    "usable": "without a damaged picture",
+    "official": "as published",
+    "groups": "no two splits should share one",
+    "frames": "each once, however many stories show it",
+}
+LEAK_WORDS = {
+    "groups": "groups",
+    "clips": "clips",
+    "pictures": "pictures, byte for byte",
+    "looks": "pictures that look alike",
+    "captions": "captions",
+}
+Splits = Mapping[str, Sequence[StoryRecord]]
+
+
+class Tokens(NamedTuple):
+    """How captions are counted in tokens."""
+
+    lengths_of: Callable[[Sequence[str]], Sequence[int]]
+    text_length: int  # over which a caption is truncated
+
+
+class Findings(NamedTuple):
+    """A copy of a set after every clip was read."""
+
+    records: Splits  # as the annotations give them
+    usable: Splits  # those without a bad clip
+    clips: Mapping[str, ClipFacts]  # all that stories have
+    good: Mapping[str, ClipFacts]  # those that can be used
+    annotation_problems: Sequence[Problem]
+    picture_problems: Sequence[Problem]  # ``where`` is a clip
+
+
+def findings_of(
+    story_set: StorySet, records: Splits, clips: Mapping[str, ClipFacts], annotation_problems: Sequence[Problem]
+) -> Findings:
+    damaged = [Problem(clip, facts.problem) for clip, facts in clips.items() if facts.problem is not None]
+    hashes = {clip: facts.sha256 for clip, facts in clips.items() if facts.problem is None and facts.sha256}
+    problems = [*damaged, *story_set.unusable(hashes)]
+    bad = {problem.where for problem in problems}
+    usable = {split: statistics.usable(stories, bad) for split, stories in records.items()}
+    good = {clip: facts for clip, facts in clips.items() if clip not in bad}
+    return Findings(records, usable, clips, good, annotation_problems, problems)
+
+
+def ids_text(stories: Iterable[StoryRecord]) -> str:
+    """One id a line: two copies of a set use the same stories where these are equal."""
+    return "".join(f"{record.id}\n" for record in stories)
+
+
+def captions_text(record: StoryRecord) -> str:
+    """The captions of the targets, one a line."""
+    return "".join(f"{caption}\n" for caption in record.captions[1:])
+
+
+# ------------------------------------------------------------------------------------------------ as a tree
+
+
+def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = None) -> dict[str, Any]:
+    """Everything that is found, as json can hold it; the same for the same copy."""
+    usable = [record for stories in findings.usable.values() for record in stories]
+    good = findings.good
+    lengths_of, text_length = tokens or (None, 64)
+    captions = {
+        split: statistics.caption_statistics(stories, lengths_of, text_length)._asdict()
+        for split, stories in findings.usable.items()
+    }
+    names = story_set.characters
+    characters = {split: statistics.character_counts(stories, names) for split, stories in findings.usable.items()}
+    return {
+        "set": story_set.name,
+        "has_pictures": story_set.has_pictures,
+        "whole": story_set.whole,
+        "contents": dict(story_set.contents()),
+        "num_targets": _range([len(record.clips) - 1 for stories in findings.records.values() for record in stories]),
+        "all": _counts([record for stories in findings.records.values() for record in stories], usable, findings.clips),
+        "splits": {split: _split_counts(story_set, findings, split) for split in findings.records},
+        "problems": {
+            "annotations": _problems(findings.annotation_problems),
+            "pictures": _problems(findings.picture_problems),
+        },
+        "same_bytes": _clips_together(statistics.same_bytes(good)),
+        "look_alike": _clips_together(statistics.look_alikes(good)),
+        "in_several_stories": _clips_together(statistics.in_several_stories(usable, good)),
+        "repeated_frames": _examples(statistics.repeated_frames(usable, good)),
+        "repeated_sources": _examples(statistics.repeated_sources(usable, good)),
+        "leaks": [leak._asdict() for leak in statistics.leaks(findings.usable, good)],
+        "text_length": text_length if tokens else None,
+        "captions": captions,
+        "characters": characters if names else {},
+    }
+
+
+def _counts(
+    records: Sequence[StoryRecord], usable: Sequence[StoryRecord], clips: Mapping[str, ClipFacts]
+) -> dict[str, int]:
+    used = {clip for record in records for clip in record.clips}
+    return {
+        "stories": len(records),
+        "usable": len(usable),
+        "groups": len({record.group for record in records}),
+        "whole_stories": len({statistics.whole_story(record) for record in records}),
+        "clips": len(used),
+        "frames": sum(clips[clip].num_frames for clip in used if clip in clips),
+    }
+
+
+def _range(numbers: Sequence[int]) -> list[int]:
+    return [min(numbers), max(numbers)]
+
+
+def _split_counts(story_set: StorySet, findings: Findings, split: str) -> dict[str, Any]:
+    usable, official = findings.usable[split], story_set.official_count(split)
+    return _counts(findings.records[split], usable, findings.clips) | {
+        "official": official,
+        "difference": None if official is None else len(usable) - official,
+        "ids_sha256": hashlib.sha256(ids_text(usable).encode("utf-8", "backslashreplace")).hexdigest(),
+    }
+
+
+def _problems(problems: Sequence[Problem]) -> dict[str, Any]:
+    return _examples(problems) | {"kinds": statistics.problem_kinds(problems)}
+
+
+def _clips_together(groups: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    return _examples(groups) | {"num_clips": len({clip for group in groups for clip in group})}
+
+
+def _examples(found: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    return {"number": len(found), "examples": [list(each) for each in found[:NUM_EXAMPLES]]}
+
+
+# ------------------------------------------------------------------------------------------------ in words
+
+
+def report_text(report: Mapping[str, Any]) -> str:
+    sections = [
+        _counts_text(report),
+        _problems_text("the annotations", report["problems"]["annotations"]),
+        _problems_text("pictures", report["problems"]["pictures"]) if report["has_pictures"] else "",
+        _repeats_text(report) if report["has_pictures"] else "",
+        _leaks_text(report),
+        _captions_text(report),
+        _characters_text(report),
+    ]
+    return "\n\n".join(printable_lines(section) for section in sections if section)
+
+
+def printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def aligned(rows: Sequence[Sequence[Any]]) -> str:
+    """A table: the first column flush left, the others right; None is a dash."""
+    cells = [
+        ["-" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for first, *others in cells:
+        numbers = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([f"  {first:<{widths[0]}}", *numbers]).rstrip())
+    return "\n".join(lines)
+
+
+def _counts_text(report: Mapping[str, Any]) -> str:
+    total = report["all"]
+    shortest, longest = report["num_targets"]
+    targets = plural(longest, "target") if shortest == longest else f"{shortest:,} to {longest:,} targets"
+    lines = [
+        f"{report['set']}: {total['usable']:,} of {total['stories']:,} stories can be used, each a source and {targets}"
+    ]
+    if report["contents"]:
+        lines.append("the copy holds " + ", ".join(f"{number:,} {name}" for name, number in report["contents"].items()))
+    columns = _columns(report)
+    names = [report["whole"] if name == "whole_stories" else name for name in columns]
+    rows = [["", *names]]
+    rows += [[split, *(counts[name] for name in columns)] for split, counts in report["splits"].items()]
+    rows += [["all", *(total.get(name) for name in columns)]]
+    legend = "; ".join(f"{name}: {COLUMN_WORDS[name]}" for name in columns if name in COLUMN_WORDS)
+    return "\n".join([*lines, aligned(rows), textwrap.fill(legend, 100, initial_indent="  ", subsequent_indent="  ")])
+
+
+def _columns(report: Mapping[str, Any]) -> list[str]:
+    """Those columns of the table of splits that say something."""
+    total, splits = report["all"], report["splits"].values()
+    idle = set()
+    if all(counts["official"] is None for counts in splits):
+        idle |= {"official", "difference"}
+    if total["whole_stories"] == total["stories"]:
+        idle.add("whole_stories")
+    if total["groups"] in (total["stories"], total["whole_stories"]):
+        idle.add("groups")
+    if total["clips"] == total["frames"]:
+        idle.add("clips")
+    if not report["has_pictures"]:
+        idle |= {"usable", "clips", "frames"}
+    return [name for name in SPLIT_COLUMNS if name not in idle]
+
+
+def _problems_text(where: str, problems: Mapping[str, Any]) -> str:
+    if not problems["number"]:
+        return f"problems of {where}: none"
+    kinds = aligned([[kind, number] for kind, number in problems["kinds"].items()])
+    return "\n".join([f"problems of {where}: {problems['number']:,}", kinds, *_first(problems, ": ".join)])
+
+
+def _repeats_text(report: Mapping[str, Any]) -> str:
+    lines = ["what occurs twice"]
+    for key, words in (
+        ("same_bytes", "pictures that several clips have, byte for byte"),
+        ("in_several_stories", f"pictures in more than one of the {report['whole']}, byte for byte"),
+        ("look_alike", "looks (64-bit hashes of a frame) of several clips that differ in bytes"),
+        ("repeated_frames", "pairs of consecutive frames of a story that are the same, byte for byte"),
+        ("repeated_sources", "stories whose source is also one of their targets"),
+    ):
+        found = report[key]
+        in_clips = f", {found['num_clips']:,} clips" if found.get("num_clips") else ""
+        lines += [f"  {words}: {found['number']:,}{in_clips}", *_first(found, " = ".join)]
+    return "\n".join(lines)
+
+
+def _leaks_text(report: Mapping[str, Any]) -> str:
+    if not report["leaks"]:
+        return f"leaks across splits: none by {', '.join(LEAK_WORDS)}" if len(report["splits"]) > 1 else ""
+    lines = ["leaks across splits"]
+    for leak in report["leaks"]:
+        first, second = leak["splits"]
+        in_first, in_second = leak["num_stories"]
+        share = f"{first} and {second} share {leak['number']:,} {LEAK_WORDS[leak['kind']]}"
+        where = f"in {in_first:,} and {in_second:,} stories, as in {' and '.join(leak['examples'][0])}"
+        lines.append(f"  {share} (of {leak['total']:,} in {second}; {where})")
+    return "\n".join(lines)
+
+
+def _captions_text(report: Mapping[str, Any]) -> str:
+    columns = ["number", "empty", "with a pronoun", "words", "longest"]
+    if report["text_length"]:
+        columns += ["tokens", "longest", f"over {report['text_length']}"]
+    rows: list[list[Any]] = [["", *columns]]
+    for split, captions in report["captions"].items():
+        share = f"{100 * captions['pronoun_share']:.0f} %"
+        row = [captions["num_captions"], captions["num_empty"], share, f"{captions['mean_words']:.1f}"]
+        row += [captions["max_words"]]
+        if report["text_length"]:
+            row += [f"{captions['mean_tokens']:.1f}", captions["max_tokens"], captions["num_truncated"]]
+        rows.append([split, *row])
+    return f"captions of targets\n{aligned(rows)}"
+
+
+def _characters_text(report: Mapping[str, Any]) -> str:
+    characters = report["characters"]
+    if not characters:
+        return ""
+    names = next(iter(characters.values()))
+    rows = [["", *characters], *([name, *(counts[name] for counts in characters.values())] for name in names)]
+    return f"target frames with each character\n{aligned(rows)}"
+
+
+def _first(found: Mapping[str, Any], written: Callable[[Sequence[str]], str]) -> list[str]:
+    """Examples, a line each, and how many there are beyond."""
+    lines = [f"    {written(example)}" for example in found["examples"]]
+    beyond = found["number"] - len(lines)
+    return [*lines, f"    and {beyond:,} more"] if beyond else lines

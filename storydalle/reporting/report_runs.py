@@ -1,0 +1,253 @@
+"""Runs as a report reads them: what ``metrics.json`` files under a folder say, one run a row of numbers."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from storydalle.evaluation.toon_table import CEILINGS
+from storydalle.files.reading import read_object
+from storydalle.files.records import protocol_hash
+from storydalle.mistakes import UserError
+from storydalle.training.runs import CONFIG, METRICS
+
+Ends = tuple[float, float]
+
+
+class Record(NamedTuple):
+    """The folder of a run and what its ``metrics.json`` holds, or why it holds no numbers."""
+
+    folder: Path
+    config: str
+    content: Mapping[str, Any]
+    failure: str | None = None
+
+
+class Run(NamedTuple):
+    """One row of numbers of one run.
+
+    ``subject`` is the experiment, or the data and its split; ``row`` names the system where a run scores several.
+    """
+
+    subject: str
+    row: str = ""
+    settings: tuple[str, ...] = ()  # what else tells runs of a subject apart, as key=value
+    protocol: str = ""  # its hash
+    seeds: tuple[Any, ...] = ()
+    values: Mapping[str, float] = {}
+    intervals: Mapping[str, Ends] = {}  # 95 %, of resampled stories
+    fields: Mapping[str, Any] = {}  # of the protocol
+    sampling: Mapping[str, Any] = {}
+    truth: str | None = None  # a hash of the true frames' pixels
+    folder: Path = Path()
+    strips: Mapping[str, str] = {}  # headings by the names of pictures in the folder
+    failure: str | None = None
+
+    @property
+    def config(self) -> str:
+        """The full name: runs of one name differ in the seed alone."""
+        name = f"{self.subject}: {self.row}" if self.row else self.subject
+        return " ".join([name, *self.settings])
+
+
+def read_runs(records: Iterable[Record]) -> list[Run]:
+    """Every row of every record, a failure where a run has no numbers; the last run of each seed counts."""
+    return last_of_each_seed(shared_ceilings(told_apart([run for record in records for run in runs_of(record)])))
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Every run under a folder; one whose protocol is not the one that its hash is of is refused."""
+    paths = sorted({*folder.rglob(METRICS), *(found.with_name(METRICS) for found in folder.rglob(CONFIG))})
+    return [read_record(path, folder) for path in paths]
+
+
+def read_record(path: Path, folder: Path) -> Record:
+    where = path.parent.relative_to(folder).as_posix()
+    if not path.exists():
+        return Record(path.parent, where, {}, "not finished")
+    try:
+        content = read_object(path)
+    except ValueError:
+        return Record(path.parent, where, {}, f"{METRICS} is damaged")
+    try:
+        check_content(content)
+    except ValueError as error:
+        return Record(path.parent, where, {}, f"{METRICS} is damaged: {error}")
+    failure = f"failed: {' '.join(str(content['error']).split())}" if "error" in content else None
+    if failure is None:
+        check_hash(path, content)
+    return Record(path.parent, content.get("config") or where, content, failure)
+
+
+def check_content(content: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the key, where something that a report reads is not of the kind that we write."""
+    for key, (kind, holds) in FORMS.items():
+        if content.get(key) is not None and not holds(content[key]):
+            raise ValueError(f"{key} is no {kind}")
+
+
+def is_tree(value: Any) -> bool:
+    """Whether a value is an object of scores, or of such objects."""
+    return isinstance(value, dict) and all(
+        is_tree(part) if isinstance(part, dict) else is_score(part) for part in value.values()
+    )
+
+
+def is_score(value: Any) -> bool:
+    ends = value if isinstance(value, list) else [value]
+    return all(each is None or (isinstance(each, int | float) and not abs(each) > LARGEST) for each in ends)
+
+
+def are_systems(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(system, dict)
+        and isinstance(system.get("sampling") or {}, dict)
+        and isinstance(system.get("best_of") or 1, int)
+        for system in value.values()
+    )
+
+
+def are_names(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value.values())
+
+
+def are_seeds(value: Any) -> bool:
+    return isinstance(value, list) and all(seed is None or isinstance(seed, int | str) for seed in value)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+LARGEST = 1e100  # of scores: sums of their squares stay numbers
+FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "config": ("text", is_text),
+    "seeds": ("list of numbers", are_seeds),
+    "protocol": ("object", is_object),
+    "protocol_hash": ("text", is_text),
+    "truth_sha256": ("text", is_text),
+    "values": ("object of numbers", is_tree),
+    "intervals": ("object of pairs of numbers", is_tree),
+    "systems": ("object of systems", are_systems),
+    "strips": ("object of headings", are_names),
+}
+
+
+def check_hash(path: Path, content: Mapping[str, Any]) -> None:
+    """A protocol that was edited behind its hash would put numbers into a column where they do not belong."""
+    if content.get("protocol") is None:
+        return
+    said = str(content.get("protocol_hash"))
+    try:
+        found = protocol_hash(content["protocol"])
+    except ValueError:  # a nan, which no record of ours holds
+        found = "none"
+    if found != said:
+        raise UserError(
+            f"{path}: the hash of its protocol is {found[:12]} and not {said[:12]}, so someone has edited it: "
+            "write the record again, or take it out of the folder"
+        )
+
+
+def runs_of(record: Record) -> Iterator[Run]:
+    """The run of a record, or one a row where its values are rows of numbers."""
+    content = record.content
+    subject, *changed = record.config.split(" ")
+    run = Run(subject, settings=tuple(changed), seeds=tuple(content.get("seeds") or ()), folder=record.folder)
+    run = run._replace(strips=content.get("strips") or {})
+    if record.failure:
+        yield run._replace(failure=record.failure)
+        return
+    run = run._replace(
+        protocol=str(content.get("protocol_hash") or ""),
+        fields=content.get("protocol") or {},
+        truth=content.get("truth_sha256"),
+    )
+    systems = content.get("systems") or {}
+    for path, values in rows_of(content.get("values") or {}):
+        system = systems.get(path[-1], {}) if path else {}
+        yield run._replace(
+            row=declared(", ".join(path), system),
+            values=values,
+            intervals=intervals_of(content.get("intervals") or {}, path),
+            sampling=system.get("sampling") or {},
+        )
+
+
+def rows_of(
+    values: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, float]]]:
+    """Flat rows of numbers from nested ones; what was not measured (null) is left out."""
+    numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    if numbers:
+        yield path, numbers
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from rows_of(value, (*path, str(name)))
+
+
+def intervals_of(intervals: Mapping[str, Any], path: Sequence[str]) -> dict[str, Ends]:
+    """The intervals of one row; without those of a score that had nothing to resample."""
+    for name in path:
+        found = intervals.get(name)
+        intervals = found if isinstance(found, dict) else {}
+    return {
+        name: (float(ends[0]), float(ends[1]))
+        for name, ends in intervals.items()
+        if isinstance(ends, list) and len(ends) == 2 and None not in ends
+    }
+
+
+def declared(row: str, system: Mapping[str, Any]) -> str:
+    """A row's name, which says where the best of several candidates was scored."""
+    number = system.get("best_of") or 1
+    if number == 1 or "best of" in row:
+        return row
+    return f"{row} (best of {number} by {system.get('chosen_by', 'an unnamed score')})".strip()
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one name that sample differently are no seeds of one another: what differs joins their names."""
+    groups: dict[object, list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.config, run.protocol), []).append(run)
+
+    def named(run: Run) -> Run:
+        if not run.sampling:
+            return run
+        same = [other.sampling for other in groups[run.config, run.protocol] if other.sampling]
+        names = dict.fromkeys(name for sampling in same for name in sampling)
+        differing = [name for name in names if len({str(sampling.get(name)) for sampling in same}) > 1]
+        return run._replace(settings=(*run.settings, *(f"{name}={run.sampling.get(name)}" for name in differing)))
+
+    return [named(run) for run in runs]
+
+
+def shared_ceilings(runs: Sequence[Run]) -> list[Run]:
+    """A ceiling that several studies scored alike is one line: what else they compared is no setting of it."""
+    groups: dict[object, list[Run]] = {}
+
+    def key(run: Run) -> object:
+        return run.subject, run.row, run.protocol, run.seeds
+
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    alike = {
+        name
+        for name, same in groups.items()
+        if same[0].row in CEILINGS and len(same) > 1 and all(run.values == same[0].values for run in same)
+    }
+    return [run._replace(settings=()) if key(run) in alike else run for run in runs]
+
+
+def last_of_each_seed(runs: Iterable[Run]) -> list[Run]:
+    """Runs without those that were run again: a seed that counts twice would make an interval too narrow."""
+    kept: dict[object, Run] = {}
+    for number, run in enumerate(runs):
+        kept[(run.config, run.protocol, run.seeds, run.failure) if run.seeds else number] = run
+    return list(kept.values())

@@ -1,0 +1,139 @@
+"""Contact sheets: stories one below the other, pictures of any shape shown whole, and captions whole beneath them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+from storydalle.reporting.strips import (
+    EDGE,
+    FAINT,
+    GAP,
+    INK,
+    LABEL_HEIGHT,
+    LABEL_SIZE,
+    LINE_HEIGHT,
+    MARGIN,
+    PAPER,
+    TEXT_SIZE,
+    Panel,
+    cards_image,
+    font,
+    framed,
+    wrapped,
+)
+from storydalle.stories.story_set import StoryRecord, StorySet, fixed_choice
+from storydalle.stories.toon import ToonSV, label_words
+
+SIDE = 256  # pixels: the width of a picture, and the height that it has at most
+HEADING_SIZE, HEADING_HEIGHT = 24, 30
+
+
+class Cell(NamedTuple):
+    """A picture with its caption in dark, and remarks in grey under that."""
+
+    picture: Image.Image
+    caption: str
+    remarks: str = ""
+
+
+class Row(NamedTuple):
+    """A story; its first cell is the source."""
+
+    id: str
+    cells: Sequence[Cell]
+    group: str = ""  # where the id does not tell it
+    credit: str = ""
+
+
+def draw_sheet(rows: Iterable[Row], heading: str = "") -> Image.Image:
+    """Rows from top to bottom, each as high as its longest words ask for."""
+    stories = [_draw_row(row) for row in rows]
+    width = max(story.width for story in stories)
+    lines = wrapped(heading, width, None, HEADING_SIZE)
+    return framed(_below_each_other([_draw_lines(lines, HEADING_HEIGHT, HEADING_SIZE, INK, width), *stories], MARGIN))
+
+
+def story_rows(
+    story_set: StorySet,
+    records: Iterable[StoryRecord],
+    shown: Callable[[Image.Image], Image.Image] = lambda picture: picture,
+) -> Iterator[Row]:
+    """What a sheet shows of stories: of each clip the frame that evaluations see, as ``shown`` makes it."""
+    for record in records:
+        group = "" if record.id.startswith(record.group) else record.group
+        pictures = [shown(_evaluated_frame(story_set, clip)) for clip in record.clips]
+        cells = zip(pictures, record.captions, _names_of(story_set, record), strict=True)
+        yield Row(record.id, [Cell(*cell) for cell in cells], group, story_set.credit(record))
+
+
+def toon_rows(stories: ToonSV, indices: Iterable[int]) -> Iterator[Row]:
+    """Stories of ToonSV with their labels."""
+    for i in indices:
+        story, facts = stories[i], stories.facts(i)
+        pictures = [Image.fromarray(frame) for frame in (story.source, *story.frames)]
+        labels = [label_words(facts, frame) for frame in facts.frames]
+        cells = zip(pictures, ("", *story.captions), labels, strict=True)
+        yield Row(story.id, [Cell(*cell) for cell in cells])
+
+
+def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The whole picture, as large as it fits in, on a neutral ground."""
+    scale = min(size[0] / picture.width, size[1] / picture.height)
+    scaled = [max(1, round(side * scale)) for side in picture.size]
+    # What lacks a pixel to fill a side fills it.
+    width, height = (whole if side >= whole - 1 else side for side, whole in zip(scaled, size, strict=True))
+    # Lanczos rings around a drawing's outlines when it enlarges.
+    filter = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
+    ground = Image.new("RGB", size, EDGE)
+    shown = picture.convert("RGB").resize((width, height), filter)
+    ground.paste(shown, ((size[0] - width) // 2, (size[1] - height) // 2))
+    return ground
+
+
+def _evaluated_frame(story_set: StorySet, clip: str) -> Image.Image:
+    frames = story_set.pictures(clip)
+    return frames[fixed_choice(clip, len(frames))]
+
+
+def _names_of(story_set: StorySet, record: StoryRecord) -> list[str]:
+    """Characters of each clip."""
+    if record.characters is None:
+        return [""] * len(record.clips)
+    names = story_set.characters
+    return [", ".join(name for name, shown in zip(names, row, strict=True) if shown) for row in record.characters]
+
+
+def _draw_row(row: Row) -> Image.Image:
+    """Title, cards and credit of a story. Its pictures have one shape, that of its least wide one."""
+    height = max(round(SIDE * cell.picture.height / cell.picture.width) for cell in row.cells)
+    size = (SIDE, max(1, min(SIDE, height)))
+    panels = []
+    for number, cell in enumerate(row.cells):
+        caption, remarks = wrapped(cell.caption, SIDE, None), wrapped(cell.remarks, SIDE, None, LABEL_SIZE)
+        panels.append(Panel(fitted(cell.picture, size), str(number) if number else "source", caption, remarks))
+    cards = cards_image(panels)
+    told = f"{row.id}  in {row.group}" if row.group else row.id
+    title = _draw_lines(wrapped(told, cards.width, None), LINE_HEIGHT, TEXT_SIZE, INK, cards.width)
+    credit = _draw_lines(
+        wrapped(row.credit, cards.width, None, LABEL_SIZE), LABEL_HEIGHT, LABEL_SIZE, FAINT, cards.width
+    )
+    return _below_each_other([title, cards, credit], GAP // 2)
+
+
+def _draw_lines(lines: Sequence[str], line_height: int, size: int, color: str, width: int) -> Image.Image:
+    drawn = Image.new("RGB", (width, line_height * len(lines)), PAPER)
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(drawn).text((0, number * line_height), line, color, font(size))
+    return drawn
+
+
+def _below_each_other(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
+    blocks = [block for block in blocks if block.height]
+    height = sum(block.height for block in blocks) + gap * (len(blocks) - 1)
+    canvas = Image.new("RGB", (max(block.width for block in blocks), height), PAPER)
+    top = 0
+    for block in blocks:
+        canvas.paste(block, (0, top))
+        top += block.height + gap
+    return canvas

@@ -1,0 +1,43 @@
+"""Story sets as the commands meet them: opened on the user's copy, with their mistakes told in one line."""
+
+from collections.abc import Iterable, Mapping
+from pkgutil import resolve_name
+from typing import Any
+
+from storydalle.mistakes import UserError, nearest, told_in_one_line
+from storydalle.stories.story_set import StorySet
+
+
+def opened(data: Mapping[str, Any]) -> StorySet:
+    """The set of a config's ``data.set``, on the user's copy; its notes are printed."""
+    options = {key: value for key, value in data["set"].items() if key != "_target_"}
+    given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "root")
+    with (
+        told_in_one_line("", ValueError),
+        told_in_one_line(f"a setting of data is of the wrong kind ({given})", TypeError),
+        told_in_one_line(f"data.root={data['root']} cannot be read", OSError),
+    ):
+        story_set = resolve_name(data["set"]["_target_"])(**options)
+    assert isinstance(story_set, StorySet)
+    tell(story_set.notes)
+    return story_set
+
+
+def tell(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
+
+
+def chosen_split(story_set: StorySet, split: str, is_given: bool) -> str:
+    """The split to be shown; the first one where the set lacks a split that nobody asked for."""
+    if split in story_set.splits:
+        return split
+    if is_given:
+        raise UserError(f"{story_set.name} has no split {split!r}; {nearest(split, story_set.splits)}")
+    return story_set.splits[0]
+
+
+def spread(number: int, length: int) -> list[int]:
+    """At most ``number`` indices, at equal distances from the first on."""
+    number = min(number, length)
+    return [i * length // number for i in range(number)]

@@ -1,0 +1,1 @@
+"""Story sets of others and of the user's own, a file each."""

@@ -1,2 +1,0 @@
-class ForeignState(ValueError):
-    """A checkpoint that a run with other settings wrote."""

@@ -1,0 +1,224 @@
+"""Models to train, from what a config says: ``_target_`` of conf/system."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from storydalle.files.conf import config_names
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, nearest, told_in_one_line
+from storydalle.models import kinds
+from storydalle.models.backbones.backbone import UNNAMED_KIND, Codes, Words, backbone_class
+from storydalle.models.licences import inherited
+from storydalle.models.pretrained import CAPTIONS_FOLDER, CONFIG_NAME, PretrainedModel, read_card
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import retrofit as retrofitted
+from storydalle.models.story_gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
+from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
+from storydalle.models.story_gan.model import StoryGANc
+from storydalle.stories.story import Stories
+from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
+from storydalle.tokens.image_tokenizer import ImageTokenizer
+from storydalle.tokens.known_words import KnownWords
+from storydalle.training.runs import MODEL, finished_models
+
+
+def trained_image_tokenizer(folder: str | None, runs: str) -> ImageTokenizer:
+    """An image tokenizer that a run has trained, its own or that of a model which draws with one."""
+    return tokenizers(model_folder(folder, user_path(runs)))[0]
+
+
+def tokenizers(folder: Path) -> tuple[ImageTokenizer, TextTokenizer | None]:
+    """Those of a StoryDALL-E's folder, or an image tokenizer alone where it is one's."""
+    with told_in_one_line(f"cannot open the tokenizers of {folder}", ValueError, OSError):
+        if not (folder / CAPTIONS_FOLDER).is_dir():
+            return ImageTokenizer.from_pretrained(folder), None
+        model = StoryDALLE.from_pretrained(folder)
+        return model.image_tokenizer, model.caption_tokenizer
+
+
+def text_to_image(
+    image_tokenizer: str | None,
+    runs: str,
+    captions: Mapping[str, Any],
+    stories: Stories,
+    backbone: Mapping[str, Any],
+) -> StoryDALLE:
+    """A fresh backbone behind a trained image tokenizer and a caption tokenizer trained on the stories.
+
+    ``backbone`` names its ``kind``, by default a DALLE, and its sizes. Where ``image_tokenizer`` names a text-to-image
+    model, all of that is trained on, as it is; of a model with a retrofit the image tokenizer alone is taken.
+    """
+    folder = model_folder(image_tokenizer, user_path(runs))
+    if (folder / CAPTIONS_FOLDER).is_dir():
+        base = opened(folder)
+        if not retrofit_of(base):
+            print(f"note: {folder} is trained on, with its own tokenizers and backbone")
+            return base
+    images = tokenizers(folder)[0]
+    tokenizer = CaptionTokenizer.train(training_captions(stories), **captions)
+    sizes = dict(backbone)
+    transformer = backbone_class(sizes.pop("kind", UNNAMED_KIND)).sized(
+        Words(tokenizer.vocab_size, tokenizer.text_length, tokenizer.pad_id),
+        Codes(images.codebook_size, images.num_codes, images.kind),
+        **sizes,
+    )
+    # A released image tokenizer's licence is a part of the model's.
+    card = inherited(read_card(folder))
+    fresh = StoryDALLE(images, tokenizer, retrofitted(transformer, source_blocks="none", story_depth=0), card)
+    fresh.words = KnownWords()
+    return fresh
+
+
+def story_dalle(
+    text_to_image: str | None, runs: str, retrofit: Mapping[str, Any], added_names: Sequence[str] = ()
+) -> StoryDALLE:
+    """A trained model with the retrofit that is asked for; ``added_names`` become words of it.
+
+    A retrofit that the model has is trained on where it is built as the one that is asked for. Else a fresh one goes
+    around the backbone, which is said where one is left.
+    """
+    folder = model_folder(text_to_image, user_path(runs))
+    base = opened(folder)
+    backbone, captions = base.model.backbone, base.caption_tokenizer
+    if added_names:
+        captions = captions.with_names(added_names)
+        backbone.add_tokens(captions.vocab_size - backbone.text_vocab_size)
+    model, parts = retrofitted(backbone, **retrofit), retrofit_of(base)
+    if parts and model.config == base.model.config:
+        print(f"note: {folder} is trained on, with its retrofit: {', '.join(parts)}")
+        model = base.model
+    elif parts:
+        print(f"note: a fresh retrofit goes around the backbone of {folder}; its own is left: {', '.join(parts)}")
+    made = StoryDALLE(base.image_tokenizer, captions, model, unguided(base.card))
+    made.words = base.words
+    return made
+
+
+def unguided(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a model that is about to be trained: whether captions may be weighed up is for that to say."""
+    sampling = {name: value for name, value in card.get("sampling", {}).items() if name != "guidance"}
+    return {**card, "sampling": sampling, "guidance": False} if card.get("guidance") else dict(card)
+
+
+def opened(folder: Path) -> StoryDALLE:
+    with told_in_one_line(f"cannot open the text-to-image model {folder}", ValueError, OSError):
+        return StoryDALLE.from_pretrained(folder)
+
+
+def retrofit_of(model: StoryDALLE) -> list[str]:
+    """The parts of a model around its backbone."""
+    parts = dict.fromkeys(name.partition(".")[0] for name, _ in model.model.named_parameters())
+    return [part for part in parts if part != "backbone"]
+
+
+def story_gan(
+    caption_encoder: CaptionEncoder,
+    stories: Stories,
+    pretrained: str | None = None,
+    runs: str = "runs",
+    **networks: Any,
+) -> StoryGANc:
+    """A fresh StoryGANc for the characters and the size of the stories, or a trained one with all that it has."""
+    labels = stories.outline(0).labels
+    num_characters = labels["characters"].shape[-1] if "characters" in labels else 0
+    if pretrained is not None:
+        return trained_story_gan(model_folder(pretrained, user_path(runs)), num_characters, stories.resolution)
+    if cut := cut_captions(caption_encoder, stories):
+        print(cut)
+    fresh = StoryGANc(caption_encoder, num_characters, stories.resolution, **networks)
+    if isinstance(caption_encoder, SmallCaptionEncoder):  # a language model has read more than anybody knows
+        fresh.words = KnownWords()
+    return fresh
+
+
+def trained_story_gan(folder: Path, num_characters: int, resolution: int) -> StoryGANc:
+    with told_in_one_line(f"cannot open the StoryGANc {folder}", ValueError, OSError):
+        story_gan = StoryGANc.from_pretrained(folder)
+    for what, own, wanted in (
+        ("characters", story_gan.num_characters, num_characters),
+        ("pixels a side", story_gan.resolution, resolution),
+    ):
+        if own != wanted:
+            raise UserError(f"{folder} knows {own} {what}, and the stories have {wanted}: train it on others, or anew")
+    print(f"note: {folder} is trained on, generator and discriminators, with its own sizes")
+    return story_gan.train()
+
+
+def cut_captions(encoder: CaptionEncoder, stories: Stories, num_stories: int = 4000) -> str:
+    """Says how many captions of the first stories are longer than the encoder reads of each; empty if none is."""
+    told = [stories.outline(i).captions for i in range(min(num_stories, len(stories)))]
+    num_cut, total = sum(len(encoder.notes(captions)) for captions in told), sum(len(captions) for captions in told)
+    return f"{num_cut} of {total} captions are longer than the caption encoder reads, and are cut" if num_cut else ""
+
+
+def small_caption_encoder(captions: Mapping[str, Any], stories: Stories, **sizes: int) -> CaptionEncoder:
+    """A fresh encoder behind a caption tokenizer trained on the stories."""
+    return SmallCaptionEncoder(CaptionTokenizer.train(training_captions(stories), **captions), **sizes)
+
+
+def pretrained_caption_encoder(kind: str, folder: str | None, tuning: str) -> CaptionEncoder:
+    """A language model from a folder, as a caption encoder."""
+    if folder is None:
+        raise UserError(
+            f"language_model is not set: give the folder of a {kind} model, or take the small encoder, which needs "
+            "none (caption_encoder@network.caption_encoder=small)"
+        )
+    encoders: dict[str, type[LanguageModelEncoder]] = {"roberta": RobertaCaptionEncoder, "clip": CLIPCaptionEncoder}
+    return encoders[kind].from_pretrained(user_path(folder), tuning)
+
+
+def model_folder(pretrained: str | None, runs: Path) -> Path:
+    """The folder of a model to build on.
+
+    ``pretrained`` is a name in the zoo, a folder of a model or of a finished run, an experiment, which stands for its
+    newest finished run or, before there is one, for the shipped model of it, or a model of the hub.
+    """
+    if pretrained is None:
+        raise UserError("pretrained is not set: give pretrained=EXPERIMENT or pretrained=FOLDER")
+    if pretrained in kinds.zoo_names():
+        return kinds.zoo_folder() / pretrained
+    for folder in (user_path(pretrained), user_path(pretrained) / MODEL):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    if newest := newest_model(pretrained, runs):
+        return newest
+    makes_one = f"storydalle train experiment={pretrained} makes one"
+    if shipped := kinds.stand_in(pretrained):
+        print(f"note: no finished run of {pretrained}, so the shipped {shipped} is built on; {makes_one}")
+        return kinds.zoo_folder() / shipped
+    experiments = config_names("experiment")
+    if pretrained not in experiments and kinds.is_hub_id(pretrained):
+        try:
+            return kinds.locate(pretrained)
+        except UserError as error:
+            raise UserError(f"{error}; of experiments: {nearest(pretrained, experiments)}") from error
+    raise UserError(
+        f"pretrained={pretrained} is no model's folder, and {runs / pretrained} holds no finished run: {makes_one}"
+    )
+
+
+def newest_model(experiment: str, runs: Path) -> Path | None:
+    """The model's folder of the newest finished run of an experiment."""
+    return next(iter(finished_models(runs / experiment)), None)
+
+
+def learn_words(model: PretrainedModel, stories: object, texts: str = "captions") -> None:
+    """Add the words of all stories' ``texts`` to those that a model knows, unless what it read before is not known.
+
+    Of encoded stories, such as shards, the words are not known either.
+    """
+    if model.words is None or not isinstance(stories, Stories):
+        model.words = None
+        return
+    numbers = tqdm(range(len(stories)), desc="reading words", disable=None, leave=False)
+    told = (text for i in numbers for text in getattr(stories.outline(i), texts))
+    model.words = model.words.with_those_of(KnownWords.read(told, stories.made_up_names()))
+
+
+def training_captions(stories: Stories, num_stories: int = 4000) -> list[str]:
+    """Captions and descriptions of the first stories."""
+    outlines = [stories.outline(i) for i in range(min(num_stories, len(stories)))]
+    return [text for outline in outlines for text in (*outline.captions, *outline.descriptions) if text]

@@ -1,0 +1,148 @@
+"""Where a run's numbers are logged: one csv always, and Weights & Biases beside it.
+
+A resumed run goes on with both.
+"""
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from wandb.sdk.lib import wbauth
+
+from storydalle.training.runs import LOGS, memory
+
+SECONDS = 10.0  # that Weights & Biases has to answer, before a run logs offline
+
+
+def loggers(folder: Path, experiment: str, settings: Mapping[str, Any], start: int) -> list[Logger]:
+    """The csv, and what ``settings`` (conf/logger) say; ``start`` is the step from which the run goes on."""
+    log = RunLog(folder, start)
+    if settings["kind"] != "wandb" or (mode := wandb_mode()) == "disabled":
+        return [log]
+    return [log, WandbLog(folder, f"{experiment}/{folder.name}", settings, mode)]
+
+
+class RunLog(Logger):
+    """One csv of a run: a row a logged step. Rows of the step ``start`` and later ones are made again, and dropped.
+
+    Each row is on the disk when it is logged, so a run that is killed has all up to there.
+    """
+
+    def __init__(self, folder: Path, start: int = 0) -> None:
+        super().__init__()
+        found = sorted(folder.glob(LOGS), key=lambda path: path.stat().st_mtime)
+        self.path = found[-1] if found else folder / LOGS.replace("*", "0")
+        self.start = start
+        self.columns: list[str] = []
+        self.rows: list[dict[str, Any]] | None = None  # of the file; read when the first row is logged
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return self.path.parent.name
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *rest: Any, **more: Any) -> None:
+        """Nothing: the run's config lies in its folder."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float | int], step: int | None = None) -> None:
+        self.rows = rows = self._kept() if self.rows is None else self.rows
+        rows.append({"step": step, **metrics})
+        fresh = sorted({"step", *metrics} - set(self.columns))
+        self.columns += fresh
+        if fresh or len(rows) == 1 or not self.path.is_file():
+            self._write(rows)
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(rows[-1])
+
+    @rank_zero_only
+    def complete(self, row: Mapping[str, float | int]) -> None:
+        """Log the row of the step before ``start`` where a kill came between that step's checkpoint and its row."""
+        self.rows = self._kept() if self.rows is None else self.rows
+        last = [each for each in self.rows if int(each["step"]) == self.start - 1]
+        if self.start and row and not any(each.get(name) for each in last for name in row):
+            self.log_metrics({"epoch": 0, **row}, step=self.start - 1)
+
+    def _kept(self) -> list[dict[str, Any]]:
+        """The rows of before the run goes on; the file is cut to them."""
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            self.columns = list(reader.fieldnames or [])
+            rows = [row for row in reader if str(row.get("step")).isdecimal() and int(row["step"]) < self.start]
+        self._write(rows)
+        return rows
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self.path)
+
+
+class WandbLog(WandbLogger):
+    """A run of Weights & Biases, the same whenever the run in ``folder`` goes on.
+
+    Offline, which one line says, where the service does not answer in time or refuses the key.
+    """
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], mode: str) -> None:
+        super().__init__(
+            project=settings["project"],
+            entity=settings["entity"],
+            tags=list(settings["tags"]),
+            group=settings["group"],
+            name=name,
+            id=memory(folder).get("wandb"),
+            save_dir=folder,
+            mode=mode,
+            settings=wandb.Settings(silent=True, console="off", init_timeout=SECONDS),
+        )
+        # Lightning hands on a setting that is gone, about which every run would be warned.
+        self._wandb_init.pop("anonymous", None)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        try:
+            return super().experiment
+        except wandb.Error as error:
+            reason = " ".join(str(error).splitlines()[:2]) or type(error).__name__
+            print(
+                f"note: Weights & Biases cannot be had ({reason}); the run is logged offline, and wandb sync "
+                f"{self.save_dir}/wandb/offline-* sends it later"
+            )
+            wandb.teardown()  # its service still holds the run's id
+            self._wandb_init["mode"] = "offline"
+            return super().experiment
+
+
+def wandb_mode() -> str:
+    """``disabled``, ``offline`` or ``online``: as WANDB_MODE or ``wandb offline`` say, and offline without a key."""
+    settings = wandb.setup().settings
+    mode = os.environ.get("WANDB_MODE") or settings.mode
+    if mode == "disabled":
+        return mode
+    if mode in ("offline", "dryrun"):
+        return "offline"
+    try:
+        key = wbauth.authenticate_session(host=settings.base_url, source="train", prompt=False, update_session=False)
+    except wandb.Error as error:  # of another form
+        print(f"note: {' '.join(str(error).split())}; the run is logged offline")
+        return "offline"
+    return "online" if key else "offline"

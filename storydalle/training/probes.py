@@ -1,0 +1,113 @@
+"""Is a path used? Swap one input for another story's and read the rise of the loss, in nats a frame.
+
+A probe moves long before drawn pictures do, and it is read on the frames where the path should matter. The other story
+is the one before, in the order of the data: who is in a batch with whom does not matter.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
+from storydalle.tokens.cache import EncodedStories
+from storydalle.training.optimisation import code_nats
+
+Match = Sequence[Any]  # (label, value): the frames where the label, or any entry of it, has the value
+
+
+class OtherStories(NamedTuple):
+    """What is swapped in, a story a row; ``mask`` is true at frames that it has, nowhere where there is no other."""
+
+    tokens: Int[Tensor, "b g t"]
+    mask: Bool[Tensor, "b g"]
+    source: Int[Tensor, "b l"]
+
+    @classmethod
+    def last_of(cls, batch: EncodedStories) -> "OtherStories":
+        return cls(batch.tokens[-1:], batch.mask[-1:], batch.source[-1:])
+
+    @classmethod
+    def before(cls, batch: EncodedStories, last: "OtherStories | None") -> "OtherStories":
+        """Of each story the one before it; ``last`` is that of the batch's first, which else has none."""
+        own = cls(batch.tokens, batch.mask, batch.source)
+        if last is None:
+            last = cls(own.tokens[:1], torch.zeros_like(own.mask[:1]), own.source[:1])
+        num_frames = max(own.mask.shape[1], last.mask.shape[1])
+        tokens, mask = (
+            torch.cat([fitted(first, num_frames), fitted(rest, num_frames)[:-1]])
+            for first, rest in ((last.tokens, own.tokens), (last.mask, own.mask))
+        )
+        return cls(tokens, mask, torch.cat([last.source, own.source[:-1]]))
+
+
+class Probed(NamedTuple):
+    """Mean nats a frame over ``num_frames`` frames."""
+
+    mean: Float[Tensor, ""]
+    num_frames: int
+
+
+@torch.no_grad()
+def probe_paths(
+    model: RetrofittedDALLE,
+    batch: EncodedStories,
+    caption_probes: Mapping[str, Match],
+    source_probes: Mapping[str, Match],
+    others: OtherStories | None = None,
+) -> dict[str, Probed]:
+    """The loss of true frames (``nats``) and its rise (``probe_...``) under other inputs, by name.
+
+    ``probe_source`` takes the source of ``others``, ``probe_captions`` their story vectors (the frame's own caption
+    stays) on the frames that both stories have; with a name of ``caption_probes`` behind it, on those frames alone.
+    ``probe_source_NAME`` takes the data set's other source of that name. Without ``others`` these two are left out.
+    """
+    story = model.encode_story(batch.tokens, batch.mask)
+    source = batch.source[:, None]
+    nats = frame_nats(model, batch, source, story)
+    found = {"nats": (nats, batch.mask)}
+    for name, match in source_probes.items():
+        rise = frame_nats(model, batch, batch.probes[name][:, None], story) - nats
+        found[f"probe_source_{name}"] = (rise, frames_with(batch, match))
+    if others is not None:
+        rise = frame_nats(model, batch, others.source[:, None], story) - nats
+        found["probe_source"] = (rise, batch.mask & others.mask.any(1, keepdim=True))
+    if others is not None and story is not None:
+        num_frames, other = batch.mask.shape[1], model.encode_story(others.tokens, others.mask)
+        assert other is not None
+        rise = frame_nats(model, batch, source, fitted(other, num_frames)) - nats
+        shared = fitted(others.mask, num_frames)
+        found["probe_captions"] = (rise, batch.mask & shared)
+        for name, match in caption_probes.items():
+            chosen = frames_with(batch, match)
+            found |= {f"nats_{name}": (nats, chosen), f"probe_captions_{name}": (rise, chosen & shared)}
+    return {
+        name: Probed(values[chosen].mean(), int(chosen.sum()))
+        for name, (values, chosen) in found.items()
+        if chosen.any()
+    }
+
+
+def fitted(x: Shaped[Tensor, "b f *d"], num_frames: int) -> Shaped[Tensor, "b g *d"]:
+    """So many frames of each story: the first ones, and zeros behind the last."""
+    missing = num_frames - x.shape[1]
+    filled = torch.cat([x, x.new_zeros(len(x), missing, *x.shape[2:])], 1) if missing > 0 else x
+    return filled[:, :num_frames]
+
+
+def frame_nats(
+    model: RetrofittedDALLE, batch: EncodedStories, source: Tensor, story: Tensor | None
+) -> Float[Tensor, "b f"]:
+    """Teacher-forced loss of each frame, in nats."""
+    logits = model(batch.tokens, batch.codes, source, batch.mask, story)
+    nats = code_nats(logits.image, rearrange(batch.codes, "b f l -> (b f) l")).sum(-1)
+    return rearrange(nats, "(b f) -> b f", b=len(batch.codes))
+
+
+def frames_with(batch: EncodedStories, match: Match) -> Bool[Tensor, "b f"]:
+    label, value = match
+    matches = batch.labels[label] == value
+    return batch.mask & (matches if matches.dim() == 2 else matches.flatten(2).any(-1))

@@ -1,0 +1,218 @@
+"""Several processes that train one model: how they are started, what the first decides for all, how they end.
+
+The first process checks, decides, prints and writes; the others take what it has decided, and train. It may start them
+itself (Lightning's strategies ddp, ddp_spawn, ddp_fork), or a launcher such as torchrun has started all of them.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch.multiprocessing import ProcessRaisedException
+
+from storydalle import mistakes
+from storydalle.files.text import parsed
+from storydalle.mistakes import Failure, UserError
+
+AGREED = "STORYDALLE_AGREED"  # what the first process has decided, for those that it starts
+LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", AGREED)
+STEPS = "steps_made"
+PATIENCE = 10.0  # seconds that another process waits for the first to end, which says what is wrong
+
+
+def is_first() -> bool:
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+@contextmanager
+def beside_the_first() -> Iterator[None]:
+    """In every process but the first: print nothing, and let the first one end first."""
+    if is_first():
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        try:
+            yield
+        except Exception:
+            time.sleep(PATIENCE)
+            raise
+
+
+# ------------------------------------------------------------------------------------------------ agreeing
+
+
+def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``decide`` finds in the first process, as json holds it, in every process of a training."""
+    launcher = _launcher()
+    if is_first():
+        decided = json.dumps(decide())
+        os.environ[AGREED] = decided
+        if launcher is not None:
+            launcher.publish(decided)
+        return parsed(decided)
+    return parsed(launcher.published() if launcher is not None else os.environ[AGREED])
+
+
+class _Launcher:
+    """The store through which processes that another program has started find each other."""
+
+    def __init__(self) -> None:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.store, *_ = next(iter(dist.rendezvous("env://", rank, size)))
+        self.number = 0
+
+    def key(self) -> str:
+        """Of the next decision; a sweep takes one a run, and a launcher may start all processes again."""
+        self.number += 1
+        return f"storydalle/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{self.number}"
+
+    def publish(self, decided: str) -> None:
+        self.store.set(self.key(), decided)
+
+    def published(self) -> str:
+        return self.store.get(self.key()).decode()
+
+
+def _launcher() -> _Launcher | None:
+    """That of processes which are told of each other as torchrun does it; nothing where we start them ourselves."""
+    told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    return _joined() if told and int(os.environ["WORLD_SIZE"]) > 1 else None
+
+
+@cache
+def _joined() -> _Launcher:
+    return _Launcher()
+
+
+# ------------------------------------------------------------------------------------------------ starting, ending
+
+
+class StepsMade(Callback):
+    """Puts the number of steps among the results, which come back from processes that Lightning spawns."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.callback_metrics[STEPS] = torch.tensor(trainer.global_step)
+
+
+def steps_made(trainer: pl.Trainer) -> int:
+    """Takes the number of steps out of the results."""
+    return int(trainer.callback_metrics.pop(STEPS, trainer.global_step))
+
+
+class _Scripts(_SubprocessScriptLauncher):
+    """Starts the other processes of this machine as ``storydalle train`` with the settings of this run alone."""
+
+    def __init__(self, launcher: _SubprocessScriptLauncher, arguments: Sequence[str]) -> None:
+        super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
+        self.arguments = arguments
+
+    def launch(self, function: Callable, *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> Any:
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            _Observer(os.getpid(), self.procs).start()
+        _set_num_threads_if_needed(self.num_processes)
+        return function(*args, **kwargs)
+
+    def _call_children_scripts(self) -> None:
+        self._check_can_spawn_children()
+        there = self.cluster_environment
+        os.environ |= {
+            "MASTER_ADDR": there.main_address,
+            "MASTER_PORT": str(there.main_port),
+            "NODE_RANK": str(there.node_rank()),
+            "LOCAL_RANK": str(there.local_rank()),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+        }
+        command = [sys.executable, "-m", "storydalle", "train", *self.arguments]
+        for rank in range(1, self.num_processes):
+            self.procs.append(subprocess.Popen(command, env=os.environ | {"LOCAL_RANK": str(rank)}))
+
+
+class _Observer(_ChildProcessObserver):
+    """Kills all processes where one has ended badly and the first does not notice: then it waits for that one."""
+
+    def _terminate_all(self) -> None:
+        time.sleep(PATIENCE)
+        super()._terminate_all()
+
+
+def prepare(trainer: pl.Trainer, arguments: Sequence[str]) -> None:
+    """Fit Lightning's strategy to this program: parts of a model may rest for a step, and commands have names.
+
+    ``arguments`` are those of ``storydalle train`` by which other processes train what this one does.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy) and any(
+        isinstance(each, WeightAveraging)
+        for each in trainer.callbacks  # type: ignore[attr-defined]
+    ):
+        raise UserError("a running mean is not kept of a sharded model: set ema_decay=null with trainer=fsdp")
+    if isinstance(strategy, DDPStrategy):
+        strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+    launcher = strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        strategy._launcher = _Scripts(launcher, arguments)
+
+
+@contextmanager
+def running(trainer: pl.Trainer) -> Iterator[None]:
+    """Around ``fit``: the processes that it starts end with it, and the next run of a sweep finds nothing of them.
+
+    Raises Failure where one of them was killed, and what one that Lightning spawned has raised.
+    """
+    before = {name: os.environ.get(name) for name in LAUNCHED}
+    started: list[subprocess.Popen] = []
+    try:
+        yield
+    except ProcessRaisedException as error:
+        raise retold(error) from error
+    except Exception as error:
+        started = getattr(trainer.strategy.launcher, "procs", [])
+        if isinstance(error, RuntimeError) and (dead := first_dead(started)) is not None:
+            raise Failure(dead) from error
+        raise
+    finally:
+        for process in started:
+            process.kill()
+        for process in getattr(trainer.strategy.launcher, "procs", []):
+            if isinstance(process, subprocess.Popen):
+                process.wait()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def first_dead(started: Sequence[subprocess.Popen]) -> str | None:
+    """Which of the processes has ended, where one has: the others then wait for it in vain."""
+    deadline = time.monotonic() + 2
+    while started and time.monotonic() < deadline and not any(process.poll() for process in started):
+        time.sleep(0.05)
+    for rank, process in enumerate(started, start=1):
+        if process.returncode:
+            how = f"was killed by signal {-process.returncode}" if process.returncode < 0 else "failed"
+            return f"process {rank} of the training (pid {process.pid}) {how}: go on with resume=true"
+    return None
+
+
+def retold(error: ProcessRaisedException) -> Exception:
+    """What a spawned process raised, where it is for the user; its traceback is all that comes back of it."""
+    said = re.search(rf"^{re.escape(mistakes.__name__)}\.(\w+): (.*)\Z", str(error).strip(), re.MULTILINE | re.DOTALL)
+    kinds = {"UserError": UserError, "Failure": Failure}
+    return kinds[said[1]](said[2]) if said and said[1] in kinds else error

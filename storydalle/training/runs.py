@@ -1,0 +1,105 @@
+"""Folders of training runs: the state that each is in, and which one a command begins or goes on with.
+
+A run's state follows from its files. ``metrics.json`` is written last, when the model is there:
+
+- *finished*: it holds numbers. Nothing in the folder is touched again;
+- *failed*: it holds an error, or cannot be read;
+- *interrupted*: there is none, since the run was killed, or is running and holds the folder's lock.
+
+A failed or interrupted run that has a checkpoint can be gone on with.
+"""
+
+import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from storydalle.files.text import parsed
+from storydalle.mistakes import UserError
+
+LAST = Path("checkpoints") / "last.safetensors"
+MODEL, MEMORY = "model", "run.json"
+METRICS, CONFIG = "metrics.json", "config.yaml"
+LOGS = "csv/version_*/metrics.csv"
+
+
+class State(StrEnum):
+    FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
+
+
+def state_of(folder: Path) -> State | None:
+    """The state of a run's folder; None where there is no run in it."""
+    try:
+        record = parsed((folder / METRICS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return State.INTERRUPTED if (folder / CONFIG).is_file() or (folder / LAST).is_file() else None
+    except (OSError, ValueError):
+        return State.FAILED
+    return State.FINISHED if isinstance(record, dict) and "error" not in record else State.FAILED
+
+
+def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
+    """The folder of a run: a new one, or with ``resume`` the one to go on with. A finished run is neither."""
+    if name is not None:
+        folder = experiment / str(name)
+        check_unfinished(folder)
+        if (folder / LAST).is_file() and not resume:
+            raise UserError(f"{folder} holds a run: go on with resume=true, or choose another name=")
+        return folder
+    return newest_unfinished(experiment) if resume else new_folder(experiment)
+
+
+def newest_unfinished(experiment: Path) -> Path:
+    """The run of the newest checkpoint, of those that have not finished."""
+    found = sorted(experiment.glob(f"**/{LAST}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folders = [path.parent.parent for path in found]
+    unfinished = [folder for folder in folders if state_of(folder) is not State.FINISHED]
+    if unfinished:
+        return unfinished[0]
+    if folders:
+        raise UserError(finished(folders[0]))
+    raise UserError(f"nothing to resume: no checkpoint under {experiment}; start without resume=true")
+
+
+def check_unfinished(folder: Path) -> None:
+    if state_of(folder) is State.FINISHED:
+        raise UserError(finished(folder))
+
+
+def finished(folder: Path) -> str:
+    return (
+        f"{folder} is finished, with nothing left to resume, and stays as it is; to train on from its model begin a "
+        f"run of another name with pretrained={folder}, or a longer one with max_steps="
+    )
+
+
+def new_folder(experiment: Path) -> Path:
+    """A folder named by date and time, which nobody else has."""
+    stamp = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
+    number = 1
+    while True:
+        folder = experiment / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        return folder
+
+
+def finished_models(experiment: Path) -> list[Path]:
+    """The models of an experiment's finished runs, the newest first."""
+    found = sorted(experiment.glob(f"**/{MODEL}/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    # A model without a run's files beside it was put there as one.
+    return [path.parent for path in found if state_of(path.parent.parent) in (State.FINISHED, None)]
+
+
+def memory(folder: Path) -> dict[str, Any]:
+    """What a run keeps for its later parts, beside its config; nothing of a run that is older than that."""
+    try:
+        kept = parsed((folder / MEMORY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / MEMORY} cannot be read ({error}): start without resume=true") from error
+    return kept if isinstance(kept, dict) else {}

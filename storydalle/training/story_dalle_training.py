@@ -1,0 +1,213 @@
+"""StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper; recipe in experiments/)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from storydalle.models import ranks
+from storydalle.models.backbones.backbone import Logits
+from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, is_trained, parameter_group
+from storydalle.tokens.cache import EncodedStories
+from storydalle.training.optimisation import (
+    FrameLosses,
+    build_adamw,
+    check_optimizer,
+    check_text_weight,
+    clip_groups,
+    frame_losses,
+    step_generator,
+    train_rows,
+    warmup_constant,
+    warmup_cosine,
+)
+from storydalle.training.probes import Match, OtherStories, probe_paths
+
+
+class StoryDALLETraining(pl.LightningModule):
+    """Loss, parameter groups and probes around a ``StoryDALLE``.
+
+    Three things open the paths from story and source, which the plain loss leaves shut (the backbone alone explains
+    95 % of it):
+
+    - ``story_warmup_steps``: at first the story encoder alone learns to tell, from the vectors of a frame and the
+      source's bag of codes, the bag of codes in which that frame differs from the source. No label is needed. The
+      loss stays as an auxiliary one with weight ``bag_weight``;
+    - codes that differ from the source's code in the same place weigh ``changed_weight`` times the others;
+    - the gradients of base, source attention and story encoder are clipped each on its own.
+
+    ``source_dropout`` and ``caption_dropout`` are the shares of stories trained without source, or without captions
+    (the latter allows classifier-free guidance). ``probes`` names the frames where other captions should matter, and
+    ``source_probes`` those where another source of the data set's should: name -> (label, value), true where any
+    entry of the label has the value.
+
+    ``train_names``: words added to the vocabulary train in every mode of tuning, though the rest of their tables be
+    frozen; for names that the pretrained model has not met. ``schedule`` is one of ``SCHEDULES``; ``clip=None`` leaves
+    gradients as they are.
+    """
+
+    SCHEDULES: ClassVar = {"cosine": warmup_cosine, "constant": warmup_constant}
+
+    def __init__(
+        self,
+        story_dalle: StoryDALLE,
+        tuning: str = "full",
+        learning_rate: float = 4e-4,
+        source_learning_rate: float = 1.2e-3,
+        story_learning_rate: float = 4e-4,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 100,
+        max_steps: int = 20_000,
+        story_warmup_steps: int = 0,
+        bag_weight: float = 0.3,
+        changed_weight: float = 3.0,
+        text_weight: float | int = 0.1,
+        source_dropout: float = 0.0,
+        caption_dropout: float = 0.0,
+        clip: float | int | None = 1.0,
+        seed: int = 0,
+        probes: Mapping[str, Match] | None = None,
+        source_probes: Mapping[str, Match] | None = None,
+        betas: Sequence[float] = (0.9, 0.98),
+        schedule: str = "cosine",
+        optimizer: str = "adamw",
+        activation_checkpointing: bool = False,
+        train_names: bool = False,
+    ) -> None:
+        super().__init__()
+        if schedule not in self.SCHEDULES:
+            raise ValueError(f"schedule={schedule} is unknown; choose one of {', '.join(self.SCHEDULES)}")
+        check_optimizer(optimizer)
+        self.betas, self.schedule, self.optimizer = betas, schedule, optimizer
+        check_text_weight(story_dalle.model.backbone, text_weight)
+        self.story_dalle = story_dalle
+        self.story_dalle.image_tokenizer.requires_grad_(False)
+        self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
+        self.learning_rates = {
+            "base": learning_rate,
+            "source": source_learning_rate,
+            "story": story_learning_rate,
+        }
+        self.warmup_steps, self.max_steps, self.story_warmup_steps = warmup_steps, max_steps, story_warmup_steps
+        self.bag_weight, self.changed_weight, self.text_weight = bag_weight, changed_weight, text_weight
+        self.source_dropout, self.caption_dropout = source_dropout, caption_dropout
+        self.probes, self.source_probes = probes or {}, source_probes or {}
+        self.last_story: OtherStories | None = None  # that validation has seen
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(is_trained(name, tuning))
+        self.name_tables = self._unfrozen_names() if train_names else []
+        self.model.backbone.activation_checkpointing = activation_checkpointing
+        encoder, is_read = self.model.story_encoder, bag_weight or story_warmup_steps
+        self.bag_head = BagHead(encoder.num_story_tokens, self.model.backbone.dim) if encoder and is_read else None
+
+    def _unfrozen_names(self) -> list[Tensor]:
+        """The frozen tables whose rows of added names train from now on."""
+        ids = self.story_dalle.caption_tokenizer.added_ids
+        if not ids:
+            return []
+        frozen: list[Tensor] = [
+            table.weight for table in self.model.backbone.word_tables if not table.weight.requires_grad
+        ]
+        for table in frozen:
+            train_rows(table, ids)
+        return frozen
+
+    @property
+    def model(self) -> RetrofittedDALLE:
+        return self.story_dalle.model
+
+    def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
+        batch, has_source = self._drop_conditions(batch, batch_idx)
+        story = self.model.encode_story(batch.tokens, batch.mask)
+        loss = batch.tokens.new_zeros((), dtype=torch.float)
+        if story is not None and self.bag_head is not None:
+            bag = self._bag_loss(batch, story)
+            self.log("train/loss_bag", bag, prog_bar=True, sync_dist=True)
+            if self.global_step < self.story_warmup_steps:
+                return bag
+            loss = self.bag_weight * bag
+        logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source)
+        losses = self._losses(logits, batch)
+        self.log_dict(losses.named("train"), prog_bar=True, sync_dist=True)
+        return loss + losses.total(self.text_weight)
+
+    def _drop_conditions(self, batch: EncodedStories, batch_idx: int = 0) -> tuple[EncodedStories, Tensor | None]:
+        """Take the captions, or the source, from some of the stories; each batch of a step has draws of its own."""
+        if not self.source_dropout and not self.caption_dropout:
+            return batch, None
+        batches = self._trainer.accumulate_grad_batches if self._trainer else 1
+        number = self.global_step * batches + batch_idx % batches
+        num_stories, generator = len(batch.codes), step_generator(self.seed, number)
+        draws = torch.rand(2, ranks.num_ranks() * num_stories, generator=generator)
+        draws = ranks.own_rows(draws.T, num_stories).to(batch.codes.device)
+        dropped = (draws[:, 0] < self.caption_dropout)[:, None, None]
+        empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
+        tokens = torch.where(dropped, empty, batch.tokens)
+        return batch._replace(tokens=tokens), draws[:, 1] >= self.source_dropout
+
+    def _losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
+        changed = batch.codes != batch.source[:, None]
+        weights = torch.where(changed, self.changed_weight, 1.0) * batch.mask[..., None]
+        codes, weights = (rearrange(each, "b f l -> (b f) l") for each in (batch.codes, weights))
+        return frame_losses(logits, codes, self.model.backbone.pad_id, weights, batch.mask.flatten())
+
+    def _bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
+        """Cross-entropy of the codes that differ from the source, in any order."""
+        assert self.bag_head is not None
+        logits = self.bag_head(story, batch.source, self.model.backbone.code_table.detach())
+        changed = (batch.codes != batch.source[:, None]) & batch.mask[..., None]
+        nats = -F.log_softmax(logits.float(), -1).gather(-1, batch.codes)
+        return ranks.ratio((nats * changed).sum(), changed.sum(), least=1)
+
+    def on_validation_epoch_start(self) -> None:
+        self.last_story = None
+
+    def validation_step(self, batch: EncodedStories, batch_idx: int) -> None:
+        others = OtherStories.before(batch, self.last_story)
+        self.last_story = OtherStories.last_of(batch)
+        for name, probed in probe_paths(self.model, batch, self.probes, self.source_probes, others).items():
+            self.log(f"val/{name}", probed.mean, batch_size=probed.num_frames, sync_dist=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})
+
+    def configure_optimizers(self) -> Any:
+        groups: dict[str, list[Tensor]] = {"base": [], "source": [], "story": []}
+        for name, parameter in self.model.named_parameters():
+            if is_trained(name, self.tuning):
+                groups[parameter_group(name)].append(parameter)
+        if self.bag_head is not None:
+            groups["story"].extend(self.bag_head.parameters())
+        rates = {**self.learning_rates, "names": self.learning_rates["base"]}
+        groups["names"] = self.name_tables
+        optimizer = build_adamw(groups, rates, self.weight_decay, self.betas, self.optimizer, undecayed=("names",))
+        schedule = self.SCHEDULES[self.schedule](optimizer, self.warmup_steps, self.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class BagHead(nn.Module):
+    """Reads which codes a frame has, in any order, off its story vectors and the mean code of its source.
+
+    The source is given since captions seldom name the setting, which most codes depend on: without it the captions'
+    share of the loss is too small to learn from. Used in training alone.
+    """
+
+    def __init__(self, num_story_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.story = nn.Linear(num_story_tokens * dim, 2 * dim)
+        self.ln_source = nn.LayerNorm(dim)
+        self.source = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(2 * dim, dim)
+
+    def forward(
+        self, story: Float[Tensor, "b f s d"], source: Int[Tensor, "b l"], codes: Float[Tensor, "v d"]
+    ) -> Float[Tensor, "b f v"]:
+        mean = self.ln_source(F.embedding(source, codes).mean(1))
+        hidden = self.story(rearrange(story, "b f s d -> b f (s d)")) + self.source(mean)[:, None]
+        return F.linear(self.out(F.gelu(hidden)), codes)
