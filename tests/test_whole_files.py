@@ -13,14 +13,14 @@ PACKAGE = Path(storydalle.__file__).parent
 # Writes into folders that get their names when they are whole, or of a moment.
 ELSEWHERE = {
     *(
-        "checkpoints/release.py",
+        "released/release.py",
         "tokens/encoding.py",
         "commands/generate.py",
         "commands/outputs.py",
         "commands/bench.py",
-        "strips.py",
+        "reporting/strips.py",
     ),
-    *("stories/vistorybench.py", "commands/demo.py", "commands/convert.py", "commands/locks.py"),
+    *("evaluation/vistorybench.py", "commands/demo.py", "commands/convert.py", "files/locks.py"),
 }
 
 
