@@ -2,11 +2,12 @@
 
 import difflib
 import errno
+import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import cast
 
 # What a disk may say to a writer, whoever asks it to write.
 FULL = {
@@ -74,15 +75,17 @@ def told_in_one_line(what: str, *kinds: type[Exception]) -> Iterator[None]:
         raise UserError(f"{what}: {line}" if what else line) from error
 
 
-def check_number(name: str, value: Any, low: int | float, high: int | float | None = None, whole: bool = False) -> None:
+def check_number(
+    name: str, value: object, low: int | float, high: int | float | None = None, whole: bool = False
+) -> None:
     """Refuse a setting that is no number between ``low`` and ``high``, both included."""
-    bound = f"{low} or more" if high is None else f"between {low} and {high}"
+    bound = f"between {low} and {high}" if high is not None else f"{low} or more" if low > -math.inf else "of any size"
     is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if not is_number or not low <= value or (high is not None and value > high):
+    if not is_number or not low <= (number := cast(float, value)) or (high is not None and number > high):
         raise UserError(f"{name}={value}: use {'a whole number' if whole else 'a number'}, {bound}")
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: object) -> None:
     """Refuse a seed that is no whole number between 0 and 2**63 - 1."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) <= MAX_SEED:
         raise UserError(f"seed={seed} is out of range: use a whole number between 0 and 2**63 - 1")

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
-    *("mistakes", "files", "stories", "tokens", "models", "released", "training", "metrics", "evaluation", "reporting"),
-    *("zoo", "commands", "__main__"),
+    *("mistakes", "files", "settings", "stories", "tokens", "models", "released", "training", "metrics"),
+    *("evaluation", "reporting", "zoo", "commands", "__main__"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_TRACKED_BYTES = 45 * 2**20

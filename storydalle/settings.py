@@ -1,0 +1,153 @@
+"""Settings as frozen dataclasses, filled from a config's plain values and checked once.
+
+  @dataclass(frozen=True)
+  class Drawing:
+      captions: Path                                     # one a line
+      seed: Seed
+      num_candidates: Annotated[int, Between(1, 64)]     # frames drawn for each caption
+      splits: tuple[str, ...] | None                     # null takes all; one name stands for a list of one
+      data: DataSettings                                 # a config group: a dataclass of its own
+
+  settings = filled(Drawing, request.settings)
+
+A mistake is a UserError that names key, value and remedy, with the keys of groups dotted (``data.resolution``). What
+depends on several settings is checked by the class itself, in ``__post_init__``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, check_number, check_seed, nearest
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a number, both included; without ``high`` it may be as large as it likes."""
+
+    low: int | float
+    high: int | float | None = None
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The names that a text may be, or a function that returns them."""
+
+    choices: Iterable[str] | Callable[[], Iterable[str]]
+
+    def check(self, key: str, value: str) -> None:
+        names = list(self.choices() if callable(self.choices) else self.choices)
+        if value not in names:
+            raise UserError(f"no {key}={value}; {nearest(value, names)}")
+
+
+SEED = "seed"
+Seed = Annotated[int, SEED]  # 0 to 2**63 - 1
+Count = Annotated[int, Between(1)]  # 1 or more
+
+
+def filled(kind: type[S], values: Mapping[str, object], group: str = "") -> S:
+    """Make the dataclass ``kind`` of a config's values; other keys of the config are other people's.
+
+    ``group`` is the dotted key of the config group that the values are of, with a dot at its end.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in fields(kind):  # type: ignore[arg-type]  # S is a dataclass
+        key = f"{group}{field.name}"
+        if field.name in values:
+            found[field.name] = read(key, values[field.name], hints[field.name])
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise not_set(key)
+    return kind(**found)
+
+
+def read(key: str, value: object, hint: object) -> object:
+    """The value of one setting as its annotation asks for it."""
+    checks: tuple[object, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *checked = get_args(hint)
+        checks = tuple(checked)
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return read_union(key, value, get_args(hint), checks)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return filled(hint, mapping(key, value), f"{key}.")
+    if origin in (tuple, list):
+        return read_sequence(key, value, hint, checks)
+    if origin is not None and issubclass(origin, Mapping):
+        return mapping(key, value)
+    return value if hint is object else read_scalar(key, value, hint, checks)
+
+
+def read_union(key: str, value: object, members: Sequence[object], checks: tuple[object, ...]) -> object:
+    """Read a value as the member that it looks like; null is a value where the union has it."""
+    if value is None and NoneType in members:
+        return None
+    kinds = [member for member in members if member is not NoneType]
+    fitting = [kind for kind in kinds if looks_like(value, kind)] or kinds
+    return read(key, value, Annotated[fitting[0], *checks] if checks else fitting[0])
+
+
+def looks_like(value: object, hint: object) -> bool:
+    """Whether a value is a list, a group or a single value, as the annotation asks for."""
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    origin = get_origin(hint) or hint
+    if origin in (tuple, list):
+        return isinstance(value, list | tuple)
+    if is_dataclass(origin) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return isinstance(value, Mapping)
+    return not isinstance(value, list | tuple | Mapping)
+
+
+def read_sequence(key: str, value: object, hint: object, checks: tuple[object, ...]) -> object:
+    """A tuple or a list; one value stands for a tuple of one."""
+    kind, element = get_origin(hint), get_args(hint)[0]
+    if not isinstance(value, list | tuple):
+        if kind is list or value is None or isinstance(value, Mapping):
+            raise UserError(f"{key}={value}: use a list, [A,B]")
+        value = (value,)
+    element = Annotated[element, *checks] if checks else element
+    return (tuple if kind is tuple else list)(read(key, each, element) for each in value)
+
+
+def read_scalar(key: str, value: object, kind: object, checks: tuple[object, ...]) -> object:
+    """A switch, a number, a text or a path, within its bounds."""
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise UserError(f"{key}={value}: use true or false")
+        return value
+    if SEED in checks:
+        check_seed(value)
+        return value
+    if kind in (int, float):
+        bounds = next((check for check in checks if isinstance(check, Between)), Between(-float("inf")))
+        check_number(key, value, bounds.low, bounds.high, whole=kind is int)
+        return value
+    assert kind in (str, Path), f"settings are not filled with {kind}"
+    if value is None:
+        raise not_set(key)
+    if isinstance(value, list | tuple | Mapping):
+        raise UserError(f"{key}={value}: use one {'path' if kind is Path else 'text'}")
+    text = str(value)
+    for check in checks:
+        if isinstance(check, OneOf):
+            check.check(key, text)
+    return user_path(text) if kind is Path else text
+
+
+def mapping(key: str, value: object) -> Mapping[str, object]:
+    if value is None:
+        raise not_set(key)
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key}={value}: use settings with names, {{NAME:VALUE}}")
+    return {str(name): each for name, each in value.items()}
+
+
+def not_set(key: str) -> UserError:
+    return UserError(f"{key} is not set: give {key}=VALUE")
