@@ -29,9 +29,9 @@ def measure_probes(
 ) -> dict[str, float]:
     """Scores by name; none of a model that nothing is known of.
 
-    None depends on ``batch_size``. StoryDALL-E: mean nats a frame of every probe of ``training.probes``, the other story
-    being the one before (of the first, the last). StoryGANc: ``story_order_auc``, the area under
-    the ROC curve of the story discriminator's logits for true stories, against the same frames in another order under
+    None depends on ``batch_size``. StoryDALL-E: mean nats a frame of every probe of ``training.probes``, the other
+    story being the one before (of the first, the last). StoryGANc: ``story_order_auc``, the area under the ROC
+    curve of the story discriminator's logits for true stories, against the same frames in another order under
     the same captions; 0.5 is chance.
     """
     return {}
