@@ -135,7 +135,7 @@ def test_a_sweep_may_give_each_seed_a_folder(settings: Any) -> None:
 
 @pytest.mark.parametrize("argument", ["-m", "--cfg", "~out", "out", "seed=1", "+trainer.max_time=1", 'captions=["a"]'])
 def test_what_is_no_path_is_handed_on_as_it_is(argument: str) -> None:
-    assert as_typed([argument]) == [argument]
+    assert as_typed([argument], application.reading) == [argument]
 
 
 def test_every_setting_without_a_value_is_known_to_be_a_text_or_not() -> None:

@@ -1,15 +1,24 @@
-"""Commands as Hydra applications: overrides, ``-m``, ``--cfg job`` and completion, with errors of one line."""
+"""Commands as Hydra applications: overrides, ``-m``, ``--cfg job`` and completion, with errors of one line.
 
+Hydra and OmegaConf are known to this file alone. Other files have plain Python of it: ``Request``, ``as_written``,
+``instantiate`` and ``factory`` for what a ``_target_`` names, and settings as YAML.
+"""
+
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from storydalle.commands.typed import PATHS, SENTENCES, as_typed
+from storydalle.commands import dotted, typed
+from storydalle.commands.own_sizes import RESOLVERS, Counted, count
 from storydalle.files.conf import conf_folder, config_names
 from storydalle.files.paths import user_path
+from storydalle.files.text import parsed
 from storydalle.mistakes import UserError, nearest
 
 
@@ -35,15 +44,12 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
     check_flags(arguments)
     if added := [argument for argument in arguments if argument.startswith("+") and command not in EXTENSIBLE]:
         raise UserError(f"{command} has no setting {added[0]!r} to add; see storydalle {command} --help")
-    arguments = as_typed(arguments)
+    arguments = typed.as_typed(arguments, reading)
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException, InstantiationException
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-
-    from storydalle.commands.own_sizes import register_resolvers
 
     failures: list[Exception] = []
 
@@ -59,11 +65,10 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
     def perform(config: Any) -> None:
         register_resolvers()  # A sweep's jobs may run in processes of their own.
         runtime = HydraConfig.get()
-        settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        assert isinstance(settings, dict)
+        settings = plain(config)
         check_texts(settings)
         choices = {str(group): str(name) for group, name in runtime.runtime.choices.items() if name is not None}
-        task(Request({str(key): value for key, value in settings.items()}, tuple(runtime.overrides.task), choices))
+        task(Request(settings, tuple(runtime.overrides.task), choices))
 
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
@@ -85,11 +90,11 @@ def check_texts(tree: Any, key: str = "") -> None:
             check_texts(value, f"{key}.{name}" if key else str(name))
     elif isinstance(tree, list):
         for value in tree:
-            check_texts(value, f"a text of {key}" if key in SENTENCES else key)
+            check_texts(value, f"a text of {key}" if key in typed.SENTENCES else key)
     elif isinstance(tree, str):
         if "\0" in tree:
             raise UserError(f"{key}={tree!r} holds a zero byte: give one without")
-        if key.rpartition(".")[2] in PATHS:
+        if key.rpartition(".")[2] in typed.PATHS:
             user_path(tree)
 
 
@@ -161,36 +166,143 @@ def config_groups() -> list[str]:
 def known_keys(command: str, arguments: list[str]) -> list[str]:
     """Dotted keys of the command's config with the groups that the arguments choose."""
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
 
     groups = set(config_groups())
     chosen = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") in groups]
     for overrides in (chosen, []):
         try:
-            config = compose(command, overrides)
+            return list(dotted.all_keys(as_written(command, overrides)))
         except HydraException:
             continue
-        plain = OmegaConf.to_container(config, resolve=False)
-        assert isinstance(plain, dict)
-        return list(dotted_keys(plain))
     return []
 
 
-def dotted_keys(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from dotted_keys(value, f"{prefix}{key}.")
+def reading(value: str) -> typed.Reading:
+    """The kind of value that Hydra's grammar takes a text for."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}")._value
+    except HydraException:
+        return typed.Reading.NOTHING
+    if isinstance(read, ChoiceSweep):
+        return typed.Reading.CHOICES if read.simple_form else typed.Reading.SWEEP
+    if isinstance(read, Sweep):
+        return typed.Reading.SWEEP
+    kinds = {str: "TEXT", QuotedString: "TEXT", type(None): "NULL", list: "LIST"}
+    return typed.Reading[kinds.get(type(read), "OTHER")]
 
 
-def compose(command: str, overrides: list[str], with_hydra: bool = False) -> Any:
-    """The config of a command, without running it."""
+# ------------------------------------------------------------------------------------------------ plain Python
+
+
+def compose(command: str, overrides: Sequence[str], with_hydra: bool = False) -> Any:
+    """The config of a command, without running it, as OmegaConf has it."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
-
-    from storydalle.commands.own_sizes import register_resolvers
 
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra.compose(command, overrides, return_hydra_config=with_hydra)
+        return hydra.compose(command, list(overrides), return_hydra_config=with_hydra)
+
+
+def as_written(command: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a command before they are resolved: ``${max_steps}``, and ``???`` where a value is missing."""
+    return plain(compose(command, overrides), is_resolved=False)
+
+
+def plain(config: Any, is_resolved: bool = True) -> dict[str, Any]:
+    """A config of OmegaConf's as dictionaries and lists."""
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.to_container(config, resolve=is_resolved, throw_on_missing=is_resolved)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def instantiate(settings: Mapping[str, Any]) -> Any:
+    """The object that settings with a ``_target_`` describe, and those inside them."""
+    from hydra.utils import instantiate
+
+    return instantiate(settings)
+
+
+def factory(settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """What settings with a ``_target_`` describe, as a function of the arguments that they lack."""
+    from hydra.utils import instantiate
+
+    return instantiate(settings, _partial_=True)
+
+
+def to_yaml(settings: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(settings)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Settings of a file, as they are written; raises ValueError where it holds anything else."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if not isinstance(settings, dict):
+        raise ValueError("it holds no settings")
+    return {str(key): value for key, value in settings.items()}
+
+
+# ------------------------------------------------------------------------------------------------ inside configs
+
+
+def register_resolvers() -> None:
+    """Make known what a config may ask of the stories that it names as ``data.train``: see ``own_sizes``."""
+    from omegaconf import OmegaConf
+
+    def answering(resolver: Callable[..., object]) -> Callable[..., object]:
+        return lambda *asked, _root_: resolver(counted(_root_), *asked)
+
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, answering(resolver), replace=True)
+
+
+def counted(config: Any) -> Counted:
+    """Counts of the training stories; the smallest where ``data.root`` is not set yet.
+
+    They are the smallest for a set that cannot be opened, too: building the model then tells why.
+    """
+    from hydra.errors import InstantiationException
+    from omegaconf import OmegaConf
+
+    if OmegaConf.select(config, "data.root") is None:
+        return Counted()
+    try:
+        return _counted(json.dumps(plain(config.data.train), sort_keys=True))
+    except InstantiationException:
+        return Counted()
+
+
+@lru_cache(maxsize=1)  # a config asks for several sizes
+def _counted(data: str) -> Counted:
+    return count(instantiate(parsed(data)))
+
+
+class AfterSweep:
+    """A Hydra callback: calls ``show`` with the folder of a sweep's runs when its last job has ended."""
+
+    def __init__(self, show: Callable[[Path], None]) -> None:
+        self.show = show
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("on_"):
+            return lambda **_: None
+        raise AttributeError(name)
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        self.show(user_path(config.runs) / config.hydra.runtime.choices.experiment)

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-
 from storydalle.commands import outputs
+from storydalle.commands.application import instantiate
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories.story import Stories

@@ -7,11 +7,9 @@ the same command has the same folder.
 import hashlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from storydalle.commands.application import Request
+from storydalle.commands import dotted
+from storydalle.commands.application import Request, read_yaml
 from storydalle.files.conf import conf_folder
 from storydalle.files.paths import file_name
 
@@ -23,14 +21,15 @@ def named(base: Path, command: str, request: Request, unnamed: Container[str]) -
 
     Of settings in ``unnamed`` the base tells already, or nothing that is written depends on them.
     """
-    defaults = OmegaConf.to_container(OmegaConf.load(conf_folder() / f"{command}.yaml"))
-    assert isinstance(defaults, dict)
-    return beside(base, changes(request, {str(key): value for key, value in defaults.items()}, unnamed))
+    return beside(base, changes(request, read_yaml(conf_folder() / f"{command}.yaml"), unnamed))
 
 
-def changes(request: Request, saved: Mapping[str, Any], unnamed: Container[str]) -> dict[str, Any]:
+def changes(request: Request, saved: Mapping[str, object], unnamed: Container[str]) -> dict[str, object]:
     """Settings that the command line names and that are not as in ``saved``; of a group, the choice."""
-    found = {key: request.choices.get(key, setting(request.settings, key)) for key in sorted(request.given)}
+    found = {
+        key: request.choices.get(key, dotted.value_at(request.settings, key.partition("@")[0]))
+        for key in sorted(request.given)
+    }
     groups = {key: name for key, name in request.choices.items() if key not in saved}
     saved = {"protocol": groups.get("data"), **saved}
     return {
@@ -38,15 +37,7 @@ def changes(request: Request, saved: Mapping[str, Any], unnamed: Container[str])
     }
 
 
-def setting(settings: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; nothing where it was taken away."""
-    value: Any = settings
-    for part in key.partition("@")[0].split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def beside(base: Path, changed: Mapping[str, Any]) -> Path:
+def beside(base: Path, changed: Mapping[str, object]) -> Path:
     """``base``, or where something is changed the folder beside it that is named by what."""
     if not changed:
         return base
@@ -54,13 +45,13 @@ def beside(base: Path, changed: Mapping[str, Any]) -> Path:
     return base.with_name(f"{base.name}-{shortened(told)}")
 
 
-def word(value: Any) -> str:
+def word(value: object) -> str:
     """A value behind its setting's name: ``7`` of seed7, ``_clip`` of reranker_clip."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return file_name(str(value)) if is_number else f"_{joined_names(value if isinstance(value, list) else [value])}"
 
 
-def joined_names(values: Sequence[Any]) -> str:
+def joined_names(values: Sequence[object]) -> str:
     """Names and paths as one part of a file's name; of a path the last name, with a hash of the whole."""
     from storydalle.training.building import MODEL  # and with it torch
 

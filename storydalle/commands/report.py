@@ -14,7 +14,7 @@ or was cut off has its row too; of several runs with one config and one seed the
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from storydalle.commands.application import Request
 from storydalle.commands.outputs import fill_results
@@ -33,16 +33,9 @@ Patterns = Sequence[str] | None
 PAGE = "report.html"
 
 
-class TableAfterSweep:
-    """A Hydra callback: prints the table of a sweep when its last job has ended."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("on_"):
-            return lambda **_: None
-        raise AttributeError(name)
-
-    def on_multirun_end(self, config: Any, **_: Any) -> None:
-        print(Report.of(user_path(config.runs) / config.hydra.runtime.choices.experiment).text())
+def print_table(folder: Path) -> None:
+    """Print the table of a sweep's runs."""
+    print(Report.of(folder).text())
 
 
 def run(request: Request) -> None:

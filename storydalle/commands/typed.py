@@ -5,7 +5,7 @@ meaning: ``null``, quotes, ``${...}`` (but in a list of captions), and with -m t
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 
 from storydalle.mistakes import UserError
@@ -31,16 +31,21 @@ OPENING, CLOSING, QUOTES = "[({", "])}", "'\""
 
 
 class Reading(Enum):
+    """What Hydra's grammar takes a value for."""
+
     TEXT, NULL, LIST, CHOICES, SWEEP, OTHER, NOTHING = auto(), auto(), auto(), auto(), auto(), auto(), auto()
 
 
-def as_typed(arguments: Sequence[str]) -> list[str]:
-    """A command line whose texts Hydra reads as they stand."""
+Grammar = Callable[[str], Reading]
+
+
+def as_typed(arguments: Sequence[str], reading: Grammar) -> list[str]:
+    """A command line whose texts Hydra, which takes values as ``reading`` says, reads as they stand."""
     is_sweep = any(SWEEPING.fullmatch(argument) for argument in arguments)
-    return [override_as_typed(argument, is_sweep) for argument in arguments]
+    return [override_as_typed(argument, is_sweep, reading) for argument in arguments]
 
 
-def override_as_typed(argument: str, is_sweep: bool) -> str:
+def override_as_typed(argument: str, is_sweep: bool, reading: Grammar) -> str:
     key, equals, value = argument.partition("=")
     if argument.startswith(("-", "~")) or not equals:
         return argument
@@ -50,38 +55,24 @@ def override_as_typed(argument: str, is_sweep: bool) -> str:
     if name in SENTENCES and "[" in value:
         return f"{key}={INTERPOLATION.sub(ESCAPED, value)}"
     if name in TEXTS:
-        return f"{key}={text_as_typed(value, name in LISTS, is_sweep)}"
+        return f"{key}={text_as_typed(value, name in LISTS, is_sweep, reading)}"
     is_kept = reading(value) is not Reading.NOTHING or value.startswith((*OPENING, *QUOTES))
     return argument if is_kept else f"{key}={quoted(value)}"
 
 
-def text_as_typed(value: str, may_be_list: bool, is_sweep: bool) -> str:
+def text_as_typed(value: str, may_be_list: bool, is_sweep: bool, reading: Grammar) -> str:
     """A text as Hydra reads it whole; the texts of a list or of a sweep each."""
     read = reading(value)
     if read in (Reading.TEXT, Reading.NULL) or value.startswith(tuple(QUOTES)):
         return value
     if is_sweep and read is Reading.CHOICES:
-        return ",".join(text_as_typed(part, may_be_list, False) for part in parted(value))
+        return ",".join(text_as_typed(part, may_be_list, False, reading) for part in parted(value))
     if may_be_list and read in (Reading.LIST, Reading.NOTHING) and LIST.fullmatch(value):
         inside = value.strip()[1:-1].strip()
-        return f"[{','.join(text_as_typed(part, False, False) for part in parted(inside))}]" if inside else value
+        return (
+            f"[{','.join(text_as_typed(part, False, False, reading) for part in parted(inside))}]" if inside else value
+        )
     return value if is_sweep and read is Reading.SWEEP else quoted(value)
-
-
-def reading(value: str) -> Reading:
-    """What Hydra's grammar takes a value for."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
-    from hydra.errors import HydraException
-
-    try:
-        read = OverridesParser.create().parse_override(f"key={value}")._value
-    except HydraException:
-        return Reading.NOTHING
-    if isinstance(read, ChoiceSweep):
-        return Reading.CHOICES if read.simple_form else Reading.SWEEP
-    kinds = {str: Reading.TEXT, QuotedString: Reading.TEXT, type(None): Reading.NULL, list: Reading.LIST}
-    return Reading.SWEEP if isinstance(read, Sweep) else kinds.get(type(read), Reading.OTHER)
 
 
 def quoted(value: str) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from tqdm import tqdm
 
+from storydalle.commands.application import instantiate
 from storydalle.files.paths import user_path
 from storydalle.metrics.networks.clip_card import publish_clip
 from storydalle.metrics.networks.label_reader_training import make_label_reader

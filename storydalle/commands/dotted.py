@@ -1,0 +1,42 @@
+"""Keys of settings as people type them, ``data.train.num_stories``, in the tree that they name."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+
+Tree = Mapping[str, object]
+
+
+def value_at(tree: Tree, key: str, missing: object = None) -> object:
+    """The value of a dotted key; ``missing`` where there is none."""
+    found: object = tree
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return missing
+        found = found[part]
+    return found
+
+
+def put(tree: MutableMapping[str, object], key: str, value: object) -> None:
+    """Set the value of a dotted key, and make the groups on the way that are not there."""
+    *parts, last = key.split(".")
+    for part in parts:
+        inner = tree.setdefault(part, {})
+        assert isinstance(inner, MutableMapping), f"{part} of {key} is a value and no group"
+        tree = inner
+    tree[last] = value
+
+
+def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted keys and values of all that is no group, or an empty one."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def all_keys(tree: Tree, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of the values and of the groups that hold them."""
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from all_keys(value, f"{prefix}{key}.")
