@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from storydalle.commands import main
 from storydalle.commands.application import compose
 from storydalle.files.conf import conf_folder, config_names
-from storydalle.models.backbones.backbone import Backbone, backbone_class
+from storydalle.models.backbones.backbone import BACKBONES, Backbone
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 
@@ -137,7 +137,7 @@ def test_the_caption_encoder_of_a_gan_may_be_exchanged(kind: str) -> None:
 def test_the_released_backbones_have_the_sizes_of_their_class(name: str, made: type[Backbone]) -> None:
     sizes = composed("train", "experiment=toon/text_to_image", f"backbone={name}", "system.text_weight=0")["backbone"]
     defaults = inspect.signature(made).parameters
-    assert backbone_class(sizes.pop("kind")) is made
+    assert BACKBONES.named(sizes.pop("kind")) is made
     assert sizes == {size: defaults[size].default for size in sizes} and "depth" in sizes
 
 

@@ -17,7 +17,7 @@ from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.encoding import FrameEncoder, encoding_hash
-from storydalle.tokens.image_tokenizer import KINDS, ImageTokenizer, PixelRange
+from storydalle.tokens.image_tokenizer import IMAGE_TOKENIZERS, ImageTokenizer, PixelRange
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import NORM_EPS, VQGAN
 from storydalle.training.tokenizer_training import ImageTokenizerTraining
@@ -51,7 +51,7 @@ def tiny_pair(**changes: Any) -> PairedTokenizer:
 
 
 TINIES = {"vqgan": tiny_vqgan, "dvae": tiny_dvae, "paired": tiny_pair}
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", list(IMAGE_TOKENIZERS))
 
 
 def story_dalle(images: ImageTokenizer, **backbone: Any) -> StoryDALLE:
@@ -72,7 +72,7 @@ def story_dalle(images: ImageTokenizer, **backbone: Any) -> StoryDALLE:
 
 
 def test_every_kind_has_a_tiny_version_here() -> None:
-    assert set(TINIES) == set(KINDS)
+    assert set(TINIES) == set(IMAGE_TOKENIZERS)
 
 
 @every_kind
@@ -112,7 +112,7 @@ def test_saved_and_opened_again_it_is_the_same(kind: str, tmp_path: Path) -> Non
 @every_kind
 def test_a_class_opens_no_other_kind(kind: str, tmp_path: Path) -> None:
     TINIES[kind]().save_pretrained(tmp_path)
-    for other in {type(TINIES[name]()) for name in KINDS if name != kind}:
+    for other in {type(TINIES[name]()) for name in IMAGE_TOKENIZERS if name != kind}:
         with pytest.raises(ValueError, match=rf"config\.json .* of kind {kind}, not {other.kind}"):
             other.from_pretrained(tmp_path)
 
@@ -330,7 +330,7 @@ def test_a_model_with_any_kind_is_saved_and_opened(kind: str, tmp_path: Path) ->
 @every_kind
 def test_a_backbone_of_another_kinds_codes_is_refused(kind: str, tmp_path: Path) -> None:
     story_dalle(TINIES[kind](), codes_of=kind)
-    other = next(name for name in KINDS if name != kind)
+    other = next(name for name in IMAGE_TOKENIZERS if name != kind)
     with pytest.raises(
         ValueError, match=f"codes of an image tokenizer of kind {other}, and this one is of kind {kind}"
     ):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,36 @@ def test_imports_point_only_upward(path: Path) -> None:
 def test_one_file_knows_hydra() -> None:
     knowing = {own_name(path) for path in MODULES if {n.partition(".")[0] for n in imports_of(path)} & HYDRA}
     assert knowing - TO_FOLLOW == {"storydalle.commands.application"}
+
+
+def is_for_types_alone(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Modules of the package that a file needs when it runs, inside functions too."""
+    names, todo = {own_name(module).removesuffix(".__init__") for module in MODULES}, [ast.parse(path.read_text())]
+    found: set[str] = set()
+    while todo:
+        node: ast.AST = todo.pop()
+        if isinstance(node, ast.ImportFrom):
+            dotted = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (dotted & names) or ({node.module} & names)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & names
+        children = node.orelse if is_for_types_alone(node) else ast.iter_child_nodes(node)  # type: ignore[attr-defined]
+        todo.extend(children)  # type: ignore[arg-type]
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Every module can be put behind all that it imports, were it inside a function."""
+    graph = {own_name(path).removesuffix(".__init__"): modules_imported_by(path) for path in MODULES}
+    assert any(graph.values())
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
 
 
 def requirements() -> dict[str, list[str]]:

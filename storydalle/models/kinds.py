@@ -1,7 +1,6 @@
 """``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
 
 import hashlib
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -11,6 +10,7 @@ from PIL import Image
 import storydalle
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
+from storydalle.files.registry import Registry
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ EXPERIMENTS = {  # what trained each model of the zoo
 TOKENIZERS = {"toon/image_tokenizer": "story_dalle", "toon/image_decoder": "story_dalle"}  # whose tokenizer is theirs
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# The class of a folder, by the model_type of its config.json; imported when one is opened.
-MODELS = {
-    None: "storydalle.models.story_dalle.model.StoryDALLE",
-    "storyganc": "storydalle.models.story_gan.model.StoryGANc",
-}
 
 
 @runtime_checkable
@@ -156,19 +151,30 @@ def downloaded(model: str) -> Path:
 def open_model(folder: Path) -> StoryModel:
     """The model in a folder; a truncated or foreign one is a user's mistake."""
     with told_in_one_line(f"cannot open model {folder}", ValueError, OSError):
-        module, _, name = MODELS[model_type(folder)].rpartition(".")
-        return getattr(importlib.import_module(module), name).from_pretrained(folder)
+        return model_class(folder).from_pretrained(folder)
 
 
-def model_type(folder: Path) -> str | None:
-    """What kind of model a folder's config.json names; StoryDALL-E's names none."""
+def model_class(folder: Path) -> type[Any]:
+    """The class of the model in a folder, by the model_type of its config.json."""
     try:
-        named = read_object(folder / CONFIG).get("model_type")
+        config = read_object(folder / CONFIG)
     except ValueError:  # the model itself says what is wrong with the file
-        return None
-    if named not in MODELS:
-        raise ValueError(f"{folder / CONFIG} names the model_type {named!r}, which this program does not know")
-    return named
+        config = {}
+    try:
+        return MODELS.split(config)[0]
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+
+
+MODELS: Registry[Any] = Registry(
+    "a model",
+    {
+        "story_dalle": "storydalle.models.story_dalle.model.StoryDALLE",
+        "storyganc": "storydalle.models.story_gan.model.StoryGANc",
+    },
+    unnamed="story_dalle",  # its files name none
+    key="model_type",
+)
 
 
 def weights_sha256(folder: Path) -> str:

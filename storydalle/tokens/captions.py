@@ -20,6 +20,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
 from storydalle.files.reading import read_object
+from storydalle.files.registry import Registry
 from storydalle.files.text import parsed
 from storydalle.files.whole import write_text
 
@@ -260,20 +261,24 @@ def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[str, str]:
 
 def load_caption_tokenizer(folder: str | Path) -> TextTokenizer:
     """The tokenizer that some class's ``save`` wrote; ValueError, naming the file, where there is none."""
-    # The other tokenizers know this module, which must not know them while it is loaded.
-    from storydalle.tokens.byte_level import ByteLevelTokenizer
-
     file = Path(folder) / CONFIG_NAME
-    kinds: dict[str, type[TextTokenizer]] = {one.kind: one for one in (CaptionTokenizer, ByteLevelTokenizer)}
     try:
-        kind = read_config(file)["kind"]
-        if kind not in kinds:
-            raise ValueError(f"a caption tokenizer of kind {kind!r} is none of {', '.join(kinds)}")
-    except (OSError, ValueError, TypeError) as error:
+        found, _ = CAPTION_TOKENIZERS.split(read_object(file))
+    except ValueError as error:
         raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
-    return kinds[kind].load(folder)
+    return found.load(folder)
 
 
 def read_config(file: Path) -> dict[str, Any]:
     """The settings of a saved tokenizer; folders from before there were kinds are of the first."""
-    return {"kind": CaptionTokenizer.kind} | read_object(file)
+    return {"kind": CAPTION_TOKENIZERS.unnamed} | read_object(file)
+
+
+CAPTION_TOKENIZERS: Registry[TextTokenizer] = Registry(
+    "a caption tokenizer",
+    {
+        "words": "storydalle.tokens.captions.CaptionTokenizer",
+        "byte_level": "storydalle.tokens.byte_level.ByteLevelTokenizer",
+    },
+    unnamed="words",  # once there was no other
+)

@@ -5,7 +5,6 @@ know. Two tokenizers with equally many codes of equally many kinds are still not
 taming's Gumbel VQGAN both write 1024 codes out of 8192, which mean different things.
 """
 
-import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,16 +17,11 @@ from torch import Tensor, nn
 
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
+from storydalle.files.registry import Registry
 from storydalle.files.weights import described_by, stored_floats, write_tensors
 from storydalle.files.whole import write_text
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
-KINDS = {
-    "vqgan": "storydalle.tokens.vqgan.VQGAN",
-    "dvae": "storydalle.tokens.dvae.DVAE",
-    "paired": "storydalle.tokens.paired.PairedTokenizer",
-}
-UNNAMED_KIND = "vqgan"  # of configs without a kind: once there was no other
 
 Tokenizer = TypeVar("Tokenizer", bound="ImageTokenizer")
 
@@ -57,7 +51,7 @@ class ImageTokenizer(nn.Module, ABC):
     Codes depend on what ``encoding_weights`` and ``encoding_settings`` tell, and on nothing else.
     """
 
-    kind: ClassVar[str]  # the name in ``KINDS``
+    kind: ClassVar[str]  # its name in ``IMAGE_TOKENIZERS``
     config: dict[str, Any]
     resolution: int
     grid: int  # codes a row, and rows
@@ -118,18 +112,13 @@ class ImageTokenizer(nn.Module, ABC):
 
     @classmethod
     def from_config(cls: type[Tokenizer], config: Mapping[str, Any]) -> Tokenizer:
-        """An untrained tokenizer of the kind that ``config`` names, or ``UNNAMED_KIND``.
+        """An untrained tokenizer of the kind that ``config`` names, by default a VQGAN.
 
         Raises ValueError for a kind that is unknown, or that is not this class.
         """
-        settings = dict(config)
-        kind = settings.pop("kind", UNNAMED_KIND)
-        if kind not in KINDS:
-            raise ValueError(f"kind={kind} is no image tokenizer: there are {', '.join(KINDS)}")
-        module, _, name = KINDS[kind].rpartition(".")
-        found = getattr(importlib.import_module(module), name)
+        found, settings = IMAGE_TOKENIZERS.split(config)
         if not issubclass(found, cls):
-            raise ValueError(f"it is an image tokenizer of kind {kind}, not {cls.kind}")
+            raise ValueError(f"it is an image tokenizer of kind {found.kind}, not {cls.kind}")
         return found(**settings)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -157,3 +146,14 @@ class ImageTokenizer(nn.Module, ABC):
             reason = " ".join(str(error).split())
             raise ValueError(f"{weights_file} does not hold the weights of {config_file}: {reason}") from error
         return model.eval()
+
+
+IMAGE_TOKENIZERS: Registry[ImageTokenizer] = Registry(
+    "an image tokenizer",
+    {
+        "vqgan": "storydalle.tokens.vqgan.VQGAN",
+        "dvae": "storydalle.tokens.dvae.DVAE",
+        "paired": "storydalle.tokens.paired.PairedTokenizer",
+    },
+    unnamed="vqgan",  # once there was no other
+)

@@ -10,7 +10,7 @@ from storydalle.files.conf import config_names
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds
-from storydalle.models.backbones.backbone import UNNAMED_KIND, Codes, Words, backbone_class
+from storydalle.models.backbones.backbone import BACKBONES, Codes, Words
 from storydalle.models.licences import inherited
 from storydalle.models.pretrained import CAPTIONS_FOLDER, CONFIG_NAME, PretrainedModel, read_card
 from storydalle.models.story_dalle.model import StoryDALLE
@@ -59,8 +59,8 @@ def text_to_image(
             return base
     images = tokenizers(folder)[0]
     tokenizer = CaptionTokenizer.train(training_captions(stories), **captions)
-    sizes = dict(backbone)
-    transformer = backbone_class(sizes.pop("kind", UNNAMED_KIND)).sized(
+    kind, sizes = BACKBONES.split(backbone)
+    transformer = kind.sized(
         Words(tokenizer.vocab_size, tokenizer.text_length, tokenizer.pad_id),
         Codes(images.codebook_size, images.num_codes, images.kind),
         **sizes,

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
 from storydalle.files.records import sha256_of_file
+from storydalle.files.registry import Registry
 from storydalle.files.weights import described_by, stored_floats, write_tensors
 from storydalle.files.whole import write_text
 from storydalle.metrics.networks.label_reader import convolution, resized
@@ -61,14 +62,21 @@ class ImageTextNetwork(Protocol):
 def open_image_text_network(folder: Path | str) -> "TinyCLIP | TransformersCLIP":
     """The network in a folder, by its ``config.json``; ValueError where that is of another kind or missing."""
     try:
-        kind = read_object(user_path(folder) / CONFIG).get("model_type")
+        config = read_object(user_path(folder) / CONFIG)
+        kind = IMAGE_TEXT_NETWORKS.named(config.get("model_type"))
     except ValueError as error:
-        raise ValueError(f"{folder} holds no image-text network: {CONFIG} cannot be read ({error})") from error
-    if kind == TINY:
-        return TinyCLIP.from_pretrained(folder)
-    if kind == "clip":
-        return TransformersCLIP.from_pretrained(folder)
-    raise ValueError(f"{folder} holds a model of type {kind!r}: give a CLIP of transformers (clip) or one of ours")
+        raise ValueError(f"{folder} holds no image-text network of {CONFIG}: {error}") from error
+    return kind.from_pretrained(folder)
+
+
+IMAGE_TEXT_NETWORKS: "Registry[TinyCLIP | TransformersCLIP]" = Registry(
+    "an image-text network",
+    {
+        TINY: "storydalle.metrics.networks.clip.TinyCLIP",
+        "clip": "storydalle.metrics.networks.clip.TransformersCLIP",  # as transformers writes it
+    },
+    key="model_type",
+)
 
 
 # ------------------------------------------------------------------------------------------------ ours

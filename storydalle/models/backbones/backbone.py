@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from storydalle.files.registry import Registry
+
 Hook = Callable[[Tensor], Tensor]
-UNNAMED_KIND = "dalle"  # of configs without a kind: once there was no other
 
 
 class Logits(NamedTuple):
@@ -163,19 +164,17 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def backbone_class(kind: str) -> type[Backbone]:
-    """The backbone that ``kind`` names in files and configs; ValueError for an unknown one."""
-    # The backbones know this module, which must not know them while it is loaded.
-    from storydalle.models.backbones.dalle import DALLE
-    from storydalle.models.backbones.mega import MegaDALLE
-
-    kinds: dict[str, type[Backbone]] = {backbone.kind: backbone for backbone in (DALLE, MegaDALLE)}
-    if kind not in kinds:
-        raise ValueError(f"a backbone of kind {kind!r} is none of {', '.join(kinds)}")
-    return kinds[kind]
-
-
 def open_backbone(config: Mapping[str, Any]) -> Backbone:
-    """A fresh backbone as ``kind`` and ``config`` describe it; without a kind it is a DALLE."""
-    settings = dict(config)
-    return backbone_class(settings.pop("kind", UNNAMED_KIND))(**settings)
+    """A fresh backbone of the kind and the settings that ``config`` holds."""
+    found, settings = BACKBONES.split(config)
+    return found(**settings)
+
+
+BACKBONES: Registry[Backbone] = Registry(
+    "a backbone",
+    {
+        "dalle": "storydalle.models.backbones.dalle.DALLE",
+        "mega": "storydalle.models.backbones.mega.MegaDALLE",
+    },
+    unnamed="dalle",  # once there was no other
+)

@@ -8,7 +8,7 @@ f captions is thus read f times, and a batch of stories at once.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from einops import rearrange, repeat
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from storydalle.files.registry import Registry
 from storydalle.models.backbones.dalle import Block
 from storydalle.models.layers import attend
 from storydalle.models.story_dalle.retrofit import sinusoids
@@ -53,6 +54,7 @@ class CaptionEncoder(nn.Module, ABC):
     ``marker`` ahead of the current one, ``pad_id`` behind the end. The ids in captions are those below ``marker``.
     """
 
+    kind: ClassVar[str]  # its name in ``CAPTION_ENCODERS``
     dim: int
     config: dict[str, Any]
     start: tuple[int, ...] = ()
@@ -140,11 +142,13 @@ class SmallCaptionEncoder(CaptionEncoder):
     and stories of any length can be read.
     """
 
+    kind = "small"
+
     def __init__(self, tokenizer: CaptionTokenizer, dim: int = 256, depth: int = 2, num_heads: int = 4) -> None:
         super().__init__()
         if depth < 1:
             raise ValueError(f"depth={depth}: the small caption encoder needs at least one block")
-        self.config = {"kind": "small", "dim": dim, "depth": depth, "num_heads": num_heads}
+        self.config = {"kind": self.kind, "dim": dim, "depth": depth, "num_heads": num_heads}
         self.dim, self.tokenizer = dim, tokenizer
         self.pad_id, self.marker, self.separator = tokenizer.pad_id, tokenizer.vocab_size, tokenizer.vocab_size + 1
         self.embedding = nn.Embedding(tokenizer.vocab_size + 2, dim)
@@ -206,13 +210,15 @@ def read_column(
 
 def open_caption_encoder(config: dict[str, Any], folder: str | Path) -> CaptionEncoder:
     """An encoder as ``config`` and ``save`` describe it; its weights are loaded with those of the whole model."""
-    # Language models know this module, which must not know them while it is loaded.
-    from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, RobertaCaptionEncoder
+    found, settings = CAPTION_ENCODERS.split(config)
+    return found.open(folder, **settings)
 
-    settings = dict(config)
-    kinds: dict[str, type[CaptionEncoder]]
-    kinds = {"small": SmallCaptionEncoder, "roberta": RobertaCaptionEncoder, "clip": CLIPCaptionEncoder}
-    kind = settings.pop("kind")
-    if kind not in kinds:
-        raise ValueError(f"a caption encoder of kind {kind!r} is none of {', '.join(kinds)}")
-    return kinds[kind].open(folder, **settings)
+
+CAPTION_ENCODERS: Registry[CaptionEncoder] = Registry(
+    "a caption encoder",
+    {
+        "small": "storydalle.models.story_gan.caption_encoder.SmallCaptionEncoder",
+        "roberta": "storydalle.models.story_gan.language_models.RobertaCaptionEncoder",
+        "clip": "storydalle.models.story_gan.language_models.CLIPCaptionEncoder",
+    },
+)

@@ -76,7 +76,6 @@ class LanguageModelEncoder(CaptionEncoder):
     everything ("full"). A model that is not tuned stays in evaluation mode: its dropout would be noise.
     """
 
-    kind: str
     model_types: tuple[str, ...]
     model_class: str
     model_options: Mapping[str, Any] = MappingProxyType({})

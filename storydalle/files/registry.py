@@ -1,0 +1,40 @@
+"""Classes by the names that files and configs give them, imported when one is asked for."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+Base = TypeVar("Base")
+
+
+class Registry(Generic[Base]):
+    """All kinds of one thing: a name, and the dotted class that it stands for.
+
+    A class is imported when its name is asked for. So the module of a base class can hold the registry of its
+    subclasses, and a kind that nobody uses costs no import. To add a kind, add its line.
+    """
+
+    def __init__(self, thing: str, classes: Mapping[str, str], unnamed: str | None = None, key: str = "kind") -> None:
+        """``thing`` is named in messages ("a backbone"); ``unnamed`` is the kind of configs that have no ``key``."""
+        self.thing, self.classes, self.unnamed, self.key = thing, dict(classes), unnamed, key
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.classes)
+
+    def check(self, kind: Any) -> str:
+        """The name, where it is known; ValueError, telling those that are, for another one."""
+        if not isinstance(kind, str) or kind not in self.classes:
+            raise ValueError(f"{self.thing} of {self.key} {kind!r} is none of {', '.join(self.classes)}")
+        return kind
+
+    def named(self, kind: Any) -> type[Base]:
+        """The class of a name; ValueError as for ``check``."""
+        module, _, name = self.classes[self.check(kind)].rpartition(".")
+        found: type[Base] = getattr(importlib.import_module(module), name)
+        return found
+
+    def split(self, config: Mapping[str, Any]) -> tuple[type[Base], dict[str, Any]]:
+        """The class that a config names, and the rest of it: its settings."""
+        settings = dict(config)
+        kind = settings.pop(self.key) if self.unnamed is None else settings.pop(self.key, self.unnamed)
+        return self.named(kind), settings
