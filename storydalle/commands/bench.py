@@ -24,6 +24,7 @@ from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.bench_story_gan import bench_story_gan
 from storydalle.commands.default_folders import named
+from storydalle.commands.result_pages import fill_pages
 from storydalle.evaluation.entries import open_story_dalle
 from storydalle.evaluation.toon_table import markdown
 from storydalle.files import locks
@@ -80,8 +81,7 @@ def write(out: Path, settings: dict[str, Any]) -> None:
     record = {"values": values, "settings": measured, "commit": commit, "dirty": dirty, "versions": versions()}
     write_record(out / "bench.json", record | {"device": f"cpu, {torch.get_num_threads()} threads"})
     write_text(out / "table.md", text + "\n")
-    if settings["readme"] is not None:
-        outputs.fill_results(user_path(settings["readme"]), text)
+    fill_pages(settings["readme"], text)
     print(f"{text}\nwrote {out / 'table.md'} and {out / 'bench.json'}")
 
 

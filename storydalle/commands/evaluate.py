@@ -21,6 +21,7 @@ import numpy as np
 from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import joined_names, named
+from storydalle.commands.result_pages import fill_pages
 from storydalle.evaluation.entries import StoredFrames, find_models, open_models
 from storydalle.evaluation.evaluation import Evaluated, Subject, evaluate_split, folders_of_rows, tested_models
 from storydalle.evaluation.judging import Judges
@@ -75,8 +76,7 @@ def write(out: Path, subject: Subject, folders: Mapping[str, Path], settings: di
     endings = [text for text in summaries(evaluated, settings) if text]
     print("\n\n".join(endings))
     write_tables(out, [*texts, *endings], evaluated)
-    if settings["readme"] is not None:
-        outputs.fill_results(user_path(settings["readme"]), "\n\n".join([*texts, *endings]))
+    fill_pages(settings["readme"], "\n\n".join([*texts, *endings]), next(iter(evaluated.values())).rows)
     if settings["card"]:
         fill_card(next(iter(folders.values())), {split: each.rows for split, each in evaluated.items()})
     if settings["export"] is not None:

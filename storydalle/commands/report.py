@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from storydalle.commands.application import Request
-from storydalle.commands.outputs import fill_results
+from storydalle.commands.result_pages import fill_pages
 from storydalle.files.paths import user_path
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
@@ -46,8 +46,7 @@ def run(request: Request) -> None:
     patterns = settings["metrics"]
     found = Report.of(folder, [patterns] if isinstance(patterns, str) else patterns)
     print(found.text())
-    if settings["readme"] is not None:
-        fill_results(user_path(settings["readme"]), found.text())
+    fill_pages(settings["readme"], found.text())
     out = folder if settings["out"] is None else user_path(settings["out"])
     print(f"wrote {', '.join(str(out / name) for name in found.write(out))}")
 

@@ -20,7 +20,7 @@ PATHS = frozenset(
 )
 TEXTS = PATHS | {"name", "added_names", "metrics", "project", "entity", "group", "tags"}
 LISTS = frozenset(
-    ("captions", "model", "images", "added_names", "metrics", "tags")
+    ("captions", "model", "images", "readme", "added_names", "metrics", "tags")
 )  # of these, where it reads as a list
 SENTENCES = frozenset(("captions",))  # of these a list says what is drawn, word by word
 SWEEPING = re.compile(r"-m|--multirun|hydra\.mode=MULTIRUN")

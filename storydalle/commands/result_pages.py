@@ -1,0 +1,39 @@
+"""``readme=``: results go between the two markers of markdown files: all tables, or one of chosen columns.
+
+A file chooses by a comment, ``<!-- columns: action = doing what; character_micro_f1 = who -->``.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from storydalle.commands.outputs import fill_results
+from storydalle.evaluation.tables import Rows, score_table
+from storydalle.files.paths import user_path
+from storydalle.mistakes import UserError, nearest
+
+COLUMNS = re.compile(r"<!-- columns: (.+?) -->")
+
+
+def fill_pages(readme: str | list[str] | None, text: str, rows: Rows | None = None) -> None:
+    """Put results between the markers of each page: one table of the columns that it asks for, or else ``text``."""
+    for name in [] if readme is None else readme if isinstance(readme, list) else [readme]:
+        page = user_path(name)
+        columns = asked_columns(page) if rows is not None else {}
+        fill_results(page, chosen_table(rows, columns) if rows is not None and columns else text)
+
+
+def asked_columns(page: Path) -> dict[str, str]:
+    """Scores with their titles, as the comment of a page chooses them; none without it."""
+    found = COLUMNS.search(page.read_text(encoding="utf-8")) if page.is_file() else None
+    pairs = [pair.partition("=") for pair in found[1].split(";")] if found else []
+    return {score.strip(): title.strip() or score.strip() for score, _, title in pairs}
+
+
+def chosen_table(rows: Rows, columns: Mapping[str, str]) -> str:
+    """One table of the columns; a score that no row has is refused."""
+    known = sorted({score for scores in rows.values() for score in scores})
+    for score in columns:
+        if score not in known:
+            raise UserError(f"readme= asks for a column {score!r}, which was not scored; {nearest(score, known)}")
+    return score_table(rows, columns)
