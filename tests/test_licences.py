@@ -22,7 +22,7 @@ from tests.test_conversion import HEADS
 from tests.test_released_messages import FORMATS
 from tests.tiny import TinyStories, tiny_story_dalle
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "released-weights.md").read_text(encoding="utf-8")
 SAID = {
     "mindalle": "minDALL-E, stage 2: CC-BY-NC-SA 4.0",
     "storydalle": "minDALL-E, stage 2, which it was tuned from: CC-BY-NC-SA 4.0",
@@ -173,7 +173,7 @@ def test_a_damaged_card_is_one_line_on_the_way_back(
 
 
 @pytest.mark.parametrize(("format", "licence"), [*SAID.items(), ("openai-dvae", "BSD 3-Clause")])
-def test_the_readmes_table_has_every_licence(format: str, licence: str) -> None:
-    rows = [row for row in README.splitlines() if row.startswith("|") and f"convert format={format} " in row]
+def test_the_table_of_released_weights_has_every_licence(format: str, licence: str) -> None:
+    rows = [row for row in PAGE.splitlines() if row.startswith("|") and f"convert format={format} " in row]
     named = licence.rpartition(": ")[2].partition(" (")[0]
     assert any(named in row.split("|")[3] for row in rows), f"{format}: {named}"

@@ -24,7 +24,7 @@ from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.peak_memory import PeakMemory
 from tests.tiny import CAPTIONS, TinyStories
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "released-weights.md"
 NAMES = 9
 
 
@@ -194,13 +194,13 @@ def preset(name: str, kind: str, tuning: str) -> tuple[TrainingMemory, float]:
         ("fit_48gb", "mega", "full", False),
     ],
 )
-def test_the_readme_says_what_a_preset_needs(
+def test_the_page_of_released_weights_says_what_a_preset_needs(
     name: str, kind: str, tuning: str, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sizes, "added_ids", [])
     needed, limit = preset(name, kind, tuning)
     assert (needed.total <= limit) == fits
-    told = re.sub(r" +", " ", README.read_text())
+    told = re.sub(r" +", " ", PAGE.read_text())
     backbone = {"dalle": "minDALL-E", "mega": "DALL-E Mega"}[kind]
     assert f"| `{name}` | {backbone} | {tuning} | {needed} |" in told
 

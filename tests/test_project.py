@@ -1,17 +1,14 @@
-"""The house itself: who imports whom, what is tracked, what the README says."""
+"""The house itself: who imports whom, and what is tracked."""
 
 import ast
 import re
-import shlex
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "storydalle"
@@ -145,56 +142,3 @@ def test_no_file_names_a_machine() -> None:
         if path.suffix in (".py", ".yaml", ".toml", ".md", ".txt") and path != Path(__file__).resolve():
             found = places.search(path.read_text(encoding="utf-8"))
             assert not found, f"{path.relative_to(ROOT)} names {found}"
-
-
-# ------------------------------------------------------------------------------------------------ README
-
-
-def readme_commands() -> list[str]:
-    """Lines of the README's shell blocks."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip() and not line.startswith("#")]
-
-
-STORYDALLE = [line for line in readme_commands() if line.startswith("storydalle ")]
-
-
-def run_command(line: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-m", "storydalle", *shlex.split(line)[1:], *more]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def test_the_readme_shows_a_picture_the_commands_and_the_results() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.index("docs/strip.png") < text.index("make demo")
-    assert any(line.startswith("storydalle generate captions=") for line in STORYDALLE)
-    assert any(line.startswith("storydalle train ") for line in STORYDALLE)
-    assert text.index("<!-- results:begin -->") < text.index("<!-- results:end -->")
-
-
-@pytest.mark.parametrize("line", [line for line in readme_commands() if line.startswith("make ")])
-def test_make_knows_the_targets_of_the_readme(line: str) -> None:
-    done = subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"make {shlex.split(line)[1]}" in subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
-
-
-@pytest.mark.readme
-@pytest.mark.parametrize("line", [line for line in STORYDALLE if " -m " not in line])
-def test_settings_of_the_readme_are_understood(line: str, tmp_path: Path) -> None:
-    done = run_command(line, tmp_path, "--cfg", "job")
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.readme
-@pytest.mark.skipif(not (PACKAGE / "zoo/story_dalle/config.json").is_file(), reason="no weights ship yet")
-def test_drawing_commands_of_the_readme_run(tmp_path: Path) -> None:
-    (tmp_path / "story.txt").write_text("Pip waves in the meadow.\nPip and Lulu jump.\n")
-    Image.new("RGB", (96, 96), "skyblue").save(tmp_path / "frame.png")
-    commands = ("generate", "prepare")
-    drawing = [line for line in STORYDALLE if line.split()[1] in commands and "/your/" not in line]
-    assert len(drawing) >= 3
-    for line in drawing:
-        done = run_command(line, tmp_path)
-        assert done.returncode == 0, done.stderr
