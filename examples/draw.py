@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from storydalle import StoryDALLE
-from storydalle.strips import Strip, strip_image
+from storydalle.reporting.strips import Strip, strip_image
 
 HERE = Path(__file__).parent
 

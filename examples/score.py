@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from storydalle.commands.models import zoo_folder
-from storydalle.metrics.label_reader import LabelReader, read_frames
-from storydalle.metrics.pictures import PictureScores
+from storydalle.metrics.frame_distances import PictureScores
+from storydalle.metrics.networks.label_reader import LabelReader, read_frames
 from storydalle.metrics.toon import ToonScores
+from storydalle.models.kinds import zoo_folder
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import from_images
 from storydalle.stories.toon import ToonSV

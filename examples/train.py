@@ -8,10 +8,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from storydalle import StoryDALLE
-from storydalle.retrofit import retrofit
+from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.stories.toon import ToonSV
-from storydalle.systems.story_dalle import StoryDALLETraining
 from storydalle.tokens.cache import StoryCodes
+from storydalle.training.story_dalle_training import StoryDALLETraining
 
 
 def train(out: Path = Path("trained"), num_stories: int = 2000, max_steps: int = 1000) -> None:

@@ -1,5 +1,6 @@
 """What a reader meets: every command in README and docs runs, every link leads somewhere, every number was recorded."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -17,8 +18,8 @@ from PIL import Image
 
 import storydalle
 from storydalle.commands import main
-from storydalle.commands.mistakes import UserError
 from storydalle.commands.result_pages import fill_pages
+from storydalle.mistakes import UserError
 from storydalle.stories.toon import ToonSV
 from tests.documents import DOCS, LINES, PAGES, ROOT, STORYDALLE, Line, blocks, files_of, page_name, shell_lines
 from tests.test_folder_recipes import write_own_stories
@@ -120,6 +121,14 @@ def test_the_rules_name_every_room() -> None:
     rooms = {path.parent.name for path in (ROOT / "storydalle").glob("*/__init__.py")}
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `storydalle/(\w+)/` \|", text, re.MULTILINE)) == rooms
+
+
+def test_modules_that_moved_lie_where_the_changelog_says() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert len(rows) > 50
+    for before, now in rows:
+        assert importlib.util.find_spec(f"storydalle.{now}") is not None, now
+        assert not (ROOT / "storydalle" / f"{before.replace('.', '/')}.py").exists(), before
 
 
 def test_a_public_ci_calls_what_our_own_calls() -> None:

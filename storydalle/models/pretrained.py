@@ -20,7 +20,7 @@ from storydalle.files.whole import write_text
 from storydalle.models.cards import model_card
 from storydalle.tokens.known_words import WORDS_NAME, KnownWords
 
-ZOO = Path(__file__).parent / "zoo"
+ZOO = Path(__file__).parents[1] / "zoo"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
 README_NAME = "README.md"
 
