@@ -13,11 +13,11 @@ from storydalle.commands.application import compose
 from storydalle.commands.main import main
 from storydalle.evaluation.drawn import DrawnFrames
 from storydalle.evaluation.entries import as_judged
-from storydalle.evaluation.judging import Judges, Seen
 from storydalle.evaluation.protocols import check_protocol
-from storydalle.metrics.continuation import explanation
+from storydalle.metrics.declared import explanation
 from storydalle.metrics.networks.features import TextNetworkFeatures, features_of
 from storydalle.metrics.networks.inception import resized
+from storydalle.metrics.seen import Judges, Seen
 from storydalle.mistakes import UserError
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.resizing import at_size

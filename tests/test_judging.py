@@ -4,19 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.evaluation.judging import (
-    Judges,
-    Neighbour,
-    Neighbours,
-    Scorecard,
-    Seen,
-    Truth,
-    distance_name,
-    new_metrics,
-)
+from storydalle.evaluation.judging import Neighbours, Scorecard, new_metrics
 from storydalle.evaluation.protocol import Protocol
+from storydalle.metrics.frechet import FrechetDistance, FrechetStoryDistance
+from storydalle.metrics.kernel_distance import KernelDistance
 from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.networks.features import ColorLayout, TextNetworkFeatures, features_of
+from storydalle.metrics.seen import Judges, Neighbour, Seen, Truth
 from storydalle.stories.story import StoryBatch
 
 
@@ -116,7 +110,7 @@ def test_each_picture_is_seen_once_however_many_scores_ask() -> None:
     ("label", "names"), [(None, ["fid", "kid", "fsd"]), ("toon", ["toon_fd", "toon_kd", "toon_fsd"])]
 )
 def test_only_inceptions_distances_are_called_fid_and_kid(label: str | None, names: list[str]) -> None:
-    assert [distance_name(label, name) for name in ("frechet", "kernel", "frechet_story")] == names
+    assert [each.full_name(label) for each in (FrechetDistance, KernelDistance, FrechetStoryDistance)] == names
 
 
 def test_the_color_layout_is_the_mean_of_each_cell() -> None:

@@ -1,7 +1,6 @@
 """Diagnostics of continuation on pictures and features whose scores follow from how they are made."""
 
 import math
-import re
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -10,18 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.metrics.continuation import (
-    EXPLANATIONS,
-    Consistency,
-    CopyRate,
-    Diversity,
-    InputSensitivity,
-    Kind,
-    PositionScores,
-    copied_patches,
-    distances,
-    explanation,
-)
+from storydalle.metrics.consistency import Consistency
+from storydalle.metrics.copy_rate import CopyRate, copied_patches
+from storydalle.metrics.drift import PositionScores
+from storydalle.metrics.sensitivity import Diversity, InputSensitivity, Kind, distances
 
 KINDS: tuple[Kind, ...] = ("pixels", "features")
 IDS = [f"story {i}" for i in range(12)]
@@ -393,19 +384,3 @@ def test_values_that_are_no_numbers_are_named() -> None:
     frames = noise(2, 2, 3, 64, 64)
     with pytest.raises(ValueError, match="the source of story number 1"):
         CopyRate().update(frames, frames[:, 0] / 0, frames[:, 1], all_of(frames))
-
-
-# ------------------------------------------------------------------------------------------------- explanations
-
-
-def test_every_score_is_explained_in_two_sentences() -> None:
-    metrics: list[Any] = [CopyRate(), Consistency(), PositionScores("frame_error", 3)]
-    metrics += [Diversity(of) for of in KINDS]
-    inputs = ("other_source", "blank_source", "shuffled_captions")
-    metrics += [InputSensitivity(name, of) for name in inputs for of in KINDS]
-    explained = {explanation(name) for metric in metrics for name in metric.names}
-    assert explained == set(EXPLANATIONS.values()), "none is missing, none is left over"
-    for text in EXPLANATIONS.values():
-        assert len(re.findall(r"\.(?: [A-Z]|$)", text)) == 2, text
-    with pytest.raises(ValueError, match="no explanation of 'fid'"):
-        explanation("fid")

@@ -9,11 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from storydalle.commands.application import compose
-from storydalle.evaluation.judging import METRICS
 from storydalle.evaluation.protocol import Network, Protocol, differing_fields
 from storydalle.evaluation.protocols import check_protocol
 from storydalle.files.conf import config_names
 from storydalle.files.records import protocol_hash
+from storydalle.metrics.declared import by_name
 from storydalle.mistakes import UserError
 
 PROTOCOL = Protocol(
@@ -92,7 +92,7 @@ def test_every_protocol_composes_with_its_data_and_asks_for_known_scores(name: s
     data = name.partition("_")[0]
     protocol = check_protocol(composed(f"data={data}", f"protocol={name}"))
     assert protocol["dataset"] == data and protocol["name"].partition("_")[0] == data
-    assert set(protocol["metrics"]) <= set(METRICS) and len(set(protocol["metrics"])) == len(protocol["metrics"])
+    assert set(protocol["metrics"]) <= set(by_name()) and len(set(protocol["metrics"])) == len(protocol["metrics"])
     assert name in (protocol["name"], data), "a protocol is called as its file"
 
 

@@ -24,7 +24,6 @@ from storydalle.commands.default_folders import joined_names, named
 from storydalle.commands.result_pages import fill_pages
 from storydalle.evaluation.entries import StoredFrames, find_models, open_models
 from storydalle.evaluation.evaluation import Evaluated, Subject, evaluate_split, folders_of_rows, tested_models
-from storydalle.evaluation.judging import Judges
 from storydalle.evaluation.protocols import check_protocol, names_of, open_judges
 from storydalle.evaluation.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
 from storydalle.evaluation.vistorybench import export_shots
@@ -35,6 +34,8 @@ from storydalle.files.records import write_record
 from storydalle.files.whole import write_text
 from storydalle.metrics.networks.label_reader_training import reading_accuracies
 from storydalle.metrics.resampling import Interval
+from storydalle.metrics.seen import Judges
+from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
 from storydalle.models.kinds import EXPERIMENTS, RERANKERS, zoo_names
 from storydalle.models.pretrained import CARD_NAME
@@ -64,7 +65,7 @@ def write(out: Path, subject: Subject, folders: Mapping[str, Path], settings: di
     opened_models = open_models(folders, settings["compare"])
     judges = open_judges(settings["protocol"], subject.characters, user_path(settings["runs"]) / "cache" / "features")
 
-    texts = [reader_accuracy(judges)] if "labels" in settings["protocol"]["metrics"] else []
+    texts = [reader_accuracy(judges)] if ToonScores.asked_as in settings["protocol"]["metrics"] else []
     print(*texts, sep="\n")
     evaluated: dict[str, Evaluated] = {}
     for split in subject.splits:

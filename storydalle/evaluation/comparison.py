@@ -6,21 +6,9 @@ from typing import Any
 from storydalle.evaluation.judging import Scorecard
 from storydalle.evaluation.tables import compact
 from storydalle.evaluation.toon_table import markdown
+from storydalle.metrics.declared import COMPARED, columns_of
 from storydalle.metrics.resampling import PairedTest, holm, paired_tests
 
-COMPARED = {
-    "character_micro_f1": "char F1",
-    "frame_accuracy": "frames exact",
-    "setting": "setting",
-    "action": "action",
-    "guest_look_joint": "guest's look",
-    "hat_carried": "hat carried",
-    "clip_t": "CLIP-T",
-    "r_precision": "R-precision",
-    "copy_rate": "copy rate",
-    "consistency_source": "alike to source",
-    "error": "error",
-}
 ALPHA = 0.05
 LEGEND = (
     "How much higher the first system scores on the same stories, with the 95 % interval of resampled stories (books, "
@@ -29,17 +17,18 @@ LEGEND = (
 
 
 def compared(first: Scorecard, second: Scorecard, ids: Sequence[str]) -> dict[str, PairedTest]:
-    """Every score of ``COMPARED`` that both have."""
+    """Every score of a comparison's columns that both have."""
+    columns = columns_of(COMPARED)
     found: dict[str, PairedTest] = {}
     for name, metric in first.story_metrics_by_name().items():
         rival = second.story_metrics_by_name()[name]
-        names = [score for score in metric.compute() if score in COMPARED]
+        names = [score for score in metric.compute() if score in columns]
         if names:
             tests = paired_tests(
                 metric.rows_of(ids), rival.rows_of(ids), metric.scores_of_sums, clusters=first.clusters
             )
             found |= {score: tests[score] for score in names}
-    return {name: found[name] for name in COMPARED if name in found}
+    return {name: found[name] for name in columns if name in found}
 
 
 def comparisons(
@@ -60,7 +49,8 @@ def comparisons(
 
 def comparison_table(first: str, tests: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """A line a rival, a column a score."""
-    names = [name for name in COMPARED if any(name in each for each in tests.values())]
+    columns = columns_of(COMPARED)
+    names = [name for name in columns if any(name in each for each in tests.values())]
     if not names:
         return ""
 
@@ -72,4 +62,4 @@ def comparison_table(first: str, tests: Mapping[str, Mapping[str, Mapping[str, A
         return f"{compact(test['difference'])}{star} [{compact(low)}, {compact(high)}]"
 
     rows = ([f"{first} - {other}", *(cell(each.get(name)) for name in names)] for other, each in tests.items())
-    return f"{markdown(['', *(COMPARED[name] for name in names)], rows)}\n\n{LEGEND}"
+    return f"{markdown(['', *(columns[name] for name in names)], rows)}\n\n{LEGEND}"

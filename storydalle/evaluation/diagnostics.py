@@ -9,28 +9,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from storydalle.evaluation.entries import Choice, DrawingModel, Inputs, Subjects, own_inputs
-from storydalle.evaluation.judging import DISTANCES, Scorecard, Seen, Truth
+from storydalle.evaluation.judging import Scorecard
 from storydalle.evaluation.protocols import Scoring
 from storydalle.evaluation.tables import score_table
-from storydalle.metrics.continuation import Diversity, InputSensitivity, Kind
+from storydalle.metrics.declared import DIAGNOSED, columns_of
 from storydalle.metrics.resampling import Interval
+from storydalle.metrics.seen import Seen, Truth
+from storydalle.metrics.sensitivity import Diversity, InputSensitivity, Kind
 from storydalle.stories.story import Stories
 
 NUM_SEEDS = 3
 TRUE, OTHER_SEEDS = "true inputs", "other seeds"
 GREY = 127
-COLUMNS = {
-    "character_micro_f1": "char F1",
-    "setting_source": "setting: source",
-    "action": "action",
-    "guest_look_joint": "guest's look",
-    "clip_t": "CLIP-T",
-    "error": "error",
-    "copy_rate": "copy rate",
-    "consistency_source": "alike to source",
-    "change_pixels": "change: pixels",
-    "change_features": "change: features",
-}
 LEGEND = (
     "Scores are against the story that the captions tell; *change* is to the frames drawn with the true inputs: mean "
     "absolute difference, and 1 - cosine of features. That of *other seeds* is between the frames of any two of "
@@ -89,7 +79,7 @@ class Diagnosis(NamedTuple):
         )
         return (
             f"What {name} does with its inputs, on {self.num_stories} stories\n\n"
-            f"{score_table(rows, COLUMNS, intervals if with_intervals else None)}\n\n{LEGEND}"
+            f"{score_table(rows, columns_of(DIAGNOSED), intervals if with_intervals else None)}\n\n{LEGEND}"
         )
 
 
@@ -103,7 +93,7 @@ def diagnose(system: DrawingModel, subjects: Subjects, scoring: Scoring, batch_s
     """Draw every story with the true inputs, with each one replaced, and under other seeds; score and compare."""
     variants = {name: system.varied(choose=variant.choose) for name, variant in VARIANTS.items()}
     seeds = [system.varied(seed=system.seed + i) for i in range(1, NUM_SEEDS)]
-    scorecards = {name: without_distances(scoring) for name in (TRUE, *VARIANTS)}
+    scorecards = {name: of_few(scoring) for name in (TRUE, *VARIANTS)}
     of = KINDS if scoring.judges.features else KINDS[:1]
     changes = {name: [InputSensitivity(name, kind) for kind in of] for name in VARIANTS}
     diversity = [Diversity(kind) for kind in of]
@@ -132,10 +122,10 @@ def view(frames: Seen, kind: Kind) -> Tensor:
     return frames.frames if kind == "pixels" else frames.features
 
 
-def without_distances(scoring: Scoring) -> Scorecard:
+def of_few(scoring: Scoring) -> Scorecard:
     """Empty scores of the kinds that a hundred stories are enough for."""
     card = scoring.scorecard()
-    card.metrics = {name: metric for name, metric in card.metrics.items() if name not in (*DISTANCES, "r_precision")}
+    card.metrics = {name: metric for name, metric in card.metrics.items() if not metric.takes_many}
     return card
 
 

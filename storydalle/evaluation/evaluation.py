@@ -25,16 +25,18 @@ from storydalle.evaluation.entries import (
     System,
     open_scored,
 )
-from storydalle.evaluation.judging import Judges, Scorecard, Seen, Truth
+from storydalle.evaluation.judging import Scorecard
 from storydalle.evaluation.loss_probes import measure_probes
 from storydalle.evaluation.process_memory import hand_memory_back, peak_megabytes
-from storydalle.evaluation.protocols import Scoring, captions_of, open_text_network, protocol_of
+from storydalle.evaluation.protocols import Scoring, captions_of, needs_of, open_text_network, protocol_of
 from storydalle.evaluation.tables import score_tables
 from storydalle.evaluation.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE, toon_table
 from storydalle.files.paths import file_name, folder_of, user_path
 from storydalle.files.records import metrics_record
 from storydalle.files.whole import save_picture
 from storydalle.metrics.resampling import Interval
+from storydalle.metrics.seen import Judges, Seen, Truth
+from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds
 from storydalle.models.kinds import ScoredModel
@@ -126,7 +128,7 @@ class Evaluated(NamedTuple):
         heading = f"**{self.title}**, protocol `{self.scoring.protocol.name}` `{self.record['protocol_hash'][:12]}`"
         parts = [heading + (", 95 % intervals" if intervals else "")]
         parts += [f"Left out: {', '.join(self.record['not_scored'])}."] if self.record["not_scored"] else []
-        if "labels" in self.scoring.protocol.metrics:
+        if ToonScores.asked_as in self.scoring.protocol.metrics:
             parts.append(toon_table(self.rows, shown))
         parts.append(score_tables(self.rows, shown))
         parts.append(comparison_table(self.first, self.record["comparisons"]))
@@ -275,7 +277,7 @@ def scoring_of(
     clusters = subject.clusters(stories)
     protocol = protocol_of(settings, stories, split, judges, clusters, lost)
     captions = None
-    if protocol.texts is not None and {"r_precision", "clip_t"} & set(protocol.metrics):
+    if protocol.texts is not None and "text_network" in needs_of(protocol.metrics):
         captions = captions_of(protocol.texts, stories, judges)
     longest = max(len(stories.outline(index).captions) for index in range(len(stories)))
     return Scoring(protocol, judges, subject.characters, longest, clusters, captions)

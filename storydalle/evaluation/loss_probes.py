@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from storydalle.metrics.declared import PICTURES, Column
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_gan.model import StoryGANc
 from storydalle.stories.data import batch_of
@@ -17,6 +18,12 @@ from storydalle.tokens.cache import encode_batch
 from storydalle.tokens.encoding import FrameEncoder
 from storydalle.training.probes import Match, OtherStories, probe_paths
 from storydalle.training.story_gan_training import separation
+
+PROBE_COLUMNS = (Column("nats", "nats", PICTURES), Column("story_order_auc", "story order", PICTURES))
+PROBE_LEGEND = (
+    "*nats*: loss of the true frames, *story order*: AUC of a story discriminator for true stories against reordered "
+    "ones, each only of models that have it"
+)
 
 
 @singledispatch

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storydalle.evaluation.judging import DISTANCES, METRICS, Judges, Scorecard, new_metrics
+from storydalle.evaluation.judging import Scorecard, new_metrics
 from storydalle.evaluation.protocol import Network, Protocol, sha256_of_ids
 from storydalle.files.paths import user_path
 from storydalle.files.records import sha256_of_file
-from storydalle.metrics.kernel_distance import largest_subset
+from storydalle.metrics.declared import Extent, by_name
+from storydalle.metrics.embeddings import EmbeddedCaptions
 from storydalle.metrics.networks.character_classifier import CharacterClassifier, released_classifier
 from storydalle.metrics.networks.clip import open_image_text_network
 from storydalle.metrics.networks.feature_store import StoredFeatures
@@ -20,21 +21,13 @@ from storydalle.metrics.networks.features import (
     feature_dim,
 )
 from storydalle.metrics.networks.label_reader import LabelReader
-from storydalle.metrics.text_image import EmbeddedCaptions
+from storydalle.metrics.seen import Judges
 from storydalle.mistakes import UserError, nearest
 from storydalle.models import kinds
 from storydalle.stories.resizing import INTERPOLATIONS, LANCZOS
 from storydalle.stories.story import Stories
 
 LABEL_READER, COLOR_LAYOUT, INCEPTION = "label_reader", "color_layout", "inception"
-NEEDS = {  # what a score reads frames by
-    "labels": ("labels",),
-    "characters": ("classifier",),
-    "r_precision": ("text_network",),
-    "clip_t": ("text_network",),
-    **dict.fromkeys((*DISTANCES, "consistency"), ("features",)),
-}
-NUM_NEGATIVES = 99
 
 
 def check_protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,9 +40,10 @@ def check_protocol(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"give data={protocol['dataset']}, or another protocol"
         )
     left_out = names_of(settings["leave_out"])
+    known = by_name()
     for name in (*protocol["metrics"], *left_out):
-        if name not in METRICS:
-            raise UserError(f"no score {name!r} in a protocol; {nearest(str(name), METRICS)}")
+        if name not in known:
+            raise UserError(f"no score {name!r} in a protocol; {nearest(str(name), known)}")
     if (way := protocol.get("interpolation", LANCZOS)) not in INTERPOLATIONS:
         raise UserError(f"no protocol.interpolation={way}; {nearest(str(way), list(INTERPOLATIONS))}")
     metrics = [name for name in protocol["metrics"] if name not in left_out]
@@ -70,7 +64,7 @@ def open_judges(protocol: Mapping[str, Any], characters: Sequence[str], cache: P
 
     What the feature network sees is kept in ``cache``, so that the same pictures are not seen twice.
     """
-    needed = {need for name in protocol["metrics"] for need in NEEDS.get(name, ())}
+    needed = needs_of(protocol["metrics"])
     if "classifier" in needed and protocol["classifier"] == LABEL_READER:  # which is then read once for both
         needed = needed - {"classifier"} | {"labels"}
     return Judges(
@@ -81,10 +75,16 @@ def open_judges(protocol: Mapping[str, Any], characters: Sequence[str], cache: P
     )
 
 
+def needs_of(metrics: Iterable[str]) -> set[str]:
+    """The networks that some metrics read frames by."""
+    known = by_name()
+    return {need for name in metrics for need in known[name].needs}
+
+
 def opened(protocol: Mapping[str, Any], role: str, open_network: Callable[[Any], Any], needed: Iterable[str]) -> Any:
     if role not in needed:
         return None
-    asking = [name for name in protocol["metrics"] if role in NEEDS.get(name, ())]
+    asking = [name for name in protocol["metrics"] if role in by_name()[name].needs]
     remedy = f"leave_out='[{','.join(asking)}]' leaves out what it scores"
     given = protocol.get(role)
     if given is None and role != "labels":
@@ -144,8 +144,12 @@ def protocol_of(
     outlines = [stories.outline(index) for index in range(len(stories))]
     lengths = {len(outline.captions) for outline in outlines}
     cluster_of_frame = [clusters[outline.id] for outline in outlines for _ in outline.captions]
-    metrics = [name for name in chosen["metrics"] if enough(name, judges, len(outlines), cluster_of_frame)]
     features, text = judges.features, judges.text
+    extent = Extent(len(outlines), cluster_of_frame, 0 if features is None else feature_dim(features))
+    known = by_name()
+    metrics = [name for name in chosen["metrics"] if known[name].is_enough(extent)]
+    needed = needs_of(metrics)
+    recorded = {field: value for name in metrics for field, value in known[name].recorded(extent).items()}
     return Protocol(
         name=chosen["name"],
         dataset=chosen["dataset"],
@@ -162,11 +166,11 @@ def protocol_of(
         features=Network(name=features.name, sha256=features.sha256, resize=chosen["features"].get("resize"))
         if features
         else None,
-        labels=label_reader_record() if "labels" in metrics else None,
-        classifier=classifier_record(judges) if "characters" in metrics else None,
+        labels=label_reader_record() if "labels" in needed else None,
+        classifier=classifier_record(judges) if "classifier" in needed else None,
         text_network=Network(name=text.name, sha256=text.sha256) if text else None,
-        num_negatives=NUM_NEGATIVES if "r_precision" in metrics else None,
-        subset_size=largest_subset(cluster_of_frame) if "kernel" in metrics else None,
+        num_negatives=recorded.get("num_negatives"),
+        subset_size=recorded.get("subset_size"),
         left_out=sha256_of_ids(sorted(left_out)) if left_out else None,
     )
 
@@ -186,21 +190,6 @@ def options_of(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of the data's settings decides which stories there are, but not where they lie."""
     options = data.get("set", {"num_targets": data.get("num_targets")})
     return {key: value for key, value in options.items() if key not in ("_target_", "root", "photos")}
-
-
-def enough(name: str, judges: Judges, num_stories: int, cluster_of_frame: Sequence[str]) -> bool:
-    """Whether there are as many stories or frames as a score needs."""
-    if name == "r_precision":
-        return num_stories > NUM_NEGATIVES  # distinct captions of other stories
-    if name in ("copy_rate", "consistency"):
-        return len(set(cluster_of_frame)) > 1  # their chance levels are another one's
-    if name == "kernel":
-        return largest_subset(cluster_of_frame) is not None
-    if name not in DISTANCES:
-        return True
-    assert judges.features is not None
-    dim = feature_dim(judges.features)
-    return len(cluster_of_frame) > dim if name == "frechet" else num_stories > 2 * min(dim, 64)
 
 
 class Scoring(NamedTuple):

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from storydalle.metrics.toon import Interval
+from storydalle.metrics.declared import GUESTS, SCENE
+from storydalle.metrics.toon import Interval, ToonScores
 
 Scores = Mapping[str, float]
 Intervals = Mapping[str, Interval]
@@ -15,34 +16,10 @@ REAL, RECONSTRUCTION, COPY, TEXT_TO_IMAGE = (
 CEILINGS = (REAL, RECONSTRUCTION, COPY, TEXT_TO_IMAGE)
 FEW_SCORED = 0.25  # A look scored on a smaller share of the guest's frames is set in parentheses.
 
-SCENE_COLUMNS = {
-    "character_micro_f1": "char F1",
-    "character_macro_f1": "macro F1",
-    "frame_accuracy": "frame acc",
-    "frame_accuracy_explicit": "explicit",
-    "frame_accuracy_pronoun": "pronoun",
-    "setting_source": "setting: source",
-    "setting_said": "said",
-    "setting_carried": "carried",
-    "tint": "tint",
-    "action": "action",
-    "action_share": "share of tokenizer",
-    "prop": "prop held",
-    "prop_false": "false prop",
-}
-GUEST_COLUMNS = {
-    "guest_scored": "guest frames scored",
-    "guest_shape": "shape",
-    "guest_color": "colour",
-    "guest_accessory": "accessory",
-    "guest_look": "look",
-    "guest_look_share": "share of tokenizer",
-    "guest_look_any": "look, any frame",
-    "guest_look_joint": "look, cast and action",
-    "hat_said": "hat said",
-    "hat_carried": "carried",
-    "hat_false": "false hat",
-}
+SCENE_COLUMNS, GUEST_COLUMNS = (
+    {column.score: column.heading for column in ToonScores.columns if column.table == table}
+    for table in (SCENE, GUESTS)
+)
 SHARES = {"action_share": "action", "guest_look_share": "guest_look"}
 CONDITIONAL = ("guest_shape", "guest_color", "guest_accessory", "guest_look", "guest_look_share")
 

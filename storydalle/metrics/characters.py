@@ -8,6 +8,7 @@ each score beside its own on the true frames.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from einops import rearrange, reduce
@@ -15,6 +16,8 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 from torch.nn import functional as F
 
+from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, Column, Ranking, Setting
+from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
 
 NUMBERS = ("0", "1", "2", "3+")
@@ -110,6 +113,37 @@ class CharacterScores(StoryMetric):
     - ``frame_accuracy_at_<i>``, ``character_micro_f1_at_<i>``: by position, from 1 to ``num_frames``.
     """
 
+    higher_is_better = True
+    asked_as = "characters"
+    rank = 1
+    needs = ("classifier",)
+    columns = (
+        Column("character_micro_f1", "micro F1", CHARACTERS),
+        Column("character_macro_f1", "macro F1", CHARACTERS),
+        Column("character_micro_precision", "precision", CHARACTERS),
+        Column("character_micro_recall", "recall", CHARACTERS),
+        Column("frame_accuracy", "frames exact", CHARACTERS),
+        Column("story_accuracy", "stories exact", CHARACTERS),
+        Column("frame_accuracy_0", "0 of them", CHARACTERS),
+        *(Column(f"frame_accuracy_{number}", number, CHARACTERS) for number in NUMBERS[1:]),
+        Column("character_recall_in_source", "recall, in source", CHARACTERS),
+        Column("character_precision_in_source", "precision", CHARACTERS),
+        Column("character_recall_not_in_source", "recall, not in source", CHARACTERS),
+        Column("character_precision_not_in_source", "precision", CHARACTERS),
+        Column("character_micro_f1", "char F1", COMPARED),
+        Column("frame_accuracy", "frames exact", COMPARED),
+        Column("character_micro_f1", "char F1", DIAGNOSED),
+    )
+    legend: ClassVar = {CHARACTERS: "*n of them*: frames with so many characters"}
+    families: ClassVar = {
+        CHARACTERS: r"character_(micro|macro|weighted)_(f1|precision|recall)|(frame|story)_accuracy(_[a-z]+)?",
+        "Characters by number and by source": r"character_.*|frame_accuracy_.*",
+    }
+    details = r"character_f1_.*"
+    curves: ClassVar = {"character_micro_f1_at_": "Character F1 by frame"}
+    bars: ClassVar = {"character_f1_": "F1 of each character"}
+    ranking = Ranking(("character_micro_f1",), "the F1 of the characters read in it")
+
     def __init__(self, characters: Sequence[str], num_frames: int) -> None:
         """``characters`` names the last axis of labels, ``num_frames`` is the length of the longest story.
 
@@ -128,6 +162,14 @@ class CharacterScores(StoryMetric):
         self.accuracies = ("frame_accuracy", "story_accuracy", *accuracies)
         width = 3 * (len(self.characters) + len(self.groups)) + 2 * len(self.accuracies)
         self.names = tuple(self.scores_of_sums(torch.zeros(width, dtype=torch.double)))
+
+    @classmethod
+    def made(cls, setting: Setting) -> "CharacterScores":
+        return cls(setting.characters, setting.num_frames)
+
+    def judge(self, drawn: Seen, truth: Truth) -> None:
+        mask, labels, ids = truth.batch.mask, truth.batch.labels, truth.batch.ids
+        self.update(drawn.characters, labels["characters"], mask, labels.get("source_characters"), ids)
 
     def update(
         self,

@@ -1,12 +1,14 @@
 """Scores of drawn frames that need no label: how far from the true frame, and from the source."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from storydalle.metrics.declared import COMPARED, DIAGNOSED, PICTURES, Column, Ranking
+from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
 
 
@@ -31,6 +33,26 @@ class PictureScores(StoryMetric):
     """Means over frames of ``FrameDistances``; a story counts as often as it has frames."""
 
     names = FrameDistances._fields
+    asked_as = "pixels"
+    rank = 7
+    lower_is_better = ("error",)
+    columns = (
+        Column("error", "error", PICTURES),
+        Column("change", "change", PICTURES),
+        Column("copied", "nearer to source", PICTURES),
+        Column("error", "error", COMPARED, 3),
+        Column("error", "error", DIAGNOSED, 1),
+    )
+    legend: ClassVar = {
+        PICTURES: "*error*: mean absolute difference to the true frame, *change*: to the source, of 1 between "
+        "black and white; *nearer to source*: share of frames nearer to the source than to the true frame"
+    }
+    families: ClassVar = {PICTURES: "error|change|copied"}
+    ranking = Ranking(("error",), "its distance to the true frames", sign=-1)
+
+    def judge(self, drawn: Seen, truth: Truth) -> None:
+        batch = truth.batch
+        self.update(drawn.frames, batch.frames, batch.source, batch.mask, batch.ids)
 
     def update(
         self,

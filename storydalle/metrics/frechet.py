@@ -8,16 +8,19 @@ Metrics take features ``(n, d)`` or, with a ``network``, whatever it maps to fea
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from storydalle.files.weights import write_tensors
+from storydalle.metrics.declared import PICTURES, Column, DeclaredMetric, Extent, Setting
+from storydalle.metrics.seen import Seen, Truth
 
 STATISTICS_FORMAT = "storydalle feature statistics 1"
+NUM_PROJECTIONS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +133,36 @@ def load_statistics(path: Path | str, *, protocol_hash: str, network_sha256: str
     return FeatureStatistics(int(header["count"]), tensors["sum"], tensors["outer"])
 
 
-class FeatureMetric(Metric):
+class FeatureMetric(DeclaredMetric):
     """A metric of features ``(n, feature_dim)``, or of what ``network`` maps to them."""
 
-    full_state_update = False
     higher_is_better = False
+    needs = ("features",)
+    takes_many = True
+    legend: ClassVar = {
+        PICTURES: "*FD* and *KD*: Fréchet and kernel distance to the true frames, on the features that their name says"
+    }
+    inception_name: ClassVar[str] = ""
+    """What the distance is called on Inception's features, and on those of no other network."""
+    short_name: ClassVar[str] = ""
+    """What it is called behind another network's label."""
 
     def __init__(self, feature_dim: int, network: nn.Module | None = None) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.network = None if network is None else network.requires_grad_(False)
+
+    @classmethod
+    def full_name(cls, label: str | None) -> str:
+        """``fid`` and ``kid`` on Inception's features alone; else as the network is called, such as ``toon_fd``."""
+        return cls.inception_name if label is None else f"{label}_{cls.short_name}"
+
+    def scores(self, label: str | None) -> dict[str, float]:
+        return {self.full_name(label): float(self.compute())}
+
+    def judge(self, drawn: Seen, truth: Truth) -> None:
+        for seen, is_real in ((truth.frames, True), (drawn, False)):
+            self.update(seen.features[truth.batch.mask], is_real)
 
     def features_of(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
         inputs = inputs.to(self.device)
@@ -156,6 +179,12 @@ class FrechetDistance(FeatureMetric):
     Memory is that of two covariances, whatever the number of samples.
     """
 
+    asked_as = "frechet"
+    rank = 2
+    inception_name, short_name = "fid", "fd"
+    columns = (Column("fid", "FID", PICTURES), Column("*_fd", "*-FD", PICTURES))
+    families: ClassVar = {PICTURES: "fid|.*_fd"}
+
     def __init__(self, dim: int, reference: FeatureStatistics | None = None, network: nn.Module | None = None) -> None:
         super().__init__(dim, network)
         if reference is not None and reference.dim != dim:
@@ -165,6 +194,15 @@ class FrechetDistance(FeatureMetric):
             self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
             self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.double), dist_reduce_fx="sum")
             self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.double), dist_reduce_fx="sum")
+
+    @classmethod
+    def made(cls, setting: Setting) -> "FrechetDistance":
+        return cls(setting.feature_dim)
+
+    @classmethod
+    def is_enough(cls, extent: Extent) -> bool:
+        """Tell whether the covariance has full rank."""
+        return len(extent.cluster_of_frame) > extent.feature_dim
 
     def update(self, inputs: Shaped[Tensor, "n ..."], real: bool) -> None:
         """Add real or drawn samples: features ``(n, d)`` or, with a network, its inputs."""
@@ -237,12 +275,17 @@ class FrechetStoryDistance(FrechetDistance):
     nothing is fitted, so stories can still come in parts): the distance has ``2 num_projections`` dimensions.
     """
 
+    asked_as = "frechet_story"
+    rank = 4
+    inception_name, short_name = "fsd", "fsd"
+    columns = (Column("fsd", "story FD", PICTURES), Column("*_fsd", "* story FD", PICTURES))
+    families: ClassVar = {PICTURES: "fsd|.*_fsd"}
     projection: Tensor | None
 
     def __init__(
         self,
         dim: int,
-        num_projections: int = 64,
+        num_projections: int = NUM_PROJECTIONS,
         seed: int = 0,
         reference: FeatureStatistics | None = None,
         network: nn.Module | None = None,
@@ -251,6 +294,19 @@ class FrechetStoryDistance(FrechetDistance):
         self.feature_dim = dim
         projection = random_projection(dim, num_projections, seed) if dim > num_projections else None
         self.register_buffer("projection", projection, persistent=False)
+
+    @classmethod
+    def made(cls, setting: Setting) -> "FrechetStoryDistance":
+        return cls(setting.feature_dim, seed=setting.seed)
+
+    @classmethod
+    def is_enough(cls, extent: Extent) -> bool:
+        """Tell whether the covariance of the projected features has full rank."""
+        return extent.num_stories > 2 * min(extent.feature_dim, NUM_PROJECTIONS)
+
+    def judge(self, drawn: Seen, truth: Truth) -> None:
+        for seen, is_real in ((truth.frames, True), (drawn, False)):
+            self.update(seen.features, is_real, truth.batch.mask)
 
     def update(self, inputs: Shaped[Tensor, "b f ..."], real: bool, mask: Bool[Tensor, "b f"] | None = None) -> None:
         """Add stories: frame features ``(b, f, d)`` or, with a network, frames; ``mask`` is true at those that exist.

@@ -8,14 +8,16 @@ the real pictures of one half of the stories against the drawn ones of the other
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
+from storydalle.metrics.declared import PICTURES, Column, Extent, Setting
 from storydalle.metrics.frechet import FeatureMetric
+from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import hashed_keys, lexical_order, story_keys
 
 SIDES = ("real", "drawn")
@@ -63,6 +65,12 @@ class KernelDistance(FeatureMetric):
     in another batch has the same id, but in the last bits other features), else of its features.
     """
 
+    asked_as = "kernel"
+    rank = 3
+    inception_name, short_name = "kid", "kd"
+    columns = (Column("kid", "KID", PICTURES), Column("*_kd", "*-KD", PICTURES))
+    families: ClassVar = {PICTURES: "(kid|.*_kd)(_deviation)?"}
+
     def __init__(
         self,
         dim: int,
@@ -83,6 +91,29 @@ class KernelDistance(FeatureMetric):
             self.add_state(f"{side}_count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
             for what in ("features", "keys", "stories"):
                 self.add_state(f"{side}_{what}", default=[], dist_reduce_fx="cat")
+
+    @classmethod
+    def is_enough(cls, extent: Extent) -> bool:
+        """Tell whether there is a subset size."""
+        return largest_subset(extent.cluster_of_frame) is not None
+
+    @classmethod
+    def recorded(cls, extent: Extent) -> dict[str, int]:
+        size = largest_subset(extent.cluster_of_frame)
+        assert size is not None, "is_enough has said so"
+        return {"subset_size": size}
+
+    @classmethod
+    def made(cls, setting: Setting) -> "KernelDistance":
+        return cls(setting.feature_dim, subset_size=setting.subset_size or 2, seed=setting.seed)
+
+    def judge(self, drawn: Seen, truth: Truth) -> None:
+        for seen, is_real in ((truth.frames, True), (drawn, False)):
+            self.update(seen.features[truth.batch.mask], is_real, truth.frame_ids, truth.frame_clusters)
+
+    def scores(self, label: str | None) -> dict[str, float]:
+        name, found = self.full_name(label), self.compute()
+        return {name: found.mean, f"{name}_deviation": found.deviation}
 
     def update(
         self,

@@ -29,11 +29,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from storydalle.metrics.declared import DeclaredMetric
 from storydalle.metrics.resampling import Interval, StoryRows, bootstrap_intervals
 
 
@@ -53,7 +53,7 @@ def lexical_order(rows: Shaped[Tensor, "b k"]) -> Int[Tensor, " b"]:
     return torch.from_numpy(np.lexsort(columns)) if len(columns) else torch.arange(len(rows))
 
 
-class StoryMetric(Metric):
+class StoryMetric(DeclaredMetric):
     """Scores from one row of sums a story, of any shape ``(b, *k)`` that stays the same from update to update.
 
     Subclasses define ``update``, which calls ``add_stories``, and ``names``. Results depend neither on the order of
@@ -61,8 +61,6 @@ class StoryMetric(Metric):
     sorted by their story's id or, where no ids are given, by what they hold. Clusters and paired tests need ids.
     """
 
-    full_state_update = False
-    higher_is_better = None
     names: tuple[str, ...] = ()
     """What the first entries of a row are called; with the default ``scores_of_sums``, the scores."""
     sums: list[Tensor]
@@ -162,6 +160,20 @@ def check_ids(ids: Sequence[str], num_stories: int) -> None:
     name, times = Counter(ids).most_common(1)[0] if ids else ("", 0)
     if times > 1:
         raise ValueError(f"story {name!r} comes {times} times in one batch: give each story once")
+
+
+def check_finite(
+    values: Float[Tensor, "b f *k"], mask: Bool[Tensor, "b f"], ids: Sequence[str] | None, what: str
+) -> None:
+    """Refuse a value that is no number at a frame that exists, naming the first such story and frame."""
+    broken = mask & ~values[..., None].isfinite().flatten(2).all(-1)
+    if broken.any():
+        story, frame = broken.nonzero()[0].tolist()
+        name = f"number {story + 1} of the batch" if ids is None else repr(ids[story])
+        raise ValueError(
+            f"{what} of story {name}, frame {frame + 1}, hold nan or infinity: mend what made them, or leave the frame "
+            "out of the mask"
+        )
 
 
 def key_pairs(keys: Int[Tensor, "b 2"]) -> list[tuple[int, int]]:

@@ -6,9 +6,9 @@ their embeddings. Numbers of different networks never compare: name the network 
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,49 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.text import BLEUScore
 
+from storydalle.metrics.declared import COMPARED, DIAGNOSED, PICTURES, Column, Extent, Setting
+from storydalle.metrics.embeddings import EmbeddedCaptions, embedded_frames
 from storydalle.metrics.networks.clip import ImageTextNetwork
-from storydalle.metrics.networks.features import one_by_one
+from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
 
-
-class EmbeddedCaptions(NamedTuple):
-    """The distinct captions of a split's stories, embedded, and which of them each story's frames have."""
-
-    texts: list[str]
-    embeddings: Float[Tensor, "u d"]  # of length 1, in double precision
-    of_story: dict[str, list[int]]  # by id, one a frame
-
-    @classmethod
-    def of(
-        cls, captions: Mapping[str, Sequence[str]], embed_captions: Callable[[list[str]], Tensor]
-    ) -> "EmbeddedCaptions":
-        """Embed what the stories say: ``captions`` are the frames' own, in their order, by story id.
-
-        ``embed_captions`` is a network's, or looks embeddings up that were made before. Captions that differ in case
-        or spaces alone are one.
-        """
-        keys: dict[str, int] = {}
-        texts: list[str] = []
-        for text in chain.from_iterable(captions.values()):
-            if keys.setdefault(plain(text), len(texts)) == len(texts):
-                texts.append(text)
-        if not texts:
-            raise ValueError("no captions: text and pictures are compared on stories that have some")
-        embeddings = embed_captions(texts)
-        if embeddings.shape[0] != len(texts):
-            raise ValueError(f"{embeddings.shape[0]} embeddings of {len(texts)} captions: embed_captions loses some")
-        embeddings = F.normalize(embeddings.clone().double(), dim=-1)  # the clone may be used outside inference mode
-        return cls(texts, embeddings, {name: [keys[plain(text)] for text in told] for name, told in captions.items()})
-
-
-def plain(text: str) -> str:
-    """A caption in lower case, with single spaces: what it takes for two captions to be the same."""
-    return " ".join(text.lower().split())
-
-
-def embedded_frames(network: ImageTextNetwork, frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f d"]:
-    """Embeddings of frames in [-1, 1], seen ``one_by_one``."""
-    return one_by_one(network.embed_images, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+NUM_NEGATIVES = 99
 
 
 class CaptionMetric(StoryMetric):
@@ -69,9 +33,20 @@ class CaptionMetric(StoryMetric):
     compare nothing.
     """
 
+    higher_is_better = True
+    needs = ("text_network",)
+
     def __init__(self, captions: EmbeddedCaptions, network: ImageTextNetwork | None = None) -> None:
         super().__init__()
         self.captions, self.network = captions, network
+
+    @classmethod
+    def made(cls, setting: Setting) -> "CaptionMetric":
+        assert setting.captions is not None, "scores of texts are in a protocol that says which texts"
+        return cls(setting.captions)
+
+    def judge(self, drawn: Seen, truth: Truth) -> None:
+        self.update(drawn.embeddings, truth.batch.mask, truth.batch.ids)
 
     def update(self, frames: Float[Tensor, "b f *k"], mask: Bool[Tensor, "b f"], ids: Sequence[str]) -> None:
         """Add stories by their ids: pictures ``(b, f, c, h, w)`` in [-1, 1], or their embeddings ``(b, f, d)``.
@@ -133,12 +108,17 @@ class RPrecision(CaptionMetric):
     """
 
     names = ("r_precision",)
+    asked_as = "r_precision"
+    rank = 5
+    takes_many = True
+    columns = (Column("r_precision", "R-precision", PICTURES), Column("r_precision", "R-precision", COMPARED, 1))
+    families: ClassVar = {PICTURES: "r_precision.*"}
 
     def __init__(
         self,
         captions: EmbeddedCaptions,
         network: ImageTextNetwork | None = None,
-        num_negatives: int = 99,
+        num_negatives: int = NUM_NEGATIVES,
         num_draws: int = 10,
         seed: int = 0,
     ) -> None:
@@ -152,6 +132,20 @@ class RPrecision(CaptionMetric):
                 "captions to be told from; give fewer negatives or more stories"
             )
         self.num_negatives, self.num_draws, self.seed = num_negatives, num_draws, seed
+
+    @classmethod
+    def is_enough(cls, extent: Extent) -> bool:
+        """Tell whether there are enough other stories to take distinct captions from."""
+        return extent.num_stories > NUM_NEGATIVES
+
+    @classmethod
+    def recorded(cls, extent: Extent) -> dict[str, int]:
+        return {"num_negatives": NUM_NEGATIVES}
+
+    @classmethod
+    def made(cls, setting: Setting) -> "RPrecision":
+        assert setting.captions is not None, "scores of texts are in a protocol that says which texts"
+        return cls(setting.captions, num_negatives=setting.num_negatives or 1, seed=setting.seed)
 
     @property
     def chance(self) -> float:
@@ -204,6 +198,15 @@ class ClipT(CaptionMetric):
     """
 
     names = ("clip_t", "clip_t_chance")
+    asked_as = "clip_t"
+    rank = 6
+    columns = (
+        Column("clip_t", "CLIP-T", PICTURES),
+        Column("clip_t_chance", "chance", PICTURES),
+        Column("clip_t", "CLIP-T", COMPARED),
+        Column("clip_t", "CLIP-T", DIAGNOSED),
+    )
+    families: ClassVar = {PICTURES: "clip_t"}
 
     def sums_of(
         self,

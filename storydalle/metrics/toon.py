@@ -6,13 +6,15 @@ counts neither for nor against it, and intervals come from resampling whole stor
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, GUESTS, SCENE, Column, Ranking
 from storydalle.metrics.resampling import Interval as Interval
+from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
 from storydalle.stories.toon import CAST_KNOWN, HAT_KNOWN, SETTING_KNOWN
 
@@ -120,6 +122,57 @@ class ToonScores(StoryMetric):
         *("guest_shape_any", "guest_color_any", "guest_accessory_any", "guest_look_any", "guest_look_joint"),
         *("hat_said", "hat_carried", "hat_said_if_present", "hat_carried_if_present", "hat_false"),
     )
+
+    higher_is_better = True
+    lower_is_better = ("prop_false", "hat_false")
+    asked_as = "labels"
+    rank = 0
+    needs = ("labels",)
+    columns = (
+        Column("character_micro_f1", "char F1", SCENE),
+        Column("character_macro_f1", "macro F1", SCENE),
+        Column("frame_accuracy", "frame acc", SCENE),
+        Column("frame_accuracy_explicit", "explicit", SCENE),
+        Column("frame_accuracy_pronoun", "pronoun", SCENE),
+        Column("setting_source", "setting: source", SCENE),
+        Column("setting_said", "said", SCENE),
+        Column("setting_carried", "carried", SCENE),
+        Column("tint", "tint", SCENE),
+        Column("action", "action", SCENE),
+        Column("action_share", "share of tokenizer", SCENE),
+        Column("prop", "prop held", SCENE),
+        Column("prop_false", "false prop", SCENE),
+        Column("guest_scored", "guest frames scored", GUESTS),
+        Column("guest_shape", "shape", GUESTS),
+        Column("guest_color", "colour", GUESTS),
+        Column("guest_accessory", "accessory", GUESTS),
+        Column("guest_look", "look", GUESTS),
+        Column("guest_look_share", "share of tokenizer", GUESTS),
+        Column("guest_look_any", "look, any frame", GUESTS),
+        Column("guest_look_joint", "look, cast and action", GUESTS),
+        Column("hat_said", "hat said", GUESTS),
+        Column("hat_carried", "carried", GUESTS),
+        Column("hat_false", "false hat", GUESTS),
+        Column("character_micro_f1", "char F1", COMPARED),
+        Column("frame_accuracy", "frames exact", COMPARED),
+        Column("setting", "setting", COMPARED),
+        Column("action", "action", COMPARED),
+        Column("guest_look_joint", "guest's look", COMPARED),
+        Column("hat_carried", "hat carried", COMPARED),
+        Column("character_micro_f1", "char F1", DIAGNOSED),
+        Column("setting_source", "setting: source", DIAGNOSED),
+        Column("action", "action", DIAGNOSED),
+        Column("guest_look_joint", "guest's look", DIAGNOSED),
+    )
+    families: ClassVar = {
+        CHARACTERS: "character_(micro|macro)_f1|frame_accuracy(_[a-z]+)?",
+        "Setting and action": "setting.*|tint|action|prop.*",
+        "Guests and hats": "guest_.*|hat_.*",
+    }
+    ranking = Ranking(("character_micro_f1", "setting", "action"), "the characters, setting and action read in it")
+
+    def judge(self, drawn: Seen, truth: Truth) -> None:
+        self.update(drawn.labels, truth.batch.labels, truth.batch.mask, truth.batch.ids)
 
     def update(
         self, predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"], ids: Sequence[str] | None = None

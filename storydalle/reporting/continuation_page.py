@@ -11,7 +11,8 @@ from torch import Tensor
 from storydalle.evaluation.diagnostics import OTHER_SEEDS, VARIANTS
 from storydalle.evaluation.entries import DrawingModel, Subjects, System
 from storydalle.evaluation.tables import compact
-from storydalle.metrics.continuation import copied_patches, explanation
+from storydalle.metrics.copy_rate import copied_patches
+from storydalle.metrics.declared import declared, explanation
 from storydalle.reporting import strips
 from storydalle.stories.images import from_images, to_images, to_picture
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 NUM_PATCHES = 7
 DIMMED = 0.3  # what remains of a patch that is not copied
-WORDS = {
-    "consistency_self": "How alike a story's frames are",
-    "consistency_source": "How alike they are to the source",
-}
 
 
 class Shown(NamedTuple):
@@ -57,7 +54,8 @@ def continuation_section(evaluated: "Evaluated", name: str, system: System, inde
 
 def described(values: Mapping[str, float]) -> Iterator[str]:
     """What stands in the tables and plots, in words."""
-    for score, words in WORDS.items():
+    questions = {score: words for metric in declared() for score, words in metric.questions.items()}
+    for score, words in questions.items():
         if score in values:
             levels = f"{compact(values[score])}, by chance {compact(values[f'{score}_chance'])}"
             yield f"<h3>{words}: {levels}</h3><p>{strips.escaped(explanation(score))}</p>"

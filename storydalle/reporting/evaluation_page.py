@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from storydalle.evaluation.judging import Scorecard
 from storydalle.evaluation.tables import score_tables
 from storydalle.evaluation.toon_table import CEILINGS, toon_table
 from storydalle.files.whole import save_picture, write_text
+from storydalle.metrics.declared import Ranking, by_name, declared
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.story_metric import StoryMetric
+from storydalle.metrics.toon import ToonScores
 from storydalle.reporting import strips
 from storydalle.reporting.continuation_page import continuation_section
 from storydalle.reporting.plots import Points, plot_bars, plot_lines
@@ -24,22 +26,6 @@ if TYPE_CHECKING:
     from storydalle.evaluation.evaluation import Evaluated
 
 NUM_FAILURES = 4
-
-
-class Ranking(NamedTuple):
-    """How stories are put in order: the mean of some of a metric's scores, or of their opposites."""
-
-    metric: str
-    scores: tuple[str, ...]
-    sign: int
-    words: str
-
-
-RANKINGS = (
-    Ranking("labels", ("character_micro_f1", "setting", "action"), 1, "the characters, setting and action read in it"),
-    Ranking("characters", ("character_micro_f1",), 1, "the F1 of the characters read in it"),
-    Ranking("pixels", ("error",), -1, "its distance to the true frames"),
-)
 
 
 def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
@@ -68,7 +54,7 @@ def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
 def tables_of(evaluated: "Evaluated") -> list[str]:
     """Each table with the intervals of its scores."""
     shown = evaluated.rows, evaluated.intervals
-    tables = [toon_table(*shown)] if "labels" in evaluated.scoring.protocol.metrics else []
+    tables = [toon_table(*shown)] if ToonScores.asked_as in evaluated.scoring.protocol.metrics else []
     diagnoses = [each.text(name, with_intervals=True) for name, each in evaluated.diagnoses.items()]
     return [part for table in [*tables, score_tables(*shown), *diagnoses] for part in blocks(table)]
 
@@ -90,15 +76,19 @@ def footer(evaluated: "Evaluated") -> str:
 
 def plots_of(evaluated: "Evaluated") -> list[str]:
     """Scores by position, and by character where there are characters, as html."""
-    plots = []
-    for prefix, title in (("character_micro_f1_at_", "Character F1 by frame"), ("error_at_", "Error by frame")):
-        lines = points(evaluated.rows, evaluated.intervals, prefix)
-        if lines:
-            plots.append(f"<div>{plot_lines(lines, title, 'frame of the story')}</div>")
-    bars = points(evaluated.rows, evaluated.intervals, "character_f1_")
-    if bars:
-        plots.append(f'<div class="wide">{plot_bars(bars, "F1 of each character")}</div>')
-    return plots
+    shown = evaluated.rows, evaluated.intervals
+    curves = {prefix: title for metric in declared() for prefix, title in metric.curves.items()}
+    bars = {prefix: title for metric in declared() for prefix, title in metric.bars.items()}
+    plots = [
+        f"<div>{plot_lines(lines, title, 'frame of the story')}</div>"
+        for prefix, title in curves.items()
+        if (lines := points(*shown, prefix))
+    ]
+    return plots + [
+        f'<div class="wide">{plot_bars(values, title)}</div>'
+        for prefix, title in bars.items()
+        if (values := points(*shown, prefix))
+    ]
 
 
 def points(
@@ -139,19 +129,20 @@ def chosen_strips(
 
 def ranked(card: Scorecard, ids: Sequence[str]) -> tuple[Ranking, list[int]]:
     """Indices of stories from the best to the worst; equal ones by their distance to the true frames."""
-    available = [ranking for ranking in RANKINGS if ranking.metric in card.metrics]
+    ranked_by = [(name, each.ranking) for name, each in by_name().items() if each.ranking]
+    available = [(name, ranking) for name, ranking in ranked_by if name in card.metrics]
     if not available:
-        return RANKINGS[-1]._replace(words="their order in the split"), list(range(len(ids)))
-    values = [story_scores(card, ranking, ids).tolist() for ranking in (available[0], available[-1])]
-    return available[0], sorted(range(len(ids)), key=lambda i: (-values[0][i], -values[1][i], i))
+        return ranked_by[-1][1]._replace(words="their order in the split"), list(range(len(ids)))
+    values = [story_scores(card, name, ranking, ids).tolist() for name, ranking in (available[0], available[-1])]
+    return available[0][1], sorted(range(len(ids)), key=lambda i: (-values[0][i], -values[1][i], i))
 
 
-def story_scores(card: Scorecard, ranking: Ranking, ids: Sequence[str]) -> Tensor:
+def story_scores(card: Scorecard, name: str, ranking: Ranking, ids: Sequence[str]) -> Tensor:
     """The ranking's value of each story."""
-    metric = card.metrics[ranking.metric]
+    metric = card.metrics[name]
     assert isinstance(metric, StoryMetric)
     scores = metric.scores_of_sums(metric.rows_of(ids).rows.double())
-    return ranking.sign * torch.stack([scores[name] for name in ranking.scores]).nanmean(0).nan_to_num()
+    return ranking.sign * torch.stack([scores[score] for score in ranking.scores]).nanmean(0).nan_to_num()
 
 
 def strip_of(evaluated: "Evaluated", system: System, index: int) -> strips.Strip:

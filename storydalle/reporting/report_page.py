@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from storydalle.metrics.declared import declared
 from storydalle.mistakes import told_in_one_line
 from storydalle.reporting import strips
 from storydalle.reporting.plots import MAX_PANELS, ROUNDING, Curve, Points, plot_bars, plot_dots, plot_lines, plot_steps
@@ -14,7 +15,6 @@ from storydalle.reporting.report_scores import LEGEND, Comparison, families, mat
 from storydalle.reporting.report_tables import failure_table, score_table
 from storydalle.stories.pictures import open_picture
 
-BARS = "character_f1_"
 SHOWN = ("best", "median", "worst")
 STRIP = re.compile(r"strip-[0-9]+\.png")  # the pictures of an evaluation
 STRIP_SIZE = (1200, 1200)
@@ -148,9 +148,13 @@ def drift_plots(found: Comparison, patterns: Sequence[str] | None) -> list[str]:
 
 
 def character_plots(found: Comparison, patterns: Sequence[str] | None) -> list[str]:
-    names = [name for name in matching(found.all_names(), patterns) if name.startswith(BARS)]
-    rows = filled(points(found, {name: words(name.removeprefix(BARS)) for name in names}))
-    return [f'<div class="wide">{plot_bars(rows, "F1 of each character")}</div>'] if rows else []
+    bars = {prefix: title for metric in declared() for prefix, title in metric.bars.items()}
+    plots = []
+    for prefix, title in bars.items():
+        names = [name for name in matching(found.all_names(), patterns) if name.startswith(prefix)]
+        rows = filled(points(found, {name: words(name.removeprefix(prefix)) for name in names}))
+        plots += [f'<div class="wide">{plot_bars(rows, title)}</div>'] if rows else []
+    return plots
 
 
 def filled(rows: Mapping[str, Points]) -> dict[str, Points]:

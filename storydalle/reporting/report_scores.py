@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from storydalle.evaluation.protocol import differing_fields
+from storydalle.metrics.declared import details, family_patterns
 from storydalle.reporting.report_runs import Ends, Run
 
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond, the normal's value is within 4 %.
@@ -19,17 +20,8 @@ LEGEND = {
 }
 HASH_LENGTH, MAX_DIFFERENCES = 12, 8
 MAX_COLUMNS = 10  # of a table; more scores are parted into families
-BY_DEFAULT_HIDDEN = re.compile(r"train/.*|character_f1_.*|.*_at_\d+|.*_chance")
-FAMILIES = {
-    "Characters": r"character_(micro|macro|weighted)_(f1|precision|recall)|(frame|story)_accuracy(_[a-z]+)?",
-    "Characters by number and by source": r"character_.*|frame_accuracy_.*",
-    "Setting and action": r"setting.*|tint|action|prop.*",
-    "Guests and hats": r"guest_.*|hat_.*",
-    "Pictures": r"(fid|kid|fsd|.*_[fk]d|.*_fsd)(_deviation)?|r_precision.*|clip_t|error.*|change|copied",
-    "Continuation": r"copy_rate|consistency_.*|diversity_.*|change_.*",
-    "Loss of the true frames": r"nats.*|probe_.*",
-    "Other scores": r".*",
-}
+BY_DEFAULT_HIDDEN = (r"train/.*", r".*_at_\d+", r".*_chance")  # beside the details of metrics
+OF_TRAINING, OTHERS = {"Loss of the true frames": r"nats.*|probe_.*"}, {"Other scores": r".*"}
 
 
 class Summary(NamedTuple):
@@ -78,7 +70,8 @@ class Comparison(NamedTuple):
         """The scores of a table: those asked for, or all but breakdowns and the noise of the last training steps."""
         if patterns:
             return matching(self.all_names(), patterns)
-        return [name for name in self.all_names() if not BY_DEFAULT_HIDDEN.fullmatch(name)] or self.all_names()
+        hidden = re.compile("|".join([*BY_DEFAULT_HIDDEN, *details()]))
+        return [name for name in self.all_names() if not hidden.fullmatch(name)] or self.all_names()
 
     def points(self, titles: Mapping[str, str]) -> dict[str, dict[str, tuple[float, float, float]]]:
         """Values and ends of intervals (nan where there is none) of some scores, by their titles."""
@@ -197,7 +190,7 @@ def families(names: Sequence[str]) -> dict[str, list[str]]:
     if len(names) <= MAX_COLUMNS:
         return {"": list(names)}
     parted: dict[str, list[str]] = {}
-    for title, pattern in FAMILIES.items():
+    for title, pattern in (family_patterns() | OF_TRAINING | OTHERS).items():
         taken = {name for others in parted.values() for name in others}
         parted[title] = [name for name in names if name not in taken and re.fullmatch(pattern, name)]
     parted = {title: each for title, each in parted.items() if each}

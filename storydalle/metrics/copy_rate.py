@@ -1,0 +1,136 @@
+"""Is it a continuation, or a copy? The share of a system's textured patches that lie in the source frame.
+
+A system that repeats the source scores well wherever characters and setting stay; neither FID nor F1 shows it. No rate
+is good or bad alone: read it beside its chance level, and beside the rate of the true frames. Frames are in [-1, 1].
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from storydalle.metrics.declared import COMPARED, CONTINUATION, DIAGNOSED, Column, Extent
+from storydalle.metrics.seen import Neighbour
+from storydalle.metrics.story_metric import StoryMetric, check_finite
+
+GRID = 32
+"""Side of the pooled picture that patches are cut from; each of its cells is the mean of a square of pixels."""
+WINDOW = 8
+"""Side of a patch, in cells: a quarter of the picture, so 16 px of 64."""
+MAX_CELL = 4
+"""Larger pictures are first brought to ``GRID * MAX_CELL`` pixels, as a search over more positions finds no more."""
+FLAT = 0.1
+"""A patch whose cells are this close to its mean colour (root mean square, of a range of 2) is flat."""
+UNEXPLAINED = 0.2
+"""A patch is copied where the nearest window misses it by less than this share of its own contrast."""
+
+
+class CopiedPatches(NamedTuple):
+    """What of frames is copied, patch by patch in raster order, 7 x 7 a frame."""
+
+    copied: Bool[Tensor, "f p p"]  # and textured
+    textured: Bool[Tensor, "f p p"]  # patches that are not flat: flat ones match everywhere and do not count
+
+
+def comparable(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c s s"]:
+    """Pictures whose side is a multiple of ``GRID``, each pixel the mean of those it covers."""
+    height, width = pictures.shape[-2:]
+    side = GRID * max(1, min(MAX_CELL, height // GRID, width // GRID))
+    return pictures if (height, width) == (side, side) else F.interpolate(pictures, (side, side), mode="area")
+
+
+def windows(pictures: Float[Tensor, "n c s s"], stride: int) -> Float[Tensor, "n d p"]:
+    """Windows of ``WINDOW`` x ``WINDOW`` pooled cells, at every ``stride``-th pixel."""
+    cell = pictures.shape[-1] // GRID
+    return F.unfold(F.avg_pool2d(pictures, cell, stride=1), WINDOW, dilation=cell, stride=stride)
+
+
+def copied_patches(frames: Float[Tensor, "f c h w"], source: Float[Tensor, "c h w"]) -> CopiedPatches:
+    """Which patches of drawn frames lie somewhere in the source, at any position (of up to 128, to the pixel).
+
+    Patches overlap by half. Of each patch the nearest window of the source is found, in mean squared difference of
+    pooled cells, and the patch is copied where that misses it by less than ``UNEXPLAINED`` of the patch's own variance
+    about its mean colour (which a window of that plain colour would miss all of). So the threshold asks the same of
+    faint and of strong texture, pooling forgives what a tokenizer loses, and a change of colour is no copy.
+    """
+    pictures, searched = comparable(frames), comparable(source[None])
+    cell = pictures.shape[-1] // GRID
+    patches = rearrange(windows(pictures, stride=cell * WINDOW // 2), "f d p -> (f p) d")
+    candidates = windows(searched, stride=1)[0]
+    lengths = candidates.square().sum(0)
+    nearest = torch.addmm(lengths, patches, candidates, alpha=-2).amin(1) + patches.square().sum(1)
+    colors = rearrange(patches, "p (c k) -> p c k", c=frames.shape[1])
+    contrast = reduce((colors - colors.mean(-1, keepdim=True)).square(), "p c k -> p", "sum")
+    textured = contrast > FLAT**2 * patches.shape[1]
+    copied = textured & (nearest < UNEXPLAINED * contrast)
+    side = 2 * GRID // WINDOW - 1
+    by_frame = [rearrange(part, "(f y x) -> f y x", y=side, x=side) for part in (copied, textured)]
+    return CopiedPatches(*by_frame)
+
+
+class CopyRate(StoryMetric):
+    """The share of a system's textured patches that lie in the source: how much it copies instead of drawing.
+
+    ``copy_rate`` is in [0, 1]: 1 for copies, shifted ones too, of all that the source shows; ``copy_rate_chance`` is
+    the same against another story's source, which is where pictures that know nothing of the source end. Neither high
+    nor low is good: true frames share the setting with their source, so their own rate is the mark. Flat patches do
+    not count; nan where all are flat. ViStoryBench's copy-paste rate asks the same of character crops; the nearest
+    neighbours are those of PatchMatch (Barnes et al. 2009), searched exhaustively. The thresholds are our own, and
+    ``copied_patches`` states them.
+    """
+
+    names = ("copy_rate", "copy_rate_chance")
+    asked_as = "copy_rate"
+    rank = 9
+    meets_another = True
+    columns = (
+        Column("copy_rate", "copy rate", CONTINUATION),
+        Column("copy_rate_chance", "chance", CONTINUATION),
+        Column("copy_rate", "copy rate", COMPARED, 2),
+        Column("copy_rate", "copy rate", DIAGNOSED, 2),
+    )
+    legend: ClassVar = {CONTINUATION: "*Copy rate*: share of textured patches found in the source"}
+    families: ClassVar = {CONTINUATION: "copy_rate"}
+    explanations: ClassVar = {
+        "copy_rate": "The share of textured patches that can be found, to the pixel, somewhere in the source frame. "
+        "Copying the source gives 1, while the true frames' own rate shows how much a story really repeats.",
+        "copy_rate_chance": "The same share when patches are looked for in the source of another story. "
+        "It is what pictures of this kind have in common without any copying.",
+    }
+
+    @classmethod
+    def is_enough(cls, extent: Extent) -> bool:
+        """Tell whether there is another episode or book, of which the chance level is."""
+        return len(set(extent.cluster_of_frame)) > 1
+
+    def judge_beside(self, name: str, frames: Float[Tensor, "f c h w"], own: Neighbour, other: Neighbour) -> None:
+        exists = torch.ones(1, len(frames), dtype=torch.bool)
+        self.update(frames[None], own.source[None], other.source[None], exists, [name])
+
+    def update(
+        self,
+        frames: Float[Tensor, "b f c h w"],
+        source: Float[Tensor, "b c h w"],
+        other_source: Float[Tensor, "b c h w"],
+        mask: Bool[Tensor, "b f"],
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        """Add stories, pictures in [-1, 1]; ``other_source`` is that of another story for each."""
+        exists = torch.ones_like(mask[:, :1])
+        for values, at, what in (
+            (frames, mask, "frames"),
+            (source[:, None], exists, "the source"),
+            (other_source[:, None], exists, "the other story's source"),
+        ):
+            check_finite(values, at, ids, what)
+        rows = []
+        for i in range(len(frames)):
+            # What is compared has one size, whatever batch the story came in: so has its rounding.
+            drawn = frames[i][mask[i]]
+            found = [copied_patches(drawn, given[i]) for given in (source, other_source)]
+            rows.append(torch.stack([torch.stack([part.copied.sum(), part.textured.sum()]) for part in found]))
+        self.add_stories(torch.stack(rows), ids)
