@@ -16,7 +16,8 @@ from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 
 EXPERIMENTS = config_names("experiment")
-PASSED_IN_CODE = {"image_tokenizer", "caption_tokenizer"}  # what commands/train.py adds to a data module
+GROUPS = ("retrofit", "backbone", "tokenizer", "trainer", "logger", "callbacks")
+PASSED_IN_CODE = {"image_tokenizer", "caption_tokenizer", "run"}  # what commands/train.py adds
 
 
 def composed(command: str, *overrides: str) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def test_an_evaluation_takes_every_experiment(experiment: str) -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    [f"{group}={name}" for group in ("retrofit", "backbone", "tokenizer", "trainer") for name in config_names(group)],
+    [f"{group}={name}" for group in GROUPS for name in config_names(group)],
 )
 def test_every_choice_composes_with_an_experiment(choice: str) -> None:
     composed("train", f"experiment={EXPERIMENTS[0]}", choice)

@@ -6,17 +6,20 @@ from typing import Any
 
 import pytest
 import wandb
+from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from storydalle.commands.application import compose
+from storydalle.commands.train import chosen
 from storydalle.reporting.plots import read_curves
-from storydalle.training.loggers import SECONDS, RunLog, WandbLog, loggers, wandb_mode
-from storydalle.training.runs import memory
+from storydalle.training.loggers import SECONDS, RunLog, WandbLog, wandb_mode
+from storydalle.training.runs import TrainingRun, memory
 from tests.training import Killed, Trainer, killed_after, train
 
 __all__ = ["train"]
 KEY = "0123456789" * 4
-SETTINGS: dict[str, Any] = {"kind": "wandb", "project": "p", "entity": "e", "tags": ["a", "b"], "group": "g"}
+SETTINGS: dict[str, Any] = {"project": "p", "entity": "e", "tags": ["a", "b"], "group": "g"}
+GIVEN = ("logger.project=p", "logger.entity=e", "logger.tags=[a,b]", "logger.group=g")
 
 
 class Run:
@@ -86,25 +89,31 @@ def test_a_key_of_another_form_is_told_and_the_run_is_offline(
     assert "WANDB_API_KEY" in line and "offline" in line
 
 
-def made(folder: Path, settings: dict[str, Any] = SETTINGS) -> list[Logger]:
-    return loggers(folder, "toon/clip", settings, 0)
+def made(folder: Path, *overrides: str) -> list[Logger]:
+    """The loggers of a run in a folder, as the command line chooses them."""
+    group = OmegaConf.to_container(
+        compose("train", ["experiment=toon/clip", *(overrides or GIVEN)]).logger, resolve=True
+    )
+    assert isinstance(group, dict)
+    return chosen({str(key): value for key, value in group.items()}, TrainingRun(folder, f"toon/clip/{folder.name}"))
 
 
 def test_disabled_or_another_logger_leaves_the_csv_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert [type(each) for each in made(tmp_path)] == [RunLog]
     monkeypatch.setenv("WANDB_MODE", "online")
-    assert [type(each) for each in made(tmp_path, {"kind": "csv"})] == [RunLog]
+    assert [type(each) for each in made(tmp_path, "logger=csv")] == [RunLog]
     assert [type(each) for each in made(tmp_path)] == [RunLog, WandbLog]
+    assert [type(each) for each in made(tmp_path, "logger=[csv,wandb]")] == [RunLog, WandbLog]
+    assert made(tmp_path, "logger=none") == []
 
 
 def test_project_entity_tags_and_group_are_settings(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = ["logger.project=p", "logger.entity=e", "logger.tags=[a,b]", "logger.group=g"]
-    composed = compose("train", ["experiment=toon/clip", *overrides]).logger
-    assert dict(composed) == SETTINGS
+    composed = compose("train", ["experiment=toon/clip", *GIVEN]).logger
+    assert {name: composed[name] for name in SETTINGS} == SETTINGS
     monkeypatch.setattr(wandb, "init", client := Client())
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    made(nobody / "one", dict(composed))[1].experiment  # noqa: B018
+    made(nobody / "one")[1].experiment  # noqa: B018
     (asked,) = client.asked
     expected = SETTINGS | {"name": "toon/clip/one", "mode": "online"}
     assert {name: asked.get(name, "wandb") for name in expected} == expected
@@ -157,7 +166,7 @@ def test_a_resumed_run_continues_the_same_run_of_the_service(train: Trainer, mon
 
 
 def test_the_csv_grows_by_a_row_and_by_columns_and_is_whole_after_each(tmp_path: Path) -> None:
-    log = RunLog(tmp_path)
+    log = RunLog(TrainingRun(tmp_path, "run"))
     log.log_metrics({"epoch": 0, "train/loss": 2.0}, step=0)
     log.log_metrics({"epoch": 0, "train/loss": 1.0}, step=1)
     assert read_curves(tmp_path) == {"train/loss": [(0, 2.0), (1, 1.0)]}
@@ -165,7 +174,7 @@ def test_the_csv_grows_by_a_row_and_by_columns_and_is_whole_after_each(tmp_path:
     log.log_metrics({"epoch": 0, "val/loss": 4.0, "train/loss": 0.5}, step=2)
     expected = {"train/loss": [(0, 2.0), (1, 1.0), (2, 0.5)], "val/loss": [(1, 3.0), (2, 4.0)]}
     assert read_curves(tmp_path) == expected
-    again = RunLog(tmp_path, start=2)
+    again = RunLog(TrainingRun(tmp_path, "run", start=2))
     assert read_curves(tmp_path) == expected, "nothing is cut before there is a row to write"
     again.log_metrics({"train/loss": 0.25, "train/new": 7.0}, step=2)
     assert read_curves(tmp_path)["train/loss"] == [(0, 2.0), (1, 1.0), (2, 0.25)]
@@ -174,13 +183,13 @@ def test_the_csv_grows_by_a_row_and_by_columns_and_is_whole_after_each(tmp_path:
 
 def test_a_row_that_a_kill_took_after_its_checkpoint_is_written_when_the_run_goes_on(tmp_path: Path) -> None:
     """Lightning logs a step after the checkpoint of it is written."""
-    log = RunLog(tmp_path)
+    log = RunLog(TrainingRun(tmp_path, "run"))
     for step in (0, 1):
         log.log_metrics({"epoch": 0, "train/loss": 0.5 + step}, step=step)
     whole = log.path.read_text()
     log.path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
     for _ in range(2):
-        RunLog(tmp_path, start=2).complete({"train/loss": 1.5})
+        RunLog(TrainingRun(tmp_path, "run", start=2)).complete({"train/loss": 1.5})
         assert log.path.read_text() == whole
-    RunLog(tmp_path, start=0).complete({"train/loss": 1.5})
+    RunLog(TrainingRun(tmp_path, "run", start=0)).complete({"train/loss": 1.5})
     assert len(log.path.read_text().splitlines()) == 1

@@ -5,15 +5,12 @@ The command line may say them again. What differs from them is refused, but for 
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
-from storydalle.commands.application import Request, compose
+from storydalle.commands.application import Request, as_written, read_yaml
+from storydalle.commands.dotted import leaves, put, value_at
 from storydalle.commands.moved import with_names_of_today
 from storydalle.mistakes import UserError
 from storydalle.training.precision import AUTO
@@ -21,12 +18,13 @@ from storydalle.training.runs import CONFIG
 
 STEPS = ("max_steps", "trainer.max_steps", "system.max_steps")  # may grow
 MAY_CHANGE = (
-    *("name", "runs", "resume", "sweep", "logger*", "save_every", "memory_limit_gb", *STEPS),
+    *("name", "runs", "resume", "sweep", "logger*", "callbacks*", "save_every", "memory_limit_gb", *STEPS),
     *("trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.max_time"),
     *("trainer.enable_*", "trainer.accelerator", "trainer.strategy*", "data_module.*workers"),
     # The data module refuses what would move the position in its data.
     *("trainer.devices", "trainer.num_nodes", "data_module.batch_size", "system.batch_size"),
 )
+CHOSEN_ANEW = ("logger", "callbacks")  # groups that the command line chooses as a whole, and not one setting at a time
 MOST_NAMED = 3
 ABSENT = "(nothing)"
 
@@ -34,9 +32,10 @@ ABSENT = "(nothing)"
 def resumed_settings(request: Request, folder: Path) -> dict[str, Any]:
     """The run's own settings with what the command line may change. UserError, naming it, for what it may not."""
     own = own_settings(folder)
+    own |= {group: request.settings[group] for group in CHOSEN_ANEW if group in request.given}
     refused = []
     for key, value in asked(request).items():
-        has = lookup(own, key)
+        has = value_at(own, key, ABSENT)
         if value == has or (value == AUTO and key == "trainer.precision"):  # which had been resolved
             continue
         if not any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE):
@@ -55,14 +54,22 @@ def resumed_settings(request: Request, folder: Path) -> dict[str, Any]:
 
 
 def own_settings(folder: Path) -> dict[str, Any]:
+    """The settings in a run's folder, in the names of today."""
     try:
-        settings = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder / CONFIG} cannot be read ({reason}): start without resume=true") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{folder / CONFIG} holds no settings: start without resume=true")
-    return {str(key): with_names_of_today(value) for key, value in settings.items()}
+        settings = with_names_of_today(read_yaml(folder / CONFIG))
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG} cannot be read ({error}): start without resume=true") from error
+    logger = settings.get("logger")
+    return settings | {"logger": by_name(logger)} if isinstance(logger, Mapping) and "kind" in logger else settings
+
+
+def by_name(logger: Mapping[str, Any]) -> dict[str, Any]:
+    """The loggers of a run that knew one kind, under their names as in conf/logger."""
+    where = {name: value for name, value in logger.items() if name != "kind"}
+    made = {"csv": {"_target_": "storydalle.training.loggers.RunLog", "_partial_": True}}
+    if logger["kind"] == "wandb":
+        made["wandb"] = {"_target_": "storydalle.training.loggers.wandb_log", "_partial_": True, **where}
+    return made | where
 
 
 def asked(request: Request) -> dict[str, Any]:
@@ -71,15 +78,18 @@ def asked(request: Request) -> dict[str, Any]:
     A setting that is given as another one (``${max_steps}``) follows it.
     """
     experiment = f"experiment={request.choices['experiment']}"
-    plain, now = (raw(overrides) for overrides in ([experiment], [experiment, *groups_and_values(request)]))
-    changed = {key for key in plain.keys() | now.keys() if plain.get(key, ABSENT) != now.get(key, ABSENT)}
+    usual, now = (
+        dict(leaves(as_written("train", overrides)))
+        for overrides in ([experiment], [experiment, *groups_and_values(request)])
+    )
+    changed = {key for key in usual.keys() | now.keys() if usual.get(key, ABSENT) != now.get(key, ABSENT)}
     changed |= {key for key in now if any(is_within(key, given) for given in request.given)}
     followers = changed
     while followers := {key for key, value in now.items() if any(depends(value, each) for each in followers)} - changed:
         changed |= followers
     found: dict[str, Any] = {}
     for key in sorted(changed, key=lambda key: (key not in request.given, key)):
-        value = lookup(request.settings, key)
+        value = value_at(request.settings, key, ABSENT)
         found |= leaves(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
     return found
 
@@ -90,21 +100,6 @@ def groups_and_values(request: Request) -> list[str]:
     return [each for each in request.overrides if each.partition("=")[0].lstrip("+~") not in others]
 
 
-def raw(overrides: list[str]) -> dict[str, Any]:
-    """The leaves of the training's config as they are written, by dotted key."""
-    tree = OmegaConf.to_container(compose("train", overrides), resolve=False)
-    assert isinstance(tree, dict)
-    return dict(leaves(tree))
-
-
-def leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def is_within(key: str, other: str) -> bool:
     return key == other or key.startswith(f"{other}.")
 
@@ -113,19 +108,3 @@ def depends(value: Any, key: str) -> bool:
     """Whether a setting, as it is written, takes its value from another."""
     named = re.findall(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else []
     return any(is_within(key, name) for name in named)
-
-
-def lookup(tree: Mapping[str, Any], key: str) -> Any:
-    found: Any = tree
-    for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return ABSENT
-        found = found[part]
-    return found
-
-
-def put(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parts, last = key.split(".")
-    for part in parts:
-        tree = tree.setdefault(part, {})
-    tree[last] = value

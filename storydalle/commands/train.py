@@ -18,23 +18,24 @@ import re
 import secrets
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 import wandb
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from storydalle.commands import outputs
-from storydalle.commands.application import Request, config_flags
+from storydalle.commands.application import Request, config_flags, factory, instantiate, read_yaml, to_yaml
+from storydalle.commands.dotted import leaves, value_at
 from storydalle.commands.own_sizes import sizes_told
 from storydalle.commands.resuming import resumed_settings
 from storydalle.files import locks
+from storydalle.files.conf import conf_folder
 from storydalle.files.paths import user_path
 from storydalle.files.records import git_state, metrics_record, write_record
 from storydalle.files.whole import write_text
@@ -49,12 +50,22 @@ from storydalle.training import processes
 from storydalle.training.building import learn_words, model_folder
 from storydalle.training.callbacks import callbacks
 from storydalle.training.finite import Kept, values_of
-from storydalle.training.loggers import loggers
 from storydalle.training.memory_limit import check_memory
 from storydalle.training.precision import SINGLE, resolved
-from storydalle.training.runs import CONFIG, LAST, MEMORY, METRICS, MODEL, check_unfinished, memory, run_folder
+from storydalle.training.runs import (
+    CONFIG,
+    LAST,
+    MEMORY,
+    METRICS,
+    MODEL,
+    TrainingRun,
+    check_unfinished,
+    memory,
+    run_folder,
+)
 from storydalle.training.settings import check_settings
 from storydalle.training.state import SafetensorsCheckpointIO, load_state
+from storydalle.training.validated import best_of, reason_to_stop
 
 NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every", "logger")
 
@@ -94,11 +105,13 @@ def begin(request: Request, held: ExitStack) -> Plan:
     settings = resumed_settings(request, folder) if checkpoint else request.settings
     kept = memory(folder) if checkpoint else {}
     notes = [*check_settings(settings), *resolve_precision(settings["trainer"])]
+    if not checkpoint:
+        notes += set_beside(request)
     if "sized" in settings:
         notes.append(sizes_told(settings, request.given))
     found = built_on(settings, kept.get("pretrained"))
     config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
-    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_text(folder / CONFIG, to_yaml(settings))
     write_record(folder / MEMORY, {"config": config, "wandb": number, "pretrained": found})
     (folder / METRICS).unlink(missing_ok=True)
     print(f"{'resuming' if checkpoint else 'writing'} {folder}", *notes, sep="\n")
@@ -112,6 +125,19 @@ def begin(request: Request, held: ExitStack) -> Plan:
         start=state.get("global_step", 0),
         values=state.get("values", {}),
     )
+
+
+def set_beside(request: Request) -> list[str]:
+    """Tell which settings beside the trainer's the chosen trainer has set."""
+    name = request.choices["trainer"]
+    path = conf_folder() / "trainer" / f"{name}.yaml"
+    if not path.is_file():  # a folder of the user's own has it
+        return []
+    beside = {key: value for key, value in read_yaml(path).items() if key not in ("defaults", "trainer")}
+    is_global = path.read_text(encoding="utf-8").startswith("# @package _global_")
+    found = {key: value_at(request.settings, key) for key, _ in leaves(beside)} if is_global else {}
+    told = [f"{key}={value}" for key, value in found.items() if key not in request.given]
+    return [f"trainer={name} sets {', '.join(told)}"] if told else []
 
 
 def built_on(settings: dict[str, Any], kept: str | None) -> str | None:
@@ -140,6 +166,8 @@ def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
     try:
         trained = fit(plan, overrides)
         if processes.is_first():
+            about |= end_of(trained, settings["trainer"]["max_steps"])
+            trained = with_best(trained)
             save(trained, plan)
     except Exception as error:
         if processes.is_first():
@@ -154,7 +182,7 @@ def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
     write_record(
         folder / METRICS,
         metrics_record(
-            plan.values | values_of(trained.trainer),
+            plan.values | values_of(trained.trainer) | dict(trained.values),
             protocol={"kind": "training", "data": settings["data"], "max_steps": settings["trainer"]["max_steps"]},
             n={"steps": trained.num_steps},
             wall_seconds=time.monotonic() - started,
@@ -173,6 +201,8 @@ class Trained(NamedTuple):
     system: pl.LightningModule
     data: pl.LightningDataModule
     stories: Stories  # of validation
+    values: Mapping[str, float] = MappingProxyType({})  # of the model, where it is not that of the last step
+    num_model_steps: int | None = None  # that the model was trained for, where they are not all
 
 
 def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
@@ -180,15 +210,17 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
     folder, settings = Path(plan.folder), plan.settings
     with told_in_one_line("a setting is refused", ValueError, TypeError):
         model = instantiate(plan.network)
-        system = instantiate(settings["system"], _partial_=True)(model)
-        data = instantiate(settings["data_module"], _partial_=True)(**tokenizers_of(model))
+        system = factory(settings["system"])(model)
+        data = factory(settings["data_module"])(**tokenizers_of(model))
         stories = instantiate(settings["data"]["val"])
+        run = TrainingRun(folder, f"{plan.experiment}/{folder.name}", plan.start, getattr(system, "MONITOR", None))
         strips = sample_strips(folder, settings["save_every"], model, stories)
+        loggers, more = (chosen(settings[group], run) for group in ("logger", "callbacks"))
         with told_in_one_line(device_of(settings), MisconfigurationException):
-            trainer = instantiate(settings["trainer"], _partial_=True)(
+            trainer = factory(settings["trainer"])(
                 default_root_dir=folder,
-                logger=loggers(folder, plan.experiment, settings["logger"], plan.start),
-                callbacks=[*strips, *callbacks(folder, settings)],
+                logger=loggers,
+                callbacks=[*strips, *callbacks(folder, settings, more)],
                 plugins=[SafetensorsCheckpointIO()],
             )
     tell(stories.notes)
@@ -197,6 +229,35 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
     with processes.running(trainer), told_in_one_line("", ValueError, MisconfigurationException):
         trainer.fit(system, data, ckpt_path=plan.checkpoint)
     return Trained(trainer, processes.steps_made(trainer), model, system, data, stories)
+
+
+def chosen(group: Mapping[str, Any], run: TrainingRun) -> list[Any]:
+    """What a config group lists by name; entries with ``_partial_`` are told of the run."""
+    entries = [each for each in group.values() if isinstance(each, Mapping) and "_target_" in each]
+    made = [factory(each)(run) if each.get("_partial_") else instantiate(each) for each in entries]
+    return [each for each in made if each is not None]
+
+
+def end_of(trained: Trained, max_steps: int) -> dict[str, str]:
+    """Tell, and return for the record, why a training has ended before its last step."""
+    if trained.num_steps >= max_steps:
+        return {}
+    reason = reason_to_stop(trained.trainer)
+    told = f"step {trained.num_steps} of {max_steps}" + (f": {reason}" if reason else "")
+    print(f"stopped early, after {told}")
+    return {"stopped_early": told}
+
+
+def with_best(trained: Trained) -> Trained:
+    """Put the weights of the best validation into the model, where that was asked for."""
+    path = best_of(trained.trainer)
+    if path is None:
+        return trained
+    with told_in_one_line(""):
+        state = load_state(path)
+    trained.system.load_state_dict(state["state_dict"])
+    print(f"the model is that of step {state['global_step']}, whose validation was the best")
+    return trained._replace(values=state["values"], num_model_steps=state["global_step"])
 
 
 def device_of(settings: dict[str, Any]) -> str:
@@ -212,7 +273,7 @@ def save(trained: Trained, plan: Plan) -> None:
     """Write the model, with its card and words; Failure where it is not finite."""
     model, folder = trained.model, Path(plan.folder)
     if isinstance(model, TrainedStoryModel):
-        made = card(model, trained.stories, plan.settings, trained.num_steps)
+        made = card(model, trained.stories, plan.settings, trained.num_model_steps or trained.num_steps)
         model.card = {"experiment": plan.experiment} | made
     if isinstance(model, PretrainedModel):
         learn_words(model, getattr(trained.data, "train", None), getattr(trained.system, "texts", "captions"))

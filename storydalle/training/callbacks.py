@@ -1,5 +1,6 @@
 """What happens beside the steps of a training: checkpoints, the running mean of the weights, strips, the last row."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,24 @@ def running_mean(decay: float, averaged: Tensor, current: Tensor, num_averaged: 
     return kept * averaged + (1 - kept) * current
 
 
-def callbacks(folder: Path, settings: dict[str, Any]) -> list[Callback]:
+class LearningRates(Callback):
+    """Logs the learning rate of each group of parameters, as it is when a loss goes backward."""
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        names = [str(group.get("name", number)) for number, group in enumerate(groups)]
+        rates = {f"train/rate_{name}": float(group["lr"]) for name, group in zip(names, groups, strict=True)}
+        pl_module.log_dict(rates)
+
+
+def callbacks(folder: Path, settings: dict[str, Any], chosen: Sequence[Callback] = ()) -> list[Callback]:
+    """Those of every run, around the ``chosen`` ones, whose state each checkpoint has."""
     every, decay = settings["save_every"], settings["ema_decay"]
     average = [RunningMean(decay=decay)] if decay else []
     checkpoints = Checkpoints(folder, every)
     return [
         *average,
+        *chosen,
         checkpoints,
         FiniteSteps(checkpoints.kept),
         LastRow(settings["trainer"].get("log_every_n_steps", 50)),

@@ -32,6 +32,8 @@ class CharacterClassifierTraining(pl.LightningModule):
     every character is read right; when the fit ends the classifier has them, the last ones where none was validated.
     """
 
+    MONITOR = "val/loss"  # by which a validation judges the model
+
     def __init__(
         self,
         classifier: nn.Module,

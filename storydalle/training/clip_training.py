@@ -42,6 +42,8 @@ class ClipTraining(pl.LightningModule):
     can be compared with pictures. ``augment(images, generator)`` roughens the images, for pictures that a model draws.
     """
 
+    MONITOR = "val/loss_description"  # by which a validation judges the model
+
     def __init__(
         self,
         network: nn.Module,

@@ -1,44 +1,46 @@
-"""Where a run's numbers are logged: one csv always, and Weights & Biases beside it.
+"""Where a run's numbers are logged: what conf/logger chooses, by default a csv and Weights & Biases beside it.
 
-A resumed run goes on with both.
+A resumed run goes on with each of them.
 """
 
 import csv
+import importlib.util
+import io
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import wandb
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from wandb.sdk.lib import wbauth
 
-from storydalle.training.runs import LOGS, memory
+from storydalle.files.whole import write_text
+from storydalle.mistakes import UserError
+from storydalle.training.runs import LOGS, TrainingRun, memory
 
 SECONDS = 10.0  # that Weights & Biases has to answer, before a run logs offline
+TENSORBOARD = ("tensorboard", "tensorboardX")  # either of these packages writes its files
 
 
-def loggers(folder: Path, experiment: str, settings: Mapping[str, Any], start: int) -> list[Logger]:
-    """The csv, and what ``settings`` (conf/logger) say; ``start`` is the step from which the run goes on."""
-    log = RunLog(folder, start)
-    if settings["kind"] != "wandb" or (mode := wandb_mode()) == "disabled":
-        return [log]
-    return [log, WandbLog(folder, f"{experiment}/{folder.name}", settings, mode)]
+def check_loggers(names: Iterable[str]) -> None:
+    """Raise UserError where the package of a chosen logger is missing."""
+    if "tensorboard" in names and not any(map(importlib.util.find_spec, TENSORBOARD)):
+        raise UserError("logger=tensorboard needs the package tensorboard, which is not here: pip install tensorboard")
 
 
 class RunLog(Logger):
-    """One csv of a run: a row a logged step. Rows of the step ``start`` and later ones are made again, and dropped.
+    """One csv of a run: a row a logged step. Rows from the step on where the run starts are made again, and dropped.
 
     Each row is on the disk when it is logged, so a run that is killed has all up to there.
     """
 
-    def __init__(self, folder: Path, start: int = 0) -> None:
+    def __init__(self, run: TrainingRun) -> None:
         super().__init__()
-        found = sorted(folder.glob(LOGS), key=lambda path: path.stat().st_mtime)
-        self.path = found[-1] if found else folder / LOGS.replace("*", "0")
-        self.start = start
+        found = sorted(run.folder.glob(LOGS), key=lambda path: path.stat().st_mtime)
+        self.path = found[-1] if found else run.folder / LOGS.replace("*", "0")
+        self.start = run.start
         self.columns: list[str] = []
         self.rows: list[dict[str, Any]] | None = None  # of the file; read when the first row is logged
 
@@ -87,29 +89,33 @@ class RunLog(Logger):
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
+
+
+def wandb_log(
+    run: TrainingRun, project: str, entity: str | None = None, tags: Sequence[str] = (), group: str | None = None
+) -> "WandbLog | None":
+    """The run's log at Weights & Biases; None where the user has disabled that."""
+    mode = wandb_mode()
+    return None if mode == "disabled" else WandbLog(run, mode, project=project, entity=entity, tags=tags, group=group)
 
 
 class WandbLog(WandbLogger):
-    """A run of Weights & Biases, the same whenever the run in ``folder`` goes on.
+    """A run of Weights & Biases, the same whenever the run goes on; ``where`` says in which project it is.
 
     Offline, which one line says, where the service does not answer in time or refuses the key.
     """
 
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], mode: str) -> None:
+    def __init__(self, run: TrainingRun, mode: str, **where: Any) -> None:
         super().__init__(
-            project=settings["project"],
-            entity=settings["entity"],
-            tags=list(settings["tags"]),
-            group=settings["group"],
-            name=name,
-            id=memory(folder).get("wandb"),
-            save_dir=folder,
+            **where,
+            name=run.name,
+            id=memory(run.folder).get("wandb"),
+            save_dir=run.folder,
             mode=mode,
             settings=wandb.Settings(silent=True, console="off", init_timeout=SECONDS),
         )
@@ -130,6 +136,11 @@ class WandbLog(WandbLogger):
             wandb.teardown()  # its service still holds the run's id
             self._wandb_init["mode"] = "offline"
             return super().experiment
+
+
+def tensorboard_log(run: TrainingRun) -> Logger:
+    """TensorBoard's files, in ``tensorboard/`` of the run's folder; a run that goes on drops what it makes again."""
+    return TensorBoardLogger(run.folder, name="tensorboard", version="", purge_step=run.start or None)
 
 
 def wandb_mode() -> str:

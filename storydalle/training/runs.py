@@ -12,7 +12,7 @@ A failed or interrupted run that has a checkpoint can be gone on with.
 import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from storydalle.files.text import parsed
 from storydalle.mistakes import UserError
@@ -21,6 +21,15 @@ LAST = Path("checkpoints") / "last.safetensors"
 MODEL, MEMORY = "model", "run.json"
 METRICS, CONFIG = "metrics.json", "config.yaml"
 LOGS = "csv/version_*/metrics.csv"
+
+
+class TrainingRun(NamedTuple):
+    """What a run tells the loggers and callbacks that are chosen for it."""
+
+    folder: Path
+    name: str  # in reports and at services
+    start: int = 0  # the step from which it goes on
+    monitor: str | None = None  # the value of a validation by which its model is judged
 
 
 class State(StrEnum):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from storydalle.mistakes import UserError, check_number
+from storydalle.training.loggers import check_loggers
 
 STAGES = (
     "warmup_steps",
@@ -12,12 +13,25 @@ STAGES = (
 )  # from the first step
 
 
+# Options of Lightning's trainer that a run sets itself, and how they are chosen here.
+SET_BY_RUNS = {
+    "callbacks": "choose them with callbacks=[NAME,...], or add one with +callbacks.NAME._target_=",
+    "logger": "choose them with logger=[NAME,...], or add one with +logger.NAME._target_=",
+    "plugins": "a run's checkpoints are safetensors",
+    "default_root_dir": "a run's folder is runs= with experiment= and name=",
+}
+
+
 def check_settings(settings: dict[str, Any]) -> list[str]:
-    """Refuse counts that train or save nothing; say what else is worth a look.
+    """Refuse counts that train or save nothing, and what would have no effect; say what else is worth a look.
 
     Validation comes at the end at the latest: an interval beyond it would be none.
     """
     trainer, system = settings["trainer"], settings["system"]
+    for name in SET_BY_RUNS:
+        if name in trainer:
+            raise UserError(f"trainer.{name}={trainer[name]} is set by each run itself: {SET_BY_RUNS[name]}")
+    check_loggers(settings.get("logger") or {})
     batches = trainer.get("accumulate_grad_batches", 1)
     for name, value in {
         "trainer.max_steps": trainer["max_steps"],

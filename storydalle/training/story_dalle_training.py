@@ -52,6 +52,7 @@ class StoryDALLETraining(pl.LightningModule):
     gradients as they are.
     """
 
+    MONITOR = "val/nats"  # by which a validation judges the model
     SCHEDULES: ClassVar = {"cosine": warmup_cosine, "constant": warmup_constant}
 
     def __init__(

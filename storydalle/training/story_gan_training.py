@@ -46,6 +46,7 @@ class StoryGANTraining(pl.LightningModule):
     halve every ``halve_every`` steps, or follow half a cosine to ``max_steps`` where that is None.
     """
 
+    MONITOR = "val/error"  # by which a validation judges the model
     NOT_AVERAGED = ("story_gan.image_discriminator", "story_gan.story_discriminator")  # by a running mean of weights
 
     def __init__(

@@ -24,6 +24,7 @@ class TextToImageTraining(pl.LightningModule):
     ``frames_per_story`` frames of each story are used a step, in turn.
     """
 
+    MONITOR = "val/loss_image"  # by which a validation judges the model
     texts = "descriptions"  # what is read of a story's outline
 
     def __init__(

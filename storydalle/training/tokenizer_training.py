@@ -64,6 +64,8 @@ class ImageTokenizerTraining(pl.LightningModule):
     Differs from the paper: the adversarial weight is constant instead of following the gradients' ratio.
     """
 
+    MONITOR = "val/reconstruction_error"  # by which a validation judges the model
+
     def __init__(
         self,
         image_tokenizer: VQGAN,

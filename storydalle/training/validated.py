@@ -1,0 +1,112 @@
+"""What follows from a validation, where conf/callbacks asks for it: an early end, and the best model in the end."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.trainer.states import TrainerFn
+
+from storydalle.mistakes import UserError, nearest
+from storydalle.training.runs import LAST, TrainingRun
+
+BEST = LAST.with_name("best.safetensors")
+
+
+def monitored(run: TrainingRun, monitor: str | None, callback: str) -> str:
+    """The value that a callback looks at: the one it is given, or that by which the run's model is judged."""
+    if found := monitor or run.monitor:
+        return found
+    raise UserError(f"callbacks.{callback}.monitor is not set, and this system names no value: give one of val/...")
+
+
+def check_logged(trainer: pl.Trainer, monitor: str, callback: str) -> None:
+    """Raise UserError where the validation has not logged the value, with those that it has."""
+    if monitor not in trainer.callback_metrics:
+        names = [name for name in trainer.callback_metrics if name.startswith("val/")]
+        raise UserError(f"callbacks.{callback}.monitor={monitor} is in no validation; {nearest(monitor, names)}")
+
+
+class EarlyStop(EarlyStopping):
+    """Ends a training after ``patience`` validations without a better value.
+
+    A run that was killed between such an end and its model ends at once when it goes on. ``patience`` is that of the
+    config then, which may have changed, and not of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        monitor: str | None = None,
+        mode: str = "min",
+        patience: int = 5,
+        min_delta: float = 0.0,
+    ) -> None:
+        super().__init__(monitored(run, monitor, "early_stopping"), mode=mode, patience=patience, min_delta=min_delta)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._should_skip_check(trainer):
+            check_logged(trainer, self.monitor, "early_stopping")
+        super().on_validation_end(trainer, pl_module)
+
+    def __str__(self) -> str:
+        """Why it has ended the training."""
+        if self.wait_count < self.patience:
+            return f"{self.monitor} is not finite"
+        return f"{self.monitor} has not got better than {self.best_score:.4g} in {self.wait_count} validations"
+
+
+class BestCheckpoint(Checkpoint):
+    """Keeps the whole state of the best validation beside the last one.
+
+    It stands before the last checkpoint among a trainer's callbacks: a run that goes on from there knows of every
+    validation that was made, so that no worse one takes the place of the best.
+    """
+
+    def __init__(self, run: TrainingRun, monitor: str | None = None, mode: str = "min") -> None:
+        if mode not in ("min", "max"):
+            raise UserError(f"callbacks.best_checkpoint.mode={mode}: choose one of min, max")
+        self.path = run.folder / BEST
+        self.monitor, self.mode = monitored(run, monitor, "best_checkpoint"), mode
+        self.best: float | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        check_logged(trainer, self.monitor, "best_checkpoint")
+        value = float(trainer.callback_metrics[self.monitor])
+        if self.is_better(value):
+            self.best = value
+            trainer.save_checkpoint(self.path)
+
+    def is_better(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        return self.best is None or (value < self.best if self.mode == "min" else value > self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best value, unless another one is looked at by now, or its file is gone."""
+        is_same = (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode)
+        self.best = state_dict["best"] if is_same and self.path.is_file() else None
+
+
+def best_of(trainer: pl.Trainer) -> Path | None:
+    """The file of the best state, where one was asked for and there has been a validation."""
+    paths = [each.path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def reason_to_stop(trainer: pl.Trainer) -> str | None:
+    """Why a training has ended before its last step, as far as this process knows."""
+    stops = [each for each in trainer.early_stopping_callbacks if isinstance(each, EarlyStop)]
+    return next((str(each) for each in stops if each.stopping_reason_message or each.wait_count >= each.patience), None)
