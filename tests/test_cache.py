@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from storydalle.files.reading import object_if_whole
+from storydalle.files.whole import write_json
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.stories.data import StepSampler
 from storydalle.stories.images import to_tensor
@@ -333,8 +335,8 @@ def test_a_cache_goes_to_a_worker_as_a_path(tmp_path: Path) -> None:
 
 def test_opening_ten_million_frames_reads_none_of_them(tmp_path: Path) -> None:
     cache = cached(TinyStories(5), tmp_path)
-    header = encoding.read_json(tmp_path / CODES / HEADER)
-    tables = encoding.read_json(cache.tables / HEADER)
+    header = object_if_whole(tmp_path / CODES / HEADER)
+    tables = object_if_whole(cache.tables / HEADER)
     assert header is not None and tables is not None
     rows, shards = 100_000, 100
     for i in range(shards):
@@ -342,8 +344,8 @@ def test_opening_ten_million_frames_reads_none_of_them(tmp_path: Path) -> None:
         array[7] = i
     header["frames"] = [rows] * shards
     tables["key"]["codes"] = header
-    encoding.write_json(tmp_path / CODES / HEADER, header)
-    encoding.write_json(cache.tables / HEADER, tables)
+    write_json(tmp_path / CODES / HEADER, header)
+    write_json(cache.tables / HEADER, tables)
     large = CachedStories(tmp_path, cache.tables)
     assert large.shard_starts[-1] == 10_000_000 and not large.shards
     assert large.codes(np.array([99 * rows + 7, 7, 42 * rows + 7]))[:, 0].tolist() == [99, 0, 42]

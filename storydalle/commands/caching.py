@@ -6,11 +6,12 @@ from typing import Any
 from storydalle.commands import outputs
 from storydalle.commands.application import instantiate
 from storydalle.files.paths import user_path
+from storydalle.files.reading import object_if_whole
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories.story import Stories
 from storydalle.tokens.cache import CachedStories, cache_folder
 from storydalle.tokens.captions import TextTokenizer
-from storydalle.tokens.encoding import CODES, HEADER, build_cache, read_json, tables_folder
+from storydalle.tokens.encoding import CODES, HEADER, build_cache, tables_folder
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.shards import write_shards
 from storydalle.training.building import model_folder, tokenizers
@@ -49,7 +50,7 @@ def encode_split(
     num_clips = len(stories.clips())
     outputs.check_space(folder, megabytes=50 + num_clips * FRAMES_A_CLIP * image_tokenizer.num_codes * 2 // 1_000_000)
     build_cache(stories, image_tokenizer, caption_tokenizer, folder, workers, check_pictures=True)
-    header = read_json(folder / CODES / HEADER) or {}
+    header = object_if_whole(folder / CODES / HEADER) or {}
     told = f"{split}: {sum(header['frames']):,} frames of {num_clips:,} clips"
     if header["num_problems"]:
         told += f" ({header['num_problems']:,} cannot be read)"

@@ -29,7 +29,8 @@ from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.files import locks
 from storydalle.files.paths import user_path
-from storydalle.files.weights import NoRoom, check_room, folder_when_whole
+from storydalle.files.weights import NoRoom, check_room
+from storydalle.files.whole import folder_when_whole
 from storydalle.mistakes import UserError, check_number, nearest, told_in_one_line
 from storydalle.models import licences
 from storydalle.models.cards import front

@@ -9,7 +9,6 @@ one that a system drew: the benchmark knows no given frame, so a source is a sho
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from PIL import Image
 from storydalle.evaluation.drawn_layouts import NUMBERED, Found, Lengths, Listing, Place, is_picture
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_json
+from storydalle.files.whole import folder_when_whole
 from storydalle.stories.story_set import Problem
 
 LANGUAGES = ("en", "ch")
@@ -74,16 +74,10 @@ def export_shots(
     run = user_path(root) / method / mode / language / timestamp
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise ValueError(f"{run} holds an export already: give another timestamp, or remove it")
-    partial = run.with_name(f".{timestamp}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        names = _write_shots(partial, stories, order)
+    with folder_when_whole(run) as folder:
+        names = _write_shots(folder, stories, order)
         record = {"program": PROGRAM, "first_is_given": first_is_given, "stories": names}
-        (partial / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(run)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return run
 
 

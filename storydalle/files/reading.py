@@ -52,6 +52,14 @@ def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     return content
 
 
+def object_if_whole(path: Path) -> dict[str, Any] | None:
+    """A JSON object of our own; None where there is no file, or half of one, so that it is made again."""
+    try:
+        return read_object(path)
+    except ValueError:
+        return None
+
+
 def read_dict(path: Path) -> dict[str, Any]:
     """A pickled dictionary with names as keys, bytes or text; raises ValueError, naming the file, for anything else."""
     content = load_pickle(path)

@@ -5,7 +5,7 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,17 @@ def sha256_of_text(text: str) -> str:
 
 
 def sha256_of_file(path: Path | str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_files([Path(path)])
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """Of the contents of all files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def protocol_hash(protocol: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ numbers one after the other. The library itself wants all tensors at once.
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -108,19 +107,6 @@ def write_safetensors(
             value = read(tensor.name)
             tensor.check(value)
             file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
-
-
-@contextmanager
-def folder_when_whole(target: Path) -> Iterator[Path]:
-    """A new folder that gets its name at the end, or leaves nothing behind; FileExistsError where the name is taken."""
-    unfinished = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        os.rename(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def check_room(target: Path, num_bytes: int) -> None:

@@ -1,8 +1,13 @@
-"""Files that are there whole or not at all, whenever the process is killed: written beside their place, then moved."""
+"""Files and folders that are there whole or not at all, whenever the process is killed.
+
+They are written beside their place, under a name of their own, then moved.
+"""
 
 import io
+import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +23,7 @@ def replaced_when_whole(path: Path, is_synced: bool = True) -> Iterator[BinaryIO
 
     A synced one outlives a machine that stops, too; that costs some milliseconds.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
         with partial.open("wb") as file:
             yield file
@@ -28,6 +33,34 @@ def replaced_when_whole(path: Path, is_synced: bool = True) -> Iterator[BinaryIO
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_when_whole(target: Path, replaces: bool = False) -> Iterator[Path]:
+    """A new folder that gets its name at the end, or leaves nothing behind.
+
+    Raises FileExistsError where the name is taken, unless the folder ``replaces`` what has it.
+    """
+    partial = partial_of(target)
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if replaces:
+            shutil.rmtree(target, ignore_errors=True)
+        os.rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file or a folder lies until it is whole."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object in the order of its keys' names."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,6 +9,7 @@ from PIL import Image
 import storydalle
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
+from storydalle.files.records import sha256_of_files
 from storydalle.files.registry import Registry
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 
@@ -179,12 +179,7 @@ MODELS: Registry[Any] = Registry(
 
 def weights_sha256(folder: Path) -> str:
     """Of the file of weights, or of all its parts one after the other."""
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256_of_files(weight_files(folder))
 
 
 def weight_files(folder: Path) -> list[Path]:

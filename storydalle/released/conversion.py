@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from storydalle.files.reading import read_object
-from storydalle.files.weights import Planned, WithoutNumbers, check_room, folder_when_whole, write_model
+from storydalle.files.weights import Planned, WithoutNumbers, check_room, write_model
+from storydalle.files.whole import folder_when_whole
 from storydalle.models import licences
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE

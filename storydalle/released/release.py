@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from storydalle.files.weights import Planned, WithoutNumbers, check_room, folder_when_whole
+from storydalle.files.weights import Planned, WithoutNumbers, check_room
+from storydalle.files.whole import folder_when_whole
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.released.archives import pack

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from storydalle.files.records import sha256_of_file
 from storydalle.files.text import parsed
 from storydalle.files.whole import write_text
 from storydalle.stories.pictures import ClipError
@@ -148,8 +149,7 @@ def stamp_of(file: Path) -> Stamp:
 
 def sha256_of(file: Path) -> str | None:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of_file(file)
     except (OSError, ValueError):
         return None
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from storydalle.files.paths import user_path
+from storydalle.files.reading import object_if_whole
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.story import Stories, Story
 from storydalle.tokens.captions import TextTokenizer
@@ -22,7 +23,6 @@ from storydalle.tokens.encoding import (
     FrameEncoder,
     build_cache,
     encoding_hash,
-    read_json,
     tables_folder,
 )
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -94,7 +94,7 @@ class CachedStories:
 
     def __init__(self, folder: Path, tables: Path, image_tokenizer: str | None = None) -> None:
         self.folder, self.tables, self.image_tokenizer = folder, tables, image_tokenizer
-        codes, stories = read_json(folder / CODES / HEADER), read_json(tables / HEADER)
+        codes, stories = object_if_whole(folder / CODES / HEADER), object_if_whole(tables / HEADER)
         if codes is None or stories is None or stories["key"]["codes"] != codes:
             raise ValueError(f"{tables} is not finished, or older than its codes: encode the stories again")
         found = codes["key"]["image_tokenizer"]

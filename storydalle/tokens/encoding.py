@@ -7,7 +7,6 @@ FOLDER/stories-HASH/         of each story its shots, tokens, labels and id, for
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,8 +20,9 @@ from jaxtyping import Int, UInt8, UInt16
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from storydalle.files.reading import read_object
-from storydalle.files.whole import replaced_when_whole, write_text
+from storydalle.files.reading import object_if_whole
+from storydalle.files.records import sha256_of_text
+from storydalle.files.whole import folder_when_whole, replaced_when_whole, write_json
 from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
@@ -65,7 +65,7 @@ def build_cache(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         key = codes_key(stories, image_tokenizer)
-        header = read_json(folder / CODES / HEADER)
+        header = object_if_whole(folder / CODES / HEADER)
         if check_pictures or header is None or header["key"] != key:
             header = encode_clips(stories, image_tokenizer, folder / CODES, key, num_workers)
         if caption_tokenizer is not None:
@@ -112,7 +112,7 @@ def encode_clips(
     for path in folder.glob("[0-9]*"):
         if int(path.stem) >= len(shards):
             path.unlink()
-    written = [read_json(folder / f"{i:05d}.json") or {} for i in range(len(shards))]
+    written = [object_if_whole(folder / f"{i:05d}.json") or {} for i in range(len(shards))]
     header = {
         "key": key,
         "num_codes": image_tokenizer.num_codes,
@@ -121,7 +121,7 @@ def encode_clips(
         "frames": [sum(record["frames"]) for record in written],
         "shards": digest_of(json.dumps(written)),
     }
-    if header != read_json(folder / HEADER):
+    if header != object_if_whole(folder / HEADER):
         write_json(folder / HEADER, header)
     return header
 
@@ -134,7 +134,7 @@ def shard_record(stories: Stories, clips: Sequence[str], key: dict[str, Any]) ->
 
 
 def is_written(folder: Path, shard: int, record: dict[str, Any]) -> bool:
-    found = read_json(folder / f"{shard:05d}.json")
+    found = object_if_whole(folder / f"{shard:05d}.json")
     return found is not None and record.items() <= found.items() and (folder / f"{shard:05d}.npy").is_file()
 
 
@@ -219,41 +219,37 @@ def write_tables(
     """Write shots, tokens, labels and ids of the stories all of whose clips have frames."""
     target = tables_folder(folder, caption_tokenizer)
     key = {"codes": codes_header, "caption_tokenizer": caption_tokenizer.fingerprint}
-    header = read_json(target / HEADER)
+    header = object_if_whole(target / HEADER)
     if header is not None and header["key"] == key:
         return
     clips = clips_of_shards(stories, folder / CODES, len(codes_header["frames"]))
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    columns, ids = Columns(partial), list[str]()
-    chunks = batched(range(len(stories)), STORIES_PER_CHUNK)
-    for chunk in tqdm(chunks, desc="writing stories", unit_scale=STORIES_PER_CHUNK, disable=None):
-        outlines = [stories.outline(i) for i in chunk]
-        whole = [outline for outline in outlines if all(clips[shot.clip].num_frames for shot in outline.shots)]
-        ids.extend(outline.id for outline in whole)
-        if whole:
-            columns.append(table_columns(whole, clips, caption_tokenizer))
-    if not ids:
-        raise ValueError(
-            f"none of the {len(stories)} stories has all its pictures: storydalle prepare says what is wrong"
-        )
-    header = {
-        "key": key,
-        "num_stories": len(ids),
-        "left_out": len(stories) - len(ids),
-        "pad_id": caption_tokenizer.pad_id,
-        "columns": columns.close(),
-    }
-    (partial / IDS).write_text("\n".join(ids) + "\n", encoding="utf-8")
-    write_json(partial / HEADER, header)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    with folder_when_whole(target, replaces=True) as folder:
+        columns, ids = Columns(folder), list[str]()
+        chunks = batched(range(len(stories)), STORIES_PER_CHUNK)
+        for chunk in tqdm(chunks, desc="writing stories", unit_scale=STORIES_PER_CHUNK, disable=None):
+            outlines = [stories.outline(i) for i in chunk]
+            whole = [outline for outline in outlines if all(clips[shot.clip].num_frames for shot in outline.shots)]
+            ids.extend(outline.id for outline in whole)
+            if whole:
+                columns.append(table_columns(whole, clips, caption_tokenizer))
+        if not ids:
+            raise ValueError(
+                f"none of the {len(stories)} stories has all its pictures: storydalle prepare says what is wrong"
+            )
+        header = {
+            "key": key,
+            "num_stories": len(ids),
+            "left_out": len(stories) - len(ids),
+            "pad_id": caption_tokenizer.pad_id,
+            "columns": columns.close(),
+        }
+        (folder / IDS).write_text("\n".join(ids) + "\n", encoding="utf-8")
+        write_json(folder / HEADER, header)
 
 
 def clips_of_shards(stories: Stories, folder: Path, num_shards: int) -> dict[str, Clip]:
     """Where each clip's codes are, counted over all shards."""
-    counts = [n for i in range(num_shards) for n in (read_json(folder / f"{i:05d}.json") or {})["frames"]]
+    counts = [n for i in range(num_shards) for n in (object_if_whole(folder / f"{i:05d}.json") or {})["frames"]]
     starts = np.cumsum([0, *counts])[:-1].tolist()
     return {clip: Clip(*at) for clip, *at in zip(stories.clips(), starts, counts, strict=True)}
 
@@ -317,7 +313,7 @@ def table_columns(
 
 
 def digest_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of_text(text)[:16]
 
 
 def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -325,18 +321,6 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The content, or nothing where there is no file, or half of one."""
-    try:
-        return read_object(path)
-    except ValueError:
-        return None
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def replace_file(path: Path, array: np.ndarray) -> None:

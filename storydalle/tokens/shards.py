@@ -23,11 +23,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from storydalle.files.paths import user_path
 from storydalle.files.pickles import array_of
-from storydalle.files.whole import replaced_when_whole
+from storydalle.files.reading import object_if_whole
+from storydalle.files.whole import replaced_when_whole, write_json
 from storydalle.stories.data import StepData
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
 from storydalle.tokens.captions import TextTokenizer
-from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash, read_json, write_json
+from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 FORMAT = 1
@@ -64,7 +65,7 @@ def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 10
     header = header_of(cache, [len(part) for part in parts])
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        if read_json(folder / HEADER) == header and all(path.is_file() for path in paths):
+        if object_if_whole(folder / HEADER) == header and all(path.is_file() for path in paths):
             return paths
         (folder / HEADER).unlink(missing_ok=True)
         ids = cache.ids()
@@ -86,7 +87,7 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
 
 def header_of(cache: CachedStories, num_stories: list[int]) -> dict[str, Any]:
     """What a reader must know of shards that hold ``num_stories`` stories each."""
-    codes, tables = read_json(cache.folder / CODES / HEADER), read_json(cache.tables / HEADER)
+    codes, tables = object_if_whole(cache.folder / CODES / HEADER), object_if_whole(cache.tables / HEADER)
     assert codes is not None and tables is not None
     return {
         "format": FORMAT,
@@ -123,7 +124,7 @@ def npy(array: np.ndarray | np.generic) -> bytes:
 
 def read_header(folder: Path) -> dict[str, Any]:
     """A finished folder's header; ValueError where there is none, or one with values of other kinds."""
-    header = read_json(folder / HEADER)
+    header = object_if_whole(folder / HEADER)
     if header is None or header.get("format") != FORMAT:
         raise ValueError(f"{folder} holds no finished shards of format {FORMAT}: write them again")
     wrong = [name for name, is_right in KINDS.items() if not is_right(header.get(name))]
