@@ -513,5 +513,5 @@ def test_without_transformers_the_message_names_the_extra(monkeypatch: pytest.Mo
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"storydalle\[diffusers\].*small caption encoder"):
+    with pytest.raises(ValueError, match=r"storydalle\[text\].*small caption encoder"):
         RobertaCaptionEncoder.from_pretrained("roberta-base")

@@ -116,6 +116,27 @@ def test_every_dependency_is_pinned_in_the_constraints() -> None:
         assert set(names) <= pinned, f"{extra}: {set(names) - pinned}"
 
 
+def test_what_an_extra_installs_is_imported_where_its_name_is_told() -> None:
+    """Of the extras whose packages are only needed in some place; that of the app has no code yet."""
+    for extra in ("text", "8bit", "data"):
+        for name in requirements()[extra]:
+            importing = [path for path in MODULES if name in {each.partition(".")[0] for each in imports_of(path)}]
+            assert importing, f"{name} is imported nowhere"
+            assert all(f"storydalle[{extra}]" in path.read_text() for path in importing), f"{name}: {importing}"
+
+
+def test_messages_name_extras_that_exist() -> None:
+    for path in MODULES:
+        named = re.findall(r"storydalle\[([^\]]+)\]", path.read_text())
+        assert set(named) <= requirements().keys(), f"{own_name(path)} names {named}"
+
+
+@pytest.mark.parametrize("path", [".ci/run", "constraints.txt"])
+def test_all_extras_are_asked_for_together(path: str) -> None:
+    (named,) = re.findall(r"\.\[([\w,]+)\]", (ROOT / path).read_text())
+    assert sorted(named.split(",")) == sorted(requirements().keys() - {""})
+
+
 def test_conf_goes_into_the_wheel() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert build["only-include"] == ["storydalle", "conf"]

@@ -117,7 +117,7 @@ def test_settings_that_do_not_exist_or_need_a_library_are_refused_in_one_line(mo
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     for setting, told in (
         ({"optimizer": "lion"}, "optimizer=lion is unknown; choose one of adamw, adamw8bit"),
-        ({"optimizer": "adamw8bit"}, "needs the package bitsandbytes: pip install bitsandbytes"),
+        ({"optimizer": "adamw8bit"}, r'needs the package bitsandbytes: pip install "storydalle\[8bit\]"'),
         ({"schedule": "linear"}, "schedule=linear is unknown; choose one of cosine, constant"),
     ):
         with pytest.raises(ValueError, match=told):

@@ -146,7 +146,7 @@ def check_optimizer(name: str) -> None:
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer={name} is unknown; choose one of {', '.join(OPTIMIZERS)}")
     if name == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ValueError("optimizer=adamw8bit needs the package bitsandbytes: pip install bitsandbytes")
+        raise ValueError('optimizer=adamw8bit needs the package bitsandbytes: pip install "storydalle[8bit]"')
 
 
 OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], tuple[float, float]], Optimizer]] = {

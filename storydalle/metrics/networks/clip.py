@@ -356,7 +356,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ValueError('a CLIP needs the package transformers: pip install "storydalle[diffusers]"') from error
+        raise ValueError('a CLIP needs the package transformers: pip install "storydalle[text]"') from error
     return transformers
 
 

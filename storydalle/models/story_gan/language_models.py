@@ -262,7 +262,7 @@ def import_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise ValueError(
-            'RoBERTa and CLIP need the package transformers: pip install "storydalle[diffusers]", or take the small '
+            'RoBERTa and CLIP need the package transformers: pip install "storydalle[text]", or take the small '
             "caption encoder, which needs none"
         ) from error
     return transformers
