@@ -1,13 +1,11 @@
-"""Strips, animations and pages: everything given is shown, and nothing overflows or crashes."""
+"""Strips and animations: everything given is shown, and nothing overflows or crashes."""
 
-import html.parser
-import re
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops
 
-from storydalle.reporting import strips
+from storydalle.reporting import lettering, pages, strips
 from storydalle.reporting.strips import Strip
 
 COLORS = ("red", "green", "blue", "yellow", "purple", "orange")
@@ -49,16 +47,16 @@ def test_the_source_comes_first_and_is_marked() -> None:
 
 def test_every_caption_line_fits_its_card() -> None:
     text = "A caption with Donaudampfschifffahrtsgesellschaftskapitaenswitwe and " + "many other words " * 10
-    lines = strips.wrapped(text, 256)
-    assert all(strips.font(strips.TEXT_SIZE).getlength(line) <= 256 for line in lines)
+    lines = lettering.wrapped(text, 256)
+    assert all(lettering.font(lettering.TEXT_SIZE).getlength(line) <= 256 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
 def test_a_caption_of_a_thousand_words_ends_in_dots() -> None:
-    lines = strips.wrapped("word " * 1000, 256)
-    assert len(lines) == strips.MAX_LINES
+    lines = lettering.wrapped("word " * 1000, 256)
+    assert len(lines) == lettering.MAX_LINES
     assert lines[-1].endswith("...")
-    assert strips.font(strips.TEXT_SIZE).getlength(lines[-1]) <= 256
+    assert lettering.font(lettering.TEXT_SIZE).getlength(lines[-1]) <= 256
 
 
 @pytest.mark.parametrize(
@@ -68,11 +66,11 @@ def test_any_text_can_be_drawn(text: str, tmp_path: Path) -> None:
     strip = Strip([text], frames(1))
     strips.strip_image(strip)
     strips.save_gif(strip, tmp_path / "strip.gif")
-    strips.story_page([strip], text).encode("utf-8")
+    pages.story_page([strip], text).encode("utf-8")
 
 
 def test_accents_that_the_font_lacks_are_taken_off() -> None:
-    assert strips.drawable("Élan über naïve \u2013 ça") == "Elan uber naive - ca"
+    assert lettering.drawable("Élan über naïve \u2013 ça") == "Elan uber naive - ca"
 
 
 def test_the_caption_changes_the_picture() -> None:
@@ -104,37 +102,6 @@ def test_captions_and_frames_must_agree() -> None:
         strips.strip_image(Strip(captions(2), frames(1)))
     with pytest.raises(ValueError, match="all of one size"):
         strips.strip_image(Strip(captions(2), [*frames(1, 64), *frames(1, 32)]))
-
-
-class Links(html.parser.HTMLParser):
-    """Collects what a page would load, and its text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sources: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.sources += [value or "" for name, value in attributes if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_a_page_needs_no_other_file_and_shows_everything() -> None:
-    pictures = frames(2)
-    strip = Strip(["First <b>.", "Second."], pictures, frames(1)[0], [[p, p, p] for p in pictures], pictures)
-    page = strips.story_page([strip], "A title", ["a note"], {"seed": "7"}, ["| a | b |\n|---|---:|\n| x | .91 |"])
-    links = Links()
-    links.feed(page)
-    assert len(links.sources) == 1 + 2 + 6 + 2
-    assert all(source.startswith("data:image/webp;base64,") for source in links.sources)
-    assert "http" not in page
-    assert all(text in links.text for text in ("First <b>.", "Second.", "A title", "a note", "seed", "7", ".91"))
-
-
-def test_a_page_is_readable_in_the_dark() -> None:
-    assert re.search(r"prefers-color-scheme: dark", strips.story_page([], "title"))
 
 
 def test_a_true_frame_stands_beneath_the_drawn_one() -> None:

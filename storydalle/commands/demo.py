@@ -19,7 +19,7 @@ from storydalle.commands.default_folders import named
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
 from storydalle.models import kinds
-from storydalle.reporting import strips
+from storydalle.reporting import pages, strips
 from storydalle.stories import toon
 from storydalle.stories.story import Story
 
@@ -45,7 +45,7 @@ def write(out: Path, settings: dict[str, Any]) -> None:
         stories = toon.ToonSV(settings["split"], settings["num_stories"], resolution=model.resolution)
     drawn = [draw(model, story, settings["seed"]) for story in tqdm(stories, desc="drawing stories", disable=None)]
     tables = [str(table) for table in getattr(model, "card", {}).get("tables", [])]
-    page = strips.story_page(
+    page = pages.story_page(
         drawn,
         "Stories continued by StoryDALL-E",
         notes=[

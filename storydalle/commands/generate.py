@@ -22,7 +22,7 @@ from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
 from storydalle.models import kinds
 from storydalle.models.kinds import DrawnStory, StoryModel
-from storydalle.reporting import strips
+from storydalle.reporting import pages, strips
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
@@ -231,6 +231,6 @@ def write_story(folder: Path, story: Story, drawn: DrawnStory, record: dict[str,
         "sampling": ", ".join(f"{name} {value}" for name, value in record["sampling"].items() if value is not None),
         "drawn by": f"storydalle {storydalle.__version__}",
     }
-    page = strips.story_page([strip], "A story in frames", record["notes"], facts)
+    page = pages.story_page([strip], "A story in frames", record["notes"], facts)
     (folder / "index.html").write_text(page, encoding="utf-8")
     outputs.write_record(folder, RECORD, record)

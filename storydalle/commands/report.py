@@ -86,10 +86,10 @@ class Report(NamedTuple):
         return ["report.md", "report.tex", "report.csv", PAGE, *self.plot(out)]
 
     def page(self, out: Path) -> str:
-        from storydalle.reporting.report_page import page_of
+        from storydalle.reporting.report_page import report_page
 
         title = f"Runs in {self.folder.resolve().name}"
-        return page_of(title, self.compared, self.runs, self.curves, self.patterns, out)
+        return report_page(title, self.compared, self.runs, self.curves, self.patterns, out)
 
     def plot(self, out: Path) -> list[str]:
         """Draw scores, a picture a protocol, and curves; return the names of the files."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +17,11 @@ from storydalle.metrics.declared import Ranking, by_name, declared
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.story_metric import StoryMetric
 from storydalle.metrics.toon import ToonScores
-from storydalle.reporting import strips
-from storydalle.reporting.continuation_page import continuation_section
+from storydalle.reporting.blocks import Paragraph, Table, blocks_of
+from storydalle.reporting.continuation_page import Finding, continuation_findings
+from storydalle.reporting.pages import Plot, page
 from storydalle.reporting.plots import Points, plot_bars, plot_lines
+from storydalle.reporting.strips import Strip, compared_image
 from storydalle.stories.images import to_images, to_picture
 
 if TYPE_CHECKING:
@@ -28,66 +30,77 @@ if TYPE_CHECKING:
 NUM_FAILURES = 4
 
 
+class Chosen(NamedTuple):
+    """A story that is shown, drawn over the true frames."""
+
+    heading: str
+    strip: Strip
+    credit: str  # of its pictures; empty where nobody asks for one
+
+    def told(self) -> str:
+        return f"{self.heading}. {self.credit}" if self.credit else self.heading
+
+
+class Section(NamedTuple):
+    """The part of the page that shows what one system drew."""
+
+    name: str
+    chosen: list[Chosen]
+    findings: list[Finding]
+
+
 def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
-    """The page, and the strips that it shows as pictures of their own; what each of these files shows."""
+    """Write the page, and the strips that it shows as pictures of their own; return a heading for each of these."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [strips.html_table(table) for table in tables_of(evaluated)]
-    parts.append(f'<div class="plots">{"".join(plots_of(evaluated))}</div>')
+    systems = {name: system for name, system in evaluated.systems.items() if name not in CEILINGS}
+    sections = [section_of(evaluated, name, system) for name, system in systems.items()]
     shown: dict[str, str] = {}
-    ids = evaluated.subjects.judged.ids()
-    for name, system in evaluated.systems.items():
-        if name in CEILINGS:
-            continue
-        ranking, order = ranked(evaluated.scorecards[name], ids)
-        for heading, strip, credit in chosen_strips(evaluated, system, ranking, order):
-            file = f"strip-{len(shown) + 1}.png"
-            shown[file] = f"{heading}. {credit}" if credit else heading
-            save_picture(strips.compared_image(strip), folder / file)
-            note = f'<p class="note">{strips.escaped(credit)}</p>' if credit else ""
-            parts.append(f"<h2>{strips.escaped(heading)}</h2>{note}{strips.strip_section(strip)}")
-        parts += continuation_section(evaluated, name, system, order[len(order) // 2])
-    parts.append(footer(evaluated))
-    write_text(folder / "index.html", strips.page_of(evaluated.title, parts))
+    for number, story in enumerate((story for section in sections for story in section.chosen), start=1):
+        file = f"strip-{number}.png"
+        shown[file] = story.told()
+        save_picture(compared_image(story.strip), folder / file)
+    content = {"tables": tables_of(evaluated), "plots": plots_of(evaluated), "facts": facts_of(evaluated)}
+    write_text(folder / "index.html", page("evaluation.html", evaluated.title, sections=sections, **content))
     return shown
 
 
-def tables_of(evaluated: "Evaluated") -> list[str]:
+def section_of(evaluated: "Evaluated", name: str, system: System) -> Section:
+    ranking, order = ranked(evaluated.scorecards[name], evaluated.subjects.judged.ids())
+    median = order[len(order) // 2]
+    findings = continuation_findings(evaluated, name, system, median)
+    return Section(name, chosen_stories(evaluated, system, ranking, order), list(findings))
+
+
+def tables_of(evaluated: "Evaluated") -> list[Table | Paragraph]:
     """Each table with the intervals of its scores."""
     shown = evaluated.rows, evaluated.intervals
     tables = [toon_table(*shown)] if ToonScores.asked_as in evaluated.scoring.protocol.metrics else []
     diagnoses = [each.text(name, with_intervals=True) for name, each in evaluated.diagnoses.items()]
-    return [part for table in [*tables, score_tables(*shown), *diagnoses] for part in blocks(table)]
+    return [block for table in [*tables, score_tables(*shown), *diagnoses] for block in blocks_of(table)]
 
 
-def blocks(markdown: str) -> list[str]:
-    return [block for block in markdown.split("\n\n") if block]
-
-
-def footer(evaluated: "Evaluated") -> str:
-    """What was measured, by what."""
+def facts_of(evaluated: "Evaluated") -> dict[str, str]:
+    """The protocol: what was measured, by what."""
     protocol = evaluated.record["protocol"]
     facts = {"protocol": f"{protocol['name']} {evaluated.record['protocol_hash']}"}
-    facts |= {name: str(value) for name, value in protocol.items() if name != "name" and value is not None}
-    return strips.facts_list(facts)
+    return facts | {name: str(value) for name, value in protocol.items() if name != "name" and value is not None}
 
 
 # ------------------------------------------------------------------------------------------------ plots
 
 
-def plots_of(evaluated: "Evaluated") -> list[str]:
-    """Scores by position, and by character where there are characters, as html."""
+def plots_of(evaluated: "Evaluated") -> list[Plot]:
+    """Scores by position, and by character where there are characters."""
     shown = evaluated.rows, evaluated.intervals
     curves = {prefix: title for metric in declared() for prefix, title in metric.curves.items()}
     bars = {prefix: title for metric in declared() for prefix, title in metric.bars.items()}
     plots = [
-        f"<div>{plot_lines(lines, title, 'frame of the story')}</div>"
+        Plot(plot_lines(lines, title, "frame of the story"))
         for prefix, title in curves.items()
         if (lines := points(*shown, prefix))
     ]
     return plots + [
-        f'<div class="wide">{plot_bars(values, title)}</div>'
-        for prefix, title in bars.items()
-        if (values := points(*shown, prefix))
+        Plot(plot_bars(values, title), "wide") for prefix, title in bars.items() if (values := points(*shown, prefix))
     ]
 
 
@@ -110,15 +123,13 @@ def points(
 # ------------------------------------------------------------------------------------------------ strips
 
 
-def chosen_strips(
-    evaluated: "Evaluated", system: System, ranking: Ranking, order: Sequence[int]
-) -> list[tuple[str, strips.Strip, str]]:
-    """The best, the median and the worst stories of a system, with a heading and a credit each."""
+def chosen_stories(evaluated: "Evaluated", system: System, ranking: Ranking, order: Sequence[int]) -> list[Chosen]:
+    """The best, the median and the worst stories of a system."""
     places = {"best": 0, "median": len(order) // 2}
     last = range(len(order) - 1, max(len(order) - 1 - NUM_FAILURES, len(order) // 2), -1)
     places |= {"worst" if i == 0 else f"failure {i + 1}": place for i, place in enumerate(last)}
     return [
-        (
+        Chosen(
             f"{system.name}: {title} of {len(order)} stories, by {ranking.words}",
             strip_of(evaluated, system, order[place]),
             evaluated.credit(order[place]),
@@ -145,10 +156,10 @@ def story_scores(card: Scorecard, name: str, ranking: Ranking, ids: Sequence[str
     return ranking.sign * torch.stack([scores[score] for score in ranking.scores]).nanmean(0).nan_to_num()
 
 
-def strip_of(evaluated: "Evaluated", system: System, index: int) -> strips.Strip:
+def strip_of(evaluated: "Evaluated", system: System, index: int) -> Strip:
     """A story as the system drew it, with the true frames."""
     subjects = evaluated.subjects
     (story,) = subjects.group(index, index + 1)
     drawn = to_images(system.frames(subjects, index, index + 1)[0])[: len(story.frames)]
     true = [to_picture(frame) for frame in story.frames]
-    return strips.Strip(story.captions, drawn, to_picture(story.source), references=true)
+    return Strip(story.captions, drawn, to_picture(story.source), references=true)

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from storydalle.reporting.strips import printable
+from storydalle.reporting.lettering import printable
 from storydalle.stories import statistics
 from storydalle.stories.inspection import ClipFacts
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet

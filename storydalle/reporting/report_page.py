@@ -4,15 +4,19 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
+
+from PIL import Image
 
 from storydalle.metrics.declared import declared
 from storydalle.mistakes import told_in_one_line
-from storydalle.reporting import strips
+from storydalle.reporting.blocks import Table
+from storydalle.reporting.pages import Plot, page
 from storydalle.reporting.plots import MAX_PANELS, ROUNDING, Curve, Points, plot_bars, plot_dots, plot_lines, plot_steps
 from storydalle.reporting.report_runs import Run
 from storydalle.reporting.report_scores import LEGEND, Comparison, families, matching
-from storydalle.reporting.report_tables import failure_table, score_table
+from storydalle.reporting.report_tables import failure_rows, score_rows
 from storydalle.stories.pictures import open_picture
 
 SHOWN = ("best", "median", "worst")
@@ -25,7 +29,20 @@ NO_SHARE = re.compile(r"(.*/)?(nats|probe|loss|grad|lr).*")  # what is none, be 
 Curves = Mapping[str, Sequence[Mapping[str, Curve]]]  # by config, run and name
 
 
-def page_of(
+class ProtocolPart(NamedTuple):
+    """The numbers of one protocol as the page shows them."""
+
+    heading: str
+    notes: list[str]
+    tables: dict[str, Table]  # by title; one without a title has an empty one
+    legend: str
+    plots: list[Plot]
+    facts: dict[str, str]  # what the protocol fixes
+    pages: dict[str, str]  # links to pages of evaluations, by what they say
+    strips: list[tuple[str, Image.Image]]  # with their headings
+
+
+def report_page(
     title: str,
     found: Sequence[Comparison],
     runs: Sequence[Run],
@@ -34,50 +51,35 @@ def page_of(
     out: Path,
 ) -> str:
     """The page, which needs no other file; it links from ``out`` to pages of evaluations, where their strips are."""
-    parts = []
-    for each in found:
-        if each.names(patterns):
-            parts += protocol_parts(each, patterns)
-            own = [run for run in runs if run.protocol == each.protocol]
-            parts += [links(own, out), *shown_strips(own)]
-    if trained := curve_plots(curves):
-        parts += ["<h2>While they trained</h2>", f'<div class="plots">{"".join(trained)}</div>']
-    if failures := [run for run in runs if run.failure]:
-        parts += [
-            f"<h2>Without numbers: {len(failures)}</h2>",
-            as_html(failure_table(failures)).replace("<td>", '<td style="text-align: left">'),
-        ]
-    return strips.page_of(title, list(filter(None, parts)))
+    return page(
+        "report.html",
+        title,
+        protocols=[protocol_part(each, runs, patterns, out) for each in found if each.names(patterns)],
+        curves=curve_plots(curves),
+        failures=Table.of(failure_rows(run for run in runs if run.failure)),
+    )
 
 
-def protocol_parts(found: Comparison, patterns: Sequence[str] | None) -> list[str]:
-    """One protocol: its tables, its plots, and what it fixes."""
+def protocol_part(found: Comparison, runs: Sequence[Run], patterns: Sequence[str] | None, out: Path) -> ProtocolPart:
+    """One protocol: its tables, its plots, what it fixes, and what its runs drew."""
     names = found.names(patterns)
-    parts = [f"<h2>{strips.escaped(found.heading(str))}</h2>"]
-    notes = [found.common(str).replace("all with", "All with", 1), *(note.replace("`", "") for note in found.notes)]
-    parts += [paragraph(note) for note in notes if note]
-    for title, columns in families(names).items():
-        parts += [f"<p><b>{strips.escaped(title)}</b></p>"] if title else []
-        parts.append(as_html(score_table(found, columns, {name: words(name) for name in columns})))
+    own = [run for run in runs if run.protocol == found.protocol]
     legend = "; ".join(LEGEND[kind] for kind in found.kinds(names))
-    parts += [paragraph(f"{legend}.")] if legend else []
-    plots = [*score_plots(found, names), *drift_plots(found, patterns), *character_plots(found, patterns)]
-    parts.append(f'<div class="plots">{"".join(plots)}</div>')
     facts = {"hash": found.protocol} | {name: str(value) for name, value in found.fields.items() if value is not None}
-    if found.protocol:
-        parts.append(f"<details><summary>What the protocol fixes</summary>{strips.facts_list(facts)}</details>")
-    return parts
+    return ProtocolPart(
+        heading=found.heading(str),
+        notes=[found.common(str).replace("all with", "All with", 1), *(note.replace("`", "") for note in found.notes)],
+        tables={title: table_of(found, columns) for title, columns in families(names).items()},
+        legend=f"{legend}." if legend else "",
+        plots=[*score_plots(found, names), *drift_plots(found, patterns), *character_plots(found, patterns)],
+        facts=facts if found.protocol else {},
+        pages=links(own, out),
+        strips=list(shown_strips(own)),
+    )
 
 
-def as_html(markdown: str) -> str:
-    """A table whose intervals stand small beneath their values; paths and settings may break into lines."""
-    markdown = markdown.replace("\\|", "\N{BROKEN BAR}")  # A bar would be the edge of a column.
-    table = strips.html_table(re.sub(r" ± ([^ |]+)", r" [± \1]", markdown))
-    return re.sub(r"(?<!<)([/=])(?=\w)", r"\1<wbr>", table)
-
-
-def paragraph(text: str) -> str:
-    return f'<p class="note" style="overflow-wrap: anywhere">{strips.escaped(text)}</p>'
+def table_of(found: Comparison, names: Sequence[str]) -> Table:
+    return Table.of(score_rows(found, names, {name: words(name) for name in names}))
 
 
 def words(name: str) -> str:
@@ -85,15 +87,14 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def links(runs: Iterable[Run], out: Path) -> str:
-    """Links to the pages beside records, with the best and the worst strips."""
-    pages = dict.fromkeys(run.folder / "index.html" for run in runs)
-    found = [Path(os.path.relpath(page, out)).as_posix() for page in pages if page.is_file()]
-    tags = [f'<a href="{quote(page)}">{strips.escaped(str(Path(page).parent))}</a>' for page in found]
-    return f'<p class="note">Strips, best and worst: {", ".join(tags)}</p>' if tags else ""
+def links(runs: Iterable[Run], out: Path) -> dict[str, str]:
+    """Addresses of the pages beside records, by the folders that they are in."""
+    beside = dict.fromkeys(run.folder / "index.html" for run in runs)
+    found = [Path(os.path.relpath(path, out)) for path in beside if path.is_file()]
+    return {str(path.parent): quote(path.as_posix()) for path in found}
 
 
-def shown_strips(runs: Iterable[Run]) -> Iterator[str]:
+def shown_strips(runs: Iterable[Run]) -> Iterator[tuple[str, Image.Image]]:
     """The best, the median and the worst stories of each evaluation, each over the true frames."""
     strips_of = {run.folder: run.strips for run in runs}
     for folder, headings in strips_of.items():
@@ -103,14 +104,13 @@ def shown_strips(runs: Iterable[Run]) -> Iterator[str]:
                 with told_in_one_line(f"{folder / file} cannot be shown"):
                     picture = open_picture(folder / file)
                 picture.thumbnail(STRIP_SIZE)
-                image = strips.image_tag(picture, heading)
-                yield f'<h3>{strips.escaped(heading)}</h3><figure class="strip">{image}</figure>'
+                yield heading, picture
 
 
 # ------------------------------------------------------------------------------------------------ plots
 
 
-def score_plots(found: Comparison, names: Sequence[str]) -> list[str]:
+def score_plots(found: Comparison, names: Sequence[str]) -> list[Plot]:
     """Scores with intervals, a plot a family; shares have one to themselves."""
     plots = []
     for title, family in families(names).items():
@@ -118,14 +118,8 @@ def score_plots(found: Comparison, names: Sequence[str]) -> list[str]:
         for part in (shares, [name for name in family if name not in shares]):
             if part:
                 rows = points(found, {name: words(name) for name in part}, LONG)
-                plots.append(narrow(plot_dots(rows, title or "Scores")))
+                plots.append(Plot(plot_dots(rows, title or "Scores"), "narrow"))
     return plots
-
-
-def narrow(svg: str) -> str:
-    """A plot that a phone shows whole."""
-    look = "min-width: 0; max-width: 600px; margin: auto"
-    return f"<div>{svg.replace('<svg', f'<svg style={look!r}', 1)}</div>"
 
 
 def is_share(found: Comparison, name: str) -> bool:
@@ -133,7 +127,7 @@ def is_share(found: Comparison, name: str) -> bool:
     return not NO_SHARE.fullmatch(name) and all(0 <= value <= 1 + ROUNDING for value in values)
 
 
-def drift_plots(found: Comparison, patterns: Sequence[str] | None) -> list[str]:
+def drift_plots(found: Comparison, patterns: Sequence[str] | None) -> list[Plot]:
     """Scores by frame of the story, a plot a score."""
     names = [name for name in matching(found.all_names(), patterns) if POSITION.fullmatch(name)]
     scores: dict[str, dict[str, str]] = {}
@@ -141,19 +135,19 @@ def drift_plots(found: Comparison, patterns: Sequence[str] | None) -> list[str]:
         score, _, place = name.rpartition("_at_")
         scores.setdefault(score, {})[name] = place
     return [
-        f"<div>{plot_lines(lines, f'{words(score).capitalize()} by frame', 'frame of the story')}</div>"
+        Plot(plot_lines(lines, f"{words(score).capitalize()} by frame", "frame of the story"))
         for score, places in scores.items()
         if (lines := filled(points(found, places)))
     ]
 
 
-def character_plots(found: Comparison, patterns: Sequence[str] | None) -> list[str]:
+def character_plots(found: Comparison, patterns: Sequence[str] | None) -> list[Plot]:
     bars = {prefix: title for metric in declared() for prefix, title in metric.bars.items()}
     plots = []
     for prefix, title in bars.items():
         names = [name for name in matching(found.all_names(), patterns) if name.startswith(prefix)]
         rows = filled(points(found, {name: words(name.removeprefix(prefix)) for name in names}))
-        plots += [f'<div class="wide">{plot_bars(rows, title)}</div>'] if rows else []
+        plots += [Plot(plot_bars(rows, title), "wide")] if rows else []
     return plots
 
 
@@ -186,11 +180,12 @@ def short_names(names: Iterable[str], length: int) -> dict[str, str]:
     return short
 
 
-def curve_plots(curves: Curves) -> list[str]:
-    """What the runs logged, a plot a value."""
+def curve_plots(curves: Curves) -> list[Plot]:
+    """One plot for each value that the runs logged."""
     names = list(dict.fromkeys(name for runs in curves.values() for run in runs for name in run))[:MAX_PANELS]
     short = short_names(curves, LONG)
-    return [
-        narrow(plot_steps({short[c]: [run[name] for run in runs if name in run] for c, runs in curves.items()}, name))
-        for name in names
-    ]
+    plots = []
+    for name in names:
+        logged = {short[config]: [run[name] for run in runs if name in run] for config, runs in curves.items()}
+        plots.append(Plot(plot_steps(logged, name), "narrow"))
+    return plots

@@ -72,32 +72,34 @@ def markdown(found: Sequence[Comparison], failures: Sequence[Run], patterns: Seq
         parts += [", ".join(filter(None, [each.heading("`{}`".format), each.common("`{}`".format)])), *each.notes]
         for title, columns in families(names).items():
             parts += [f"*{title}*"] if title else []
-            parts.append(score_table(each, columns))
+            parts.append(table(score_rows(each, columns)))
     if kinds:
         parts.append("; ".join(text for kind, text in LEGEND.items() if kind in kinds) + ".")
     if failures:
-        parts.append(failure_table(failures))
+        parts.append(table(failure_rows(failures), edge="---"))
     return "\n\n".join(parts)
 
 
-def score_table(found: Comparison, names: Sequence[str], titles: Mapping[str, str] | None = None) -> str:
-    """A line a configuration, a column a score."""
+def score_rows(found: Comparison, names: Sequence[str], titles: Mapping[str, str] | None = None) -> list[list[str]]:
+    """A header, then a line a configuration; a column a score."""
     header = ["config", "seeds", *((titles or {}).get(name, name) for name in names)]
     rows = [
         [line, str(found.num_seeds[line]), *(cell(scores.get(name)) for name in names)]
         for line, scores in found.lines.items()
         if any(name in scores for name in names)
     ]
-    return table([header, ["---", *["---:"] * (len(names) + 1)], *rows])
+    return [header, *rows]
 
 
-def failure_table(failures: Sequence[Run]) -> str:
-    rows = [[run.config, str(run.failure)] for run in failures]
-    return table([["config", "failure"], ["---", "---"], *rows])
+def failure_rows(failures: Iterable[Run]) -> list[list[str]]:
+    return [["config", "failure"], *([run.config, str(run.failure)] for run in failures)]
 
 
-def table(rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(entry.replace('|', chr(92) + '|') for entry in row)} |" for row in rows)
+def table(rows: Sequence[Sequence[str]], edge: str = "---:") -> str:
+    """Rows as markdown, the first as its header; ``edge`` aligns all columns but the first."""
+    header, *others = rows
+    lines = [header, ["---", *[edge] * (len(header) - 1)], *others]
+    return "\n".join(f"| {' | '.join(entry.replace('|', chr(92) + '|') for entry in line)} |" for line in lines)
 
 
 def csv_rows(runs: Sequence[Run]) -> Iterator[list[object]]:

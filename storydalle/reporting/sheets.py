@@ -5,23 +5,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from storydalle.reporting.strips import (
-    EDGE,
-    FAINT,
-    GAP,
-    INK,
-    LABEL_HEIGHT,
-    LABEL_SIZE,
-    LINE_HEIGHT,
-    MARGIN,
-    PAPER,
-    TEXT_SIZE,
-    Panel,
-    cards_image,
-    font,
-    framed,
-    wrapped,
-)
+from storydalle.reporting.lettering import LABEL_HEIGHT, LABEL_SIZE, LINE_HEIGHT, TEXT_SIZE, font, wrapped
+from storydalle.reporting.strips import EDGE, FAINT, GAP, INK, MARGIN, PAPER, Panel, cards_image, framed
 from storydalle.stories.story_set import StoryRecord, StorySet, fixed_choice
 from storydalle.stories.toon import ToonSV, label_words
 
