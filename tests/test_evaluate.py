@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 from torch import nn
 
@@ -52,6 +53,11 @@ def test_a_model_is_scored_beside_the_ceilings_and_the_readme_gets_the_same_tabl
     card = json.loads((model / "card.json").read_text())
     assert set(card["scores"]) == {"test", "unseen"}
     assert len(card["tables"]) == 2
+    shown = ModelCard.load(model / "README.md").data
+    assert shown.model_name == model.name
+    found = {(each.dataset_split, each.metric_type): each.metric_value for each in shown.eval_results}
+    own = card["scores"]["unseen"][str(model)]
+    assert found["unseen", "character_micro_f1"] == round(own["character_micro_f1"], 4)
     for split in ("test", "unseen"):
         record = json.loads(Path("out", split, "metrics.json").read_text())
         assert record["values"]["real frames"]["character_micro_f1"] == 1

@@ -32,8 +32,7 @@ from storydalle.files.paths import user_path
 from storydalle.files.weights import NoRoom, check_room
 from storydalle.files.whole import folder_when_whole
 from storydalle.mistakes import UserError, check_number, nearest, told_in_one_line
-from storydalle.models import licences
-from storydalle.models.cards import front
+from storydalle.models import cards, licences
 from storydalle.models.pretrained import CARD_NAME, README_NAME, read_card
 from storydalle.released.archives import unpack
 from storydalle.released.conversion import (
@@ -286,7 +285,7 @@ def write_tokenizer(opened: Opened, target: Path, card: dict[str, Any]) -> None:
         (folder / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
         facts = {"pictures": f"{opened.tokenizer.resolution} x {opened.tokenizer.resolution} pixels"}
         facts["codes"] = f"{opened.tokenizer.num_codes} a picture, of {opened.tokenizer.codebook_size}"
-        readme = front("An image tokenizer: pictures to codes and back.", target.name, facts, card)
+        readme = cards.tokenizer_card(target.name, facts, card)
         (folder / README_NAME).write_text(readme)
 
 

@@ -37,8 +37,9 @@ from storydalle.metrics.resampling import Interval
 from storydalle.metrics.seen import Judges
 from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
+from storydalle.models import cards
 from storydalle.models.kinds import EXPERIMENTS, RERANKERS, zoo_names
-from storydalle.models.pretrained import CARD_NAME
+from storydalle.models.pretrained import CARD_NAME, README_NAME
 from storydalle.reporting.evaluation_page import write_page
 from storydalle.stories import toon
 from storydalle.training.building import newest_model
@@ -231,7 +232,10 @@ def paths_table(split: str, intervals: Mapping[str, Mapping[str, Interval]]) -> 
 
 
 def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Put scores and tables into the model's own card."""
+    """Put scores and tables into the model's own card, and those that the hub shows into its README."""
     path = folder / CARD_NAME
     card = read_object(path) if path.is_file() else {}
-    write_record(path, card | {"scores": rows, "tables": [toon_table(each) for each in rows.values()]})
+    card |= {"scores": rows, "tables": [toon_table(each) for each in rows.values()]}
+    write_record(path, card)
+    if (folder / README_NAME).is_file():
+        cards.add_results(folder / README_NAME, folder.absolute().name, card)

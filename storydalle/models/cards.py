@@ -1,57 +1,128 @@
-"""README.md of a saved model, from its record: what a person reads first in a folder or on the hub."""
+"""README.md of a saved model, from its record: what a person reads first in a folder or on the hub.
 
-from collections.abc import Mapping
+Its front matter is the hub's: licence, tags, and a ``model-index`` where the record holds scores.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from storydalle.files.whole import write_text
 from storydalle.models import licences
 
 RECIPE = {"num_steps": "{} steps", "seed": "seed {}", "story_window": "{} captions a story"}  # entries of the record
+TASK = "text-to-image"  # by the hub's list of tasks
+TAGS = ["story-continuation", "story-visualization"]
+# Of all scores, which card.json holds, those that the hub shows.
+SCORES = {
+    "character_micro_f1": "character F1",
+    "frame_accuracy": "frame accuracy",
+    "fid": "FID",
+    "fsd": "story FD",
+    "toon_fd": "toon-FD",
+    "clip_t": "CLIP-T",
+    "r_precision": "R-precision",
+}
+FRONT = ["license", "library_name", "pipeline_tag", "tags"]
 TEMPLATE = """---
-{license}library_name: storydalle
-pipeline_tag: text-to-image
+{{ card_data }}
 ---
-# {name}
+# {{ name }}
 
-{what}
+{{ purpose }}
 
 | | |
 | --- | --- |
-{rows}
-"""
-USE = """
+{% for fact, value in facts.items() -%}
+| {{ fact }} | {{ value }} |
+{% endfor %}
+{% if kind -%}
 ```python
-from storydalle import {kind}
+from storydalle import {{ kind }}
 
-drawn = {kind}.from_pretrained("FOLDER or OWNER/NAME").generate(["The first caption.", "The second."], source)
+drawn = {{ kind }}.from_pretrained("FOLDER or OWNER/NAME").generate(["The first caption.", "The second."], source)
 drawn.frames[0].show()
 ```
 
 `card.json` holds every setting that it was made with and, where it was scored, the scores with their protocol.
+{% endif -%}
 """
 
 
 def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[str, Any]) -> str:
-    """The text: what ``summary`` tells of the network and ``card`` of how it was made.
+    """The README of a model that draws stories.
 
-    ``kind`` is the class that opens it. ``name`` is for a model that neither an experiment nor a released format names.
+    ``kind`` is the class that opens it, ``summary`` tells of the network and ``card`` of how it was made. ``name`` is
+    for a model that neither an experiment nor a released format names.
     """
-    return front("Continues a story: a source frame and captions in, one frame a caption out.", name, summary, card) + (
-        USE.format(kind=kind)
+    purpose = "Continues a story: a source frame and captions in, one frame a caption out."
+    data = ModelCardData(
+        license=card.get("license"),
+        library_name="storydalle",
+        pipeline_tag=TASK,
+        tags=TAGS,
+        eval_results=list(results_of(name, card)) or None,
+        model_name=name,
     )
+    return rendered(data, purpose, name, summary, card, kind)
 
 
-def front(what: str, name: str, summary: Mapping[str, str], card: Mapping[str, Any]) -> str:
-    """The beginning of any README, that of an image tokenizer's folder too: ``what`` it does, and its facts."""
-    name = card.get("experiment") or card.get(licences.CONVERTED, {}).get("format") or name
-    rows = "\n".join(f"| {fact} | {value} |" for fact, value in {**summary, **origin(card)}.items())
-    named = f"license: {card['license']}\n" if "license" in card else ""
-    return TEMPLATE.format(license=named, name=name, what=what, rows=rows)
+def tokenizer_card(name: str, summary: Mapping[str, str], card: Mapping[str, Any]) -> str:
+    """The README of an image tokenizer, which draws nothing by itself."""
+    data = ModelCardData(license=card.get("license"), library_name="storydalle", tags=["image-tokenizer"])
+    return rendered(data, "An image tokenizer: pictures to codes and back.", name, summary, card)
+
+
+def rendered(
+    data: ModelCardData, purpose: str, name: str, summary: Mapping[str, str], card: Mapping[str, Any], kind: str = ""
+) -> str:
+    data.to_yaml(original_order=FRONT)  # which reorders the data themselves: the licence stands first
+    name = card.get("experiment") or (card.get(licences.CONVERTED) or {}).get("format") or name
+    facts = {**summary, **origin(card)}
+    made = ModelCard.from_template(data, template_str=TEMPLATE, name=name, purpose=purpose, facts=facts, kind=kind)
+    return f"{str(made).rstrip()}\n"
+
+
+def add_results(readme: Path, name: str, card: Mapping[str, Any]) -> None:
+    """Put the scores of a record into the front matter of the README beside it, whose text stays."""
+    made = ModelCard.load(readme)
+    made.data.model_name, made.data.eval_results = name, list(results_of(name, card)) or None
+    write_text(readme, str(made))
+
+
+def results_of(name: str, card: Mapping[str, Any]) -> Iterator[EvalResult]:
+    """The shown scores of the model's own row, ``name`` or a path that ends in it, on each split that was scored."""
+    dataset = str((card.get("data") or {}).get("name"))
+    for split, row, scores in rows_of(card.get("scores")):
+        for score, words in SCORES.items() if Path(row).name == name else ():
+            value = scores.get(score)
+            if isinstance(value, int | float) and math.isfinite(value):
+                yield EvalResult(
+                    task_type=TASK,
+                    task_name="story continuation",
+                    dataset_type=dataset,
+                    dataset_name=dataset,
+                    dataset_split=split,
+                    metric_type=score,
+                    metric_name=words,
+                    metric_value=round(value, 4),
+                )
+
+
+def rows_of(scores: object) -> Iterator[tuple[str, str, Mapping[str, object]]]:
+    """Split, row and scores of each row that a card holds; nothing of what a stranger put there instead."""
+    for split, rows in scores.items() if isinstance(scores, Mapping) else ():
+        for row, found in rows.items() if isinstance(rows, Mapping) else ():
+            if isinstance(found, Mapping):
+                yield split, row, found
 
 
 def origin(card: Mapping[str, Any]) -> dict[str, str]:
-    """How a model came about, as far as its record tells."""
-    data, made = card.get("data", {}), card.get(licences.CONVERTED, {})
-    base = card.get(licences.DERIVED, {})
+    """Tell how a model came about, as far as its record says."""
+    data, made, base = (card.get(key) or {} for key in ("data", licences.CONVERTED, licences.DERIVED))
     told = {
         "recipe": [f"`storydalle train experiment={card.get('experiment')}`" * ("experiment" in card)],
         "data": [data.get("name", "")],
