@@ -380,7 +380,7 @@ def test_a_report_draws_scores_and_curves(command: Command) -> None:
     record("runs/a", config="full", seeds=[0], values={"f1": 0.25})
     log("runs/a/csv/version_0", "epoch,step,train/loss,val/f1\n0,1,3.0,\n0,1,,0.1\n0,3,2.0,0.2\n")
     log("runs/a/csv/version_10", "epoch,step,train/loss\n0,3,1.5\n0,5,1.0\n")
-    from storydalle.reporting.plots import read_curves
+    from storydalle.reporting.curves import read_curves
 
     assert read_curves(Path("runs/a")) == {
         "train/loss": [(1, 3.0), (3, 1.5), (5, 1.0)],

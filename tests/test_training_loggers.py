@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import Logger
 
 from storydalle.commands.application import compose
 from storydalle.commands.train import chosen
-from storydalle.reporting.plots import read_curves
+from storydalle.reporting.curves import read_curves
 from storydalle.training.loggers import SECONDS, RunLog, WandbLog, wandb_mode
 from storydalle.training.runs import TrainingRun, memory
 from tests.training import Killed, Trainer, killed_after, train

@@ -14,20 +14,18 @@ or was cut off has its row too; of several runs with one config and one seed the
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from storydalle.commands.application import Request
 from storydalle.commands.result_pages import fill_pages
 from storydalle.files.paths import user_path
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
+from storydalle.reporting.curves import Curve, read_curves
 from storydalle.reporting.report_runs import Record, Run, read_records, read_runs
 from storydalle.reporting.report_scores import HASH_LENGTH, Comparison, comparisons, matching
 from storydalle.reporting.report_tables import csv_rows, latex, markdown
 from storydalle.training.runs import METRICS
-
-if TYPE_CHECKING:
-    from storydalle.reporting.plots import Curve
 
 Patterns = Sequence[str] | None
 PAGE = "report.html"
@@ -57,7 +55,7 @@ class Report(NamedTuple):
     folder: Path
     runs: list[Run]
     compared: list[Comparison]
-    curves: "dict[str, list[dict[str, Curve]]]"  # what the runs logged, by config and run
+    curves: dict[str, list[dict[str, Curve]]]  # what the runs logged, by config and run
     patterns: Patterns
 
     @classmethod
@@ -107,10 +105,8 @@ class Report(NamedTuple):
         return names
 
 
-def curves_of(records: Sequence[Record], patterns: Patterns) -> "dict[str, list[dict[str, Curve]]]":
+def curves_of(records: Sequence[Record], patterns: Patterns) -> dict[str, list[dict[str, Curve]]]:
     """What runs logged, also those that failed, by config without the settings that all share."""
-    from storydalle.reporting.plots import read_curves
-
     logged: dict[str, list[dict[str, Curve]]] = {}
     for record in records:
         curves = read_curves(record.folder)

@@ -1,6 +1,8 @@
-"""Plots of runs: final scores with their intervals, and learning curves."""
+"""Plots of runs: pictures of scores and of learning curves, and figures in SVG for pages.
 
-import csv
+matplotlib is imported where something is drawn, since opening it takes long.
+"""
+
 import io
 import math
 import textwrap
@@ -10,53 +12,86 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from storydalle.files.reading import read_text
-from storydalle.mistakes import told_in_one_line
-from storydalle.stories.own_story import natural_order
-from storydalle.training.runs import LOGS
+from storydalle.reporting.curves import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = list[tuple[int, float]]  # (step, value)
-LARGEST = 1e100  # of what is drawn
+Points = Mapping[str, tuple[float, float, float]]  # value and ends of its interval, by the name on the axis
+
 MAX_PANELS, COLUMNS = 24, 4
 COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#b7791f", "#4a5568", "#00838f")
+MARKERS = "osD^v"
+NARROW = 4.8  # inches, so that text stays legible on a phone
+MAX_POINTS = 500  # of a curve on a page
+ROUNDING = 1e-6  # by which a share may exceed 1
 
 
-def plot_scores(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], path: Path) -> None:
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def plot_scores(scores: Mapping[str, Points], path: Path) -> None:
     """One panel a metric, one line a config: its mean and the ends of its interval (nan where there is none)."""
-    names = list(dict.fromkeys(name for values in scores.values() for name in values))[:MAX_PANELS]
-    configs = list(scores)
-    width = 0.07 * max(map(len, configs))  # of the names beside the first panel of a row, in inches
-    figure, panels = panels_of(names, height=0.6 + 0.25 * len(configs), margin=width)
+    names = names_in(scores.values())[:MAX_PANELS]
+    width = 0.07 * max(map(len, scores))  # of the names beside the first panel of a row, in inches
+    figure, panels = panels_of(names, height=0.6 + 0.25 * len(scores), margin=width)
     for number, (name, axes) in enumerate(zip(names, panels, strict=True)):
-        for row, config in enumerate(configs):
-            if name in scores[config]:
-                mean, low, high = scores[config][name]
-                error = np.nan_to_num([[mean - low], [high - mean]]).clip(0)
-                axes.errorbar(mean, row, xerr=error, fmt="o", color=COLORS[row % len(COLORS)], capsize=3)
-        axes.set_yticks(range(len(configs)), configs if number % COLUMNS == 0 else [""] * len(configs))
-        axes.set_ylim(len(configs) - 0.5, -0.5)
+        for row, points in enumerate(scores.values()):
+            if name in points:
+                value, error = values_and_errors({name: points[name]})
+                axes.errorbar(value, [row], xerr=error, fmt="o", color=color_of(row), capsize=3)
+        axes.set_yticks(range(len(scores)), list(scores) if number % COLUMNS == 0 else [""] * len(scores))
+        axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.margins(x=0.15)
     figure.savefig(path, dpi=120)
 
 
-Points = Mapping[str, tuple[float, float, float]]  # value and ends of its interval, by what stands on the axis
+def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path) -> None:
+    """One panel a logged value, one colour a config, one line a run."""
+    names = names_in(run for runs in curves.values() for run in runs)[:MAX_PANELS]
+    figure, panels = panels_of(names, height=2.2)
+    for name, axes in zip(names, panels, strict=True):
+        for number, (config, runs) in enumerate(curves.items()):
+            draw_runs(axes, [(i, run[name]) for i, run in enumerate(runs) if name in run], config, number)
+    handles, labels = panels[0].get_legend_handles_labels()
+    inches = 0.6 + 0.062 * max(map(len, labels), default=0)  # of a line of the legend
+    columns = max(1, min(2, int(figure.get_figwidth() // inches)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(labels) / columns) - 1))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def panels_of(names: Sequence[str], height: float, margin: float = 0.0) -> "tuple[Figure, list[Axes]]":
+    """A figure with one titled panel a name, in rows of four."""
+    from matplotlib.figure import Figure
+
+    rows, columns = math.ceil(len(names) / COLUMNS), min(COLUMNS, len(names))
+    figure = Figure(figsize=(3 * columns + margin, (height + 0.5) * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[len(names) :]:
+        axes.remove()
+    for name, axes in zip(names, panels, strict=False):
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels[: len(names)]
+
+
+# ------------------------------------------------------------------------------------------------ figures of pages
 
 
 def plot_bars(rows: Mapping[str, Points], title: str) -> str:
     """Bars with intervals, a group a name and a colour a row, as SVG."""
-    names = list(dict.fromkeys(name for points in rows.values() for name in points))
+    names = names_in(rows.values())
     figure, axes = one_panel(title, width=13.0)
     width = 0.8 / len(rows)
     for number, (row, points) in enumerate(rows.items()):
-        places = [names.index(name) + (number - (len(rows) - 1) / 2) * width for name in points]
-        values, low, high = (np.array(list(each)) for each in zip(*points.values(), strict=True))
-        errors = np.nan_to_num(np.stack([values - low, high - values]).clip(0))
-        color, thin = COLORS[number % len(COLORS)], {"elinewidth": 0.8, "capsize": 2}
-        axes.bar(places, values, width * 0.92, yerr=errors, color=color, label=row, error_kw=thin)
+        places = [names.index(name) + offset(number, len(rows), width) for name in points]
+        values, errors = values_and_errors(points)
+        thin = {"elinewidth": 0.8, "capsize": 2}
+        axes.bar(places, values, width * 0.92, yerr=errors, color=color_of(number), label=row, error_kw=thin)
     axes.set_xticks(range(len(names)), names)
     return finished(figure, axes)
 
@@ -67,14 +102,54 @@ def plot_lines(rows: Mapping[str, Points], title: str, label: str) -> str:
 
     figure, axes = one_panel(title, width=6.5)
     for number, (row, points) in enumerate(rows.items()):
-        color = COLORS[number % len(COLORS)]
-        places = [int(name) for name in points]
+        color, places = color_of(number), [int(name) for name in points]
         values, low, high = zip(*points.values(), strict=True)
         axes.plot(places, values, marker="o", markersize=4, color=color, label=row)
         axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finished(figure, axes)
+
+
+def plot_dots(rows: Mapping[str, Points], title: str) -> str:
+    """Scores from top to bottom, a dot with its interval a row, as SVG; where all are shares, from 0 to 1.
+
+    A row without points keeps its colour for the next plot.
+    """
+    names, pitch = names_in(rows.values()), 0.8 / len(rows)
+    figure, axes = one_panel("", width=NARROW)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.set_figheight(
+        1.0 + height_of_legend(row for row in rows if rows[row]) + len(names) * max(0.24, 0.075 * len(rows) + 0.06)
+    )
+    for number, (row, points) in enumerate(rows.items()):
+        if not points:
+            continue
+        places = [names.index(name) + offset(number, len(rows), pitch) for name in points]
+        values, errors = values_and_errors(points)
+        color, marker = color_of(number), MARKERS[number // len(COLORS) % len(MARKERS)]
+        look = axes.errorbar(values, places, xerr=errors, fmt=marker, color=color, markersize=4, elinewidth=1.2)
+        look.set_label(in_lines(row))
+    if all(0 <= value <= 1 + ROUNDING for points in rows.values() for value, _, _ in points.values()):
+        axes.set_xlim(-0.02, 1.02)
+    for border in range(1, len(names)):
+        axes.axhline(border - 0.5, color="#e8e8e8", linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    return finished(figure, axes, columns=1)
+
+
+def plot_steps(runs: Mapping[str, Sequence[Curve]], title: str) -> str:
+    """Curves of training, one colour a config and one line a run, as SVG; long ones are thinned."""
+    figure, axes = one_panel(title, width=NARROW)
+    figure.set_figheight(2.8 + height_of_legend(runs))
+    for number, (config, curves) in enumerate(runs.items()):
+        thinned = [(i, curve[:: math.ceil(len(curve) / MAX_POINTS)]) for i, curve in enumerate(curves)]
+        draw_runs(axes, thinned, in_lines(config), number)
+    axes.set_xlabel("step")
+    return finished(figure, axes, columns=1)
 
 
 def one_panel(title: str, width: float) -> "tuple[Figure, Axes]":
@@ -101,116 +176,6 @@ def finished(figure: "Figure", axes: "Axes", columns: int = 2) -> str:
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
-def panels_of(names: Sequence[str], height: float, margin: float = 0.0) -> "tuple[Figure, list[Axes]]":
-    """A figure with one titled panel a name, in rows of four."""
-    from matplotlib.figure import Figure
-
-    rows = math.ceil(len(names) / COLUMNS)
-    figure = Figure(figsize=(3 * min(COLUMNS, len(names)) + margin, (height + 0.5) * rows), layout="constrained")
-    panels = list(figure.subplots(rows, min(COLUMNS, len(names)), squeeze=False).flat)
-    for axes in panels[len(names) :]:
-        axes.remove()
-    for name, axes in zip(names, panels, strict=False):
-        axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels[: len(names)]
-
-
-def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path) -> None:
-    """One panel a logged value, one colour a config, one line a run."""
-    names = list(dict.fromkeys(name for runs in curves.values() for run in runs for name in run))[:MAX_PANELS]
-    figure, panels = panels_of(names, height=2.2)
-    for name, axes in zip(names, panels, strict=True):
-        for number, (config, runs) in enumerate(curves.items()):
-            for i, run in enumerate(runs):
-                if name in run:
-                    steps, values = zip(*run[name], strict=True)
-                    label = config if i == 0 else None
-                    axes.plot(steps, values, color=COLORS[number % len(COLORS)], label=label, linewidth=1.2)
-    handles, labels = panels[0].get_legend_handles_labels()
-    inches = 0.6 + 0.062 * max(map(len, labels), default=0)  # of a line of the legend
-    columns = max(1, min(2, int(figure.get_figwidth() // inches)))
-    figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(labels) / columns) - 1))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120)
-
-
-def read_curves(run: Path) -> dict[str, Curve]:
-    """What a run logged while it trained, by name; a resumed run goes on in files of its own."""
-    curves: dict[str, dict[int, float]] = {}
-    for path in sorted(run.glob(LOGS), key=lambda path: natural_order(path.parent.name)):
-        with told_in_one_line(f"{path} is no log of a training", ValueError, csv.Error):
-            rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-        for row in rows:
-            step = row.get("step") or ""
-            for name, value in row.items() if step.isdecimal() else ():  # a kill may have cut the last row
-                if name and "/" in name and (number := number_of(value)) is not None:
-                    curves.setdefault(name, {})[int(step)] = number
-    return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
-
-
-def number_of(value: str | list[str] | None) -> float | None:
-    """The number that a cell of a table holds, if it is one that can be drawn."""
-    try:
-        number = float(value) if isinstance(value, str) else math.nan
-    except ValueError:
-        return None
-    return number if abs(number) <= LARGEST else None
-
-
-MARKERS = "osD^v"
-NARROW = 4.8  # inches, so that text stays legible on a phone
-MAX_POINTS = 500  # of a curve on a page
-ROUNDING = 1e-6  # by which a share may exceed 1
-
-
-def plot_dots(rows: Mapping[str, Points], title: str) -> str:
-    """Scores from top to bottom, a dot with its interval a row, as SVG; where all are shares, from 0 to 1.
-
-    A row without points keeps its colour for the next plot.
-    """
-    names = list(dict.fromkeys(name for points in rows.values() for name in points))
-    pitch = 0.8 / len(rows)
-    figure, axes = one_panel("", width=NARROW)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.set_figheight(
-        1.0 + height_of_legend(row for row in rows if rows[row]) + len(names) * max(0.24, 0.075 * len(rows) + 0.06)
-    )
-    for number, (row, points) in enumerate(rows.items()):
-        if not points:
-            continue
-        places = [names.index(name) + (number - (len(rows) - 1) / 2) * pitch for name in points]
-        values, low, high = (np.array(list(each)) for each in zip(*points.values(), strict=True))
-        color, marker = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
-        errors = np.nan_to_num(np.stack([values - low, high - values]).clip(0))
-        look = axes.errorbar(values, places, xerr=errors, fmt=marker, color=color, markersize=4, elinewidth=1.2)
-        look.set_label(in_lines(row))
-    if all(0 <= value <= 1 + ROUNDING for points in rows.values() for value, _, _ in points.values()):
-        axes.set_xlim(-0.02, 1.02)
-    for border in range(1, len(names)):
-        axes.axhline(border - 0.5, color="#e8e8e8", linewidth=0.8)
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    return finished(figure, axes, columns=1)
-
-
-def plot_steps(runs: Mapping[str, Sequence[Curve]], title: str) -> str:
-    """Curves of training, one colour a config and one line a run, as SVG; long ones are thinned."""
-    figure, axes = one_panel(title, width=NARROW)
-    figure.set_figheight(2.8 + height_of_legend(runs))
-    for number, (config, curves) in enumerate(runs.items()):
-        for i, curve in enumerate(curves):
-            steps, values = zip(*curve[:: math.ceil(len(curve) / MAX_POINTS)], strict=True)
-            label = in_lines(config) if i == 0 else None
-            axes.plot(steps, values, color=COLORS[number % len(COLORS)], label=label, linewidth=1.2)
-    axes.set_xlabel("step")
-    return finished(figure, axes, columns=1)
-
-
 def in_lines(name: str) -> str:
     """A name as a narrow plot's legend holds it."""
     return textwrap.fill(name, 56, break_on_hyphens=False)
@@ -219,3 +184,33 @@ def in_lines(name: str) -> str:
 def height_of_legend(names: Iterable[str]) -> float:
     """In inches."""
     return sum(0.03 + 0.14 * (in_lines(name).count("\n") + 1) for name in names)
+
+
+# ------------------------------------------------------------------------------------------------ both
+
+
+def names_in(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """All names that rows have, in the order in which they first come."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def color_of(number: int) -> str:
+    return COLORS[number % len(COLORS)]
+
+
+def offset(number: int, count: int, pitch: float) -> float:
+    """Where one of ``count`` rows stands beside the middle of its name's place."""
+    return (number - (count - 1) / 2) * pitch
+
+
+def values_and_errors(points: Points) -> tuple[np.ndarray, np.ndarray]:
+    """Values, and how far their intervals reach below and above them; nothing where there is none."""
+    values, low, high = (np.array(list(each)) for each in zip(*points.values(), strict=True))
+    return values, np.nan_to_num(np.stack([values - low, high - values]).clip(0))
+
+
+def draw_runs(axes: "Axes", curves: Iterable[tuple[int, Curve]], label: str, number: int) -> None:
+    """Draw a config's numbered runs in its colour; the legend names it once, by its first."""
+    for i, curve in curves:
+        steps, values = zip(*curve, strict=True)
+        axes.plot(steps, values, color=color_of(number), label=label if i == 0 else None, linewidth=1.2)

@@ -12,8 +12,18 @@ from PIL import Image
 from storydalle.metrics.declared import declared
 from storydalle.mistakes import told_in_one_line
 from storydalle.reporting.blocks import Table
+from storydalle.reporting.curves import Curve
 from storydalle.reporting.pages import Plot, page
-from storydalle.reporting.plots import MAX_PANELS, ROUNDING, Curve, Points, plot_bars, plot_dots, plot_lines, plot_steps
+from storydalle.reporting.plots import (
+    MAX_PANELS,
+    ROUNDING,
+    Points,
+    names_in,
+    plot_bars,
+    plot_dots,
+    plot_lines,
+    plot_steps,
+)
 from storydalle.reporting.report_runs import Run
 from storydalle.reporting.report_scores import LEGEND, Comparison, families, matching
 from storydalle.reporting.report_tables import failure_rows, score_rows
@@ -182,7 +192,7 @@ def short_names(names: Iterable[str], length: int) -> dict[str, str]:
 
 def curve_plots(curves: Curves) -> list[Plot]:
     """One plot for each value that the runs logged."""
-    names = list(dict.fromkeys(name for runs in curves.values() for run in runs for name in run))[:MAX_PANELS]
+    names = names_in(run for runs in curves.values() for run in runs)[:MAX_PANELS]
     short = short_names(curves, LONG)
     plots = []
     for name in names:
