@@ -6,7 +6,7 @@ import re
 import pytest
 
 from storydalle.reporting import pages
-from storydalle.reporting.blocks import Cell, Paragraph, Table, blocks_of
+from storydalle.reporting.blocks import Cell, Grid, Paragraph, blocks_of
 from storydalle.reporting.strips import Strip
 from tests.test_strips import frames
 
@@ -102,7 +102,7 @@ def test_markdown_is_read_as_tables_and_paragraphs_in_their_order() -> None:
     text = "Before.\n\n| | a |\n| --- | ---: |\n| x \\| y | - |\n| | |\n\n*FD*: a distance"
     assert blocks_of(text) == [
         Paragraph(["Before."]),
-        Table(["", "a"], [[Cell("x | y"), Cell("-")], [Cell(""), Cell("")]]),
+        Grid(["", "a"], [[Cell("x | y"), Cell("-")], [Cell(""), Cell("")]]),
         Paragraph(["", "FD", ": a distance"]),
     ]
-    assert blocks_of("") == [] and blocks_of("| - |") == [Table(["-"], [])]
+    assert blocks_of("") == [] and blocks_of("| - |") == [Grid(["-"], [])]

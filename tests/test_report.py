@@ -1,4 +1,4 @@
-"""report: what is one line and what is not, whose interval stands there, and tables and a page that others can use."""
+"""report: what is one line and what is not, whose interval stands there, and tables that others can use."""
 
 import csv
 import json
@@ -15,14 +15,13 @@ from PIL import Image
 from storydalle.commands import main
 from storydalle.commands.report import Report
 from storydalle.files.records import protocol_hash
-from storydalle.reporting.report_page import short_names
 from storydalle.reporting.report_runs import METRICS
 from storydalle.reporting.report_scores import OVER_SEEDS, OVER_STORIES, Summary, families
 from storydalle.reporting.report_tables import cell, latex, latex_text
+from tests.reports import PROTOCOL, evaluation, log, record
 
 Run = namedtuple("Run", "status out err")
 Command = Callable[..., Run]
-PROTOCOL = {"name": "toon", "dataset": "toon", "split": "test", "resolution": 128, "features": {"sha256": "aa"}}
 SAMPLING = {"temperature": 0.25, "top_k": None}
 
 
@@ -42,24 +41,8 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
-def record(folder: str, **fields: Any) -> None:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / METRICS).write_text(json.dumps(fields))
-
-
-def evaluation(folder: str, seed: int = 0, protocol: dict[str, Any] | None = None, **fields: Any) -> None:
-    """A record as ``evaluate`` writes it."""
-    protocol = PROTOCOL if protocol is None else protocol
-    defaults = {"config": "toon/test", "seeds": [seed], "protocol": protocol, "protocol_hash": protocol_hash(protocol)}
-    record(folder, **(defaults | fields))
-
-
 def text(runs: str = "runs", patterns: list[str] | None = None) -> str:
     return Report.of(Path(runs), patterns).text()
-
-
-def page(*patterns: str) -> str:
-    return Report.of(Path("runs"), list(patterns) or None).page(Path("out"))
 
 
 def tex() -> str:
@@ -319,63 +302,6 @@ def test_latex_columns_fit_between_the_margins() -> None:
     assert [rows[0].count("&") for rows in parts] == [4, 4, 1] and {len(rows) for rows in parts} == {13}
 
 
-def drawn(folder: str) -> None:
-    """An evaluation with all that a page shows."""
-    scores = {"f1": 0.5, "nats": 20.0}
-    scores |= {f"error_at_{i}": 0.1 * i for i in range(1, 5)} | {
-        f"character_f1_{name}": 0.4 for name in ("pip", "lulu")
-    }
-    values = {"real frames": {"f1": 1.0}, "<ours>": scores}
-    evaluation(folder, protocol=PROTOCOL | {"name": "<toon>"}, values=values, intervals={"<ours>": {"f1": [0.4, 0.6]}})
-    (Path(folder) / "index.html").write_text("strips")
-
-
-def log(folder: str, lines: str) -> None:
-    Path(folder).mkdir(parents=True)
-    (Path(folder) / "metrics.csv").write_text(lines)
-
-
-def test_the_page_needs_nothing_but_itself() -> None:
-    drawn("runs/a b")
-    log("runs/torn/csv/version_0", "epoch,step,train/loss\n0,1,3.0\n0,2,2.0\n")
-    Path("runs/torn/metrics.json").write_text("{")
-    shown = page()
-    for tag in re.findall(r"<[^!/][^>]*>", shown):
-        assert not re.match(r"<(script|link|img|iframe|object|embed|image)\b", tag), tag
-        assert not re.search(r"""\b(src|data|srcset)\s*=""", tag), tag
-        for target in re.findall(r"""href\s*=\s*["']([^"']*)""", tag):
-            assert target.startswith("#") or target == "../runs/a%20b/index.html"
-    assert not re.search(r"url\((?!['\"]?#)|@import", shown)
-
-
-def test_the_page_shows_tables_plots_and_failures() -> None:
-    drawn("runs/a")
-    record("runs/bad", config="full lr=9", seeds=[0], error="expected <int> | None")
-    log("runs/bad/csv/version_0", "epoch,step,train/loss\n0,1,3.0\n0,2,2.0\n")
-    shown = page()
-    assert "&lt;ours&gt;" in shown and "<ours>" not in shown and "<toon>" not in shown
-    assert "<td>.500<small>[.40, .60]</small></td>" in shown
-    assert shown.count("<svg") == 5, "shares and others, drift, characters, one curve"
-    for title in ("Error by frame", "F1 of each character", "train/loss", "While they trained", "Without numbers: 1"):
-        assert f">{title}<" in shown
-    assert "expected &lt;int&gt; | None" in shown
-    assert protocol_hash(PROTOCOL | {"name": "<toon>"}) in shown and "<dt>resolution</dt><dd>128</dd>" in shown
-    assert page("f1").count("<svg") == 1, "what is not asked for is not drawn"
-
-
-def test_a_mean_over_seeds_stands_on_the_page_with_its_interval() -> None:
-    for seed in (0, 1):
-        evaluation(f"runs/{seed}", seed, values={"ours": {"f1": 0.5 + 0.001 * seed}})
-    assert "<td>.5005<small>[± .0064]</small></td>" in page()
-
-
-def test_long_names_stay_apart_below_a_plot() -> None:
-    names = ["full", *(f"{'x' * 50}{middle}{'x' * 50}" for middle in "abc")]
-    short = short_names(names, 40)
-    assert short["full"] == "full" and len(set(short.values())) == 4
-    assert max(map(len, short.values())) <= 45
-
-
 def test_a_report_draws_scores_and_curves(command: Command) -> None:
     record("runs/a", config="full", seeds=[0], values={"f1": 0.25})
     log("runs/a/csv/version_0", "epoch,step,train/loss,val/f1\n0,1,3.0,\n0,1,,0.1\n0,3,2.0,0.2\n")
@@ -403,15 +329,3 @@ def test_a_report_goes_between_the_markers_of_a_readme(command: Command) -> None
 def test_a_report_of_nothing_is_one_line(command: Command) -> None:
     Path("runs").mkdir()
     assert_mistake(command("report"), "metrics.json")
-
-
-def test_the_best_the_median_and_the_worst_strip_of_an_evaluation_stand_in_the_page() -> None:
-    headings = {f"strip-{i}.png": f"ours: {kind} of 9 stories" for i, kind in enumerate(("best", "worst", "failure 2"))}
-    evaluation("runs/a", values={"ours": {"f1": 0.5}}, strips=headings | {"gone.png": "ours: median of 9 stories"})
-    for file in headings:
-        Image.new("RGB", (40, 20), "red").save(Path("runs/a") / file)
-    html = page()
-    assert [f"ours: {kind} of 9 stories</h3>" in html for kind in ("best", "worst", "failure 2", "median")] == [
-        *(True, True, False, False)
-    ]
-    assert html.count("data:image/webp") == 2

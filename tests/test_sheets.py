@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from storydalle.reporting.sheets import SIDE, Cell, Row, draw_sheet, fitted, story_rows, toon_rows
+from storydalle.reporting.sheets import SIDE, FrameCell, StoryRow, draw_sheet, fitted, story_rows, toon_rows
 from storydalle.reporting.strips import CARD, EDGE, INK, MARGIN, PAPER, RADIUS
 from storydalle.stories.toon import ToonSV
 from tests.toy_set import ToySet, noise, story
@@ -31,14 +31,14 @@ def test_pictures_of_any_shape_are_shown_whole() -> None:
 
 @pytest.mark.parametrize(("shape", "height"), [((40, 40), SIDE), ((300, 100), round(SIDE / 3)), ((50, 100), SIDE)])
 def test_cards_are_as_high_as_the_pictures_of_a_story(shape: tuple[int, int], height: int) -> None:
-    one = is_color(draw_sheet([Row("s", [Cell(red(*shape), "") for _ in range(2)])]), "red")
+    one = is_color(draw_sheet([StoryRow("s", [FrameCell(red(*shape), "") for _ in range(2)])]), "red")
     assert one.any(1).sum() == height
     assert one.any(0).sum() == 2 * min(SIDE, round(SIDE * shape[0] / shape[1]))
 
 
 def test_no_caption_is_cut_or_drawn_over_a_picture_or_beyond_its_card() -> None:
-    cells = [Cell(red(40, 40), "word " * 300, "Ada " * 100)] * 9
-    one, two = draw_sheet([Row("s", cells)]), draw_sheet([Row("s", cells), Row("t", cells)], "A heading")
+    cells = [FrameCell(red(40, 40), "word " * 300, "Ada " * 100)] * 9
+    one, two = draw_sheet([StoryRow("s", cells)]), draw_sheet([StoryRow("s", cells), StoryRow("t", cells)], "A heading")
     num_red = is_color(one, "red").sum()
     corners = 9 * 4 * RADIUS**2
     assert 9 * SIDE**2 - corners < num_red <= 9 * SIDE**2, "nothing but the round corners is missing"
@@ -46,7 +46,7 @@ def test_no_caption_is_cut_or_drawn_over_a_picture_or_beyond_its_card() -> None:
     frame = np.ones((one.height, one.width), bool)
     frame[MARGIN:-MARGIN, MARGIN:-MARGIN] = False
     assert is_color(one, PAPER)[frame].all()
-    most, fewer = (draw_sheet([Row("s", [Cell(red(40, 40), "word " * number)])]) for number in (300, 299))
+    most, fewer = (draw_sheet([StoryRow("s", [FrameCell(red(40, 40), "word " * number)])]) for number in (300, 299))
     assert is_color(most, INK).sum() > is_color(fewer, INK).sum() > 0
     assert is_color(most, CARD)[-MARGIN - RADIUS, MARGIN + RADIUS : MARGIN + SIDE].all(), "words end before the card"
 

@@ -265,12 +265,12 @@ def look_at_toon(request: Request, out: Path) -> None:
 # ------------------------------------------------------------------------------------------------ both
 
 
-def save_sheet(rows: Iterable[sheets.Row], heading: str, out: Path) -> str:
+def save_sheet(rows: Iterable[sheets.StoryRow], heading: str, out: Path) -> str:
     save_picture(sheets.draw_sheet(rows, heading), out / SHEET)
     return f"drew {out / SHEET}: {heading}"
 
 
-def save_strips(rows: Iterable[sheets.Row], out: Path) -> list[str]:
+def save_strips(rows: Iterable[sheets.StoryRow], out: Path) -> list[str]:
     files = []
     for row in rows:
         files.append(out / STRIPS / f"{file_name(row.id)}.png")

@@ -22,7 +22,7 @@ from storydalle.files.paths import user_path
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
 from storydalle.reporting.curves import Curve, read_curves
-from storydalle.reporting.report_runs import Record, Run, read_records, read_runs
+from storydalle.reporting.report_runs import Record, ScoredRun, read_records, read_runs
 from storydalle.reporting.report_scores import HASH_LENGTH, Comparison, comparisons, matching
 from storydalle.reporting.report_tables import csv_rows, latex, markdown
 from storydalle.training.runs import METRICS
@@ -53,7 +53,7 @@ class Report(NamedTuple):
     """What a folder of runs says."""
 
     folder: Path
-    runs: list[Run]
+    runs: list[ScoredRun]
     compared: list[Comparison]
     curves: dict[str, list[dict[str, Curve]]]  # what the runs logged, by config and run
     patterns: Patterns

@@ -1,4 +1,4 @@
-"""What the authors of released weights say of their licence, and how it stays with what is made of them.
+"""Licences of released weights, as their authors tell them, and how they stay with models that are made of them.
 
 Known from the licence files and model cards of the programs, November 2026; nothing here is more than they say.
 """
@@ -40,7 +40,7 @@ def converted(format: str, files: Sequence[str], is_flava: bool = False) -> dict
 
 
 def inherited(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card of a model keeps of the card of the one that it is built on; nothing of one of our own making."""
+    """Entries that a model's card keeps of the card of its base; none where the base is of our own making."""
     made = card.get(DERIVED) or card.get(CONVERTED)
     if not isinstance(made, Mapping):
         return {}

@@ -22,13 +22,15 @@ class Cell(NamedTuple):
         return cls(value, f"[{interval}]" if interval.startswith("±") else interval)
 
 
-class Table(NamedTuple):
+class Grid(NamedTuple):
+    """A table: its header, and a row of cells a line."""
+
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[str]]) -> "Table":
-        """The first row is the header."""
+    def of(cls, rows: Sequence[Sequence[str]]) -> "Grid":
+        """Of rows of text, the first of which is the header."""
         header, *others = rows
         return cls(header, [[Cell.of(text) for text in row] for row in others])
 
@@ -39,16 +41,16 @@ class Paragraph(NamedTuple):
     pieces: Sequence[str]
 
 
-def blocks_of(markdown: str) -> list[Table | Paragraph]:
+def blocks_of(markdown: str) -> list[Grid | Paragraph]:
     """Tables and lines of markdown, in their order; of its signs the stars of emphasis are known beside tables."""
-    blocks: list[Table | Paragraph] = []
+    blocks: list[Grid | Paragraph] = []
     rows: list[list[str]] = []
     for line in [*map(str.strip, markdown.splitlines()), ""]:
         if line.startswith("|"):
             rows.append(cells_of(line))
             continue
         if rows:
-            blocks.append(Table.of([row for i, row in enumerate(rows) if i != 1 or not is_rule(row)]))
+            blocks.append(Grid.of([row for i, row in enumerate(rows) if i != 1 or not is_rule(row)]))
             rows = []
         if line:
             blocks.append(Paragraph(EMPHASIS.split(line)))

@@ -23,7 +23,7 @@ NUM_PATCHES = 7
 DIMMED = 0.3  # what remains of a patch that is not copied
 
 
-class Finding(NamedTuple):
+class ShownDiagnostic(NamedTuple):
     """A diagnostic in a line, what it means, and what it looks like."""
 
     heading: str
@@ -31,36 +31,36 @@ class Finding(NamedTuple):
     strip: Strip | None = None
 
 
-def continuation_findings(evaluated: "Evaluated", name: str, system: System, index: int) -> Iterator[Finding]:
+def shown_diagnostics(evaluated: "Evaluated", name: str, system: System, index: int) -> Iterator[ShownDiagnostic]:
     """Each diagnostic of a system, shown on one story."""
     subjects, values = evaluated.subjects, evaluated.rows[name]
     if isinstance(system, DrawingModel) and name in evaluated.diagnoses:
         rows = evaluated.diagnoses[name].rows
-        yield Finding("With the true inputs", strip=drawn(system, subjects, index))
+        yield ShownDiagnostic("With the true inputs", strip=drawn(system, subjects, index))
         for variant, (row, choose) in VARIANTS.items():
             score = f"change_{variant}_pixels"
             story = drawn(system.varied(choose=choose), subjects, index)
-            yield Finding(f"With {row}: change {compact(rows[row][score])}", explanation(score), story)
+            yield ShownDiagnostic(f"With {row}: change {compact(rows[row][score])}", explanation(score), story)
         other = drawn(system.varied(seed=system.seed + 1), subjects, index)
         change = compact(rows[OTHER_SEEDS]["diversity_pixels"])
-        yield Finding(f"With another seed: change {change}", explanation("diversity_pixels"), other)
+        yield ShownDiagnostic(f"With another seed: change {change}", explanation("diversity_pixels"), other)
     if "copy_rate" in values:
         heading = f"Copy rate {compact(values['copy_rate'])}, by chance {compact(values['copy_rate_chance'])}"
         words = explanation("copy_rate") + " Below, patches that are not in the source are dimmed."
-        yield Finding(heading, words, highlighted(stored(system, subjects, index)))
+        yield ShownDiagnostic(heading, words, highlighted(stored(system, subjects, index)))
     yield from described(values)
 
 
-def described(values: Mapping[str, float]) -> Iterator[Finding]:
+def described(values: Mapping[str, float]) -> Iterator[ShownDiagnostic]:
     """Tell in words what stands in the tables and plots."""
     questions = {score: words for metric in declared() for score, words in metric.questions.items()}
     for score, words in questions.items():
         if score in values:
             levels = f"{compact(values[score])}, by chance {compact(values[f'{score}_chance'])}"
-            yield Finding(f"{words}: {levels}", explanation(score))
+            yield ShownDiagnostic(f"{words}: {levels}", explanation(score))
     if "error_slope" in values:
         words = f"{explanation('error_slope')} The plot of errors above shows each frame's."
-        yield Finding(f"Drift: {values['error_slope']:+.4f} of error a frame", words)
+        yield ShownDiagnostic(f"Drift: {values['error_slope']:+.4f} of error a frame", words)
 
 
 def drawn(system: DrawingModel, subjects: Subjects, index: int) -> Strip:

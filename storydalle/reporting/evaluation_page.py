@@ -17,8 +17,8 @@ from storydalle.metrics.declared import Ranking, by_name, declared
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.story_metric import StoryMetric
 from storydalle.metrics.toon import ToonScores
-from storydalle.reporting.blocks import Paragraph, Table, blocks_of
-from storydalle.reporting.continuation_page import Finding, continuation_findings
+from storydalle.reporting.blocks import Grid, Paragraph, blocks_of
+from storydalle.reporting.continuation_page import ShownDiagnostic, shown_diagnostics
 from storydalle.reporting.pages import Plot, page
 from storydalle.reporting.plots import Points, plot_bars, plot_lines
 from storydalle.reporting.strips import Strip, compared_image
@@ -46,7 +46,7 @@ class Section(NamedTuple):
 
     name: str
     chosen: list[Chosen]
-    findings: list[Finding]
+    diagnostics: list[ShownDiagnostic]
 
 
 def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
@@ -67,11 +67,11 @@ def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
 def section_of(evaluated: "Evaluated", name: str, system: System) -> Section:
     ranking, order = ranked(evaluated.scorecards[name], evaluated.subjects.judged.ids())
     median = order[len(order) // 2]
-    findings = continuation_findings(evaluated, name, system, median)
-    return Section(name, chosen_stories(evaluated, system, ranking, order), list(findings))
+    diagnostics = shown_diagnostics(evaluated, name, system, median)
+    return Section(name, chosen_stories(evaluated, system, ranking, order), list(diagnostics))
 
 
-def tables_of(evaluated: "Evaluated") -> list[Table | Paragraph]:
+def tables_of(evaluated: "Evaluated") -> list[Grid | Paragraph]:
     """Each table with the intervals of its scores."""
     shown = evaluated.rows, evaluated.intervals
     tables = [toon_table(*shown)] if ToonScores.asked_as in evaluated.scoring.protocol.metrics else []

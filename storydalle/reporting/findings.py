@@ -1,4 +1,4 @@
-"""What ``prepare`` finds in a story set: as a tree for report.json, and in words."""
+"""The findings of ``prepare`` in a story set: as a tree for report.json, and in words."""
 
 import hashlib
 import textwrap
@@ -27,6 +27,7 @@ LEAK_WORDS = {
     "captions": "captions",
 }
 Splits = Mapping[str, Sequence[StoryRecord]]
+Tree = Mapping[str, Any]  # as report.json holds it
 
 
 class Tokens(NamedTuple):
@@ -72,8 +73,8 @@ def captions_text(record: StoryRecord) -> str:
 # ------------------------------------------------------------------------------------------------ as a tree
 
 
-def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = None) -> dict[str, Any]:
-    """Everything that is found, as json can hold it; the same for the same copy."""
+def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = None) -> Tree:
+    """The tree of all findings; the same for the same copy."""
     usable = [record for stories in findings.usable.values() for record in stories]
     good = findings.good
     lengths_of, text_length = tokens or (None, 64)
@@ -125,31 +126,32 @@ def _range(numbers: Sequence[int]) -> list[int]:
     return [min(numbers), max(numbers)]
 
 
-def _split_counts(story_set: StorySet, findings: Findings, split: str) -> dict[str, Any]:
+def _split_counts(story_set: StorySet, findings: Findings, split: str) -> Tree:
     usable, official = findings.usable[split], story_set.official_count(split)
-    return _counts(findings.records[split], usable, findings.clips) | {
+    return {
+        **_counts(findings.records[split], usable, findings.clips),
         "official": official,
         "difference": None if official is None else len(usable) - official,
         "ids_sha256": hashlib.sha256(ids_text(usable).encode("utf-8", "backslashreplace")).hexdigest(),
     }
 
 
-def _problems(problems: Sequence[Problem]) -> dict[str, Any]:
-    return _examples(problems) | {"kinds": statistics.problem_kinds(problems)}
+def _problems(problems: Sequence[Problem]) -> Tree:
+    return {**_examples(problems), "kinds": statistics.problem_kinds(problems)}
 
 
-def _clips_together(groups: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    return _examples(groups) | {"num_clips": len({clip for group in groups for clip in group})}
+def _clips_together(groups: Sequence[tuple[str, ...]]) -> Tree:
+    return {**_examples(groups), "num_clips": len({clip for group in groups for clip in group})}
 
 
-def _examples(found: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+def _examples(found: Sequence[tuple[str, ...]]) -> Tree:
     return {"number": len(found), "examples": [list(each) for each in found[:NUM_EXAMPLES]]}
 
 
 # ------------------------------------------------------------------------------------------------ in words
 
 
-def report_text(report: Mapping[str, Any]) -> str:
+def report_text(report: Tree) -> str:
     sections = [
         _counts_text(report),
         _problems_text("the annotations", report["problems"]["annotations"]),
@@ -170,7 +172,7 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def aligned(rows: Sequence[Sequence[Any]]) -> str:
+def aligned(rows: Sequence[Sequence[object]]) -> str:
     """A table: the first column flush left, the others right; None is a dash."""
     cells = [
         ["-" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row]
@@ -184,7 +186,7 @@ def aligned(rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def _counts_text(report: Mapping[str, Any]) -> str:
+def _counts_text(report: Tree) -> str:
     total = report["all"]
     shortest, longest = report["num_targets"]
     targets = plural(longest, "target") if shortest == longest else f"{shortest:,} to {longest:,} targets"
@@ -202,7 +204,7 @@ def _counts_text(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, aligned(rows), textwrap.fill(legend, 100, initial_indent="  ", subsequent_indent="  ")])
 
 
-def _columns(report: Mapping[str, Any]) -> list[str]:
+def _columns(report: Tree) -> list[str]:
     """Those columns of the table of splits that say something."""
     total, splits = report["all"], report["splits"].values()
     idle = set()
@@ -219,14 +221,14 @@ def _columns(report: Mapping[str, Any]) -> list[str]:
     return [name for name in SPLIT_COLUMNS if name not in idle]
 
 
-def _problems_text(where: str, problems: Mapping[str, Any]) -> str:
+def _problems_text(where: str, problems: Tree) -> str:
     if not problems["number"]:
         return f"problems of {where}: none"
     kinds = aligned([[kind, number] for kind, number in problems["kinds"].items()])
     return "\n".join([f"problems of {where}: {problems['number']:,}", kinds, *_first(problems, ": ".join)])
 
 
-def _repeats_text(report: Mapping[str, Any]) -> str:
+def _repeats_text(report: Tree) -> str:
     lines = ["what occurs twice"]
     for key, words in (
         ("same_bytes", "pictures that several clips have, byte for byte"),
@@ -241,7 +243,7 @@ def _repeats_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _leaks_text(report: Mapping[str, Any]) -> str:
+def _leaks_text(report: Tree) -> str:
     if not report["leaks"]:
         return f"leaks across splits: none by {', '.join(LEAK_WORDS)}" if len(report["splits"]) > 1 else ""
     lines = ["leaks across splits"]
@@ -254,11 +256,11 @@ def _leaks_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _captions_text(report: Mapping[str, Any]) -> str:
+def _captions_text(report: Tree) -> str:
     columns = ["number", "empty", "with a pronoun", "words", "longest"]
     if report["text_length"]:
         columns += ["tokens", "longest", f"over {report['text_length']}"]
-    rows: list[list[Any]] = [["", *columns]]
+    rows: list[list[object]] = [["", *columns]]
     for split, captions in report["captions"].items():
         share = f"{100 * captions['pronoun_share']:.0f} %"
         row = [captions["num_captions"], captions["num_empty"], share, f"{captions['mean_words']:.1f}"]
@@ -269,7 +271,7 @@ def _captions_text(report: Mapping[str, Any]) -> str:
     return f"captions of targets\n{aligned(rows)}"
 
 
-def _characters_text(report: Mapping[str, Any]) -> str:
+def _characters_text(report: Tree) -> str:
     characters = report["characters"]
     if not characters:
         return ""
@@ -278,7 +280,7 @@ def _characters_text(report: Mapping[str, Any]) -> str:
     return f"target frames with each character\n{aligned(rows)}"
 
 
-def _first(found: Mapping[str, Any], written: Callable[[Sequence[str]], str]) -> list[str]:
+def _first(found: Tree, written: Callable[[Sequence[str]], str]) -> list[str]:
     """Examples, a line each, and how many there are beyond."""
     lines = [f"    {written(example)}" for example in found["examples"]]
     beyond = found["number"] - len(lines)

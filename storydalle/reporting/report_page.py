@@ -11,7 +11,7 @@ from PIL import Image
 
 from storydalle.metrics.declared import declared
 from storydalle.mistakes import told_in_one_line
-from storydalle.reporting.blocks import Table
+from storydalle.reporting.blocks import Grid
 from storydalle.reporting.curves import Curve
 from storydalle.reporting.pages import Plot, page
 from storydalle.reporting.plots import (
@@ -24,7 +24,7 @@ from storydalle.reporting.plots import (
     plot_lines,
     plot_steps,
 )
-from storydalle.reporting.report_runs import Run
+from storydalle.reporting.report_runs import ScoredRun
 from storydalle.reporting.report_scores import LEGEND, Comparison, families, matching
 from storydalle.reporting.report_tables import failure_rows, score_rows
 from storydalle.stories.pictures import open_picture
@@ -36,6 +36,7 @@ POSITION = re.compile(r".*_at_\d+")
 SHORT, LONG = 40, 160  # letters of a name below a plot, where two stand side by side and where one does
 NO_SHARE = re.compile(r"(.*/)?(nats|probe|loss|grad|lr).*")  # what is none, be it between 0 and 1
 
+Patterns = Sequence[str] | None  # of the scores that are asked for
 Curves = Mapping[str, Sequence[Mapping[str, Curve]]]  # by config, run and name
 
 
@@ -44,7 +45,7 @@ class ProtocolPart(NamedTuple):
 
     heading: str
     notes: list[str]
-    tables: dict[str, Table]  # by title; one without a title has an empty one
+    tables: dict[str, Grid]  # by title; one without a title has an empty one
     legend: str
     plots: list[Plot]
     facts: dict[str, str]  # what the protocol fixes
@@ -55,9 +56,9 @@ class ProtocolPart(NamedTuple):
 def report_page(
     title: str,
     found: Sequence[Comparison],
-    runs: Sequence[Run],
+    runs: Sequence[ScoredRun],
     curves: Curves,
-    patterns: Sequence[str] | None,
+    patterns: Patterns,
     out: Path,
 ) -> str:
     """The page, which needs no other file; it links from ``out`` to pages of evaluations, where their strips are."""
@@ -66,11 +67,11 @@ def report_page(
         title,
         protocols=[protocol_part(each, runs, patterns, out) for each in found if each.names(patterns)],
         curves=curve_plots(curves),
-        failures=Table.of(failure_rows(run for run in runs if run.failure)),
+        failures=Grid.of(failure_rows(run for run in runs if run.failure)),
     )
 
 
-def protocol_part(found: Comparison, runs: Sequence[Run], patterns: Sequence[str] | None, out: Path) -> ProtocolPart:
+def protocol_part(found: Comparison, runs: Sequence[ScoredRun], patterns: Patterns, out: Path) -> ProtocolPart:
     """One protocol: its tables, its plots, what it fixes, and what its runs drew."""
     names = found.names(patterns)
     own = [run for run in runs if run.protocol == found.protocol]
@@ -88,8 +89,8 @@ def protocol_part(found: Comparison, runs: Sequence[Run], patterns: Sequence[str
     )
 
 
-def table_of(found: Comparison, names: Sequence[str]) -> Table:
-    return Table.of(score_rows(found, names, {name: words(name) for name in names}))
+def table_of(found: Comparison, names: Sequence[str]) -> Grid:
+    return Grid.of(score_rows(found, names, {name: words(name) for name in names}))
 
 
 def words(name: str) -> str:
@@ -97,14 +98,14 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def links(runs: Iterable[Run], out: Path) -> dict[str, str]:
+def links(runs: Iterable[ScoredRun], out: Path) -> dict[str, str]:
     """Addresses of the pages beside records, by the folders that they are in."""
     beside = dict.fromkeys(run.folder / "index.html" for run in runs)
     found = [Path(os.path.relpath(path, out)) for path in beside if path.is_file()]
     return {str(path.parent): quote(path.as_posix()) for path in found}
 
 
-def shown_strips(runs: Iterable[Run]) -> Iterator[tuple[str, Image.Image]]:
+def shown_strips(runs: Iterable[ScoredRun]) -> Iterator[tuple[str, Image.Image]]:
     """The best, the median and the worst stories of each evaluation, each over the true frames."""
     strips_of = {run.folder: run.strips for run in runs}
     for folder, headings in strips_of.items():
@@ -137,7 +138,7 @@ def is_share(found: Comparison, name: str) -> bool:
     return not NO_SHARE.fullmatch(name) and all(0 <= value <= 1 + ROUNDING for value in values)
 
 
-def drift_plots(found: Comparison, patterns: Sequence[str] | None) -> list[Plot]:
+def drift_plots(found: Comparison, patterns: Patterns) -> list[Plot]:
     """Scores by frame of the story, a plot a score."""
     names = [name for name in matching(found.all_names(), patterns) if POSITION.fullmatch(name)]
     scores: dict[str, dict[str, str]] = {}
@@ -151,7 +152,7 @@ def drift_plots(found: Comparison, patterns: Sequence[str] | None) -> list[Plot]
     ]
 
 
-def character_plots(found: Comparison, patterns: Sequence[str] | None) -> list[Plot]:
+def character_plots(found: Comparison, patterns: Patterns) -> list[Plot]:
     bars = {prefix: title for metric in declared() for prefix, title in metric.bars.items()}
     plots = []
     for prefix, title in bars.items():

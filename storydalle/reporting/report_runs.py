@@ -1,4 +1,4 @@
-"""Runs as a report reads them: what ``metrics.json`` files under a folder say, one run a row of numbers."""
+"""Runs as a report reads them: the ``metrics.json`` files under a folder, one run a row of numbers."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ class Record(NamedTuple):
     failure: str | None = None
 
 
-class Run(NamedTuple):
+class ScoredRun(NamedTuple):
     """One row of numbers of one run.
 
     ``subject`` is the experiment, or the data and its split; ``row`` names the system where a run scores several.
@@ -33,7 +33,7 @@ class Run(NamedTuple):
     row: str = ""
     settings: tuple[str, ...] = ()  # what else tells runs of a subject apart, as key=value
     protocol: str = ""  # its hash
-    seeds: tuple[Any, ...] = ()
+    seeds: tuple[object, ...] = ()
     values: Mapping[str, float] = {}
     intervals: Mapping[str, Ends] = {}  # 95 %, of resampled stories
     fields: Mapping[str, Any] = {}  # of the protocol
@@ -50,7 +50,7 @@ class Run(NamedTuple):
         return " ".join([name, *self.settings])
 
 
-def read_runs(records: Iterable[Record]) -> list[Run]:
+def read_runs(records: Iterable[Record]) -> list[ScoredRun]:
     """Every row of every record, a failure where a run has no numbers; the last run of each seed counts."""
     return last_of_each_seed(shared_ceilings(told_apart([run for record in records for run in runs_of(record)])))
 
@@ -86,19 +86,19 @@ def check_content(content: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} is no {kind}")
 
 
-def is_tree(value: Any) -> bool:
-    """Whether a value is an object of scores, or of such objects."""
+def is_tree(value: object) -> bool:
+    """Tell an object of scores, or of such objects, from anything else."""
     return isinstance(value, dict) and all(
         is_tree(part) if isinstance(part, dict) else is_score(part) for part in value.values()
     )
 
 
-def is_score(value: Any) -> bool:
+def is_score(value: object) -> bool:
     ends = value if isinstance(value, list) else [value]
     return all(each is None or (isinstance(each, int | float) and not abs(each) > LARGEST) for each in ends)
 
 
-def are_systems(value: Any) -> bool:
+def are_systems(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(system, dict)
         and isinstance(system.get("sampling") or {}, dict)
@@ -107,24 +107,24 @@ def are_systems(value: Any) -> bool:
     )
 
 
-def are_names(value: Any) -> bool:
+def are_names(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(name, str) for name in value.values())
 
 
-def are_seeds(value: Any) -> bool:
+def are_seeds(value: object) -> bool:
     return isinstance(value, list) and all(seed is None or isinstance(seed, int | str) for seed in value)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def is_object(value: Any) -> bool:
+def is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
 LARGEST = 1e100  # of scores: sums of their squares stay numbers
-FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+FORMS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "config": ("text", is_text),
     "seeds": ("list of numbers", are_seeds),
     "protocol": ("object", is_object),
@@ -138,7 +138,7 @@ FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def check_hash(path: Path, content: Mapping[str, Any]) -> None:
-    """A protocol that was edited behind its hash would put numbers into a column where they do not belong."""
+    """Refuse a protocol that was edited behind its hash: its numbers would stand in a column of others."""
     if content.get("protocol") is None:
         return
     said = str(content.get("protocol_hash"))
@@ -153,11 +153,11 @@ def check_hash(path: Path, content: Mapping[str, Any]) -> None:
         )
 
 
-def runs_of(record: Record) -> Iterator[Run]:
+def runs_of(record: Record) -> Iterator[ScoredRun]:
     """The run of a record, or one a row where its values are rows of numbers."""
     content = record.content
     subject, *changed = record.config.split(" ")
-    run = Run(subject, settings=tuple(changed), seeds=tuple(content.get("seeds") or ()), folder=record.folder)
+    run = ScoredRun(subject, settings=tuple(changed), seeds=tuple(content.get("seeds") or ()), folder=record.folder)
     run = run._replace(strips=content.get("strips") or {})
     if record.failure:
         yield run._replace(failure=record.failure)
@@ -211,13 +211,13 @@ def declared(row: str, system: Mapping[str, Any]) -> str:
     return f"{row} (best of {number} by {system.get('chosen_by', 'an unnamed score')})".strip()
 
 
-def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one name that sample differently are no seeds of one another: what differs joins their names."""
-    groups: dict[object, list[Run]] = {}
+def told_apart(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """Runs of one name that sample differently, which are no seeds of one another: the differences join their names."""
+    groups: dict[object, list[ScoredRun]] = {}
     for run in runs:
         groups.setdefault((run.config, run.protocol), []).append(run)
 
-    def named(run: Run) -> Run:
+    def named(run: ScoredRun) -> ScoredRun:
         if not run.sampling:
             return run
         same = [other.sampling for other in groups[run.config, run.protocol] if other.sampling]
@@ -228,11 +228,11 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     return [named(run) for run in runs]
 
 
-def shared_ceilings(runs: Sequence[Run]) -> list[Run]:
-    """A ceiling that several studies scored alike is one line: what else they compared is no setting of it."""
-    groups: dict[object, list[Run]] = {}
+def shared_ceilings(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """Join a ceiling that several studies scored alike into one line: their other comparisons are no settings of it."""
+    groups: dict[object, list[ScoredRun]] = {}
 
-    def key(run: Run) -> object:
+    def key(run: ScoredRun) -> object:
         return run.subject, run.row, run.protocol, run.seeds
 
     for run in runs:
@@ -245,9 +245,9 @@ def shared_ceilings(runs: Sequence[Run]) -> list[Run]:
     return [run._replace(settings=()) if key(run) in alike else run for run in runs]
 
 
-def last_of_each_seed(runs: Iterable[Run]) -> list[Run]:
+def last_of_each_seed(runs: Iterable[ScoredRun]) -> list[ScoredRun]:
     """Runs without those that were run again: a seed that counts twice would make an interval too narrow."""
-    kept: dict[object, Run] = {}
+    kept: dict[object, ScoredRun] = {}
     for number, run in enumerate(runs):
         kept[(run.config, run.protocol, run.seeds, run.failure) if run.seeds else number] = run
     return list(kept.values())

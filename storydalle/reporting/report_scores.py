@@ -1,4 +1,4 @@
-"""What a report compares: numbers of one protocol, over seeds, with intervals, and which of them a table shows."""
+"""The numbers that a report compares: those of one protocol, over seeds, with intervals, and those of its tables."""
 
 import fnmatch
 import math
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from storydalle.evaluation.protocol import differing_fields
 from storydalle.metrics.declared import details, family_patterns
-from storydalle.reporting.report_runs import Ends, Run
+from storydalle.reporting.report_runs import Ends, ScoredRun
 
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond, the normal's value is within 4 %.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
         return " ".join(["Protocol", *map(code, [*names, self.protocol[:HASH_LENGTH]])])
 
     def common(self, code: Callable[[str], str]) -> str:
-        """What all lines share."""
+        """The subject and settings that all lines share."""
         return f"all with {' '.join(map(code, self.shared))}" if self.shared else ""
 
     def all_names(self) -> list[str]:
@@ -90,7 +90,7 @@ class Comparison(NamedTuple):
 # ------------------------------------------------------------------------------------------------ numbers
 
 
-def summary(runs: Sequence[Run], name: str) -> Summary | None:
+def summary(runs: Sequence[ScoredRun], name: str) -> Summary | None:
     """One seed's number with its own interval, or the mean over seeds with Student's.
 
     A number that no seed moves, as a ceiling's, says nothing of the spread over seeds: it keeps its own interval.
@@ -108,9 +108,9 @@ def summary(runs: Sequence[Run], name: str) -> Summary | None:
     return Summary(mean, (mean - half, mean + half), OVER_SEEDS, n)
 
 
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
-    """One a protocol, those of one data set behind each other."""
-    groups: dict[str, list[Run]] = {}
+def comparisons(runs: Sequence[ScoredRun]) -> list[Comparison]:
+    """One comparison for each protocol; those of one data set stand behind each other."""
+    groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
         if not run.failure:
             groups.setdefault(run.protocol, []).append(run)
@@ -123,16 +123,16 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
 
 
 def subject_of(fields: Mapping[str, Any]) -> tuple[str, str]:
-    """What a protocol measures on: protocols of one data set are compared with each other."""
+    """The data set of a protocol: protocols of one set are compared with each other."""
     data = fields.get("data")
     named = data.get("name") if isinstance(data, Mapping) else None
     return str(fields.get("dataset") or named or ""), str(fields.get("kind") or "")
 
 
-def comparison(runs: Sequence[Run], first: Comparison | None) -> Comparison:
+def comparison(runs: Sequence[ScoredRun], first: Comparison | None) -> Comparison:
     """The runs of one protocol, which ``first`` of the same data set may differ from."""
     shared = shared_words(runs)
-    lines: dict[str, list[Run]] = {}
+    lines: dict[str, list[ScoredRun]] = {}
     for run in runs:
         lines.setdefault(label(run, shared), []).append(run)
     notes = [difference(runs[0], first), *truths(runs)]
@@ -144,21 +144,21 @@ def comparison(runs: Sequence[Run], first: Comparison | None) -> Comparison:
     return Comparison(runs[0].protocol, runs[0].fields, shared, scores, num_seeds, tuple(filter(None, notes)))
 
 
-def shared_words(runs: Sequence[Run]) -> tuple[str, ...]:
+def shared_words(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
     """Subject and settings that all lines name: a table says them once."""
     subjects = {run.subject for run in runs}
     shared = list(subjects) if len(subjects) == 1 and all(run.row for run in runs) else []
     return (*shared, *(word for word in runs[0].settings if all(word in run.settings for run in runs)))
 
 
-def label(run: Run, shared: Sequence[str]) -> str:
+def label(run: ScoredRun, shared: Sequence[str]) -> str:
     subject = "" if run.subject in shared else run.subject
     name = ": ".join(filter(None, [subject, run.row]))
     return " ".join([name, *(word for word in run.settings if word not in shared)])
 
 
-def difference(run: Run, first: Comparison | None) -> str:
-    """In which fields a protocol differs from the first of its data set, values in the order of the two."""
+def difference(run: ScoredRun, first: Comparison | None) -> str:
+    """A sentence on the fields in which a protocol differs from the first of its data set, values in their order."""
     if first is None or not run.fields or not first.fields:
         return ""
     fields = differing_fields(run.fields, first.fields)
@@ -167,7 +167,7 @@ def difference(run: Run, first: Comparison | None) -> str:
     return f"Protocol {' differs from '.join(hashes)} in {', '.join([*fields[:MAX_DIFFERENCES], *more])}."
 
 
-def truths(runs: Sequence[Run]) -> list[str]:
+def truths(runs: Sequence[ScoredRun]) -> list[str]:
     """A warning where runs of one protocol were scored against other pixels."""
     found: dict[str, str] = {run.truth: run.folder.as_posix() for run in reversed(runs) if run.truth}
     if len(found) < 2:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from storydalle.reporting.report_runs import Run
+from storydalle.reporting.report_runs import ScoredRun
 from storydalle.reporting.report_scores import (
     HASH_LENGTH,
     LEGEND,
@@ -60,7 +60,7 @@ def digits(value: float, significant: int) -> int:
 # ------------------------------------------------------------------------------------------------ markdown, csv
 
 
-def markdown(found: Sequence[Comparison], failures: Sequence[Run], patterns: Sequence[str] | None) -> str:
+def markdown(found: Sequence[Comparison], failures: Sequence[ScoredRun], patterns: Sequence[str] | None) -> str:
     """The tables of each protocol, what protocols differ in between them, then what failed."""
     parts: list[str] = []
     kinds: set[str] = set()
@@ -91,7 +91,7 @@ def score_rows(found: Comparison, names: Sequence[str], titles: Mapping[str, str
     return [header, *rows]
 
 
-def failure_rows(failures: Iterable[Run]) -> list[list[str]]:
+def failure_rows(failures: Iterable[ScoredRun]) -> list[list[str]]:
     return [["config", "failure"], *([run.config, str(run.failure)] for run in failures)]
 
 
@@ -102,10 +102,10 @@ def table(rows: Sequence[Sequence[str]], edge: str = "---:") -> str:
     return "\n".join(f"| {' | '.join(entry.replace('|', chr(92) + '|') for entry in line)} |" for line in lines)
 
 
-def csv_rows(runs: Sequence[Run]) -> Iterator[list[object]]:
+def csv_rows(runs: Sequence[ScoredRun]) -> Iterator[list[object]]:
     """One line a number, with all its digits: config, protocol, metric, mean, interval and its kind, seeds."""
     yield ["config", "protocol_hash", "metric", "mean", "low", "high", "interval", "num_seeds", "failure"]
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[ScoredRun]] = {}
     for run in runs:
         if run.failure:
             yield [run.config, "", "", "", "", "", "", len(run.seeds), run.failure]
@@ -129,7 +129,7 @@ def latex(found: Sequence[Comparison], patterns: Sequence[str] | None) -> str:
 
 
 def latex_table(found: Comparison, names: Sequence[str]) -> str:
-    """Whatever there is less of, configurations or scores, becomes the columns, a few of them a tabular."""
+    """Columns are configurations or scores, those that are fewer; a tabular holds a few of them."""
     cells = {(line, name): cell(scores.get(name)) for line, scores in found.lines.items() for name in names}
     rows, columns = list(found.lines), list(names)
     if len(rows) < len(columns) and len(columns) > MAX_LATEX_COLUMNS:

@@ -14,7 +14,7 @@ SIDE = 256  # pixels: the width of a picture, and the height that it has at most
 HEADING_SIZE, HEADING_HEIGHT = 24, 30
 
 
-class Cell(NamedTuple):
+class FrameCell(NamedTuple):
     """A picture with its caption in dark, and remarks in grey under that."""
 
     picture: Image.Image
@@ -22,16 +22,16 @@ class Cell(NamedTuple):
     remarks: str = ""
 
 
-class Row(NamedTuple):
+class StoryRow(NamedTuple):
     """A story; its first cell is the source."""
 
     id: str
-    cells: Sequence[Cell]
+    cells: Sequence[FrameCell]
     group: str = ""  # where the id does not tell it
     credit: str = ""
 
 
-def draw_sheet(rows: Iterable[Row], heading: str = "") -> Image.Image:
+def draw_sheet(rows: Iterable[StoryRow], heading: str = "") -> Image.Image:
     """Rows from top to bottom, each as high as its longest words ask for."""
     stories = [_draw_row(row) for row in rows]
     width = max(story.width for story in stories)
@@ -43,23 +43,23 @@ def story_rows(
     story_set: StorySet,
     records: Iterable[StoryRecord],
     shown: Callable[[Image.Image], Image.Image] = lambda picture: picture,
-) -> Iterator[Row]:
-    """What a sheet shows of stories: of each clip the frame that evaluations see, as ``shown`` makes it."""
+) -> Iterator[StoryRow]:
+    """Stories as a sheet shows them: of each clip the frame that evaluations see, after ``shown``."""
     for record in records:
         group = "" if record.id.startswith(record.group) else record.group
         pictures = [shown(_evaluated_frame(story_set, clip)) for clip in record.clips]
         cells = zip(pictures, record.captions, _names_of(story_set, record), strict=True)
-        yield Row(record.id, [Cell(*cell) for cell in cells], group, story_set.credit(record))
+        yield StoryRow(record.id, [FrameCell(*cell) for cell in cells], group, story_set.credit(record))
 
 
-def toon_rows(stories: ToonSV, indices: Iterable[int]) -> Iterator[Row]:
+def toon_rows(stories: ToonSV, indices: Iterable[int]) -> Iterator[StoryRow]:
     """Stories of ToonSV with their labels."""
     for i in indices:
         story, facts = stories[i], stories.facts(i)
         pictures = [Image.fromarray(frame) for frame in (story.source, *story.frames)]
         labels = [label_words(facts, frame) for frame in facts.frames]
         cells = zip(pictures, ("", *story.captions), labels, strict=True)
-        yield Row(story.id, [Cell(*cell) for cell in cells])
+        yield StoryRow(story.id, [FrameCell(*cell) for cell in cells])
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -89,7 +89,7 @@ def _names_of(story_set: StorySet, record: StoryRecord) -> list[str]:
     return [", ".join(name for name, shown in zip(names, row, strict=True) if shown) for row in record.characters]
 
 
-def _draw_row(row: Row) -> Image.Image:
+def _draw_row(row: StoryRow) -> Image.Image:
     """Title, cards and credit of a story. Its pictures have one shape, that of its least wide one."""
     height = max(round(SIDE * cell.picture.height / cell.picture.width) for cell in row.cells)
     size = (SIDE, max(1, min(SIDE, height)))
