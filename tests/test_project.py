@@ -125,6 +125,18 @@ def test_what_an_extra_installs_is_imported_where_its_name_is_told() -> None:
             assert all(f"storydalle[{extra}]" in path.read_text() for path in importing), f"{name}: {importing}"
 
 
+def test_drawing_works_where_what_only_training_and_judging_need_is_missing(tmp_path: Path) -> None:
+    missing = ("pytorch_lightning", "torchmetrics", "wandb", "matplotlib", "joblib", "transformers")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing})); from storydalle.commands.main import main; "
+        "sys.exit(main(['generate', 'captions=[Pip waves.]', 'out=drawn']))"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "drawn" / "strip.png").is_file()
+
+
 def test_messages_name_extras_that_exist() -> None:
     for path in MODULES:
         named = re.findall(r"storydalle\[([^\]]+)\]", path.read_text())
