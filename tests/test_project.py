@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -143,7 +144,7 @@ def test_messages_name_extras_that_exist() -> None:
         assert set(named) <= requirements().keys(), f"{own_name(path)} names {named}"
 
 
-@pytest.mark.parametrize("path", [".ci/run", "constraints.txt"])
+@pytest.mark.parametrize("path", [".ci/run", "constraints.txt", "CONTRIBUTING.md"])
 def test_all_extras_are_asked_for_together(path: str) -> None:
     (named,) = re.findall(r"\.\[([\w,]+)\]", (ROOT / path).read_text())
     assert sorted(named.split(",")) == sorted(requirements().keys() - {""})
