@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from storydalle.files.registry import Registry
+from storydalle.models.kept import Kept, StepSizes
 
 Hook = Callable[[Tensor], Tensor]
 
@@ -122,6 +123,15 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def code_table(self) -> Float[Tensor, "v d"]:
         """The embedding of every code, without positions."""
+
+    @abstractmethod
+    def kept(self, step: StepSizes, num_prefix: int) -> list[Kept]:
+        """The memory that each block takes of a training step: of an encoder's first, then of the ``depth`` others."""
+
+    @property
+    def num_fused(self) -> int:
+        """Weights that are copied once to decode faster."""
+        return 0
 
     @property
     def device(self) -> torch.device:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
+from storydalle.models.kept import Kept, StepSizes, trains
 from storydalle.models.layers import KeyValues, attend
 
 
@@ -96,6 +97,20 @@ class Block(nn.Module):
             x = torch.cat([x[:, :first], predicting + hook(predicting)], 1)
         return x + self.mlp(self.ln2(x))
 
+    def kept(self, num_rows: int, columns: int, step: StepSizes) -> Kept:
+        """Inside: queries, keys, values (3) and the hidden layer (4); to train weights also what each product reads
+        (7). Query, key and value weights are copied to be one."""
+        square, is_trained = self.attn.proj.weight.numel(), trains(self)
+        return Kept(
+            positions=num_rows * columns,
+            stream=2,
+            inside=14 if is_trained else 7,
+            scores=num_rows * self.attn.num_heads * columns**2 if step.keeps_scores else 0,
+            copies=12 * square if step.precision.is_mixed else 3 * square,
+            apart=0,
+            widest=4 if is_trained else 8,
+        )
+
 
 class DALLE(Backbone):
     """The text-to-image transformer; the defaults are minDALL-E 1.3B.
@@ -166,6 +181,14 @@ class DALLE(Backbone):
     @property
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.tok_emb_img.weight
+
+    def kept(self, step: StepSizes, num_prefix: int) -> list[Kept]:
+        columns = num_prefix + self.text_length + self.image_length - 1  # the last code is not read
+        return [cast(Block, block).kept(step.num_rows, columns, step) for block in self.blocks]
+
+    @property
+    def num_fused(self) -> int:
+        return 3 * self.depth * self.dim**2  # query, key and value of every block
 
     def new_cache(self, num_rows: int, num_prefix: int) -> Cache:
         return Cache(self, num_rows, num_prefix + self.text_length + self.image_length)

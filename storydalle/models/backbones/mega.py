@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
+from storydalle.models.kept import Kept, StepSizes, trains
 from storydalle.models.layers import KeyValues, attend
 
 
@@ -110,6 +111,9 @@ class EncoderLayer(nn.Module):
         x = x + self.self_attn_layer_norm(self.self_attn(normed, self.self_attn.remember(normed), visible))
         return x + self.glu(x)
 
+    def kept(self, num_rows: int, columns: int, step: StepSizes) -> Kept:
+        return kept_by_layer(self, num_rows, columns, step)
+
 
 class DecoderLayer(nn.Module):
     """An encoder layer, causal, that also attends to the caption; ``hook`` adds to the stream before the network."""
@@ -144,6 +148,39 @@ class DecoderLayer(nn.Module):
         if hook is not None:
             x = x + hook(x)
         return x + self.glu(x)
+
+    def kept(self, num_rows: int, columns: int, text: int, step: StepSizes) -> Kept:
+        """An encoder layer's, and what reading ``text`` columns of the caption takes: queries and what is said (2)."""
+        dim, precision = self.glu.fc2.out_features, step.precision
+        own = kept_by_layer(self, num_rows, columns, step)
+        copies = 2 * dim**2 if precision.is_mixed else 0
+        memory = num_rows * text * dim * (4 if precision.is_mixed else 2)
+        return own._replace(
+            stream=3,
+            inside=own.inside + 2 + (2 if trains(self) else 0),
+            scores=own.scores + (num_rows * self.encoder_attn.num_heads * columns * text if step.keeps_scores else 0),
+            copies=own.copies + copies,
+            apart=(memory + copies) * precision.inside,
+        )
+
+
+def kept_by_layer(layer: "EncoderLayer | DecoderLayer", num_rows: int, columns: int, step: StepSizes) -> Kept:
+    """Inside: queries, keys, values (3), what attention says (1), four tensors of the gated network's own width.
+
+    To train weights also what each product reads, which autocast copies for each anew.
+    """
+    dim, glu_dim = layer.glu.fc2.out_features, layer.glu.fc2.in_features
+    ratio, mixed = glu_dim / dim, step.precision.is_mixed
+    read = (3 + 1 + 2 + ratio if mixed else 1 + 1 + 1 + ratio) if trains(layer) else 0
+    return Kept(
+        positions=num_rows * columns,
+        stream=2,
+        inside=4 + 4 * ratio + read,
+        scores=num_rows * layer.self_attn.num_heads * columns**2 if step.keeps_scores else 0,
+        copies=4 * dim**2 + 3 * dim * glu_dim if mixed else 0,
+        apart=0,
+        widest=2 * ratio,
+    )
 
 
 class Encoder(nn.Module):
@@ -284,6 +321,11 @@ class MegaDALLE(Backbone):
     @property
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.decoder.embed_tokens.weight[: self.num_codes]
+
+    def kept(self, step: StepSizes, num_prefix: int) -> list[Kept]:
+        rows, text, codes = step.num_rows, num_prefix + self.text_length, self.image_length
+        read = [cast(EncoderLayer, layer).kept(rows, text, step) for layer in self.encoder.layers]
+        return read + [cast(DecoderLayer, layer).kept(rows, codes, text, step) for layer in self.decoder.layers]
 
     def new_cache(self, num_rows: int, num_prefix: int) -> MegaCache:
         """The caption, and with it ``num_prefix``, is kept as prefill reads it."""

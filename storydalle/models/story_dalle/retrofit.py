@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from storydalle.models.backbones.backbone import Backbone, Hook, Logits, init_weights
 from storydalle.models.backbones.dalle import Block, causal_mask
+from storydalle.models.kept import Kept, StepSizes
 from storydalle.models.layers import attend
 
 TUNING_MODES = ("full", "prompt", "retrofit")
@@ -63,6 +64,20 @@ class SourceCrossAttention(nn.Module):
         query = rearrange(self.query(self.ln1(x)), "(b r) n (h k) -> b h (r n) k", b=num_stories, h=self.num_heads)
         out = attend(query, memory.key, memory.value)
         return self.proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows // num_stories, n=num_columns))
+
+    def kept_beside(self, block: Kept, codes: int, step: StepSizes) -> Kept:
+        """What a block keeps with it: what its products read and say at the ``codes`` positions of every row, and the
+        keys and values of the source. It trains in every mode."""
+        dim, share = self.proj.out_features, step.num_rows * codes / block.positions
+        memory = 3 * step.num_stories * codes * dim
+        copies = 2 * dim**2 if step.precision.is_mixed else 0
+        return block._replace(
+            stream=block.stream + 1,
+            inside=block.inside + 3 * share,
+            scores=block.scores + (step.num_rows * self.num_heads * codes**2 if step.keeps_scores else 0),
+            copies=block.copies + copies,
+            apart=block.apart + (memory + copies) * step.precision.inside,
+        )
 
 
 class StoryEncoder(nn.Module):
