@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
-    *("mistakes", "files", "settings", "stories", "tokens", "models", "released", "training", "metrics"),
+    *("mistakes", "files", "settings", "configured", "stories", "tokens", "models", "released", "training", "metrics"),
     *("evaluation", "reporting", "zoo", "commands", "__main__"),
 )
 HYDRA = {"hydra", "omegaconf"}

@@ -7,6 +7,7 @@ themselves, which have not been at hand.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from storydalle.configured import NetworkSettings
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 
@@ -27,7 +29,7 @@ class VocabularyConv2d(nn.Conv2d):
             return F.conv2d(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
 
     def look_up(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
-        """What the convolution makes of one-hot codes, without the thousands of channels of zeros."""
+        """The convolution of one-hot codes, without their thousands of channels of zeros."""
         found = F.embedding(codes, rearrange(self.weight.float(), "d v 1 1 -> v d"))
         return rearrange(found if self.bias is None else found + self.bias.float(), "b h w d -> b d h w")
 
@@ -71,7 +73,9 @@ def output(in_channels: int, out_channels: int, layer: type[nn.Conv2d]) -> nn.Se
     return nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=layer(in_channels, out_channels, 1)))
 
 
-class Encoder(nn.Module):
+class DVAEEncoder(nn.Module):
+    """Pixels to a logit of each code at each place."""
+
     def __init__(self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int) -> None:
         super().__init__()
         widths = [hidden, *(hidden * 2**i for i in range(num_groups))]
@@ -84,7 +88,9 @@ class Encoder(nn.Module):
         return self.blocks(pixels)
 
 
-class Decoder(nn.Module):
+class DVAEDecoder(nn.Module):
+    """Codes to the distribution of each pixel."""
+
     def __init__(self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int, embed_dim: int) -> None:
         super().__init__()
         widths = [embed_dim, *(hidden * 2**i for i in reversed(range(num_groups)))]
@@ -102,49 +108,57 @@ class Decoder(nn.Module):
         return x
 
 
-class DVAE(ImageTokenizer):
-    """OpenAI's tokenizer; the defaults are the released one: 256 pixels, 32 x 32 codes out of 8192.
+@dataclass(frozen=True)
+class DVAESettings(NetworkSettings):
+    """The defaults are the released one's: 256 pixels, 32 x 32 codes out of 8192.
 
     Pictures reach the encoder as ``phi`` of pixels in [0, 1], which keeps ``margin`` away from 0 and 1, where the
     logit-Laplace distribution of the decoder has no value; what the decoder says goes through the inverse of it.
     ``hidden`` is the narrowest group's width, a multiple of 4; every further group is twice as wide.
     """
 
-    kind = "dvae"
+    resolution: int = 256
+    hidden: int = 256
+    num_groups: int = 4
+    blocks_per_group: int = 2
+    codebook_size: int = 8192
+    embed_dim: int = 128
+    margin: float | int = 0.1
 
-    def __init__(
-        self,
-        resolution: int = 256,
-        hidden: int = 256,
-        num_groups: int = 4,
-        blocks_per_group: int = 2,
-        codebook_size: int = 8192,
-        embed_dim: int = 128,
-        margin: float = 0.1,
-    ) -> None:
+    def __post_init__(self) -> None:
+        if self.resolution % self.patch:
+            groups = f"with num_groups={self.num_groups}"
+            raise ValueError(f"resolution={self.resolution} must be a multiple of {self.patch} {groups}")
+        if self.hidden % 4:
+            raise ValueError(f"hidden={self.hidden} must be a multiple of 4: blocks are a quarter as wide inside")
+        if not 0.0 <= self.margin < 0.5:
+            raise ValueError(f"margin={self.margin} must lie in [0, 0.5)")
+
+    @property
+    def patch(self) -> int:
+        """Pixels a side that one code stands for."""
+        return 2 ** (self.num_groups - 1)
+
+
+class DVAE(ImageTokenizer):
+    """OpenAI's tokenizer, of ``DVAESettings``."""
+
+    kind = "dvae"
+    settings: DVAESettings
+
+    def __init__(self, *values: Any, **named: Any) -> None:
         super().__init__()
-        patch = 2 ** (num_groups - 1)
-        if resolution % patch:
-            raise ValueError(f"resolution={resolution} must be a multiple of {patch} with num_groups={num_groups}")
-        if hidden % 4:
-            raise ValueError(f"hidden={hidden} must be a multiple of 4: blocks are a quarter as wide inside")
-        if not 0.0 <= margin < 0.5:
-            raise ValueError(f"margin={margin} must lie in [0, 0.5)")
-        self.config: dict[str, Any] = {
-            "resolution": resolution,
-            "hidden": hidden,
-            "num_groups": num_groups,
-            "blocks_per_group": blocks_per_group,
-            "codebook_size": codebook_size,
-            "embed_dim": embed_dim,
-            "margin": margin,
-        }
-        self.resolution, self.window = resolution, resolution
-        self.grid = resolution // patch
-        self.codebook_size = codebook_size
-        self.margin = margin
-        self.encoder = Encoder(hidden, num_groups, blocks_per_group, codebook_size)
-        self.decoder = Decoder(hidden, num_groups, blocks_per_group, codebook_size, embed_dim)
+        self.settings = settings = DVAESettings.of(*values, **named)
+        self.resolution = self.window = settings.resolution
+        self.grid = settings.resolution // settings.patch
+        self.codebook_size, self.margin = settings.codebook_size, settings.margin
+        sizes = (settings.hidden, settings.num_groups, settings.blocks_per_group, settings.codebook_size)
+        self.encoder = DVAEEncoder(*sizes)
+        self.decoder = DVAEDecoder(*sizes, settings.embed_dim)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """As released: N(0, 1 / fan_in) for every convolution, zero biases."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
@@ -152,7 +166,7 @@ class DVAE(ImageTokenizer):
                 nn.init.zeros_(module.bias)
 
     def phi(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Pictures in [-1, 1] as the encoder wants them: in [margin, 1 - margin]."""
+        """Pictures in [-1, 1] as the encoder wants them: (1 - 2 margin) x + margin of pixels x in [0, 1]."""
         return (1.0 - 2.0 * self.margin) * (images + 1.0) / 2.0 + self.margin
 
     def inverse_phi(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -160,7 +174,7 @@ class DVAE(ImageTokenizer):
         return ((pixels - self.margin) / (1.0 - 2.0 * self.margin)).clamp(0.0, 1.0) * 2.0 - 1.0
 
     def logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v grid grid"]:
-        """What the encoder says of every code at every place, of pictures in [-1, 1]."""
+        """A logit of every code at every place, of pictures in [-1, 1]."""
         self.check_images(images)
         return self.encoder(self.phi(images))
 

@@ -1,4 +1,4 @@
-"""What every image tokenizer is: pictures in [-1, 1] in, codes in raster order out, and back.
+"""The interface of image tokenizers: pictures in [-1, 1] in, codes in raster order out, and back.
 
 Released tokenizers want their pictures in ranges of their own; each converts inside, so that nothing outside has to
 know. Two tokenizers with equally many codes of equally many kinds are still not interchangeable: OpenAI's dVAE and
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from storydalle.configured import Configured
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
 from storydalle.files.registry import Registry
@@ -45,14 +46,13 @@ class PixelRange(NamedTuple):
         return (images - self.low) * (2.0 / (self.high - self.low)) - 1.0
 
 
-class ImageTokenizer(nn.Module, ABC):
-    """Square pictures of one size <-> codes. ``config`` holds the constructor's arguments.
+class ImageTokenizer(Configured, nn.Module, ABC):
+    """Square pictures of one size <-> codes.
 
     Codes depend on what ``encoding_weights`` and ``encoding_settings`` tell, and on nothing else.
     """
 
     kind: ClassVar[str]  # its name in ``IMAGE_TOKENIZERS``
-    config: dict[str, Any]
     resolution: int
     grid: int  # codes a row, and rows
     codebook_size: int
@@ -81,7 +81,7 @@ class ImageTokenizer(nn.Module, ABC):
         """The weights that make codes, by their names in the state dict of the network that encodes."""
 
     def encoding_settings(self) -> dict[str, Any]:
-        """What makes codes besides; a setting that came later is left out where it has the value of before."""
+        """Settings that make codes, too; one that came later is left out where it has the value of before."""
         return {}
 
     def encode_windows(self, windows: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n l"]:

@@ -1,20 +1,28 @@
 """Two VQGANs as one tokenizer: one encodes, the other draws. DALL-E Mega's detokenizer came without an encoder."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from storydalle.configured import NetworkSettings
 from storydalle.tokens.image_tokenizer import ImageTokenizer
-from storydalle.tokens.vqgan import VQGAN
+from storydalle.tokens.vqgan import VQGAN, VQGANSettings
+
+
+@dataclass(frozen=True)
+class PairedSettings(NetworkSettings):
+    """Settings of two VQGANs; of each the other half is not kept."""
+
+    tokenizer: VQGANSettings
+    detokenizer: VQGANSettings
 
 
 class PairedTokenizer(ImageTokenizer):
     """``encode`` is the encoder and the codebook of the VQGAN ``tokenizer``, ``decode`` is that of ``detokenizer``.
 
-    Both arguments are configs of a VQGAN; of each the other half is not kept. Mega-StoryDALL-E was put together so, of
-    taming's f16-16384 and of dalle-mini's detokenizer.
+    Mega-StoryDALL-E was put together so, of taming's f16-16384 and of dalle-mini's detokenizer.
 
     The trap is that nothing but equal sizes can be checked here, while a code must mean the same thing in both:
 
@@ -28,18 +36,19 @@ class PairedTokenizer(ImageTokenizer):
     """
 
     kind = "paired"
+    settings: PairedSettings
 
-    def __init__(self, tokenizer: Mapping[str, Any], detokenizer: Mapping[str, Any]) -> None:
+    def __init__(self, *values: Any, **named: Any) -> None:
         super().__init__()
-        self.tokenizer = VQGAN(**tokenizer)
-        self.detokenizer = VQGAN(**detokenizer)
+        self.settings = PairedSettings.of(*values, **named)
+        self.tokenizer = VQGAN(**self.settings.tokenizer.to_config())
+        self.detokenizer = VQGAN(**self.settings.detokenizer.to_config())
         for what in ("codebook_size", "num_codes", "resolution"):
             encoded, drawn = getattr(self.tokenizer, what), getattr(self.detokenizer, what)
             if encoded != drawn:
                 raise ValueError(f"the tokenizer has {what}={encoded}, the detokenizer {drawn}: they must agree")
         del self.tokenizer.decoder, self.tokenizer.post_quant_conv
         del self.detokenizer.encoder, self.detokenizer.quant_conv
-        self.config: dict[str, Any] = {"tokenizer": self.tokenizer.config, "detokenizer": self.detokenizer.config}
         self.resolution, self.window, self.grid = self.tokenizer.resolution, self.tokenizer.window, self.tokenizer.grid
         self.codebook_size = self.tokenizer.codebook_size
 

@@ -3,7 +3,7 @@
 The one name of ours is ``quantize.embedding`` of the Gumbel variant, which taming calls ``quantize.embed``.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,13 +13,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from storydalle.configured import NetworkSettings
 from storydalle.tokens.image_tokenizer import ImageTokenizer, PixelRange
 
 NORM_EPS = 1e-6  # the released weights; torch's own default of 1e-5 shifts every activation
 
 
 class Quantized(NamedTuple):
-    """What the nearest codebook vectors make of latents."""
+    """Latents as their nearest codebook vectors."""
 
     quantized: Float[Tensor, "b d grid grid"]  # gradients pass straight through to the latents
     codes: Int[Tensor, "b l"]  # raster order
@@ -31,7 +32,7 @@ def swish(x: Tensor) -> Tensor:
 
 
 class Norms(NamedTuple):
-    """What all GroupNorms of a network share."""
+    """The GroupNorms of a network."""
 
     groups: int
     eps: float
@@ -128,29 +129,24 @@ class Middle(nn.Module):
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
-class Encoder(nn.Module):
-    def __init__(
-        self,
-        widths: list[int],
-        attention: list[bool],
-        num_res_blocks: int,
-        z_channels: int,
-        norms: Norms,
-        mid_attention: bool,
-        pixel_shuffle: int,
-    ) -> None:
+class VQGANEncoder(nn.Module):
+    """Levels that halve the picture, and a middle."""
+
+    def __init__(self, settings: "VQGANSettings") -> None:
         super().__init__()
+        widths, attention, norms = settings.widths, settings.attention, settings.norms
+        pixel_shuffle, num_blocks = settings.pixel_shuffle, settings.num_res_blocks
         self.unshuffle = nn.PixelUnshuffle(pixel_shuffle)
         self.conv_in = nn.Conv2d(3 * pixel_shuffle**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         for i, width in enumerate(widths):
-            level = Level(widths[max(i - 1, 0)], width, num_res_blocks, attention[i], norms)
+            level = Level(widths[max(i - 1, 0)], width, num_blocks, attention[i], norms)
             if i < len(widths) - 1:
                 level.downsample = Downsample(width)
             self.down.append(level)
-        self.mid = Middle(widths[-1], mid_attention, norms)
+        self.mid = Middle(widths[-1], settings.mid_attention, norms)
         self.norm_out = norms.over(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], z_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], settings.z_channels, 3, padding=1)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d grid grid"]:
         x = self.conv_in(self.unshuffle(images))
@@ -159,25 +155,18 @@ class Encoder(nn.Module):
         return self.conv_out(swish(self.norm_out(self.mid(x))))
 
 
-class Decoder(nn.Module):
+class VQGANDecoder(nn.Module):
     """The encoder in reverse, with one block more at each level; ``up`` is stored finest first."""
 
-    def __init__(
-        self,
-        widths: list[int],
-        attention: list[bool],
-        num_res_blocks: int,
-        z_channels: int,
-        norms: Norms,
-        mid_attention: bool,
-        pixel_shuffle: int,
-    ) -> None:
+    def __init__(self, settings: "VQGANSettings") -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(z_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], mid_attention, norms)
+        widths, attention, norms = settings.widths, settings.attention, settings.norms
+        pixel_shuffle, num_blocks = settings.pixel_shuffle, settings.num_res_blocks + 1
+        self.conv_in = nn.Conv2d(settings.z_channels, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1], settings.mid_attention, norms)
         self.up = nn.ModuleList()
         for i, (width, coarser) in enumerate(zip(widths, widths[1:] + widths[-1:], strict=True)):
-            level = Level(coarser, width, num_res_blocks + 1, attention[i], norms)
+            level = Level(coarser, width, num_blocks, attention[i], norms)
             if i > 0:
                 level.upsample = Upsample(width)
             self.up.append(level)
@@ -201,7 +190,7 @@ class Codebook(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1.0 / codebook_size, 1.0 / codebook_size)
 
     def nearest(self, vectors: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-        """In fp32 under any autocast: bf16 distances confuse neighbouring codes."""
+        """argmin_k |e_k|^2 - 2 z e_k, in fp32 under any autocast: bf16 distances confuse neighbouring codes."""
         with torch.autocast(vectors.device.type, enabled=False):
             codebook = self.embedding.weight.float()
             # The vectors' own squared norms are the same for every code and do not move the minimum.
@@ -243,8 +232,9 @@ class GumbelCodebook(Codebook):
 QUANTIZERS: dict[str, type[Codebook]] = {"nearest": Codebook, "gumbel": GumbelCodebook}
 
 
-class VQGAN(ImageTokenizer):
-    """Convolutional autoencoder with a codebook (Esser et al. 2021); the defaults are minDALL-E's stage 1.
+@dataclass(frozen=True)
+class VQGANSettings(NetworkSettings):
+    """The defaults are minDALL-E's stage 1.
 
     taming's own models of 256 pixels differ from the defaults in ``codebook_size=1024`` (f16-1024, by the config in
     its repository), in nothing (f16-16384), and in ``ch_mult=(1, 1, 2, 4), attn_resolutions=(32,), codebook_size=8192,
@@ -259,72 +249,83 @@ class VQGAN(ImageTokenizer):
     decoder's last one, which saves the levels where most of the time would go. Differs from the paper where p > 1.
     """
 
-    kind = "vqgan"
+    resolution: int = 256
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (16,)
+    z_channels: int = 256
+    codebook_size: int = 16384
+    embed_dim: int = 256
+    norm_groups: int = 32
+    mid_attention: bool = True
+    encoder_window: int | None = None
+    pixel_shuffle: int = 1
+    quantizer: str = "nearest"
+    norm_eps: float | int = NORM_EPS
+    pixel_range: tuple[float | int, ...] = PixelRange()
 
-    def __init__(
-        self,
-        resolution: int = 256,
-        ch: int = 128,
-        ch_mult: Sequence[int] = (1, 1, 2, 2, 4),
-        num_res_blocks: int = 2,
-        attn_resolutions: Sequence[int] = (16,),
-        z_channels: int = 256,
-        codebook_size: int = 16384,
-        embed_dim: int = 256,
-        norm_groups: int = 32,
-        mid_attention: bool = True,
-        encoder_window: int | None = None,
-        pixel_shuffle: int = 1,
-        quantizer: str = "nearest",
-        norm_eps: float = NORM_EPS,
-        pixel_range: Sequence[float | int] = PixelRange(),
-    ) -> None:
-        super().__init__()
-        if quantizer not in QUANTIZERS:
-            raise ValueError(f"quantizer={quantizer} is unknown: there are {', '.join(QUANTIZERS)}")
-        if len(pixel_range) != 2 or pixel_range[0] >= pixel_range[1]:
-            raise ValueError(f"pixel_range={list(pixel_range)} must be the darkest value and the brightest")
-        patch = pixel_shuffle * 2 ** (len(ch_mult) - 1)
-        window = resolution if encoder_window is None else encoder_window
+    def __post_init__(self) -> None:
+        if self.quantizer not in QUANTIZERS:
+            raise ValueError(f"quantizer={self.quantizer} is unknown: there are {', '.join(QUANTIZERS)}")
+        if len(self.pixel_range) != 2 or self.pixel_range[0] >= self.pixel_range[1]:
+            raise ValueError(f"pixel_range={list(self.pixel_range)} must be the darkest value and the brightest")
+        object.__setattr__(self, "pixel_range", PixelRange(*map(float, self.pixel_range)))
+        resolution, window, patch = self.resolution, self.window, self.patch
         if resolution % patch or resolution % window or window % patch:
             raise ValueError(
-                f"resolution={resolution} and encoder_window={encoder_window} must be multiples of {patch} pixels (the "
-                f"patch of one code with {len(ch_mult)} levels in ch_mult), and the window must divide the resolution"
+                f"resolution={resolution} and encoder_window={self.encoder_window} must be multiples of {patch} pixels "
+                f"(the patch of one code with {len(self.ch_mult)} levels in ch_mult), and the window must divide the "
+                "resolution"
             )
-        self.config: dict[str, Any] = {
-            "resolution": resolution,
-            "ch": ch,
-            "ch_mult": list(ch_mult),
-            "num_res_blocks": num_res_blocks,
-            "attn_resolutions": list(attn_resolutions),
-            "z_channels": z_channels,
-            "codebook_size": codebook_size,
-            "embed_dim": embed_dim,
-            "norm_groups": norm_groups,
-            "mid_attention": mid_attention,
-            "encoder_window": encoder_window,
-            "pixel_shuffle": pixel_shuffle,
-            "quantizer": quantizer,
-            "norm_eps": norm_eps,
-            "pixel_range": [float(end) for end in pixel_range],
-        }
-        self.resolution = resolution
-        self.window = window
-        self.grid = resolution // patch
-        self.codebook_size = codebook_size
-        self.embed_dim = embed_dim
-        self.pixel_range = PixelRange(*self.config["pixel_range"])
-        norms = Norms(norm_groups, norm_eps)
-        widths = [ch * mult for mult in ch_mult]
-        attention = [resolution // pixel_shuffle // 2**i in attn_resolutions for i in range(len(widths))]
-        self.encoder = Encoder(widths, attention, num_res_blocks, z_channels, norms, mid_attention, pixel_shuffle)
-        self.decoder = Decoder(widths, attention, num_res_blocks, z_channels, norms, mid_attention, pixel_shuffle)
-        self.quantize = QUANTIZERS[quantizer](codebook_size, embed_dim)
-        self.quant_conv = nn.Conv2d(z_channels, embed_dim, 1)
-        self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+
+    @property
+    def patch(self) -> int:
+        """Pixels a side that one code stands for."""
+        return self.pixel_shuffle * 2 ** (len(self.ch_mult) - 1)
+
+    @property
+    def window(self) -> int:
+        """Pixels a side that the encoder sees at once."""
+        return self.resolution if self.encoder_window is None else self.encoder_window
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level, the finest first."""
+        return [self.ch * mult for mult in self.ch_mult]
+
+    @property
+    def attention(self) -> list[bool]:
+        """True for the levels whose maps are of a side with attention."""
+        side = self.resolution // self.pixel_shuffle
+        return [side // 2**i in self.attn_resolutions for i in range(len(self.ch_mult))]
+
+    @property
+    def norms(self) -> Norms:
+        return Norms(self.norm_groups, self.norm_eps)
+
+
+class VQGAN(ImageTokenizer):
+    """Convolutional autoencoder with a codebook (Esser et al. 2021), of ``VQGANSettings``."""
+
+    kind = "vqgan"
+    settings: VQGANSettings
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__()
+        self.settings = settings = VQGANSettings.of(*values, **named)
+        self.resolution, self.window = settings.resolution, settings.window
+        self.grid = settings.resolution // settings.patch
+        self.codebook_size, self.embed_dim = settings.codebook_size, settings.embed_dim
+        self.pixel_range = PixelRange(*settings.pixel_range)
+        self.encoder = VQGANEncoder(settings)
+        self.decoder = VQGANDecoder(settings)
+        self.quantize = QUANTIZERS[settings.quantizer](settings.codebook_size, settings.embed_dim)
+        self.quant_conv = nn.Conv2d(settings.z_channels, settings.embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(settings.embed_dim, settings.z_channels, 1)
 
     def latents(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d grid grid"]:
-        """What the encoder says of pictures in [-1, 1], before the codebook."""
+        """Vectors of pictures in [-1, 1], before the codebook."""
         self.check_images(images)
         rows = self.resolution // self.window
         windows = rearrange(images, "b c (row h) (column w) -> (b row column) c h w", row=rows, column=rows)

@@ -1,7 +1,8 @@
-"""What every backbone offers to the retrofit, to sampling and to training, whatever its architecture."""
+"""The interface of every backbone to the retrofit, to sampling and to training, whatever its architecture."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from storydalle.configured import Configured
 from storydalle.files.registry import Registry
 from storydalle.models.kept import Kept, StepSizes
 
@@ -16,7 +18,7 @@ Hook = Callable[[Tensor], Tensor]
 
 
 class Logits(NamedTuple):
-    """What the sequence predicts. ``text`` is None while sampling, and of a backbone that predicts no text."""
+    """Predictions of a sequence. ``text`` is None while sampling, and of a backbone that predicts no text."""
 
     text: Float[Tensor, "b t_minus_1 v_text"] | None  # position i predicts token i + 1 of `text_targets`
     image: Float[Tensor, "b l v_image"]  # position i predicts code i
@@ -24,7 +26,7 @@ class Logits(NamedTuple):
 
 
 class Words(NamedTuple):
-    """What a backbone has to know of a caption tokenizer."""
+    """Sizes of a caption tokenizer, as a backbone is built for it."""
 
     text_vocab_size: int
     text_length: int
@@ -32,7 +34,7 @@ class Words(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """What a backbone has to know of an image tokenizer."""
+    """Sizes of an image tokenizer, as a backbone is built for it."""
 
     num_codes: int  # that there are
     image_length: int  # of a picture
@@ -41,24 +43,23 @@ class Codes(NamedTuple):
 
 @runtime_checkable
 class DecodingCache(Protocol):
-    """What a backbone keeps between the steps of decoding; only the backbone that made it looks inside."""
+    """A state kept between the steps of decoding; only the backbone that made it looks inside."""
 
     def repeat(self, num_candidates: int) -> None:
         """Give every row ``num_candidates`` copies: the prompt is prefilled once and shared by its candidates."""
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Configured, nn.Module, ABC):
     """A text-to-image transformer that knows nothing of stories.
 
     What comes from outside attaches in two places: ``prefix`` embeddings ahead of the text, and one hook a block,
     whose result is added to the residual stream at the positions that predict a code.
-    ``config`` holds the arguments of the constructor, to build the same again; ``kind`` names the class in files.
+    ``kind`` names the class in files.
     ``activation_checkpointing`` keeps of each block what goes in, and computes the rest again for the gradients.
     """
 
     kind: ClassVar[str]
-    predicts_text: ClassVar[bool]  # whether there are logits of the text to train on
-    config: dict[str, Any]
+    predicts_text: ClassVar[bool]  # there are logits of the text to train on
     text_vocab_size: int
     num_codes: int  # codes that are predicted, and may be drawn
     text_length: int
@@ -110,14 +111,14 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def word_tables(self) -> list[nn.Embedding | nn.Linear]:
-        """What has a row for each text token: the embedding and, where text is predicted, its head."""
+        """The layers with a row for each text token: the embedding and, where text is predicted, its head."""
 
     def add_tokens(self, num_tokens: int) -> None:
         """Make room for ``num_tokens`` more text tokens, their ids behind the old ones; no old row changes."""
         for table in self.word_tables:
             add_rows(table, num_tokens)
         self.text_vocab_size += num_tokens
-        self.config["text_vocab_size"] = self.text_vocab_size
+        self.settings = replace(self.settings, **{"text_vocab_size": self.text_vocab_size})
 
     @property
     @abstractmethod
@@ -159,7 +160,7 @@ def add_rows(table: nn.Embedding | nn.Linear, num_rows: int) -> None:
 
 
 def through(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
-    """What a block makes of its inputs; with ``recompute``, and gradients, nothing inside it is kept for them."""
+    """Call a block; with ``recompute`` nothing inside it is kept for the gradients, and it is computed again."""
     if recompute and torch.is_grad_enabled():
         # Nothing in a block is random, so there is no state of a generator to keep.
         return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -7,6 +7,7 @@ Parameter names equal the keys of the released checkpoint (minDALL-E 1.3B, stage
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
 from storydalle.models.kept import Kept, StepSizes, trains
 from storydalle.models.layers import KeyValues, attend
@@ -112,61 +114,59 @@ class Block(nn.Module):
         )
 
 
-class DALLE(Backbone):
-    """The text-to-image transformer; the defaults are minDALL-E 1.3B.
+@dataclass(frozen=True)
+class DALLESettings(NetworkSettings):
+    """The defaults are minDALL-E 1.3B.
 
     ``pad_id`` makes padding invisible to every other position, and drops columns that hold nothing but padding
     (all but the last, which predicts the first code). minDALL-E attends to its padding: leave it None there.
     ``tie_codes`` reads codes out with the table that read them in: copying a code, as source attention must, is then
     one linear map for all codes instead of one to learn for each. minDALL-E has two tables.
+    ``codes_of`` is the kind of image tokenizer whose codes these are.
     ``prefix_positions`` adds the text's first positions to the prefix, as the released StoryDALL-E does.
     """
 
+    text_vocab_size: int = 16384
+    image_vocab_size: int = 16384
+    text_length: int = 64
+    image_length: int = 256
+    dim: int = 1536
+    depth: int = 42
+    num_heads: int = 24
+    pad_id: int | None = None
+    tie_codes: bool = False
+    codes_of: str | None = None
+    prefix_positions: bool = False
+
+
+class DALLE(Backbone):
+    """The text-to-image transformer, of ``DALLESettings``."""
+
     kind = "dalle"
     predicts_text = True
+    settings: DALLESettings
 
-    def __init__(
-        self,
-        text_vocab_size: int = 16384,
-        image_vocab_size: int = 16384,
-        text_length: int = 64,
-        image_length: int = 256,
-        dim: int = 1536,
-        depth: int = 42,
-        num_heads: int = 24,
-        pad_id: int | None = None,
-        tie_codes: bool = False,
-        codes_of: str | None = None,
-        prefix_positions: bool = False,
-    ) -> None:
+    def __init__(self, *values: Any, **named: Any) -> None:
         super().__init__()
-        self.config = {
-            "text_vocab_size": text_vocab_size,
-            "image_vocab_size": image_vocab_size,
-            "text_length": text_length,
-            "image_length": image_length,
-            "dim": dim,
-            "depth": depth,
-            "num_heads": num_heads,
-            "pad_id": pad_id,
-            "tie_codes": tie_codes,
-            "codes_of": codes_of,
-            "prefix_positions": prefix_positions,
-        }
-        self.text_vocab_size, self.num_codes = text_vocab_size, image_vocab_size
-        self.text_length, self.image_length, self.pad_id = text_length, image_length, pad_id
-        self.codes_of, self.prefix_positions = codes_of, prefix_positions
-        self.dim, self.depth, self.num_heads = dim, depth, num_heads
-        self.tok_emb_img = nn.Embedding(image_vocab_size, dim)
-        self.tok_emb_txt = nn.Embedding(text_vocab_size, dim)
-        self.pos_emb_img = nn.Embedding(image_length, dim)
-        self.pos_emb_txt = nn.Embedding(text_length, dim)
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
-        self.ln_f = nn.LayerNorm(dim)
-        self.head_img = nn.Linear(dim, image_vocab_size, bias=False)
-        self.head_txt = nn.Linear(dim, text_vocab_size, bias=False)
+        self.settings = settings = DALLESettings.of(*values, **named)
+        self.text_vocab_size, self.num_codes = settings.text_vocab_size, settings.image_vocab_size
+        self.text_length, self.image_length = settings.text_length, settings.image_length
+        self.pad_id, self.codes_of = settings.pad_id, settings.codes_of
+        self.dim, self.depth, self.num_heads = settings.dim, settings.depth, settings.num_heads
+        self.tok_emb_img = nn.Embedding(self.num_codes, self.dim)
+        self.tok_emb_txt = nn.Embedding(self.text_vocab_size, self.dim)
+        self.pos_emb_img = nn.Embedding(self.image_length, self.dim)
+        self.pos_emb_txt = nn.Embedding(self.text_length, self.dim)
+        self.blocks = nn.ModuleList(Block(self.dim, self.num_heads) for _ in range(self.depth))
+        self.ln_f = nn.LayerNorm(self.dim)
+        self.head_img = nn.Linear(self.dim, self.num_codes, bias=False)
+        self.head_txt = nn.Linear(self.dim, self.text_vocab_size, bias=False)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """minDALL-E's initialisation; one table of codes instead of two where they are tied."""
         self.apply(init_weights)
-        if tie_codes:
+        if self.settings.tie_codes:
             self.head_img.weight = self.tok_emb_img.weight
 
     @classmethod
@@ -260,7 +260,7 @@ class DALLE(Backbone):
 
     def _placed(self, prefix: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
         """The prefix as it enters the first block."""
-        if not self.prefix_positions:
+        if not self.settings.prefix_positions:
             return prefix
         if prefix.shape[1] > self.text_length:
             raise ValueError(f"a prefix of {prefix.shape[1]} has no positions beyond the text's {self.text_length}")

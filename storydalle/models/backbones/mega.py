@@ -7,6 +7,7 @@ Parameter names equal the keys of min-dalle's ``encoder.pt`` and ``decoder.pt`` 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,13 +16,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
 from storydalle.models.kept import Kept, StepSizes, trains
 from storydalle.models.layers import KeyValues, attend
 
 
 class Memory(NamedTuple):
-    """What an attention reads: keys and values of a caption, or of the codes so far."""
+    """Keys and values of a caption, or of the codes so far."""
 
     key: Float[Tensor, "b heads m head_dim"]
     value: Float[Tensor, "b heads m head_dim"]
@@ -183,13 +185,16 @@ def kept_by_layer(layer: "EncoderLayer | DecoderLayer", num_rows: int, columns: 
     )
 
 
-class Encoder(nn.Module):
-    def __init__(self, vocab_size: int, length: int, dim: int, glu_dim: int, depth: int, num_heads: int) -> None:
+class MegaEncoder(nn.Module):
+    """Reads the caption, both ways."""
+
+    def __init__(self, settings: "MegaSettings") -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(vocab_size, dim)
-        self.embed_positions = nn.Embedding(length, dim)
+        dim, sizes = settings.dim, (settings.dim, settings.glu_dim, settings.num_heads)
+        self.embed_tokens = nn.Embedding(settings.text_vocab_size, dim)
+        self.embed_positions = nn.Embedding(settings.text_length, dim)
         self.layernorm_embedding = nn.LayerNorm(dim)
-        self.layers = nn.ModuleList(EncoderLayer(dim, glu_dim, num_heads) for _ in range(depth))
+        self.layers = nn.ModuleList(EncoderLayer(*sizes) for _ in range(settings.depth))
         self.final_ln = nn.LayerNorm(dim)
 
     def forward(
@@ -214,18 +219,21 @@ class Encoder(nn.Module):
         return self.final_ln(x)
 
 
-class Decoder(nn.Module):
-    def __init__(self, vocab_size: int, length: int, dim: int, glu_dim: int, depth: int, num_heads: int) -> None:
+class MegaDecoder(nn.Module):
+    """Writes codes, each from those before it and the caption."""
+
+    def __init__(self, settings: "MegaSettings") -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(vocab_size, dim)
-        self.embed_positions = nn.Embedding(length, dim)
+        dim, sizes = settings.dim, (settings.dim, settings.glu_dim, settings.num_heads)
+        self.embed_tokens = nn.Embedding(settings.num_rows, dim)
+        self.embed_positions = nn.Embedding(settings.image_length, dim)
         self.layernorm_embedding = nn.LayerNorm(dim)
-        self.layers = nn.ModuleList(DecoderLayer(dim, glu_dim, num_heads) for _ in range(depth))
+        self.layers = nn.ModuleList(DecoderLayer(*sizes) for _ in range(settings.depth))
         self.final_ln = nn.LayerNorm(dim)
-        self.lm_head = nn.Linear(dim, vocab_size, bias=False)
+        self.lm_head = nn.Linear(dim, settings.num_rows, bias=False)
 
     def remember(self, state: Float[Tensor, "b m d"]) -> list[Memory]:
-        """What each layer reads of an encoded caption: computed once for all steps and candidates."""
+        """Keys and values of an encoded caption in each layer: computed once for all steps and candidates."""
         return [cast(DecoderLayer, layer).encoder_attn.remember(state) for layer in self.layers]
 
     def embed(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
@@ -254,58 +262,57 @@ class Decoder(nn.Module):
         return self.lm_head(self.final_ln(x))
 
 
-class MegaDALLE(Backbone):
-    """The text-to-image transformer of min-dalle; the defaults are DALL-E Mega's.
+@dataclass(frozen=True)
+class MegaSettings(NetworkSettings):
+    """The defaults are DALL-E Mega's.
 
     Tables and head hold one row more than ``image_vocab_size``, as in the released files; ``num_codes`` of them are
     codes of the image tokenizer. ``start_code`` is read ahead of the first code: 16383, which is a code as well.
     """
 
+    text_vocab_size: int = 50272
+    image_vocab_size: int = 16415
+    num_codes: int = 16384
+    text_length: int = 64
+    image_length: int = 256
+    dim: int = 2048
+    glu_dim: int = 4096
+    depth: int = 24
+    num_heads: int = 32
+    pad_id: int = 1
+    start_code: int = 16383
+    codes_of: str | None = None
+
+    def __post_init__(self) -> None:
+        dim, num_heads, num_rows = self.dim, self.num_heads, self.num_rows
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is no multiple of {num_heads} heads; choose dim = num_heads * head_dim")
+        if self.num_codes > num_rows or not 0 <= self.start_code < num_rows:
+            told = f"num_codes={self.num_codes} and start_code={self.start_code}"
+            raise ValueError(f"{told} must lie in {num_rows} rows of codes")
+
+    @property
+    def num_rows(self) -> int:
+        return self.image_vocab_size + 1
+
+
+class MegaDALLE(Backbone):
+    """The text-to-image transformer of min-dalle, of ``MegaSettings``."""
+
     kind = "mega"
     predicts_text = False
     pad_id: int
+    settings: MegaSettings
 
-    def __init__(
-        self,
-        text_vocab_size: int = 50272,
-        image_vocab_size: int = 16415,
-        num_codes: int = 16384,
-        text_length: int = 64,
-        image_length: int = 256,
-        dim: int = 2048,
-        glu_dim: int = 4096,
-        depth: int = 24,
-        num_heads: int = 32,
-        pad_id: int = 1,
-        start_code: int = 16383,
-        codes_of: str | None = None,
-    ) -> None:
+    def __init__(self, *values: Any, **named: Any) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"width {dim} is no multiple of {num_heads} heads; choose dim = num_heads * head_dim")
-        num_rows = image_vocab_size + 1
-        if num_codes > num_rows or not 0 <= start_code < num_rows:
-            raise ValueError(f"num_codes={num_codes} and start_code={start_code} must lie in {num_rows} rows of codes")
-        self.config = {
-            "text_vocab_size": text_vocab_size,
-            "image_vocab_size": image_vocab_size,
-            "num_codes": num_codes,
-            "text_length": text_length,
-            "image_length": image_length,
-            "dim": dim,
-            "glu_dim": glu_dim,
-            "depth": depth,
-            "num_heads": num_heads,
-            "pad_id": pad_id,
-            "start_code": start_code,
-            "codes_of": codes_of,
-        }
-        self.text_vocab_size, self.num_codes = text_vocab_size, num_codes
-        self.text_length, self.image_length = text_length, image_length
-        self.dim, self.depth, self.num_heads = dim, depth, num_heads
-        self.pad_id, self.start_code, self.codes_of = pad_id, start_code, codes_of
-        self.encoder = Encoder(text_vocab_size, text_length, dim, glu_dim, depth, num_heads)
-        self.decoder = Decoder(num_rows, image_length, dim, glu_dim, depth, num_heads)
+        self.settings = settings = MegaSettings.of(*values, **named)
+        self.text_vocab_size, self.num_codes = settings.text_vocab_size, settings.num_codes
+        self.text_length, self.image_length = settings.text_length, settings.image_length
+        self.dim, self.depth, self.num_heads = settings.dim, settings.depth, settings.num_heads
+        self.pad_id, self.start_code, self.codes_of = settings.pad_id, settings.start_code, settings.codes_of
+        self.encoder = MegaEncoder(settings)
+        self.decoder = MegaDecoder(settings)
         self.apply(init_weights)
 
     @classmethod
