@@ -7,7 +7,8 @@ transformer or, of an encoder-decoder, with the codes in the decoder.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,6 +16,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Hook, Logits, init_weights
 from storydalle.models.backbones.dalle import Block, causal_mask
 from storydalle.models.kept import Kept, StepSizes
@@ -202,22 +204,51 @@ class Conditions(NamedTuple):
     memories: list[SourceMemory | None] | None
 
 
-class RetrofittedDALLE(nn.Module):
-    """A backbone with the retrofit around it. Build it with ``retrofit(backbone, ...)``."""
+@dataclass(frozen=True)
+class RetrofitSettings(NetworkSettings):
+    """``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices;
+    ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the story encoder out;
+    ``sentence_dim`` takes the released code's in its place, of a sentence encoder's vectors that wide.
+    """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        source_attention: nn.ModuleDict,
-        story_encoder: StoryEncoder | SentenceStoryEncoder | None,
-        prompt_tokens: PromptTokens | None,
-    ) -> None:
+    source_blocks: str | tuple[int, ...] = "all"
+    story_depth: int = 1
+    num_story_tokens: int = 1
+    num_prompt_tokens: int = 0
+    causal_story: bool = False
+    story_positions: bool = True
+    source_start: str = "identity"
+    sentence_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.source_start not in STARTS:
+            raise ValueError(f"source_start={self.source_start!r}: choose {' or '.join(STARTS)}")
+
+    def of_depth(self, depth: int) -> "RetrofitSettings":
+        """The blocks as indices; ValueError for those that a backbone of so many blocks does not have."""
+        named, blocks = {"all": range(depth), "third": range(2, depth, 3), "none": ()}, self.source_blocks
+        if isinstance(blocks, str) and blocks not in named:
+            raise ValueError(f"source_blocks={blocks!r}: choose all, third, none or a list of block indices")
+        chosen = tuple(named[blocks] if isinstance(blocks, str) else blocks)
+        if unknown := [index for index in chosen if not 0 <= index < depth]:
+            raise ValueError(f"source_blocks {unknown} do not exist: the backbone has blocks 0 to {depth - 1}")
+        return replace(self, source_blocks=chosen)
+
+
+class RetrofittedDALLE(Configured, nn.Module):
+    """A backbone with source attention, story encoder and prompt tokens around it, of ``RetrofitSettings``."""
+
+    settings: RetrofitSettings
+
+    def __init__(self, backbone: Backbone, *values: Any, **named: Any) -> None:
         super().__init__()
+        self.settings = settings = RetrofitSettings.of(*values, **named).of_depth(backbone.depth)
+        dim, heads = backbone.dim, backbone.num_heads
         self.backbone = backbone
-        self.source_attention = source_attention  # block index -> its SourceCrossAttention
-        self.story_encoder = story_encoder
-        self.prompt_tokens = prompt_tokens
-        self.config: dict[str, Any] = {}  # the arguments of retrofit(), to build the same again
+        attention = {str(i): SourceCrossAttention(dim, heads, settings.source_start) for i in settings.source_blocks}
+        self.source_attention = nn.ModuleDict(attention)  # block index -> its own
+        self.story_encoder = story_encoder(dim, heads, settings)
+        self.prompt_tokens = PromptTokens(settings.num_prompt_tokens, dim) if settings.num_prompt_tokens else None
 
     def forward(
         self,
@@ -304,53 +335,19 @@ class RetrofittedDALLE(nn.Module):
         return [None if memory is None else hook(i, memory) for i, memory in enumerate(conditions.memories)]
 
 
-def retrofit(
-    backbone: Backbone,
-    source_blocks: str | Iterable[int] = "all",
-    story_depth: int = 1,
-    num_story_tokens: int = 1,
-    num_prompt_tokens: int = 0,
-    causal_story: bool = False,
-    story_positions: bool = True,
-    source_start: str = "identity",
-    sentence_dim: int | None = None,
-) -> RetrofittedDALLE:
-    """Put source attention, story encoder and prompt tokens around ``backbone``.
+def story_encoder(dim: int, num_heads: int, settings: RetrofitSettings) -> StoryEncoder | SentenceStoryEncoder | None:
+    """The paper's, the released code's, or none."""
+    if settings.sentence_dim is not None:
+        return SentenceStoryEncoder(dim, num_heads, settings.sentence_dim)
+    if not settings.story_depth:
+        return None
+    reading = {"causal": settings.causal_story, "positions": settings.story_positions}
+    return StoryEncoder(dim, num_heads, settings.story_depth, settings.num_story_tokens, **reading)
 
-    ``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices;
-    ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the story encoder out;
-    ``sentence_dim`` takes the released code's in its place, of a sentence encoder's vectors that wide.
-    Raises ValueError for blocks that the backbone does not have, and for a start that is neither.
-    """
-    if source_start not in STARTS:
-        raise ValueError(f"source_start={source_start!r}: choose {' or '.join(STARTS)}")
-    depth = backbone.depth
-    named = {"all": range(depth), "third": range(2, depth, 3), "none": ()}
-    if isinstance(source_blocks, str) and source_blocks not in named:
-        raise ValueError(f"source_blocks={source_blocks!r}: choose all, third, none or a list of block indices")
-    chosen = list(named[source_blocks] if isinstance(source_blocks, str) else source_blocks)
-    if unknown := [index for index in chosen if not 0 <= index < depth]:
-        raise ValueError(f"source_blocks {unknown} do not exist: the backbone has blocks 0 to {depth - 1}")
-    dim, heads = backbone.dim, backbone.num_heads
-    attention = nn.ModuleDict({str(index): SourceCrossAttention(dim, heads, source_start) for index in chosen})
-    story: StoryEncoder | SentenceStoryEncoder | None = None
-    if sentence_dim is not None:
-        story = SentenceStoryEncoder(dim, heads, sentence_dim)
-    elif story_depth:
-        story = StoryEncoder(dim, heads, story_depth, num_story_tokens, None, causal_story, story_positions)
-    prompt = PromptTokens(num_prompt_tokens, dim) if num_prompt_tokens else None
-    model = RetrofittedDALLE(backbone, attention, story, prompt)
-    model.config = {
-        "source_blocks": chosen,
-        "story_depth": story_depth,
-        "num_story_tokens": num_story_tokens,
-        "num_prompt_tokens": num_prompt_tokens,
-        "causal_story": causal_story,
-        "story_positions": story_positions,
-        "source_start": source_start,
-        "sentence_dim": sentence_dim,
-    }
-    return model
+
+def retrofit(backbone: Backbone, *values: Any, **named: Any) -> RetrofittedDALLE:
+    """Put the retrofit around ``backbone``; what may be given are the fields of ``RetrofitSettings``."""
+    return RetrofittedDALLE(backbone, *values, **named)
 
 
 def is_trained(name: str, mode: str) -> bool:
