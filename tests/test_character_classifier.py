@@ -22,7 +22,7 @@ from storydalle.metrics.networks.character_classifier import (
     new_classifier,
     released_classifier,
 )
-from storydalle.metrics.networks.inception import IMAGENET_WEIGHTS, Logits
+from storydalle.metrics.networks.inception import IMAGENET_WEIGHTS, ClassLogits
 from storydalle.stories.labelled_frames import LabelledFrames, LabelledPictures, character_names
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.sets.flintstones import FlintstonesSV
@@ -174,18 +174,18 @@ class Fixed(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.tensor(logits))
 
-    def forward(self, pictures: Tensor) -> Logits:
+    def forward(self, pictures: Tensor) -> ClassLogits:
         self.size = tuple(pictures.shape[-2:])
-        return Logits(self.logits.expand(len(pictures), -1))
+        return ClassLogits(self.logits.expand(len(pictures), -1))
 
 
 def test_a_character_is_read_where_its_probability_is_over_the_threshold() -> None:
     """As ``torch.round(torch.sigmoid(...))``, which rounds a half down to 0."""
     logits = [-2.0, -1e-3, 0.0, 1e-3, 2.0]
-    classifier = CharacterClassifier(Fixed(logits), "ABCDE", resolution=8).eval()
+    classifier = CharacterClassifier(Fixed(logits), tuple("ABCDE"), resolution=8).eval()
     assert classifier.read(images(2, 8)).tolist() == [[0, 0, 0, 1, 1]] * 2
     torch.testing.assert_close(classifier.probabilities(images(1, 8))[0], torch.tensor(logits).sigmoid())
-    sure = CharacterClassifier(Fixed(logits), "ABCDE", resolution=8, threshold=0.8).eval()
+    sure = CharacterClassifier(Fixed(logits), tuple("ABCDE"), resolution=8, threshold=0.8).eval()
     assert sure.read(images(1, 8)).tolist() == [[0, 0, 0, 0, 1]]
 
 
@@ -349,9 +349,9 @@ class TwoHeads(nn.Module):
         super().__init__()
         self.heads = nn.Parameter(torch.tensor([0.0, 2.0]))
 
-    def forward(self, pictures: Tensor) -> Logits:
+    def forward(self, pictures: Tensor) -> ClassLogits:
         main, auxiliary = (head.expand(len(pictures), 1) for head in self.heads)
-        return Logits(main, auxiliary)
+        return ClassLogits(main, auxiliary)
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")

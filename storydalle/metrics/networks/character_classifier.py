@@ -6,6 +6,7 @@ threshold of 0.5 (StoryViz, Maharana et al. 2021; StoryDALL-E; StoryGPT-V). A sm
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
 from storydalle.files.records import sha256_of_file
 from storydalle.files.weights import described_by, write_tensors
 from storydalle.files.whole import write_text
 from storydalle.metrics.networks import inception
-from storydalle.metrics.networks.inception import ClassifierInception, Logits
+from storydalle.metrics.networks.inception import ClassifierInception, ClassLogits
 from storydalle.models.ranks import SharedBatchNorm2d
 from storydalle.stories.labelled_frames import character_names
 from storydalle.stories.story import Stories
@@ -31,12 +33,21 @@ HEADS = ("fc.", "AuxLogits.fc.")  # layers whose outputs are the classes
 BACKGROUNDS = 323  # outputs of StoryGPT-V's second classifier of FlintstonesSV, classifier_bg.pt
 
 
-class SmallNetwork(nn.Module):
+@dataclass(frozen=True)
+class SmallSettings(NetworkSettings):
+    num_classes: int
+    dims: tuple[int, ...] = (24, 48, 96, 128)
+
+
+class SmallNetwork(Configured, nn.Module):
     """A few strided convolutions, then for each character where to look and what to see there; 64 or 128 pixels."""
 
-    def __init__(self, num_classes: int, dims: Sequence[int] = (24, 48, 96, 128)) -> None:
+    settings: SmallSettings
+
+    def __init__(self, *values: Any, **named: Any) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"num_classes": num_classes, "dims": list(dims)}
+        self.settings = SmallSettings.of(*values, **named)
+        dims, num_classes = self.settings.dims, self.settings.num_classes
         layers: list[nn.Module] = [nn.Conv2d(3, dims[0], 4, stride=2, padding=1), nn.ReLU()]
         for dim_in, dim in pairwise(dims):
             layers += [self.convolution(dim_in, dim, stride=2), self.convolution(dim, dim, stride=1)]
@@ -50,10 +61,10 @@ class SmallNetwork(nn.Module):
             nn.Conv2d(dim_in, dim, 3, stride=stride, padding=1, bias=False), SharedBatchNorm2d(dim), nn.ReLU()
         )
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Logits:
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> ClassLogits:
         maps = self.maps(images)
         weights = rearrange(self.where(maps), "n k h w -> n k (h w)").softmax(-1)
-        return Logits((weights * rearrange(self.seen(maps), "n k h w -> n k (h w)")).sum(-1))
+        return ClassLogits((weights * rearrange(self.seen(maps), "n k h w -> n k (h w)")).sum(-1))
 
 
 NETWORKS: dict[str, type[ClassifierInception] | type[SmallNetwork]] = {
@@ -64,39 +75,49 @@ RESOLUTIONS = {"inception": inception.SIDE, "small": 64}
 RESIZES = {"inception": "bilinear", "small": "area"}
 
 
-class CharacterClassifier(nn.Module):
+@dataclass(frozen=True)
+class ClassifierSettings(NetworkSettings):
+    """``names`` of the characters, one an output; pictures are read at ``resolution``, resized as ``resize`` says."""
+
+    names: tuple[str, ...]
+    resolution: int
+    threshold: float | int = 0.5
+    resize: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not self.names or len(set(self.names)) != len(self.names):
+            told = f"names={list(self.names)}"
+            raise ValueError(f"{told}: give each character's own, in the order of the network's outputs")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold={self.threshold}: a probability between 0 and 1, the field's is 0.5")
+
+
+class CharacterClassifier(Configured, nn.Module):
     """Reads which of the characters ``names`` are in a frame.
 
-    ``network`` maps images in [-1, 1] of ``resolution`` pixels to ``Logits``, a column a name. Images of another size
-    are resized, by default as the field does (``resize`` as in ``inception.resized``). A character is read where its
-    probability is over ``threshold``.
+    ``network`` maps images in [-1, 1] of ``resolution`` pixels to ``ClassLogits``, a column a name. Images of another
+    size are resized, by default as the field does (``resize`` as in ``inception.resized``). A character is read where
+    its probability is over ``threshold``.
 
     Raises ValueError where names are too few, too many or double, and where the threshold is no probability.
     """
 
     weights_sha256: str | None = None  # of the file that the weights are from, for a protocol
 
-    def __init__(
-        self,
-        network: nn.Module,
-        names: Sequence[str],
-        resolution: int,
-        threshold: float = 0.5,
-        resize: str = "bilinear",
-    ) -> None:
+    settings: ClassifierSettings
+
+    def __init__(self, network: nn.Module, *values: Any, **named: Any) -> None:
         super().__init__()
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"names={list(names)}: give each character's own, in the order of the network's outputs")
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold={threshold}: a probability between 0 and 1, the field's is 0.5")
+        self.settings = settings = ClassifierSettings.of(*values, **named)
+        names = settings.names
         if isinstance(network, ClassifierInception | SmallNetwork):
             outputs = network.config["num_classes"]
             if outputs != len(names):
                 raise ValueError(f"{len(names)} names ({', '.join(names)}) for {outputs} outputs: name each output")
-        self.network, self.names, self.resolution, self.threshold = network, tuple(names), resolution, threshold
-        self.resize = resize
+        self.network, self.names, self.resolution = network, names, settings.resolution
+        self.threshold, self.resize = settings.threshold, settings.resize
 
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Logits:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> ClassLogits:
         """Logits of images in [-1, 1] of any size."""
         if images.shape[-2:] != (self.resolution, self.resolution):
             images = inception.resized(images, self.resize, self.resolution)
@@ -124,14 +145,7 @@ class CharacterClassifier(nn.Module):
         if not isinstance(self.network, ClassifierInception | SmallNetwork):
             raise ValueError(f"a {type(self.network).__name__} is not saved: only {', '.join(NETWORKS)} networks are")
         name = next(name for name, kind in NETWORKS.items() if isinstance(self.network, kind))
-        config = {
-            "network": name,
-            "settings": self.network.config,
-            "names": list(self.names),
-            "resolution": self.resolution,
-            "threshold": self.threshold,
-            "resize": self.resize,
-        }
+        config = {"network": name, "settings": self.network.config, **self.config}
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / WEIGHTS, self.network.state_dict())
         write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")

@@ -4,8 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from inspect import signature
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,13 +14,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
 from storydalle.files.records import sha256_of_file
 from storydalle.files.registry import Registry
 from storydalle.files.weights import described_by, stored_floats, write_tensors
 from storydalle.files.whole import write_text
-from storydalle.metrics.networks.label_reader import convolution, resized
+from storydalle.metrics.networks.label_reader import resized, strided_maps
 from storydalle.models.layers import attend
 from storydalle.models.story_gan.language_models import LOCAL
 from storydalle.stories.story import Stories
@@ -87,11 +87,8 @@ class ImageTower(nn.Module):
 
     def __init__(self, dims: tuple[int, ...], num_glances: int, feature_dim: int) -> None:
         super().__init__()
-        stem, dim = dims[0], dims[-1]
-        blocks: list[nn.Module] = [nn.Conv2d(3, stem, 4, stride=2, padding=1), nn.ReLU(), convolution(stem, stem)]
-        for dim_in, dim_out in pairwise(dims):
-            blocks += [convolution(dim_in, dim_out, stride=2), convolution(dim_out, dim_out)]
-        self.map = nn.Sequential(*blocks)
+        dim = dims[-1]
+        self.map = strided_maps(dims)
         self.glances = nn.Conv2d(dim, num_glances, 1)
         self.features = nn.Linear(num_glances * dim, feature_dim)
 
@@ -144,43 +141,41 @@ class TextTower(nn.Module):
         return (x * weights).sum(1) / weights.sum(1)
 
 
-class TinyCLIP(nn.Module):
-    """A two-tower network of 0.9 M parameters for ToonSV (after Radford et al. 2021, with a convolutional eye)."""
+def projection(dim: int, embedding_dim: int) -> nn.Sequential:
+    """Features of one tower among those of the other."""
+    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, embedding_dim, bias=False))
+
+
+@dataclass(frozen=True)
+class TinyCLIPSettings(NetworkSettings):
+    """The defaults are those of the one for ToonSV, of 0.9 M parameters."""
+
+    resolution: int = 64
+    dims: tuple[int, ...] = (24, 48, 96, 128)
+    num_glances: int = 6
+    feature_dim: int = 192
+    text_dim: int = 96
+    text_depth: int = 2
+    text_heads: int = 4
+    embedding_dim: int = 128
+
+
+class TinyCLIP(Configured, nn.Module):
+    """A two-tower network for ToonSV (after Radford et al. 2021, with a convolutional eye)."""
 
     name = "tiny-clip"
+    settings: TinyCLIPSettings
 
-    def __init__(
-        self,
-        caption_tokenizer: CaptionTokenizer,
-        resolution: int = 64,
-        dims: tuple[int, ...] = (24, 48, 96, 128),
-        num_glances: int = 6,
-        feature_dim: int = 192,
-        text_dim: int = 96,
-        text_depth: int = 2,
-        text_heads: int = 4,
-        embedding_dim: int = 128,
-    ) -> None:
+    def __init__(self, caption_tokenizer: CaptionTokenizer, *values: Any, **named: Any) -> None:
         super().__init__()
-        named = locals()
-        names = [name for name in signature(TinyCLIP).parameters if name != "caption_tokenizer"]
-        self.config: dict[str, Any] = {name: named[name] for name in names}
-        self.caption_tokenizer = caption_tokenizer
-        self.resolution = resolution
-        self.image_tower = ImageTower(dims, num_glances, feature_dim)
-        self.image_projection = nn.Sequential(
-            nn.LayerNorm(feature_dim), nn.Linear(feature_dim, embedding_dim, bias=False)
-        )
-        self.text_tower = TextTower(
-            caption_tokenizer.vocab_size,
-            caption_tokenizer.text_length,
-            caption_tokenizer.pad_id,
-            text_dim,
-            text_depth,
-            text_heads,
-        )
-        self.text_projection = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, embedding_dim, bias=False))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.settings = settings = TinyCLIPSettings.of(*values, **named)
+        self.caption_tokenizer, self.resolution = caption_tokenizer, settings.resolution
+        self.image_tower = ImageTower(settings.dims, settings.num_glances, settings.feature_dim)
+        self.image_projection = projection(settings.feature_dim, settings.embedding_dim)
+        words = (caption_tokenizer.vocab_size, caption_tokenizer.text_length, caption_tokenizer.pad_id)
+        self.text_tower = TextTower(*words, settings.text_dim, settings.text_depth, settings.text_heads)
+        self.text_projection = projection(settings.text_dim, settings.embedding_dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # as in CLIP, section 2.5
         self._file_sha256: str | None = None
 
     def forward(self, images: Float[Tensor, "n c h w"], tokens: Int[Tensor, "m t"]) -> Float[Tensor, "n m"]:
@@ -232,7 +227,7 @@ class TinyCLIP(nn.Module):
         with described_by(folder, f"holds no {cls.name} that can be opened", folder / WEIGHTS):
             config = read_object(folder / CONFIG)
             config.pop("model_type", None)
-            network = cls(tokenizer, **config | {"dims": tuple(config["dims"])})
+            network = cls(tokenizer, **config)
             network.load_state_dict(dict(stored_floats(folder / WEIGHTS)))
         network._file_sha256 = sha256_of_file(folder / WEIGHTS)
         return network.eval()

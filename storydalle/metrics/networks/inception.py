@@ -15,6 +15,7 @@ Nothing is downloaded: ``find_weights`` says which file to bring, and where it g
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.paths import user_path
 from storydalle.files.records import sha256_of_file
 from storydalle.files.weights import check_finite
@@ -98,7 +100,7 @@ class Convolution(nn.Module):
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
-class Layer(NamedTuple):
+class Conv(NamedTuple):
     """A convolution of a block: its name in the released files, its channels, its kernel (height, width)."""
 
     name: str
@@ -107,10 +109,10 @@ class Layer(NamedTuple):
     stride: int = 1
 
 
-Branch = Sequence[Layer | list[Layer]]  # layers in a list read the same input, and their channels are joined
+Branch = Sequence[Conv | list[Conv]]  # layers in a list read the same input, and their channels are joined
 
 
-class Block(nn.Module):
+class BranchedBlock(nn.Module):
     """Branches side by side; their channels are joined, those of the pooled input at the end."""
 
     def __init__(self, dim_in: int, branches: Sequence[Branch], pool: Pool, pool_dim: int = 0) -> None:
@@ -138,45 +140,61 @@ class Block(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-def block_a(dim_in: int, pool_dim: int, pool: Pool) -> Block:
+def block_a(dim_in: int, pool_dim: int, pool: Pool) -> BranchedBlock:
     """35 x 35: figure 5 of the paper, with a 5 x 5 in place of its single 3 x 3."""
-    double = [Layer("branch3x3dbl_1", 64, 1), Layer("branch3x3dbl_2", 96, 3), Layer("branch3x3dbl_3", 96, 3)]
-    five = [Layer("branch5x5_1", 48, 1), Layer("branch5x5_2", 64, 5)]
-    return Block(dim_in, [[Layer("branch1x1", 64, 1)], five, double], pool, pool_dim)
+    double = [
+        Conv("branch3x3dbl_1", 64, 1),
+        Conv("branch3x3dbl_2", 96, 3),
+        Conv("branch3x3dbl_3", 96, 3),
+    ]
+    five = [Conv("branch5x5_1", 48, 1), Conv("branch5x5_2", 64, 5)]
+    return BranchedBlock(dim_in, [[Conv("branch1x1", 64, 1)], five, double], pool, pool_dim)
 
 
-def block_b(dim_in: int) -> Block:
+def block_b(dim_in: int) -> BranchedBlock:
     """35 x 35 to 17 x 17: figure 10."""
-    double = [Layer("branch3x3dbl_1", 64, 1), Layer("branch3x3dbl_2", 96, 3), Layer("branch3x3dbl_3", 96, 3, stride=2)]
-    return Block(dim_in, [[Layer("branch3x3", 384, 3, stride=2)], double], halving)
+    double = [
+        Conv("branch3x3dbl_1", 64, 1),
+        Conv("branch3x3dbl_2", 96, 3),
+        Conv("branch3x3dbl_3", 96, 3, stride=2),
+    ]
+    return BranchedBlock(dim_in, [[Conv("branch3x3", 384, 3, stride=2)], double], halving)
 
 
-def block_c(dim_in: int, dim: int, pool: Pool) -> Block:
+def block_c(dim_in: int, dim: int, pool: Pool) -> BranchedBlock:
     """17 x 17: figure 6, a kernel of 7 x 7 as a row and a column."""
     row, column = (1, 7), (7, 1)
-    seven = [Layer("branch7x7_1", dim, 1), Layer("branch7x7_2", dim, row), Layer("branch7x7_3", 192, column)]
+    seven = [
+        Conv("branch7x7_1", dim, 1),
+        Conv("branch7x7_2", dim, row),
+        Conv("branch7x7_3", 192, column),
+    ]
     kernels: list[Kernel] = [1, column, row, column, row]
-    double = [Layer(f"branch7x7dbl_{i}", 192 if i == 5 else dim, kernel) for i, kernel in enumerate(kernels, 1)]
-    return Block(dim_in, [[Layer("branch1x1", 192, 1)], seven, double], pool, 192)
+    double = [Conv(f"branch7x7dbl_{i}", 192 if i == 5 else dim, kernel) for i, kernel in enumerate(kernels, 1)]
+    return BranchedBlock(dim_in, [[Conv("branch1x1", 192, 1)], seven, double], pool, 192)
 
 
-def block_d(dim_in: int) -> Block:
+def block_d(dim_in: int) -> BranchedBlock:
     """17 x 17 to 8 x 8."""
-    three = [Layer("branch3x3_1", 192, 1), Layer("branch3x3_2", 320, 3, stride=2)]
-    row, column = Layer("branch7x7x3_2", 192, (1, 7)), Layer("branch7x7x3_3", 192, (7, 1))
-    seven = [Layer("branch7x7x3_1", 192, 1), row, column, Layer("branch7x7x3_4", 192, 3, stride=2)]
-    return Block(dim_in, [three, seven], halving)
+    three = [Conv("branch3x3_1", 192, 1), Conv("branch3x3_2", 320, 3, stride=2)]
+    row, column = Conv("branch7x7x3_2", 192, (1, 7)), Conv("branch7x7x3_3", 192, (7, 1))
+    seven = [Conv("branch7x7x3_1", 192, 1), row, column, Conv("branch7x7x3_4", 192, 3, stride=2)]
+    return BranchedBlock(dim_in, [three, seven], halving)
 
 
-def block_e(dim_in: int, pool: Pool) -> Block:
+def block_e(dim_in: int, pool: Pool) -> BranchedBlock:
     """8 x 8: figure 7, where rows and columns stand side by side."""
 
-    def fork(name: str) -> list[Layer]:
-        return [Layer(f"{name}a", 384, (1, 3)), Layer(f"{name}b", 384, (3, 1))]
+    def fork(name: str) -> list[Conv]:
+        return [Conv(f"{name}a", 384, (1, 3)), Conv(f"{name}b", 384, (3, 1))]
 
-    three: Branch = [Layer("branch3x3_1", 384, 1), fork("branch3x3_2")]
-    double: Branch = [Layer("branch3x3dbl_1", 448, 1), Layer("branch3x3dbl_2", 384, 3), fork("branch3x3dbl_3")]
-    return Block(dim_in, [[Layer("branch1x1", 320, 1)], three, double], pool, 192)
+    three: Branch = [Conv("branch3x3_1", 384, 1), fork("branch3x3_2")]
+    double: Branch = [
+        Conv("branch3x3dbl_1", 448, 1),
+        Conv("branch3x3dbl_2", 384, 3),
+        fork("branch3x3dbl_3"),
+    ]
+    return BranchedBlock(dim_in, [[Conv("branch1x1", 320, 1)], three, double], pool, 192)
 
 
 # ------------------------------------------------------------------------------------------------ networks
@@ -260,14 +278,23 @@ class FIDInception(Inception):
         return self.pooled(self.middle(inputs))
 
 
-class Logits(NamedTuple):
-    """What a classifier says; ``auxiliary`` in training alone, of networks with such a head."""
+class ClassLogits(NamedTuple):
+    """A classifier's answer; ``auxiliary`` in training alone, of networks with such a head."""
 
     main: Tensor  # (n, k)
     auxiliary: Tensor | None = None
 
 
-class ClassifierInception(Inception):
+@dataclass(frozen=True)
+class InceptionSettings(NetworkSettings):
+    """The defaults are torchvision's."""
+
+    num_classes: int = 1000
+    has_auxiliary: bool = True
+    transform_input: bool = True
+
+
+class ClassifierInception(Configured, Inception):
     """torchvision's ``inception_v3`` with ``num_classes`` outputs, for images in [-1, 1] of 299 pixels.
 
     torchvision's users normalise pictures by ImageNet's mean and deviation. Its networks with ``transform_input``,
@@ -275,21 +302,19 @@ class ClassifierInception(Inception):
     network sees the normalised picture.
     """
 
-    def __init__(self, num_classes: int = 1000, has_auxiliary: bool = True, transform_input: bool = True) -> None:
-        super().__init__(num_classes, average=mean_with_padding, last_pool=mean_with_padding)
-        self.config = {
-            "num_classes": num_classes,
-            "has_auxiliary": has_auxiliary,
-            "transform_input": transform_input,
-        }
-        self.transform_input = transform_input
-        self.AuxLogits = Auxiliary(num_classes) if has_auxiliary else None
+    settings: InceptionSettings
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        settings = InceptionSettings.of(*values, **named)
+        super().__init__(settings.num_classes, average=mean_with_padding, last_pool=mean_with_padding)
+        self.settings, self.transform_input = settings, settings.transform_input
+        self.AuxLogits = Auxiliary(settings.num_classes) if settings.has_auxiliary else None
         self.dropout = nn.Dropout(0.5)
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Logits:
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> ClassLogits:
         middle = self.middle(self.normalised(images))
         auxiliary = self.AuxLogits(middle) if self.AuxLogits is not None and self.training else None
-        return Logits(self.fc(self.dropout(self.pooled(middle))), auxiliary)
+        return ClassLogits(self.fc(self.dropout(self.pooled(middle))), auxiliary)
 
     @torch.no_grad()
     def features(self, images: Float[Tensor, "n 3 h w"], resize: str = "bilinear") -> Float[Tensor, "n 2048"]:

@@ -1,7 +1,8 @@
 """A small network that reads ToonSV's labels off a frame: the ruler of every ToonSV score."""
 
 import json
-from inspect import signature
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.reading import read_object
 from storydalle.files.weights import described_by, stored_floats, write_tensors
 from storydalle.files.whole import write_text
 from storydalle.stories.toon import ACCESSORIES, ACTIONS, CHARACTERS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS
 
-Logits = dict[str, Tensor]
+LabelLogits = dict[str, Tensor]
 Frames = Float[Tensor, "b f c h w"] | UInt8[Tensor, "b f c h w"]
 
 # Heads that choose one class for the whole frame; those of the guest's look hold only where there is a guest.
@@ -31,48 +33,60 @@ def convolution(dim_in: int, dim_out: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-class LabelReader(nn.Module):
+def strided_maps(dims: tuple[int, ...]) -> nn.Sequential:
+    """A convolutional map of a picture: half the side at first, and half of it for each further width."""
+    blocks: list[nn.Module] = [nn.Conv2d(3, dims[0], 4, stride=2, padding=1), nn.ReLU(), convolution(dims[0], dims[0])]
+    for dim_in, dim_out in pairwise(dims):
+        blocks += [convolution(dim_in, dim_out, stride=2), convolution(dim_out, dim_out)]
+    return nn.Sequential(*blocks)
+
+
+@dataclass(frozen=True)
+class LabelReaderSettings(NetworkSettings):
+    """Sizes, and how many classes there are of each label: those of ToonSV."""
+
+    resolution: int = 64
+    dims: tuple[int, ...] = (24, 48, 96, 128)
+    num_characters: int = len(CHARACTERS)
+    num_settings: int = len(SETTINGS)
+    num_tints: int = len(TINTS)
+    num_actions: int = len(ACTIONS)
+    num_props: int = len(PROPS)
+    num_shapes: int = len(SHAPES)
+    num_colors: int = len(COLORS)
+    num_accessories: int = len(ACCESSORIES)
+    num_hats: int = len(HATS)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """How many a head tells apart."""
+        scene = (self.num_settings, self.num_tints, self.num_actions, self.num_props)
+        look = (self.num_shapes, self.num_colors, self.num_accessories)
+        return dict(zip((*SCENE_HEADS, *LOOK_HEADS), (*scene, *look), strict=True))
+
+
+class LabelReader(Configured, nn.Module):
     """Reads who is in a frame, where, doing what, holding and wearing what.
 
     A convolutional map of the frame is pooled by one learned attention map a question ("where is the bear?", "where
     does one see the action?"), so that a character's hat is read at that character.
     """
 
-    def __init__(
-        self,
-        resolution: int = 64,
-        dims: tuple[int, ...] = (24, 48, 96, 128),
-        num_characters: int = len(CHARACTERS),
-        num_settings: int = len(SETTINGS),
-        num_tints: int = len(TINTS),
-        num_actions: int = len(ACTIONS),
-        num_props: int = len(PROPS),
-        num_shapes: int = len(SHAPES),
-        num_colors: int = len(COLORS),
-        num_accessories: int = len(ACCESSORIES),
-        num_hats: int = len(HATS),
-    ) -> None:
-        super().__init__()
-        named = locals()
-        self.config: dict[str, Any] = {name: named[name] for name in signature(LabelReader).parameters}
-        self.resolution = resolution
-        self.num_characters = num_characters
-        classes = (num_settings, num_tints, num_actions, num_props, num_shapes, num_colors, num_accessories)
-        stem, *wider = dims
-        dim = dims[-1]
-        blocks: list[nn.Module] = [nn.Conv2d(3, stem, 4, stride=2, padding=1), nn.ReLU(), convolution(stem, stem)]
-        for dim_in, dim_out in zip(dims, wider, strict=False):
-            blocks += [convolution(dim_in, dim_out, stride=2), convolution(dim_out, dim_out)]
-        self.features = nn.Sequential(*blocks)
-        num_questions = num_characters + len(classes)
-        self.attention = nn.Conv2d(dim, num_questions, 1)
-        self.present = nn.Parameter(torch.randn(num_characters, dim) * dim**-0.5)
-        self.present_bias = nn.Parameter(torch.zeros(num_characters))
-        self.hat = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, num_hats))
-        names = (*SCENE_HEADS, *LOOK_HEADS)
-        self.heads = nn.ModuleDict({name: nn.Linear(dim, num) for name, num in zip(names, classes, strict=True)})
+    settings: LabelReaderSettings
 
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Logits:
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__()
+        self.settings = settings = LabelReaderSettings.of(*values, **named)
+        self.resolution, self.num_characters = settings.resolution, settings.num_characters
+        self.features = strided_maps(settings.dims)
+        dim, classes = settings.dims[-1], settings.classes
+        self.attention = nn.Conv2d(dim, self.num_characters + len(classes), 1)  # a map a question
+        self.present = nn.Parameter(torch.randn(self.num_characters, dim) * dim**-0.5)
+        self.present_bias = nn.Parameter(torch.zeros(self.num_characters))
+        self.hat = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, settings.num_hats))
+        self.heads = nn.ModuleDict({name: nn.Linear(dim, number) for name, number in classes.items()})
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> LabelLogits:
         """Logits ``(n, classes)``, of hats ``(n, characters, classes)``, of images in [-1, 1] of any resolution."""
         features = self.features(resized(images, self.resolution))
         weights = rearrange(self.attention(features), "n q h w -> n q (h w)").softmax(-1)
@@ -112,8 +126,7 @@ class LabelReader(nn.Module):
         """The reader saved in a folder, ready to read; ValueError where it is damaged or of another kind."""
         config_file, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
         with described_by(config_file, "is not the configuration of a label reader", weights):
-            config = read_object(config_file)
-            reader = cls(**config | {"dims": tuple(config["dims"])})
+            reader = cls(**read_object(config_file))
             reader.load_state_dict(dict(stored_floats(weights)))
         return reader.eval()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from storydalle.files.records import git_state, sha256_of_file, versions, write_record
-from storydalle.metrics.networks.label_reader import LOOK_HEADS, SCENE_HEADS, LabelReader, Logits
+from storydalle.metrics.networks.label_reader import LOOK_HEADS, SCENE_HEADS, LabelLogits, LabelReader
 from storydalle.metrics.toon import READ_LABELS
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
@@ -62,7 +62,7 @@ def mirrored(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Fl
     return torch.where(chosen, images.flip(-1), images)
 
 
-def reading_losses(logits: Logits, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def reading_losses(logits: LabelLogits, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Cross-entropy of each head, over what it is asked: looks of guests, hats of characters that are there."""
     losses = {name: F.cross_entropy(logits[name].float(), labels[name]) for name in SCENE_HEADS}
     num_guests = labels["guest"].sum().clamp(min=1)
