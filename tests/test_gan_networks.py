@@ -13,7 +13,7 @@ from storydalle.models.story_gan.augmentation import POLICIES, Augmentation
 from storydalle.models.story_gan.discriminators import ImageDiscriminator, StoryDiscriminator
 from storydalle.models.story_gan.generator import Generator, SourceEncoder
 from storydalle.models.story_gan.losses import LOSSES, character_loss, fooled, gradient_penalty, masked
-from storydalle.models.story_gan.story_encoder import Noise, StoryEncoder, StoryState, Text2Gist
+from storydalle.models.story_gan.story_encoder import GANStoryEncoder, Noise, StoryState, Text2Gist
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -24,9 +24,9 @@ def full(num_stories: int, num_frames: int) -> Tensor:
     return torch.ones(num_stories, num_frames, dtype=torch.bool)
 
 
-def encoder(**options: Any) -> StoryEncoder:
+def encoder(**options: Any) -> GANStoryEncoder:
     torch.manual_seed(0)
-    return StoryEncoder(6, sentence_dim=8, content_dim=24, noise_dim=5, **options)
+    return GANStoryEncoder(6, sentence_dim=8, content_dim=24, noise_dim=5, **options)
 
 
 def noise(num_stories: int, num_frames: int, seed: int = 7) -> Noise:
@@ -217,7 +217,10 @@ def test_frames_beyond_a_story_change_no_logit(time: str) -> None:
 
 
 def test_spectral_norm_is_on_every_judging_convolution_and_no_batch_norm_is_left() -> None:
-    for network in (ImageDiscriminator(7, 5, 4, 16, is_spectral=True), story_discriminator(is_spectral=True)):
+    for network in (
+        ImageDiscriminator(7, num_characters=5, dim=4, resolution=16, is_spectral=True),
+        story_discriminator(is_spectral=True),
+    ):
         convolutions = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Conv3d)}
         plain = [name for name, module in convolutions.items() if not is_parametrized(module)]
         assert plain in ([], ["characters"]) and len(convolutions) > 3

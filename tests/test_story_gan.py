@@ -164,7 +164,7 @@ def test_a_saved_model_draws_the_same(tmp_path: Path) -> None:
     batch = shape_batch(2)
     first, second = (each.draw_stories(batch.captions, batch.source) for each in (gan, opened))
     assert torch.equal(first, second)
-    assert opened.options == gan.options and opened.caption_encoder.config == gan.caption_encoder.config
+    assert opened.config == gan.config and opened.caption_encoder.config == gan.caption_encoder.config
 
 
 def test_drawing_and_judging_weights_are_files_of_their_own(tmp_path: Path) -> None:

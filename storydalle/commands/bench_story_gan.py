@@ -18,7 +18,7 @@ from storydalle.evaluation.toon_table import markdown
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
 from storydalle.models.story_gan.model import Imagined, StoryGANc
-from storydalle.models.story_gan.story_encoder import MAX_LOG_VARIANCE, Noise, StoryEncoder, StoryState
+from storydalle.models.story_gan.story_encoder import MAX_LOG_VARIANCE, GANStoryEncoder, Noise, StoryState
 from storydalle.stories.data import batch_of
 from storydalle.stories.story import StoryBatch
 from storydalle.stories.toon import ToonSV
@@ -67,7 +67,7 @@ def descend(system: pl.LightningModule, optimizer: LightningOptimizer | Optimize
     optimizer.step()
 
 
-def looped(encoder: StoryEncoder, captions: Float[Tensor, "b f d"], noise: Noise) -> StoryState:
+def looped(encoder: GANStoryEncoder, captions: Float[Tensor, "b f d"], noise: Noise) -> StoryState:
     """What the story encoder makes of stories of one length, frame by frame and story by story."""
     num_stories, num_frames = captions.shape[:2]
     sentences = encoder.sentence_norm(encoder.sentence(captions).flatten(0, 1)).unflatten(0, captions.shape[:2])

@@ -7,6 +7,7 @@ f captions is thus read f times, and a batch of stories at once.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.registry import Registry
 from storydalle.models.backbones.dalle import Block
 from storydalle.models.layers import attend
@@ -30,7 +32,7 @@ class Pieces(NamedTuple):
     overflow: list[tuple[int, int]]  # (index of a caption, number of tokens cut off its end)
 
 
-class Row(NamedTuple):
+class MarkedRow(NamedTuple):
     """A story's captions appended, as the one behind the marker is read."""
 
     ids: list[int]
@@ -38,7 +40,7 @@ class Row(NamedTuple):
     end: int  # column after them
 
 
-class Rows(NamedTuple):
+class MarkedRows(NamedTuple):
     """Rows of any stories, padded on the right to the longest one."""
 
     ids: Int[Tensor, "r n"]
@@ -47,8 +49,8 @@ class Rows(NamedTuple):
     end: Int[Tensor, " r"]
 
 
-class CaptionEncoder(nn.Module, ABC):
-    """What reads captions. ``dim`` is the width of its vectors, ``config`` and ``save`` are what ``open`` needs.
+class CaptionEncoder(Configured, nn.Module, ABC):
+    """Captions to vectors ``dim`` wide. ``config`` and ``save`` are what ``open`` needs.
 
     A subclass names the ids around captions: ``start`` and ``stop`` of a row, ``separator`` between two captions,
     ``marker`` ahead of the current one, ``pad_id`` behind the end. The ids in captions are those below ``marker``.
@@ -56,12 +58,15 @@ class CaptionEncoder(nn.Module, ABC):
 
     kind: ClassVar[str]  # its name in ``CAPTION_ENCODERS``
     dim: int
-    config: dict[str, Any]
     start: tuple[int, ...] = ()
     stop: tuple[int, ...] = ()
     separator: int
     marker: int
     pad_id: int
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.kind, **super().config}
 
     def forward(self, captions: Sequence[Sequence[str]]) -> Float[Tensor, "b f d"]:
         """One vector a caption; stories shorter than the longest one are filled up with zeros.
@@ -74,7 +79,7 @@ class CaptionEncoder(nn.Module, ABC):
         return pad_sequence(self._encode(captions), batch_first=True)
 
     def notes(self, captions: Sequence[str]) -> list[str]:
-        """What the encoder does not read of one story's captions, a line for each that is cut."""
+        """A line for each of one story's captions that is not read to its end."""
         pieces = self._tokenize(captions)
         return [
             f"caption {index + 1} has {len(pieces.ids[index]) + cut} tokens; the last {cut} were cut, since the "
@@ -92,7 +97,7 @@ class CaptionEncoder(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def open(cls, folder: str | Path, **settings: Any) -> "CaptionEncoder":
-        """What ``save`` has written, with fresh weights; ``settings`` are ``config`` without its kind."""
+        """The encoder that ``save`` has written, with fresh weights; ``settings`` are ``config`` without its kind."""
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:
@@ -103,7 +108,7 @@ class CaptionEncoder(nn.Module, ABC):
         """Tokens of one story's captions, each cut on its own: the marker is put in afterwards, and never lost."""
 
     @abstractmethod
-    def _read(self, rows: Rows) -> Float[Tensor, "r d"]:
+    def _read(self, rows: MarkedRows) -> Float[Tensor, "r d"]:
         """One vector a row."""
 
     def _encode(self, captions: Sequence[Sequence[str]]) -> list[Float[Tensor, "_ d"]]:
@@ -111,11 +116,11 @@ class CaptionEncoder(nn.Module, ABC):
         rows = [row for story in captions for row in self._rows(story)]
         return list(self._read(self._pad(rows)).split([len(story) for story in captions]))
 
-    def _rows(self, captions: Sequence[str]) -> list[Row]:
+    def _rows(self, captions: Sequence[str]) -> list[MarkedRow]:
         pieces = self._tokenize(captions).ids
         return [self._append(pieces, current) for current in range(len(pieces))]
 
-    def _append(self, pieces: list[list[int]], current: int) -> Row:
+    def _append(self, pieces: list[list[int]], current: int) -> MarkedRow:
         ids, marker, end = list(self.start), 0, 0
         for i, piece in enumerate(pieces):
             if i > 0:
@@ -124,15 +129,26 @@ class CaptionEncoder(nn.Module, ABC):
                 marker, end = len(ids), len(ids) + 1 + len(piece)
                 ids.append(self.marker)
             ids += piece
-        return Row([*ids, *self.stop], marker, end)
+        return MarkedRow([*ids, *self.stop], marker, end)
 
-    def _pad(self, rows: Sequence[Row]) -> Rows:
+    def _pad(self, rows: Sequence[MarkedRow]) -> MarkedRows:
         device = next(self.parameters()).device
         ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=self.pad_id)
         lengths = torch.tensor([len(row.ids) for row in rows])
         present = torch.arange(ids.shape[1]) < lengths[:, None]
         marker, end = (torch.tensor(columns) for columns in zip(*(row[1:] for row in rows), strict=True))
-        return Rows(*(part.to(device) for part in (ids, present, marker, end)))
+        return MarkedRows(*(part.to(device) for part in (ids, present, marker, end)))
+
+
+@dataclass(frozen=True)
+class SmallEncoderSettings(NetworkSettings):
+    dim: int = 256
+    depth: int = 2
+    num_heads: int = 4
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ValueError(f"depth={self.depth}: the small caption encoder needs at least one block")
 
 
 class SmallCaptionEncoder(CaptionEncoder):
@@ -143,17 +159,16 @@ class SmallCaptionEncoder(CaptionEncoder):
     """
 
     kind = "small"
+    settings: SmallEncoderSettings
 
-    def __init__(self, tokenizer: CaptionTokenizer, dim: int = 256, depth: int = 2, num_heads: int = 4) -> None:
+    def __init__(self, tokenizer: CaptionTokenizer, *values: Any, **named: Any) -> None:
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth={depth}: the small caption encoder needs at least one block")
-        self.config = {"kind": self.kind, "dim": dim, "depth": depth, "num_heads": num_heads}
-        self.dim, self.tokenizer = dim, tokenizer
+        self.settings = settings = SmallEncoderSettings.of(*values, **named)
+        self.dim, self.tokenizer = settings.dim, tokenizer
         self.pad_id, self.marker, self.separator = tokenizer.pad_id, tokenizer.vocab_size, tokenizer.vocab_size + 1
-        self.embedding = nn.Embedding(tokenizer.vocab_size + 2, dim)
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
-        self.ln_f = nn.LayerNorm(dim)
+        self.embedding = nn.Embedding(tokenizer.vocab_size + 2, self.dim)
+        self.blocks = nn.ModuleList(Block(self.dim, settings.num_heads) for _ in range(settings.depth))
+        self.ln_f = nn.LayerNorm(self.dim)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -177,7 +192,7 @@ class SmallCaptionEncoder(CaptionEncoder):
         encoded = self.tokenizer.encode(captions)
         return Pieces([row[row != self.pad_id].tolist() for row in encoded.tokens], encoded.overflow)
 
-    def _read(self, rows: Rows) -> Float[Tensor, "r d"]:
+    def _read(self, rows: MarkedRows) -> Float[Tensor, "r d"]:
         x = self.embedding(rows.ids) + self._positions(rows).to(self.embedding.weight)
         visible = repeat(rows.present, "r m -> r 1 n m", n=x.shape[1])
         for block in self.blocks[:-1]:
@@ -185,7 +200,7 @@ class SmallCaptionEncoder(CaptionEncoder):
         marker = x[torch.arange(len(x), device=x.device), rows.marker]
         return self.ln_f(read_column(cast(Block, self.blocks[-1]), marker, x, rows.present))
 
-    def _positions(self, rows: Rows) -> Float[Tensor, "r n d"]:
+    def _positions(self, rows: MarkedRows) -> Float[Tensor, "r n d"]:
         """Sinusoids of each column's distance from the marker; what precedes it has the sign of the sines turned."""
         offset = torch.arange(rows.ids.shape[1], device=rows.ids.device) - rows.marker[:, None]
         table = sinusoids(rows.ids.shape[1], self.dim).to(offset.device)
@@ -197,7 +212,7 @@ class SmallCaptionEncoder(CaptionEncoder):
 def read_column(
     block: Block, own: Float[Tensor, "r d"], x: Float[Tensor, "r n d"], present: Bool[Tensor, "r n"]
 ) -> Float[Tensor, "r d"]:
-    """What a block makes of one column, ``own``, of each row of ``x``: the last block's other columns serve nobody."""
+    """One column, ``own``, of each row of ``x`` behind a block: the last block's other columns serve nobody."""
     attention, heads = block.attn, "r n (h k) -> r h n k"
     query = attention.query(block.ln1(own[:, None]))
     x = block.ln1(x)

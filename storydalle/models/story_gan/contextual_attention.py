@@ -34,14 +34,16 @@ def contextual_attention(
 ) -> Attended:
     """Each patch of ``queries`` as the mean of the patches of ``filters``, weighed by a softmax of scaled cosines.
 
+    w_pq = softmax_p(scale * <f_p, q_q> / (|f_p| |q_q|)),  copied_q = sum_p w_pq f_p
+
     Patches lie ``kernel_size`` wide around every pixel, zeros beyond the borders. Those pasted are not normalised,
     and where they overlap their mean is taken.
     """
     num_frames, height, width = queries.shape[1], *queries.shape[-2:]
     asked = patches(rearrange(queries, "b f c h w -> (b f) c h w"), kernel_size)
-    asked = rearrange(asked, "(b f) d q -> b d (f q)", f=num_frames)
+    asked = rearrange(asked, "(b f) d q -> b d (f q)", f=num_frames)  # all frames of a story ask the same filters
     offered = patches(filters, kernel_size)
-    cosines = normalised(offered).transpose(1, 2) @ normalised(asked)
+    cosines = normalised(offered).transpose(1, 2) @ normalised(asked)  # b p (f q)
     weights = (scale * cosines.to(promoted(cosines))).softmax(1)
     pasted = rearrange(offered @ weights.to(offered), "b d (f q) -> (b f) d q", f=num_frames)
     copied = overlap_mean(pasted, (height, width), kernel_size)
@@ -70,7 +72,7 @@ def overlap_mean(columns: Float[Tensor, "n d p"], size: tuple[int, int], kernel_
 
 
 def entropy(weights: Float[Tensor, "n p q"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, ""]:
-    """Mean entropy of the attention in nats: 0 copies one patch, log(p) blurs all of them.
+    """Mean entropy of the attention in nats, -sum_p w ln w: 0 copies one patch, ln(p) blurs all of them.
 
     Over the places of the frames that exist; ``weights`` are those of stories, or of frames one by one.
     """

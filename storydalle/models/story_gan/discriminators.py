@@ -5,6 +5,8 @@ conditions it is judged under. Logits: higher is more real.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -12,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.models.ranks import SharedBatchNorm2d, SharedBatchNorm3d
 from storydalle.models.story_gan.existing import existing, placed
 from storydalle.models.story_gan.story_encoder import masked_mean
@@ -38,19 +41,25 @@ def normalised_spectrally(module: nn.Module) -> None:
             spectral_norm(layer)
 
 
-class ImageDiscriminator(nn.Module):
+@dataclass(frozen=True)
+class ImageDiscriminatorSettings(NetworkSettings):
+    """Channels after the first halving, and spectral norms in place of batch norms."""
+
+    dim: int = 96
+    is_spectral: bool = False
+
+
+class ImageDiscriminator(Configured, nn.Module):
     """Judges single frames; its head of ``num_characters`` logits names who is in them (none of a set without any)."""
 
+    settings: ImageDiscriminatorSettings
+
     def __init__(
-        self,
-        condition_dim: int,
-        num_characters: int = 0,
-        dim: int = 96,
-        resolution: int = 64,
-        is_spectral: bool = False,
+        self, condition_dim: int, *values: Any, num_characters: int = 0, resolution: int = 64, **named: Any
     ) -> None:
         super().__init__()
-        stages = widths(dim, resolution)
+        self.settings = settings = ImageDiscriminatorSettings.of(*values, **named)
+        is_spectral, stages = settings.is_spectral, widths(settings.dim, resolution)
         blocks: list[nn.Module] = []
         for i, (dim_in, dim_out) in enumerate(zip([3, *stages], stages, strict=False)):
             norm = [] if i == 0 or is_spectral else [SharedBatchNorm2d(dim_out)]
@@ -109,30 +118,33 @@ class FrameLayer(nn.Sequential):
         return rearrange(placed(rows, mask), "b f d 1 i j -> b d f i j")
 
 
-class StoryDiscriminator(nn.Module):
-    """Judges all frames of a story together.
-
-    ``time="conv3d"`` encodes them by 3-D convolutions over time, height and width, joins each frame's map with the
+@dataclass(frozen=True)
+class StoryDiscriminatorSettings(NetworkSettings):
+    """``time="conv3d"`` encodes them by 3-D convolutions over time, height and width, joins each frame's map with the
     frame's own condition, and takes the mean over time: the order of the frames matters, and so does which caption is
     whose. ``time="mean"`` is the related code's: frames encoded one by one, their mean judged under the mean condition.
-    Frames beyond a story's end change nothing.
     """
 
-    def __init__(
-        self,
-        condition_dim: int,
-        dim: int = 64,
-        resolution: int = 64,
-        time: str = "conv3d",
-        is_spectral: bool = False,
-    ) -> None:
+    dim: int = 64
+    time: str = "conv3d"
+    is_spectral: bool = False
+
+    def __post_init__(self) -> None:
+        if self.time not in TIMES:
+            raise ValueError(f"time={self.time!r}: choose one of {', '.join(TIMES)}")
+
+
+class StoryDiscriminator(Configured, nn.Module):
+    """Judges all frames of a story together; those beyond its end change nothing."""
+
+    settings: StoryDiscriminatorSettings
+
+    def __init__(self, condition_dim: int, *values: Any, resolution: int = 64, **named: Any) -> None:
         super().__init__()
-        if time not in TIMES:
-            raise ValueError(f"time={time!r}: choose one of {', '.join(TIMES)}")
-        self.time = time
-        depth = 3 if time == "conv3d" else 1
-        stages = widths(dim, resolution)
-        last = stages[-1]
+        self.settings = settings = StoryDiscriminatorSettings.of(*values, **named)
+        self.time = time = settings.time
+        is_spectral, stages = settings.is_spectral, widths(settings.dim, resolution)
+        depth, last = 3 if time == "conv3d" else 1, stages[-1]
         halving = {"kernel_size": (depth, 4, 4), "stride": (1, 2, 2), "padding": (depth // 2, 1, 1)}
         layers: list[nn.Module] = []
         for i, (dim_in, dim_out) in enumerate(zip([3, *stages], stages, strict=False)):

@@ -1,14 +1,16 @@
 """StoryGANc's generator: a frame's state becomes a map, takes from the source by contextual attention, and grows."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.models.ranks import SharedBatchNorm2d
 from storydalle.models.story_gan.contextual_attention import ContextualAttention
 from storydalle.models.story_gan.existing import existing, placed
@@ -50,36 +52,42 @@ class SourceEncoder(nn.Sequential):
         super().__init__(*blocks, nn.Conv2d(dim, dim, 3, padding=1))
 
 
-class Generator(nn.Module):
-    """Draws frames of ``resolution`` pixels from their states and the source frame.
-
-    The first map has ``dim`` channels on 4 x 4; each up-block halves the channels (not below 16) and doubles the side.
-    At a side of ``attention_side`` contextual attention adds what it copies of the source; ``direction="off"`` leaves
-    it out, and the source is not looked at.
+@dataclass(frozen=True)
+class GeneratorSettings(NetworkSettings):
+    """The first map has ``dim`` channels on 4 x 4; each up-block halves them (not below 16) and doubles the side. At a
+    side of ``attention_side`` contextual attention adds what it copies of the source; ``direction="off"`` leaves that
+    out, and the source is not looked at.
 
     Differs from the description with ``has_places``: a place is then part of what is matched, as a learned map added
     to both. By looks alone no patch of the story's map finds the one of the source that lies where it does, and every
     background has to be learned by heart.
     """
 
-    def __init__(
-        self,
-        state_dim: int,
-        dim: int = 1024,
-        resolution: int = 64,
-        attention_side: int = 16,
-        direction: str = "copy_source",
-        has_places: bool = False,
-    ) -> None:
-        super().__init__()
-        for name, side, least in (("resolution", resolution, 16), ("attention_side", attention_side, START)):
+    dim: int = 1024
+    attention_side: int = 16
+    direction: str = "copy_source"
+    has_places: bool = False
+
+    def num_doublings(self, resolution: int) -> tuple[int, int]:
+        """Up-blocks before contextual attention and after it; ValueError for sides that doubling does not reach."""
+        for name, side, least in (("resolution", resolution, 16), ("attention_side", self.attention_side, START)):
             if side < least or side & (side - 1):
                 raise ValueError(f"{name}={side}: the maps double from {START}; choose a power of two from {least} on")
-        if attention_side >= resolution:
-            raise ValueError(f"attention_side={attention_side} must be below resolution={resolution}")
-        before, after = (
-            int(math.log2(high // low)) for high, low in ((attention_side, START), (resolution, attention_side))
-        )
+        if self.attention_side >= resolution:
+            raise ValueError(f"attention_side={self.attention_side} must be below resolution={resolution}")
+        return int(math.log2(self.attention_side // START)), int(math.log2(resolution // self.attention_side))
+
+
+class Generator(Configured, nn.Module):
+    """Draws frames of ``resolution`` pixels from their states and the source frame."""
+
+    settings: GeneratorSettings
+
+    def __init__(self, state_dim: int, *values: Any, resolution: int = 64, **named: Any) -> None:
+        super().__init__()
+        self.settings = settings = GeneratorSettings.of(*values, **named)
+        before, after = settings.num_doublings(resolution)
+        dim, side, direction = settings.dim, settings.attention_side, settings.direction
         dims = [max(dim >> i, 16) for i in range(before + after + 1)]
         blocks = [UpBlock(*pair) for pair in pairwise(dims)]
         self.start = nn.Linear(state_dim, dim * START**2, bias=False)
@@ -87,8 +95,8 @@ class Generator(nn.Module):
         self.before = nn.Sequential(*blocks[:before])
         self.source = SourceEncoder(dims[before], after) if direction != "off" else None
         self.attention = ContextualAttention(dims[before], direction) if direction != "off" else None
-        places = torch.randn(dims[before], attention_side, attention_side)
-        self.places = nn.Parameter(places) if has_places and self.attention is not None else None
+        places = torch.randn(dims[before], side, side)  # drawn in any case: other weights do not hang on it
+        self.places = nn.Parameter(places) if settings.has_places and self.attention is not None else None
         self.after = nn.Sequential(*blocks[before:], nn.Conv2d(dims[-1], 3, 3, padding=1), nn.Tanh())
 
     def forward(

@@ -8,6 +8,7 @@ OpenAI's configurations is the one at the largest token id: an added marker woul
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,8 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from storydalle.models.story_gan.caption_encoder import CaptionEncoder, Pieces, Rows
+from storydalle.configured import NetworkSettings
+from storydalle.models.story_gan.caption_encoder import CaptionEncoder, MarkedRows, Pieces
 
 TUNINGS = ("frozen", "marker", "full")
 # Of every file that transformers opens: nothing is downloaded, and nothing that a folder brings as code is run or asked
@@ -68,31 +70,41 @@ class VectorCache:
         self.num_bytes = 0
 
 
-class LanguageModelEncoder(CaptionEncoder):
-    """A language model with a marker among its tokens; ``dim`` is the model's width.
-
-    ``tuning`` says what is trained: nothing ("frozen"; the marker is then the copy of a row that the model knows, and
+@dataclass(frozen=True)
+class LanguageModelSettings(NetworkSettings):
+    """``tuning`` names what is trained: nothing ("frozen"; the marker is then the copy of a row that is known, and
     vectors are computed once a story and kept, up to ``cache_mib`` MiB), the marker's row alone ("marker"), or
     everything ("full"). A model that is not tuned stays in evaluation mode: its dropout would be noise.
     """
+
+    tuning: str = "frozen"
+    cache_mib: int = 256
+
+    def __post_init__(self) -> None:
+        if self.tuning not in TUNINGS:
+            raise ValueError(f"tuning={self.tuning!r}: a language model is tuned as one of {', '.join(TUNINGS)}")
+
+
+class LanguageModelEncoder(CaptionEncoder):
+    """A language model with a marker among its tokens; ``dim`` is the model's width."""
+
+    settings: LanguageModelSettings
 
     model_types: tuple[str, ...]
     model_class: str
     model_options: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, model: Any, tokenizer: Any, tuning: str = "frozen", cache_mib: int = 256) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *values: Any, **named: Any) -> None:
         super().__init__()
-        if tuning not in TUNINGS:
-            raise ValueError(f"tuning={tuning!r}: a language model is tuned as one of {', '.join(TUNINGS)}")
-        self.config = {"kind": self.kind, "tuning": tuning, "cache_mib": cache_mib}
-        self.model, self.tokenizer, self.tuning = model, tokenizer, tuning
-        self.cache = VectorCache(cache_mib * 2**20)
+        self.settings = settings = LanguageModelSettings.of(*values, **named)
+        self.model, self.tokenizer, self.tuning = model, tokenizer, settings.tuning
+        self.cache = VectorCache(settings.cache_mib * 2**20)
         table: nn.Embedding = model.get_input_embeddings()
         self.dim, self.marker, self.pad_id = table.embedding_dim, table.num_embeddings, tokenizer.pad_token_id
         marked = MarkedEmbedding(table, self._known_marker())
         model.set_input_embeddings(marked)
-        model.requires_grad_(tuning == "full")
-        marked.marker.requires_grad_(tuning != "frozen")
+        model.requires_grad_(self.tuning == "full")
+        marked.marker.requires_grad_(self.tuning != "frozen")
         self.train(self.training)
 
     @classmethod
@@ -124,7 +136,7 @@ class LanguageModelEncoder(CaptionEncoder):
 
     @classmethod
     def open(cls, folder: str | Path, **settings: Any) -> "LanguageModelEncoder":
-        """What ``save`` has written, with fresh weights: they are loaded with those of the whole model."""
+        """The encoder that ``save`` has written, with fresh weights: they are loaded with those of the whole model."""
         library = import_transformers()
         model_class = getattr(library, cls.model_class)
         try:
@@ -153,7 +165,7 @@ class LanguageModelEncoder(CaptionEncoder):
     def limit(self) -> int:
         """How many positions the model has."""
 
-    def _hidden(self, rows: Rows) -> Float[Tensor, "r n d"]:
+    def _hidden(self, rows: MarkedRows) -> Float[Tensor, "r n d"]:
         return self.model(input_ids=rows.ids, attention_mask=rows.present.long()).last_hidden_state
 
     def _tokenize(self, captions: Sequence[str]) -> Pieces:
@@ -206,8 +218,8 @@ class RobertaCaptionEncoder(LanguageModelEncoder):
     kind, model_types, model_class = "roberta", ("roberta",), "RobertaModel"
     model_options = MappingProxyType({"add_pooling_layer": False})
 
-    def __init__(self, model: Any, tokenizer: Any, tuning: str = "frozen", cache_mib: int = 256) -> None:
-        super().__init__(model, tokenizer, tuning, cache_mib)
+    def __init__(self, model: Any, tokenizer: Any, *values: Any, **named: Any) -> None:
+        super().__init__(model, tokenizer, *values, **named)
         self.start, self.stop = (tokenizer.cls_token_id,), (tokenizer.sep_token_id,)
         self.separator = tokenizer.sep_token_id
 
@@ -219,7 +231,7 @@ class RobertaCaptionEncoder(LanguageModelEncoder):
         """Positions are counted from the one after padding's."""
         return self.model.config.max_position_embeddings - self.pad_id - 1
 
-    def _read(self, rows: Rows) -> Float[Tensor, "r d"]:
+    def _read(self, rows: MarkedRows) -> Float[Tensor, "r d"]:
         hidden = self._hidden(rows)
         return hidden[torch.arange(len(hidden), device=hidden.device), rows.marker]
 
@@ -233,8 +245,8 @@ class CLIPCaptionEncoder(LanguageModelEncoder):
 
     kind, model_types, model_class = "clip", ("clip", "clip_text_model"), "CLIPTextModel"
 
-    def __init__(self, model: Any, tokenizer: Any, tuning: str = "frozen", cache_mib: int = 256) -> None:
-        super().__init__(model, tokenizer, tuning, cache_mib)
+    def __init__(self, model: Any, tokenizer: Any, *values: Any, **named: Any) -> None:
+        super().__init__(model, tokenizer, *values, **named)
         self.start, self.stop = (tokenizer.bos_token_id,), (tokenizer.eos_token_id,)
         self.separator = self._id_of(";")
 
@@ -248,7 +260,7 @@ class CLIPCaptionEncoder(LanguageModelEncoder):
     def limit(self) -> int:
         return self.model.config.max_position_embeddings
 
-    def _read(self, rows: Rows) -> Float[Tensor, "r d"]:
+    def _read(self, rows: MarkedRows) -> Float[Tensor, "r d"]:
         hidden = self._hidden(rows)
         marker, end = rows.marker[:, None], rows.end[:, None]
         first = torch.minimum(marker + 1, end - 1)

@@ -1,4 +1,4 @@
-"""Adversarial losses, and what may be switched on against a discriminator that wins too early."""
+"""Adversarial losses, and remedies against a discriminator that wins too early."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from storydalle.models.story_gan.existing import existing
 
 
 def logistic(logits: Float[Tensor, "*n"], is_real: bool) -> Float[Tensor, "*n"]:
-    """Binary cross-entropy in nats of logits that should say real, or drawn."""
+    """Binary cross-entropy in nats of logits that should say real, ln(1 + e^-x), or drawn, ln(1 + e^x)."""
     return F.softplus(-logits if is_real else logits)
 
 
@@ -25,7 +25,7 @@ LOSSES: dict[str, Callable[[Tensor, bool], Tensor]] = {"logistic": logistic, "hi
 
 
 def fooled(logits: Float[Tensor, "*n"], loss: str) -> Float[Tensor, "*n"]:
-    """What the generator lowers, beside a discriminator's ``loss``: the form that does not saturate."""
+    """The generator's loss beside a discriminator's ``loss``: the form that does not saturate."""
     return -logits if loss == "hinge" else logistic(logits, True)
 
 
@@ -44,6 +44,6 @@ def masked(losses: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> Float[Tenso
 
 
 def gradient_penalty(logits: Float[Tensor, "*n"], frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, ""]:
-    """R1 (Mescheder et al. 2018): half the squared gradient of the logits by the true frames, mean over stories."""
+    """R1 (Mescheder et al. 2018): |dD(x) / dx|^2 / 2 of logits D by true frames x, mean over stories."""
     (gradient,) = torch.autograd.grad(logits.sum(), frames, create_graph=True)
     return 0.5 * gradient.square().flatten(1).sum(1).mean()

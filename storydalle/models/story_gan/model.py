@@ -3,8 +3,8 @@
 Following the description in the StoryDALL-E paper; no code of it was released.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.reading import read_object
 from storydalle.files.weights import described_by
 from storydalle.models.pretrained import (
@@ -30,9 +31,14 @@ from storydalle.models.pretrained import (
 from storydalle.models.story_dalle.sampling import Progress
 from storydalle.models.story_gan.caption_encoder import CaptionEncoder, open_caption_encoder
 from storydalle.models.story_gan.contextual_attention import ContextualAttention
-from storydalle.models.story_gan.discriminators import ImageDiscriminator, StoryDiscriminator
-from storydalle.models.story_gan.generator import Generator
-from storydalle.models.story_gan.story_encoder import Noise, StoryEncoder, StoryState
+from storydalle.models.story_gan.discriminators import (
+    ImageDiscriminator,
+    ImageDiscriminatorSettings,
+    StoryDiscriminator,
+    StoryDiscriminatorSettings,
+)
+from storydalle.models.story_gan.generator import Generator, GeneratorSettings
+from storydalle.models.story_gan.story_encoder import GANStoryEncoder, Noise, StoryEncoderSettings, StoryState
 from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.story import Stories
@@ -62,47 +68,44 @@ class GANSampling:
             raise ValueError(f"noise_scale={self.noise_scale}: use 0 (no noise) or more")
 
 
-class StoryGANc(PretrainedModel):
-    """Caption encoder, story encoder, generator and the two discriminators.
-
-    The options of each network are its constructor's, but for the sizes that must agree, which are set here;
+@dataclass(frozen=True)
+class StoryGANSettings(NetworkSettings):
+    """Settings of each network, but for the sizes that must agree, which stand here once;
     ``has_story_discriminator=False`` leaves that one out.
     """
 
+    num_characters: int = 0
+    resolution: int = 64
+    story_encoder: StoryEncoderSettings = field(default_factory=StoryEncoderSettings)
+    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    image_discriminator: ImageDiscriminatorSettings = field(default_factory=ImageDiscriminatorSettings)
+    story_discriminator: StoryDiscriminatorSettings = field(default_factory=StoryDiscriminatorSettings)
+    has_story_discriminator: bool = True
+
+
+class StoryGANc(Configured, PretrainedModel):
+    """Caption encoder, story encoder, generator and the two discriminators."""
+
+    settings: StoryGANSettings
+
     def __init__(
-        self,
-        caption_encoder: CaptionEncoder,
-        num_characters: int = 0,
-        resolution: int = 64,
-        story_encoder: Mapping[str, Any] | None = None,
-        generator: Mapping[str, Any] | None = None,
-        image_discriminator: Mapping[str, Any] | None = None,
-        story_discriminator: Mapping[str, Any] | None = None,
-        has_story_discriminator: bool = True,
-        card: dict[str, Any] | None = None,
+        self, caption_encoder: CaptionEncoder, *values: Any, card: dict[str, Any] | None = None, **named: Any
     ) -> None:
         super().__init__()
-        self.options: dict[str, Any] = {
-            "num_characters": num_characters,
-            "resolution": resolution,
-            "story_encoder": dict(story_encoder or {}),
-            "generator": dict(generator or {}),
-            "image_discriminator": dict(image_discriminator or {}),
-            "story_discriminator": dict(story_discriminator or {}),
-            "has_story_discriminator": has_story_discriminator,
-        }
+        self.settings = settings = StoryGANSettings.of(*values, **named)
         self.card = card or {}
-        self.num_characters, self.resolution = num_characters, resolution
+        self.num_characters, self.resolution = settings.num_characters, settings.resolution
         self.caption_encoder = caption_encoder
-        self.story_encoder = StoryEncoder(caption_encoder.dim, **self.options["story_encoder"])
-        self.generator = Generator(self.story_encoder.dim, resolution=resolution, **self.options["generator"])
-        judged: dict[str, Any] = {"condition_dim": self.story_encoder.condition_dim, "resolution": resolution}
+        self.story_encoder = GANStoryEncoder(caption_encoder.dim, **settings.story_encoder.to_config())
+        drawing = {"resolution": settings.resolution, **settings.generator.to_config()}
+        self.generator = Generator(self.story_encoder.dim, **drawing)
+        judging: dict[str, Any] = {"condition_dim": self.story_encoder.condition_dim, "resolution": settings.resolution}
         self.image_discriminator = ImageDiscriminator(
-            **judged, num_characters=num_characters, **self.options["image_discriminator"]
+            **judging, num_characters=settings.num_characters, **settings.image_discriminator.to_config()
         )
-        self.story_discriminator = (
-            StoryDiscriminator(**judged, **self.options["story_discriminator"]) if has_story_discriminator else None
-        )
+        self.story_discriminator = None
+        if settings.has_story_discriminator:
+            self.story_discriminator = StoryDiscriminator(**judging, **settings.story_discriminator.to_config())
         for network in (self.generator, self.image_discriminator, self.story_discriminator):
             initialise(network)
 
@@ -302,7 +305,7 @@ class StoryGANc(PretrainedModel):
 
         Raises ValueError before anything is written where a weight is not finite.
         """
-        config = {"model_type": MODEL_TYPE, "caption_encoder": self.caption_encoder.config, **self.options}
+        config = {"model_type": MODEL_TYPE, "caption_encoder": self.caption_encoder.config, **self.config}
         weights: dict[str, dict[str, Tensor]] = {WEIGHTS_NAME: {}, DISCRIMINATORS_NAME: {}}
         for name, value in self.state_dict().items():
             weights[DISCRIMINATORS_NAME if name.startswith(DISCRIMINATORS) else WEIGHTS_NAME][name] = value

@@ -4,7 +4,8 @@ A Gaussian posterior of the whole story opens a recurrent roll-out over its fram
 state with filters made from its sentence.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from storydalle.configured import Configured, NetworkSettings
 from storydalle.models.ranks import SharedBatchNorm1d
 
 GIST_CHANNELS, GIST_WIDTH = 3, 21  # of the dynamic filters, as the related code has them
@@ -28,7 +30,7 @@ class Noise(NamedTuple):
 
 
 class StoryState(NamedTuple):
-    """What the generator and the discriminators know of each frame."""
+    """A story as the generator and the discriminators know it, frame by frame."""
 
     frames: Float[Tensor, "b f d"]  # for the generator: recurrent state, story content, gist
     sentences: Float[Tensor, "b f s"]
@@ -36,35 +38,46 @@ class StoryState(NamedTuple):
     log_variance: Float[Tensor, "b c"]
 
     def condition(self) -> Float[Tensor, "b f d"]:
-        """What a discriminator judges a frame by: its sentence, and the story's content."""
+        """The condition that a discriminator judges a frame under: its sentence, and the story's content."""
         content = repeat(self.content, "b c -> b f c", f=self.sentences.shape[1])
         return torch.cat([self.sentences, content], -1)
 
     def divergence(self) -> Float[Tensor, ""]:
-        """KL divergence of the posterior from a standard normal in nats, its mean over stories and dimensions."""
+        """KL divergence of the posterior from a standard normal in nats, its mean over stories and dimensions.
+
+        KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - ln s^2) / 2
+        """
         mean, log_variance = self.content.float(), self.log_variance.float()
         return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
 
-class StoryEncoder(nn.Module):
-    """Caption vectors and noise in, a state a frame out; a frame's state depends on the frames up to it and on all
-    captions.
-
-    ``filters_from`` names what Text2Gist's filters are made from: "sentence" is the paper's equations, "context" the
+@dataclass(frozen=True)
+class StoryEncoderSettings(NetworkSettings):
+    """``filters_from`` names the source of Text2Gist's filters: "sentence" is the paper's equations, "context" the
     roles as the related code has them.
     """
 
-    def __init__(
-        self,
-        caption_dim: int,
-        sentence_dim: int = 256,
-        content_dim: int = 124,
-        noise_dim: int = 100,
-        filters_from: str = "sentence",
-    ) -> None:
+    sentence_dim: int = 256
+    content_dim: int = 124
+    noise_dim: int = 100
+    filters_from: str = "sentence"
+
+    def __post_init__(self) -> None:
+        if self.filters_from not in FILTERS_FROM:
+            raise ValueError(f"filters_from={self.filters_from!r}: choose one of {', '.join(FILTERS_FROM)}")
+
+
+class GANStoryEncoder(Configured, nn.Module):
+    """Caption vectors and noise in, a state a frame out; a frame's state depends on the frames up to it and on all
+    captions.
+    """
+
+    settings: StoryEncoderSettings
+
+    def __init__(self, caption_dim: int, *values: Any, **named: Any) -> None:
         super().__init__()
-        if filters_from not in FILTERS_FROM:
-            raise ValueError(f"filters_from={filters_from!r}: choose one of {', '.join(FILTERS_FROM)}")
+        self.settings = settings = StoryEncoderSettings.of(*values, **named)
+        sentence_dim, content_dim, noise_dim = settings.sentence_dim, settings.content_dim, settings.noise_dim
         self.content_dim, self.noise_dim = content_dim, noise_dim
         self.condition_dim = sentence_dim + content_dim
         self.dim = sentence_dim + 2 * content_dim
@@ -72,10 +85,10 @@ class StoryEncoder(nn.Module):
         # At first most of a caption's vector is what all captions share, and the rest would drown in the noise.
         self.sentence_norm = SharedBatchNorm1d(sentence_dim)
         self.posterior = nn.Linear(sentence_dim, 2 * content_dim)
-        nn.init.constant_(self.posterior.bias[content_dim:], START_LOG_VARIANCE)
         self.sentence_rnn = nn.GRU(sentence_dim + noise_dim, sentence_dim, batch_first=True)
         self.context_rnn = nn.GRU(sentence_dim, content_dim, batch_first=True)
-        self.gist = Text2Gist(sentence_dim, content_dim, filters_from)
+        self.gist = Text2Gist(sentence_dim, content_dim, settings.filters_from)
+        nn.init.constant_(self.posterior.bias[content_dim:], START_LOG_VARIANCE)
 
     def forward(self, captions: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"], noise: Noise) -> StoryState:
         raw = self.sentence(captions)
@@ -83,6 +96,7 @@ class StoryEncoder(nn.Module):
         sentences = torch.zeros_like(raw, dtype=normed.dtype).masked_scatter(mask[..., None], normed)
         content, log_variance = self.posterior(masked_mean(sentences, mask)).chunk(2, -1)
         log_variance = log_variance.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        # A draw of the posterior opens the roll-out: m + s e.
         start = content + (0.5 * log_variance).exp() * noise.story.to(content)
         states, _ = self.sentence_rnn(torch.cat([sentences, noise.frames.to(sentences)], -1))
         contexts, _ = self.context_rnn(states, start[None].to(states))
