@@ -1,5 +1,6 @@
 """What a reader meets: every command in README and docs runs, every link leads somewhere, every number was recorded."""
 
+import gc
 import importlib.util
 import json
 import re
@@ -19,6 +20,7 @@ from PIL import Image
 import storydalle
 from storydalle.commands import main
 from storydalle.commands.result_pages import fill_pages
+from storydalle.metrics.declared import by_name
 from storydalle.mistakes import UserError
 from storydalle.stories.toon import ToonSV
 from tests.documents import DOCS, LINES, PAGES, ROOT, STORYDALLE, Line, blocks, files_of, page_name, shell_lines
@@ -241,7 +243,11 @@ def test_the_first_strips_are_drawn_as_typed_and_the_first_is_the_picture_of_the
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_name)
 def test_python_blocks_run(page: Path, run: Run) -> None:
     for block in blocks(page, "python"):
-        exec(compile(block, page_name(page), "exec"), {"__name__": "block"})
+        names = {"__name__": "block"}
+        exec(compile(block, page_name(page), "exec"), names)
+        names.clear()
+    gc.collect()  # a class of a page is no score of the package
+    assert "brightness" not in by_name()
 
 
 def test_the_shell_reads_the_line_that_completes() -> None:
