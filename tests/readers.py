@@ -29,6 +29,7 @@ from storydalle.metrics.networks.inception import read_weights
 from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds
+from storydalle.settings import filled
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.sets.folder import FolderStories
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -104,10 +105,10 @@ def story_record(request: Request, folder: Path) -> Reader:
     defaults = yaml.safe_load((conf_folder() / "generate.yaml").read_text())
 
     def read() -> None:
-        settings = defaults | generate.saved_settings(folder / "story.json", frozenset())
-        generate.check_settings(settings)
+        saved = generate.saved_settings(folder / "story.json", frozenset())
+        settings = filled(generate.GenerateSettings, defaults | saved)
         generate.read_story(settings)
-        kinds.locate(str(settings["model"])) if "/" not in str(settings["model"]) else None  # nothing is downloaded
+        kinds.locate(settings.model) if "/" not in settings.model else None  # nothing is downloaded
         outputs.check_output(folder, overwrite=True, megabytes=1)
 
     return Reader([folder / "story.json"], read, TOLD)

@@ -15,6 +15,7 @@ from storydalle.files.conf import conf_folder
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
 from storydalle.reporting import strips
+from storydalle.settings import filled
 from tests.tiny import tiny_story_dalle
 
 MODEL = tiny_story_dalle(resolution=72)
@@ -164,8 +165,8 @@ def test_a_record_of_any_kind_is_understood_or_one_line(folder: Path, key: str) 
         changed = whole | ({"sampling": whole["sampling"] | {key: kind}} if key == "temperature" else {key: kind})
         Path("strip/story.json").write_text(json.dumps(changed))
         try:
-            settings = defaults | generate.saved_settings(Path("strip/story.json"), frozenset())
-            generate.check_settings(settings)
+            saved = generate.saved_settings(Path("strip/story.json"), frozenset())
+            settings = filled(generate.GenerateSettings, defaults | saved)
             generate.read_story(settings)
             outputs.check_output(Path("strip"), False, 1)
         except UserError:

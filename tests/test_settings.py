@@ -1,12 +1,19 @@
 """Settings as dataclasses: what fits is taken as it is, and a mistake names key, value and remedy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
+from storydalle.commands.application import compose
+from storydalle.commands.bench import BenchSettings
+from storydalle.commands.convert import ConvertSettings
+from storydalle.commands.demo import DemoSettings
+from storydalle.commands.generate import GenerateSettings
+from storydalle.commands.prepare import PrepareSettings
+from storydalle.commands.report import ReportSettings
 from storydalle.mistakes import UserError
 from storydalle.settings import Between, Count, OneOf, Seed, filled
 
@@ -92,3 +99,20 @@ def test_a_value_that_does_not_fit_is_told_with_its_key_and_a_remedy(key: str, v
 def test_a_key_that_is_missing_is_told() -> None:
     with pytest.raises(UserError, match="reranker is not set"):
         filled(Drawing, {key: value for key, value in VALUES.items() if key != "reranker"})
+
+
+OF_COMMANDS: dict[str, Any] = {
+    "bench": BenchSettings,
+    "convert": ConvertSettings,
+    "demo": DemoSettings,
+    "generate": GenerateSettings,
+    "prepare": PrepareSettings,
+    "report": ReportSettings,
+}
+
+
+@pytest.mark.parametrize("command", OF_COMMANDS)
+def test_a_command_reads_every_setting_that_its_config_has(command: str) -> None:
+    composed = {str(key) for key in compose(command, [])}
+    needed = {each.name for each in fields(OF_COMMANDS[command]) if each.default is MISSING}
+    assert needed == composed

@@ -12,9 +12,10 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +29,12 @@ from storydalle.commands.result_pages import fill_pages
 from storydalle.evaluation.entries import open_story_dalle
 from storydalle.evaluation.toon_table import markdown
 from storydalle.files import locks
-from storydalle.files.paths import user_path
 from storydalle.files.records import git_state, versions, write_record
 from storydalle.files.whole import write_text
-from storydalle.mistakes import UserError, check_number, check_seed, nearest
+from storydalle.mistakes import UserError
 from storydalle.models import kinds
 from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.settings import Between, Count, OneOf, Seed, filled
 from storydalle.stories.data import StepData
 from storydalle.stories.pictures import open_picture
 from storydalle.stories.set_stories import SetStories
@@ -55,52 +56,60 @@ class Speeds(NamedTuple):
     waiting: float
 
 
+@dataclass(frozen=True)
+class BenchSettings:
+    bench: Annotated[str, OneOf(lambda: BENCHES)]
+    model: str | None  # by default a shipped one
+    num_stories: Count  # of ToonSV
+    picture_size: Annotated[int, Between(64, 256)]  # pixels of a side
+    rounds: Count
+    batch_size: Count
+    workers: Annotated[int, Between(0, 64)]  # processes that read pictures
+    seed: Seed
+    out: Path | None  # by default benched/<bench>
+    readme: tuple[Path, ...] | None  # markdown files whose results are replaced
+
+    def __post_init__(self) -> None:
+        if self.num_stories < self.batch_size:
+            raise UserError(f"num_stories={self.num_stories} fill no batch: give at least {self.batch_size}")
+
+
 def run(request: Request) -> None:
-    settings = request.settings
-    if settings["bench"] not in BENCHES:
-        raise UserError(f"no benchmark bench={settings['bench']}; {nearest(str(settings['bench']), BENCHES)}")
-    check_seed(settings["seed"])
-    for name in ("num_stories", "rounds", "batch_size"):
-        check_number(name, settings[name], 1, None, whole=True)
-    check_number("picture_size", settings["picture_size"], 64, 256, whole=True)
-    check_number("workers", settings["workers"], 0, 64, whole=True)
-    if settings["num_stories"] < settings["batch_size"]:
-        raise UserError(f"num_stories={settings['num_stories']} fill no batch: give at least {settings['batch_size']}")
-    out = named(Path("benched", settings["bench"]), "bench", request, UNNAMED)
-    out = out if settings["out"] is None else user_path(settings["out"])
+    settings = filled(BenchSettings, request.settings)
+    out = settings.out or named(Path("benched", settings.bench), "bench", request, UNNAMED)
     outputs.check_space(out, megabytes=10)
     with locks.held(out, "bench"):
-        write(out, settings)
+        write(out, settings, request.settings)
 
 
-def write(out: Path, settings: dict[str, Any]) -> None:
-    """Measure, and write the table and the record."""
-    text, values = BENCHES[settings["bench"]](settings)
+def write(out: Path, settings: BenchSettings, asked: Mapping[str, object]) -> None:
+    """Measure, and write the table and the record, with what was asked."""
+    text, values = BENCHES[settings.bench](settings)
     commit, dirty = git_state(Path(__file__).parent)
-    measured = {name: value for name, value in settings.items() if name not in ("out", "readme")}
+    measured = {name: value for name, value in asked.items() if name not in ("out", "readme")}
     record = {"values": values, "settings": measured, "commit": commit, "dirty": dirty, "versions": versions()}
     write_record(out / "bench.json", record | {"device": f"cpu, {torch.get_num_threads()} threads"})
     write_text(out / "table.md", text + "\n")
-    fill_pages(settings["readme"], text)
+    fill_pages(settings.readme, text)
     print(f"{text}\nwrote {out / 'table.md'} and {out / 'bench.json'}")
 
 
-def bench_data(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def bench_data(settings: BenchSettings) -> tuple[str, dict[str, object]]:
     """The way of a picture from its file into a batch."""
-    model = open_story_dalle(kinds.locate(str(settings["model"] or "story_dalle")))
+    model = open_story_dalle(kinds.locate(settings.model or "story_dalle"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = write_pictures(folder / "pictures", settings["num_stories"], settings["picture_size"])
+        files = write_pictures(folder / "pictures", settings.num_stories, settings.picture_size)
         stories = SetStories(FolderStories(folder / "pictures"), "train", model.resolution)
         speeds = measure(model, stories, files, folder, settings)
     floor = speeds.frames[DECODE]
     lines = [[name, f"{rate:,.0f}", f"{rate / floor:.2f}"] for name, rate in speeds.frames.items()]
-    size, rounds = settings["picture_size"], settings["rounds"]
+    size, rounds = settings.picture_size, settings.rounds
     text = (
         f"{len(files)} pictures of {size} x {size} pixels to {model.resolution}; medians of {rounds} rounds\n\n"
         f"{markdown(['', 'frames a second', 'of decoding alone'], lines)}\n\n"
         f"Reading the cache is {speeds.frames[CACHE] / floor:.0f} times as fast as decoding. "
-        f"Training waits for data {100 * speeds.waiting:.2f} % of a step of {settings['batch_size']} stories."
+        f"Training waits for data {100 * speeds.waiting:.2f} % of a step of {settings.batch_size} stories."
     )
     return text, {"frames_per_second": speeds.frames, "share_of_a_step_waiting": speeds.waiting}
 
@@ -118,14 +127,12 @@ def write_pictures(folder: Path, num_stories: int, size: int) -> list[Path]:
     return files
 
 
-def measure(
-    model: StoryDALLE, stories: SetStories, files: list[Path], folder: Path, settings: dict[str, Any]
-) -> Speeds:
+def measure(model: StoryDALLE, stories: SetStories, files: list[Path], folder: Path, settings: BenchSettings) -> Speeds:
     """All measurements, once a round."""
-    clips, workers = stories.clips(), settings["workers"]
+    clips, workers = stories.clips(), settings.workers
     build_cache(stories, model.image_tokenizer, model.caption_tokenizer, folder / "cache", workers)
     cached = CachedStories(folder / "cache", tables_folder(folder / "cache", model.caption_tokenizer))
-    chosen = np.random.default_rng(settings["seed"]).permutation(len(cached))[: settings["batch_size"]].tolist()
+    chosen = np.random.default_rng(settings.seed).permutation(len(cached))[: settings.batch_size].tolist()
     frames_read = int((cached.lengths[chosen] + 1).sum())
 
     def decode() -> int:
@@ -150,10 +157,10 @@ def measure(
     shares = []
     data = StoryCodes(
         *(stories, stories, model.image_tokenizer, model.caption_tokenizer, folder / "training"),
-        batch_size=settings["batch_size"],
+        batch_size=settings.batch_size,
     )
     data.prepare_data()
-    for _ in range(settings["rounds"]):
+    for _ in range(settings.rounds):
         for name, work in ((DECODE, decode), (READ, read), (PREPARE, prepare), (CACHE, read_cache)):
             rates[name].append(rate(work))
         shares.append(share_waiting(model, data))
@@ -181,7 +188,7 @@ def share_waiting(model: StoryDALLE, data: StepData) -> float:
     return waited / (time.perf_counter() - started)
 
 
-BENCHES: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+BENCHES: dict[str, Callable[[BenchSettings], tuple[str, dict[str, object]]]] = {
     "data": bench_data,
-    "story_gan": bench_story_gan,
+    "story_gan": lambda settings: bench_story_gan(settings.model or "storyganc", settings.batch_size, settings.rounds),
 }

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from typing import Any, cast
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -102,28 +102,28 @@ class Stopwatch(pl.Callback):
         self.seconds: list[float] = []
         self.started = 0.0
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, *args: object) -> None:
         self.started = time.perf_counter()
 
-    def on_train_batch_end(self, *args: Any) -> None:
+    def on_train_batch_end(self, *args: object) -> None:
         self.seconds.append(time.perf_counter() - self.started)
 
 
-def bench_story_gan(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def bench_story_gan(model: str, batch_size: int, rounds: int) -> tuple[str, dict[str, object]]:
     """Steps of both, in both precisions, in turn."""
     quieten()
-    story_gan = kinds.open_model(kinds.locate(str(settings["model"] or "storyganc")))
+    story_gan = kinds.open_model(kinds.locate(model))
     if not isinstance(story_gan, StoryGANc):
-        raise UserError(f"model={settings['model']} is a {type(story_gan).__name__}: bench=story_gan takes a StoryGANc")
-    batch = batch_of(list(ToonSV("train", settings["batch_size"], resolution=story_gan.resolution)))
+        raise UserError(f"model={model} is a {type(story_gan).__name__}: bench=story_gan takes a StoryGANc")
+    batch = batch_of(list(ToonSV("train", batch_size, resolution=story_gan.resolution)))
     if story_gan.num_characters != (known := batch.labels["characters"].shape[-1]):
         raise UserError(
-            f"model={settings['model']} names {story_gan.num_characters} characters and ToonSV has {known}: "
+            f"model={model} names {story_gan.num_characters} characters and ToonSV has {known}: "
             "bench=story_gan takes a model trained on ToonSV"
         )
     variants = {PLAIN: PlainTraining, OURS: StoryGANTraining}
     seconds: dict[str, list[float]] = {f"{name}, {precision}": [] for precision in PRECISIONS for name in variants}
-    for _ in range(settings["rounds"]):
+    for _ in range(rounds):
         for precision, lightning_name in PRECISIONS.items():
             for name, variant in variants.items():
                 seconds[f"{name}, {precision}"] += step_seconds(variant(story_gan), batch, lightning_name)
@@ -132,8 +132,8 @@ def bench_story_gan(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     lines = [[name, f"{1000 * value:.0f}", f"{floor / value:.2f}"] for name, value in medians.items()]
     ratios = {name: medians[f"{PLAIN}, {name}"] / medians[f"{OURS}, {name}"] for name in PRECISIONS}
     text = (
-        f"A step of {settings['batch_size']} stories of {batch.mask.shape[1]} frames of {story_gan.resolution} pixels; "
-        f"medians of {settings['rounds']} rounds of {STEPS - 1} steps\n\n"
+        f"A step of {batch_size} stories of {batch.mask.shape[1]} frames of {story_gan.resolution} pixels; "
+        f"medians of {rounds} rounds of {STEPS - 1} steps\n\n"
         f"{markdown(['', 'ms a step', 'times as fast as the plain loop in float32'], lines)}\n\n"
         + ", ".join(f"in {name} ours is {ratio:.2f} times as fast as the plain loop" for name, ratio in ratios.items())
         + "."

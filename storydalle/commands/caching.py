@@ -1,13 +1,13 @@
 """``prepare pretrained=``: the stories as tokens and codes of a model, so that training starts at once."""
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from storydalle.commands import outputs
 from storydalle.commands.application import instantiate
-from storydalle.files.paths import user_path
 from storydalle.files.reading import object_if_whole
 from storydalle.mistakes import UserError, told_in_one_line
+from storydalle.stories.opening import DataSettings
 from storydalle.stories.story import Stories
 from storydalle.tokens.cache import CachedStories, cache_folder
 from storydalle.tokens.captions import TextTokenizer
@@ -19,22 +19,30 @@ from storydalle.training.building import model_folder, tokenizers
 FRAMES_A_CLIP, KILOBYTES_A_STORY = 8, 20  # guesses, for the space on the disk
 
 
-def encode_splits(settings: dict[str, Any], workers: int) -> list[str]:
+class Shards(NamedTuple):
+    """The webdataset shards that encoded stories are written as."""
+
+    folder: Path
+    stories_per_shard: int
+
+
+def encode_splits(data: DataSettings, pretrained: str, runs: Path, workers: int, shards: Shards | None) -> list[str]:
     """Encode what training reads, splits train and val, where training looks for it; one line a split."""
-    image_tokenizer, caption_tokenizer = tokenizers(
-        model_folder(str(settings["pretrained"]), user_path(settings["runs"]))
-    )
-    data = settings["data"]
-    if "train" not in data:
-        raise UserError(f"{data['name']} has no pictures to encode: leave pretrained out")
-    root = user_path(settings["runs"]) / "cache" / f"{data['name']}-{data['resolution']}"
+    image_tokenizer, caption_tokenizer = tokenizers(model_folder(pretrained, runs))
+    if data.train is None or data.val is None:
+        raise UserError(f"{data.name} has no pictures to encode: leave pretrained out")
+    root = runs / "cache" / f"{data.name}-{data.resolution}"
     lines = []
-    for split in ("train", "val"):
+    for split, described in (("train", data.train), ("val", data.val)):
         with told_in_one_line(f"{split} cannot be encoded", ValueError, TypeError):
-            stories = instantiate(data[split])
+            stories = instantiate(described)
             lines.append(encode_split(split, stories, image_tokenizer, caption_tokenizer, root, workers))
-            if settings["shards"] is not None:
-                lines.append(shard_split(split, stories, image_tokenizer, caption_tokenizer, root, settings))
+            if shards is not None:
+                if caption_tokenizer is None:
+                    raise UserError(f"shards hold tokens, and pretrained={pretrained} has no caption tokenizer")
+                folder = cache_folder(root, split, stories, image_tokenizer)
+                cached = CachedStories(folder, tables_folder(folder, caption_tokenizer))
+                lines.append(shard_split(split, cached, shards))
     return lines
 
 
@@ -62,20 +70,9 @@ def encode_split(
     return f"encoded {told}, in {folder}"
 
 
-def shard_split(
-    split: str,
-    stories: Stories,
-    image_tokenizer: ImageTokenizer,
-    caption_tokenizer: TextTokenizer | None,
-    root: Path,
-    settings: dict[str, Any],
-) -> str:
+def shard_split(split: str, cached: CachedStories, shards: Shards) -> str:
     """The encoded stories of a split as webdataset shards."""
-    if caption_tokenizer is None:
-        raise UserError(f"shards hold tokens, and pretrained={settings['pretrained']} has no caption tokenizer")
-    folder = cache_folder(root, split, stories, image_tokenizer)
-    cached = CachedStories(folder, tables_folder(folder, caption_tokenizer))
-    target = user_path(settings["shards"]) / split
+    target = shards.folder / split
     outputs.check_space(target, megabytes=50 + len(cached) * KILOBYTES_A_STORY // 1000)
-    paths = write_shards(cached, target, settings["stories_per_shard"])
+    paths = write_shards(cached, target, shards.stories_per_shard)
     return f"wrote {len(paths):,} shards of {len(cached):,} stories, {target}"

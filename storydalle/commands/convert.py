@@ -18,9 +18,10 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from tqdm import tqdm
@@ -28,10 +29,9 @@ from tqdm import tqdm
 from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.files import locks
-from storydalle.files.paths import user_path
 from storydalle.files.weights import NoRoom, check_room
 from storydalle.files.whole import folder_when_whole
-from storydalle.mistakes import UserError, check_number, nearest, told_in_one_line
+from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import cards, licences
 from storydalle.models.pretrained import CARD_NAME, README_NAME, read_card
 from storydalle.released.archives import unpack
@@ -56,6 +56,7 @@ from storydalle.released.release import (
 )
 from storydalle.released.tokenizer_layouts import Opened, read_dvae, read_vqgan
 from storydalle.released.torch_files import ForeignFile
+from storydalle.settings import Count, OneOf, filled
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MINDALLE_FILES = ("stage1_last.ckpt", "stage2_last.ckpt")
@@ -82,75 +83,104 @@ ENCODED_ELSEWHERE = ("dalle-mega", "dalle-mini")  # formats that need ``image_en
 ENCODED_APART = (*ENCODED_ELSEWHERE, "openai-dvae")  # and those that read it
 
 
+@dataclass(frozen=True)
+class ConvertSettings:
+    format: Annotated[str, OneOf(lambda: formats())]
+    reverse: bool  # from a folder of ours to the files of that format
+    source: Path
+    target: Path  # not there yet
+    dtype: str | None  # null keeps what there is
+    image_encoder: Path | None  # the encoder where ``source`` has none, or another one
+    num_heads: Count | None  # of the transformer; by default 64 wide
+    added_names: tuple[str, ...] | None  # of format=storydalle
+    megabytes_a_file: Count  # 10^6 bytes
+
+    def __post_init__(self) -> None:
+        self.check_direction()
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise UserError(f"dtype={self.dtype} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
+        if not self.source.exists():
+            raise UserError(f"source={self.source} is not there: give the file or folder as its authors share it")
+        self.check_kind()
+        if self.target.exists():
+            raise UserError(f"target={self.target} is in use: choose a folder that is not there yet")
+
+    def check_direction(self) -> None:
+        """Refuse a direction that the format has not, and an encoder that it has no use for or lacks."""
+        if self.reverse and self.format in ONE_WAY:
+            raise UserError(f"format={self.format} is read and not written: {ONE_WAY[self.format]}")
+        if self.image_encoder is not None and self.format not in ENCODED_APART:
+            raise UserError(f"format={self.format} has its own encoder: leave image_encoder out")
+        if self.image_encoder is None and self.format in ENCODED_ELSEWHERE and not self.reverse:
+            raise UserError(
+                f"format={self.format} needs image_encoder=FILE, a VQGAN of taming-transformers (f16-16384): "
+                "min-dalle's files can draw pictures and not read them, and a story begins with one"
+            )
+
+    def check_kind(self) -> None:
+        """Refuse a file in the place of a folder, and the reverse."""
+        source, encoder = self.source, self.image_encoder
+        if self.reverse:
+            if not source.is_dir():
+                raise UserError(f"source={source} is a file: with reverse=true it is the folder of a model of ours")
+            return
+        if source.is_dir() and self.format in FILES:
+            raise UserError(f"source={source} is a folder: format={self.format} is read from {FILES[self.format]}")
+        is_archive = self.format == "mindalle" and source.is_file() and may_be_archive(source)
+        if source.is_file() and self.format in FOLDERS and not is_archive:
+            raise UserError(f"source={source} is a file: format={self.format} is read from {FOLDERS[self.format]}")
+        if encoder is not None and not encoder.exists():
+            raise UserError(f"image_encoder={encoder} is not there")
+        if encoder is not None and encoder.is_dir() and self.format != "openai-dvae":
+            raise UserError(f"image_encoder={encoder} is a folder: give the VQGAN's checkpoint itself, last.ckpt")
+
+
 def run(request: Request) -> None:
     settings = checked(request)
-    with locks.held(settings["target"], "convert", is_folder=False):
+    outputs.check_space(settings.target, megabytes=10)
+    with locks.held(settings.target, "convert", is_folder=False):
         write(settings)
 
 
-def write(settings: dict[str, Any]) -> None:
+def checked(request: Request) -> ConvertSettings:
+    """The settings, none of which the format or the direction passes over."""
+    asked = request.settings
+    for name in ("format", "source", "target"):
+        if asked[name] is None:
+            raise UserError(
+                f"{name} is not set: storydalle convert format={'|'.join(formats())} source=PATH target=FOLDER"
+            )
+    if asked["format"] in REFUSED:
+        raise UserError(f"format={asked['format']} is not read: {REFUSED[asked['format']]}")
+    if asked["reverse"] is True and asked["format"] not in ONE_WAY:
+        without = sorted(request.given & set(FORWARD_ONLY))
+        if without:
+            raise UserError(
+                f"{without[0]} has no effect with reverse=true, where all is written as it is: leave it out"
+            )
+    return filled(ConvertSettings, asked)
+
+
+def write(settings: ConvertSettings) -> None:
     """Convert, one way or the other."""
     with refused_in_one_line(settings), told_in_one_line("", FileExistsError, NoRoom):
-        if settings["reverse"]:
+        if settings.reverse:
             write_released(settings)
-        elif settings["format"] in MODELS:
+        elif settings.format in MODELS:
             write_model_folder(settings)
         else:
-            write_tokenizer(TOKENIZERS[settings["format"]](settings), settings["target"], tokenizer_card(settings))
-    print(f"wrote {settings['target']}")
+            write_tokenizer(TOKENIZERS[settings.format](settings), settings.target, tokenizer_card(settings))
+    print(f"wrote {settings.target}")
 
 
 @contextmanager
-def refused_in_one_line(settings: Mapping[str, Any]) -> Iterator[None]:
+def refused_in_one_line(settings: ConvertSettings) -> Iterator[None]:
     """Say what is wrong with a file and, where it is another format's, with whose it is, as a user's mistake."""
     try:
         yield
     except (LayoutError, ForeignFile) as error:
-        seems = None if settings["reverse"] else mistaken(error, settings["format"])
+        seems = None if settings.reverse else mistaken(error, settings.format)
         raise UserError(f"{error}" + (f"; {error.path} looks like {seems}" if seems else "")) from error
-
-
-def checked(request: Request) -> dict[str, Any]:
-    """The settings, where they can be meant."""
-    settings, formats = dict(request.settings), [*MODELS, *TOKENIZERS]
-    for name in ("format", "source", "target"):
-        if settings[name] is None:
-            raise UserError(
-                f"{name} is not set: storydalle convert format={'|'.join(formats)} source=PATH target=FOLDER"
-            )
-    if settings["format"] in REFUSED:
-        raise UserError(f"format={settings['format']} is not read: {REFUSED[settings['format']]}")
-    if settings["format"] not in formats:
-        raise UserError(f"no format={settings['format']}; {nearest(str(settings['format']), formats)}")
-    check_options(settings, request.given)
-    settings["source"], settings["target"] = (user_path(settings[name]) for name in ("source", "target"))
-    if not settings["source"].exists():
-        raise UserError(f"source={settings['source']} is not there: give the file or folder as its authors share it")
-    check_kind(settings)
-    if settings["target"].exists():
-        raise UserError(f"target={settings['target']} is in use: choose a folder that is not there yet")
-    outputs.check_space(settings["target"], megabytes=10)
-    return settings
-
-
-def check_kind(settings: dict[str, Any]) -> None:
-    """Refuse a file in the place of a folder, and the reverse."""
-    format, source, encoder = (settings[name] for name in ("format", "source", "image_encoder"))
-    if settings["reverse"]:
-        if not source.is_dir():
-            raise UserError(f"source={source} is a file: with reverse=true it is the folder of a model of ours")
-        return
-    if source.is_dir() and format in FILES:
-        raise UserError(f"source={source} is a folder: format={format} is read from {FILES[format]}")
-    if source.is_file() and format in FOLDERS and not (format == "mindalle" and may_be_archive(source)):
-        raise UserError(f"source={source} is a file: format={format} is read from {FOLDERS[format]}")
-    if encoder is None:
-        return
-    path = user_path(encoder)
-    if not path.exists():
-        raise UserError(f"image_encoder={path} is not there")
-    if path.is_dir() and format != "openai-dvae":
-        raise UserError(f"image_encoder={path} is a folder: give the VQGAN's checkpoint itself, last.ckpt")
 
 
 def may_be_archive(path: Path) -> bool:
@@ -159,37 +189,15 @@ def may_be_archive(path: Path) -> bool:
         return file.read(1) not in (b"P", b"\x80", b"{", b"<")
 
 
-def check_options(settings: dict[str, Any], given: frozenset[str]) -> None:
-    """Refuse options out of range, and those that the format or the direction would pass over."""
-    if not isinstance(settings["reverse"], bool):
-        raise UserError(f"reverse={settings['reverse']}: use true or false")
-    if settings["reverse"] and settings["format"] in ONE_WAY:
-        raise UserError(f"format={settings['format']} is read and not written: {ONE_WAY[settings['format']]}")
-    if settings["reverse"] and (without := sorted(given & set(FORWARD_ONLY))):
-        raise UserError(f"{without[0]} has no effect with reverse=true, where all is written as it is: leave it out")
-    if settings["image_encoder"] is not None and settings["format"] not in ENCODED_APART:
-        raise UserError(f"format={settings['format']} has its own encoder: leave image_encoder out")
-    if settings["image_encoder"] is None and settings["format"] in ENCODED_ELSEWHERE and not settings["reverse"]:
-        raise UserError(
-            f"format={settings['format']} needs image_encoder=FILE, a VQGAN of taming-transformers (f16-16384): "
-            "min-dalle's files can draw pictures and not read them, and a story begins with one"
-        )
-    if settings["dtype"] is not None and settings["dtype"] not in DTYPES:
-        raise UserError(f"dtype={settings['dtype']} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
-    if settings["num_heads"] is not None:
-        check_number("num_heads", settings["num_heads"], 1, None, whole=True)
-    check_number("megabytes_a_file", settings["megabytes_a_file"], 1, None, whole=True)
-
-
 # ------------------------------------------------------------------------------------------------ models
 
 
 @contextmanager
-def from_min_dalle(settings: dict[str, Any]) -> Iterator[Conversion]:
+def from_min_dalle(settings: ConvertSettings) -> Iterator[Conversion]:
     """Of the archive, unpacked beside the target for as long as it is read, or of the folder."""
-    source, target = settings["source"], settings["target"]
+    source, target = settings.source, settings.target
     if source.is_dir():
-        with min_dalle(source, settings["num_heads"]) as conversion:
+        with min_dalle(source, settings.num_heads) as conversion:
             yield conversion
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +206,7 @@ def from_min_dalle(settings: dict[str, Any]) -> Iterator[Conversion]:
         unpack(source, MINDALLE_FILES, folder, optional=[name for pair in MINDALLE_WORDS for name in pair])
         check_words(source, {path.name for path in folder.iterdir()})
         try:
-            with refused_in_one_line(settings), min_dalle(folder, settings["num_heads"]) as conversion:
+            with refused_in_one_line(settings), min_dalle(folder, settings.num_heads) as conversion:
                 yield conversion._replace(notes=[note.replace(str(folder), str(source)) for note in conversion.notes])
         except UserError as error:  # while the unpacked files are there, and by the name that the user knows
             raise UserError(str(error).replace(str(folder), str(source))) from error
@@ -211,23 +219,23 @@ def check_words(archive: Path, unpacked: set[str]) -> None:
         raise ForeignFile(f"{archive} holds no {lacking}")
 
 
-def from_story_dalle(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
-    names = settings["added_names"]
-    return released_story_dalle(settings["source"], settings["num_heads"], None if names is None else tuple(names))
+def from_story_dalle(settings: ConvertSettings) -> AbstractContextManager[Conversion]:
+    return released_story_dalle(settings.source, settings.num_heads, settings.added_names)
 
 
-def from_mega(settings: dict[str, Any]) -> AbstractContextManager[Conversion]:
-    suffix = "_mini" if settings["format"] == "dalle-mini" else ""
-    return mega(settings["source"], user_path(settings["image_encoder"]), suffix, settings["num_heads"])
+def from_mega(settings: ConvertSettings) -> AbstractContextManager[Conversion]:
+    assert settings.image_encoder is not None
+    suffix = "_mini" if settings.format == "dalle-mini" else ""
+    return mega(settings.source, settings.image_encoder, suffix, settings.num_heads)
 
 
-def write_model_folder(settings: dict[str, Any]) -> None:
-    dtype = None if settings["dtype"] is None else DTYPES[settings["dtype"]]
-    max_bytes = settings["megabytes_a_file"] * 10**6
-    with MODELS[settings["format"]](settings) as conversion:
+def write_model_folder(settings: ConvertSettings) -> None:
+    dtype = None if settings.dtype is None else DTYPES[settings.dtype]
+    max_bytes = settings.megabytes_a_file * 10**6
+    with MODELS[settings.format](settings) as conversion:
         say(conversion.notes, conversion.model.card)
         with counted(conversion.tensors.values()) as bar:
-            write_conversion(conversion, settings["target"], dtype, max_bytes, progress=bar.update)
+            write_conversion(conversion, settings.target, dtype, max_bytes, progress=bar.update)
 
 
 def say(notes: Iterable[str], card: Mapping[str, Any]) -> None:
@@ -247,10 +255,10 @@ def counted(tensors: Iterable[Source]) -> tqdm:
 # ------------------------------------------------------------------------------------------------ image tokenizers
 
 
-def from_dvae(settings: dict[str, Any]) -> Opened:
+def from_dvae(settings: ConvertSettings) -> Opened:
     """Of OpenAI's two files; or of FLAVA's codebook, which is the same encoder, and OpenAI's decoder."""
-    folder, codebook = settings["source"], settings["image_encoder"]
-    encoder = folder / "encoder.pkl" if codebook is None else codebook_file(user_path(codebook))
+    folder, codebook = settings.source, settings.image_encoder
+    encoder = folder / "encoder.pkl" if codebook is None else codebook_file(codebook)
     return read_dvae(encoder, folder / "decoder.pkl")
 
 
@@ -264,16 +272,16 @@ def codebook_file(path: Path) -> Path:
     return found[0]
 
 
-def from_vqgan(settings: dict[str, Any]) -> Opened:
-    return read_vqgan(settings["source"])
+def from_vqgan(settings: ConvertSettings) -> Opened:
+    return read_vqgan(settings.source)
 
 
-def tokenizer_card(settings: Mapping[str, Any]) -> dict[str, Any]:
-    source, encoder = settings["source"], settings["image_encoder"]
+def tokenizer_card(settings: ConvertSettings) -> dict[str, Any]:
+    source, encoder = settings.source, settings.image_encoder
     files = ["encoder.pkl", "decoder.pkl"] if source.is_dir() else [source.name]
     if encoder is not None:
-        files[0] = Path(str(encoder)).name
-    return licences.converted(settings["format"], files, is_flava=encoder is not None)
+        files[0] = encoder.name
+    return licences.converted(settings.format, files, is_flava=encoder is not None)
 
 
 def write_tokenizer(opened: Opened, target: Path, card: dict[str, Any]) -> None:
@@ -292,24 +300,28 @@ def write_tokenizer(opened: Opened, target: Path, card: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------------ the other way
 
 
-def write_released(settings: dict[str, Any]) -> None:
-    with RELEASES[settings["format"]](settings["source"]) as release:
-        with told_in_one_line(f"{settings['source'] / CARD_NAME} is no card"):
-            say(release.notes, read_card(settings["source"]))
+def write_released(settings: ConvertSettings) -> None:
+    with RELEASES[settings.format](settings.source) as release:
+        with told_in_one_line(f"{settings.source / CARD_NAME} is no card"):
+            say(release.notes, read_card(settings.source))
         with counted(source for file in release.weights.values() for source in file.tensors.values()) as bar:
-            write_release(release, settings["target"], progress=bar.update)
+            write_release(release, settings.target, progress=bar.update)
 
 
-MODELS: dict[str, Callable[[dict[str, Any]], AbstractContextManager[Conversion]]] = {
+MODELS: dict[str, Callable[[ConvertSettings], AbstractContextManager[Conversion]]] = {
     "mindalle": from_min_dalle,
     "storydalle": from_story_dalle,
     "dalle-mega": from_mega,
     "dalle-mini": from_mega,
 }
-TOKENIZERS: dict[str, Callable[[dict[str, Any]], Opened]] = {"taming-vqgan": from_vqgan, "openai-dvae": from_dvae}
+TOKENIZERS: dict[str, Callable[[ConvertSettings], Opened]] = {"taming-vqgan": from_vqgan, "openai-dvae": from_dvae}
 RELEASES: dict[str, Callable[[Path], AbstractContextManager[Release]]] = {
     "mindalle": mindalle_release,
     "dalle-mega": mega_release,
     "dalle-mini": partial(mega_release, suffix="_mini"),
     "taming-vqgan": taming_release,
 }
+
+
+def formats() -> list[str]:
+    return [*MODELS, *TOKENIZERS]

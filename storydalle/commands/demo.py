@@ -7,8 +7,10 @@ Writes demo/index.html: each story's source, what the model drew, and the true f
 and a strip-<number>.png a story.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from PIL import Image
 from tqdm import tqdm
@@ -16,34 +18,45 @@ from tqdm import tqdm
 from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import named
-from storydalle.files.paths import user_path
-from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
+from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds
+from storydalle.models.kinds import StoryModel
 from storydalle.reporting import pages, strips
+from storydalle.settings import Between, Seed, filled
 from storydalle.stories import toon
 from storydalle.stories.story import Story
 
 UNNAMED = ("out", "overwrite", "num_stories")  # more stories of the same kind are no other demo
 
 
+@dataclass(frozen=True)
+class DemoSettings:
+    model: str  # a name in the zoo, a folder, or a hub id
+    split: str  # of ToonSV
+    num_stories: Annotated[int, Between(1, 100)]
+    seed: Seed
+    out: Path | None  # by default demo, with what else is changed behind it
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if self.split not in toon.SPLITS:
+            raise UserError(f"ToonSV has no split {self.split!r}; {nearest(self.split, toon.SPLITS)}")
+
+
 def run(request: Request) -> None:
-    settings = request.settings
-    check_seed(settings["seed"])
-    check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
-    if settings["split"] not in toon.SPLITS:
-        raise UserError(f"ToonSV has no split {settings['split']!r}; {nearest(str(settings['split']), toon.SPLITS)}")
-    out = named(Path("demo"), "demo", request, UNNAMED) if settings["out"] is None else user_path(settings["out"])
-    with outputs.taken(out, "demo", bool(settings["overwrite"]), megabytes=50):
-        write(out, settings)
+    settings = filled(DemoSettings, request.settings)
+    out = settings.out or named(Path("demo"), "demo", request, UNNAMED)
+    with outputs.taken(out, "demo", settings.overwrite, megabytes=50):
+        write(out, settings, request.settings)
 
 
-def write(out: Path, settings: dict[str, Any]) -> None:
-    """Draw stories, and put their page into ``out``."""
-    folder = kinds.locate(str(settings["model"]))
+def write(out: Path, settings: DemoSettings, asked: Mapping[str, object]) -> None:
+    """Draw stories, and put their page into ``out``, with a record of what was asked."""
+    folder = kinds.locate(settings.model)
     model = kinds.open_model(folder)
-    with told_in_one_line(f"model={settings['model']} draws no ToonSV"):
-        stories = toon.ToonSV(settings["split"], settings["num_stories"], resolution=model.resolution)
-    drawn = [draw(model, story, settings["seed"]) for story in tqdm(stories, desc="drawing stories", disable=None)]
+    with told_in_one_line(f"model={settings.model} draws no ToonSV"):
+        stories = toon.ToonSV(settings.split, settings.num_stories, resolution=model.resolution)
+    drawn = [draw(model, story, settings.seed) for story in tqdm(stories, desc="drawing stories", disable=None)]
     tables = [str(table) for table in getattr(model, "card", {}).get("tables", [])]
     page = pages.story_page(
         drawn,
@@ -53,8 +66,8 @@ def write(out: Path, settings: dict[str, Any]) -> None:
             "No caption says what a guest looks like: it can only be seen in the source frame.",
         ],
         facts={
-            "model": f"{settings['model']} (weights {kinds.weights_sha256(folder)[:12]})",
-            "seed": str(settings["seed"]),
+            "model": f"{settings.model} (weights {kinds.weights_sha256(folder)[:12]})",
+            "seed": str(settings.seed),
         },
         tables=tables,
     )
@@ -62,13 +75,13 @@ def write(out: Path, settings: dict[str, Any]) -> None:
         for number, strip in enumerate(drawn, start=1):
             strips.strip_image(strip).save(partial / f"strip-{number}.png")
         (partial / "index.html").write_text(page, encoding="utf-8")
-        outputs.write_record(partial, "demo.json", {"settings": settings})
+        outputs.write_record(partial, "demo.json", {"settings": asked})
     for table in tables:
         print(table)
     print(f"wrote {out / 'index.html'} and {len(drawn)} strips beside it")
 
 
-def draw(model: Any, story: Story, seed: int) -> strips.Strip:
+def draw(model: StoryModel, story: Story, seed: int) -> strips.Strip:
     """A story of the data set as the model draws it, with the true frames."""
     source = Image.fromarray(story.source)
     frames = model.generate(list(story.captions), source, seed=seed).frames

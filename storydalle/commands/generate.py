@@ -8,8 +8,9 @@
 Writes strip.png, strip.gif, frames/, index.html and story.json (everything needed to draw the story again).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple, TypedDict
 
 from PIL import Image
 from tqdm import tqdm
@@ -19,103 +20,123 @@ from storydalle.commands import inputs, outputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import beside, changes, named, numbered
 from storydalle.files.paths import user_path
-from storydalle.mistakes import UserError, check_number, check_seed, nearest, told_in_one_line
+from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds
 from storydalle.models.kinds import DrawnStory, StoryModel
 from storydalle.reporting import pages, strips
+from storydalle.settings import Between, Count, OneOf, Seed, filled
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
-SAMPLING = ("num_candidates", "temperature", "top_k", "top_p", "guidance")
-RECORDED = (*SAMPLING, "reranker")
+RECORDED = ("num_candidates", "temperature", "top_k", "top_p", "guidance", "reranker")
 UNNAMED = ("captions", "source", "story", "out", "overwrite")  # beside what the default folder's name tells
 REDRAWN = ("captions", "source", "model", "seed", *RECORDED)  # what story.json sets, unless the user does
 
 
-class Story(NamedTuple):
-    """What is to be drawn, checked."""
+@dataclass(frozen=True)
+class GenerateSettings:
+    captions: list[object] | str | None  # themselves, or a file of them
+    source: Path | None  # the picture that opens the story
+    story: Path | None  # a story.json: drawn again
+    model: str  # a name in the zoo, a folder, or a hub id
+    out: Path | None
+    overwrite: bool
+    seed: Seed
+    num_candidates: Annotated[int, Between(1, 64)]  # frames drawn for each caption
+    reranker: Annotated[str, OneOf(kinds.RERANKERS)]
+    temperature: Annotated[float, Between(0, 100)] | None  # null, like those below, is the model card's value
+    top_k: Count | None  # codes
+    top_p: Annotated[float, Between(0, 1)] | None  # share of probability
+    guidance: Annotated[float, Between(0, 100)] | None
+    seconds: Annotated[float, Between(0.02, 60)]  # of a frame in strip.gif
+    weights_sha256: str | None = None  # those that the story of ``story`` was drawn with
+
+    def sampling(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in RECORDED}
+
+
+class GivenStory(NamedTuple):
+    """A story that is to be drawn: captions, an upright square source, and remarks on both."""
 
     captions: list[str]
     source: Image.Image | None
     notes: list[str]
 
 
+class StripRecord(TypedDict):
+    """story.json: everything needed to draw the story again, and nothing that changes from run to run."""
+
+    captions: list[str]
+    source: str | None  # paths of pictures are relative to the record's folder
+    model: str
+    weights_sha256: str
+    seed: int
+    sampling: dict[str, object]
+    frames: list[str]
+    candidates: list[list[str]]  # of each frame, the best first
+    scores: list[list[float]]
+    notes: list[str]
+
+
 def run(request: Request) -> None:
-    settings = request.settings
-    if settings["story"] is not None:
-        settings = settings | saved_settings(user_path(settings["story"]), request.given)
-    check_settings(settings)
+    asked = request.settings
+    if asked["story"] is not None:
+        asked = asked | saved_settings(user_path(asked["story"]), request.given)
+    settings = filled(GenerateSettings, asked)
     story = read_story(settings)
-    out = output_folder(request, story)
-    with outputs.taken(out, "generate", bool(settings["overwrite"]), megabytes=20 + len(story.captions)):
+    out = settings.out or default_folder(request, settings, story)
+    with outputs.taken(out, "generate", settings.overwrite, megabytes=20 + len(story.captions)):
         write(out, story, settings)
 
 
-def write(out: Path, story: Story, settings: dict[str, Any]) -> None:
+def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
     """Draw the story, and put what was drawn into ``out``."""
-    folder = kinds.locate(str(settings["model"]))
+    folder = kinds.locate(settings.model)
     drawn = draw(kinds.open_model(folder), story, settings)
     sha256 = kinds.weights_sha256(folder)
-    if settings.get("weights_sha256", sha256) != sha256:
-        story.notes.append(f"the weights of {settings['model']} have changed since {settings['story']} was written")
-    record = story_record(story, drawn, settings, sha256)
+    if settings.weights_sha256 not in (None, sha256):
+        story.notes.append(f"the weights of {settings.model} have changed since {settings.story} was written")
+    record = strip_record(story, drawn, settings, sha256)
     with outputs.filled_folder(out) as partial:
-        write_story(partial, story, drawn, record, float(settings["seconds"]))
+        write_story(partial, story, drawn, record, settings.seconds)
     for note in record["notes"]:
         print(f"note: {note}")
     print(f"wrote {out / 'strip.png'}, and strip.gif, frames/, index.html, {RECORD} beside it")
 
 
-def check_settings(settings: dict[str, Any]) -> None:
-    """Refuse values that no model could use, before one is loaded."""
-    check_seed(settings["seed"])
-    check_number("num_candidates", settings["num_candidates"], 1, 64, whole=True)
-    if settings["reranker"] not in kinds.RERANKERS:
-        raise UserError(f"no reranker={settings['reranker']}; {nearest(str(settings['reranker']), kinds.RERANKERS)}")
-    check_number("seconds", settings["seconds"], 0.02, 60)
-    ranges = {"temperature": (0, 100), "top_k": (1, None), "top_p": (0, 1), "guidance": (0, 100)}
-    for name, (low, high) in ranges.items():
-        if settings[name] is not None:
-            check_number(name, settings[name], low, high, whole=name == "top_k")
-
-
-def read_story(settings: dict[str, Any]) -> Story:
+def read_story(settings: GenerateSettings) -> GivenStory:
     """Captions, and the source as an upright square of at most 512 pixels, with what was done to it."""
-    captions = inputs.read_captions(settings["captions"])
-    if settings["source"] is None:
-        return Story(captions, None, [])
-    path = user_path(settings["source"])
-    picture, notes = inputs.open_source(path)
+    captions = inputs.read_captions(settings.captions)
+    if settings.source is None:
+        return GivenStory(captions, None, [])
+    picture, notes = inputs.open_source(settings.source)
     from storydalle.stories.pictures import centre_square
 
     source = centre_square(picture)
     if picture.width != picture.height:
-        notes.append(f"source {path.name} ({picture.width}x{picture.height}) was cropped to its central square")
+        size = f"{picture.width}x{picture.height}"
+        notes.append(f"source {settings.source.name} ({size}) was cropped to its central square")
     source.thumbnail((inputs.MAX_SOURCE_SIDE, inputs.MAX_SOURCE_SIDE), Image.Resampling.LANCZOS)
-    return Story(captions, source, notes)
+    return GivenStory(captions, source, notes)
 
 
-def output_folder(request: Request, story: Story) -> Path:
-    """``out``, or a folder named by the captions' file (or by the story's) and by what else the command line changes.
+def default_folder(request: Request, settings: GenerateSettings, story: GivenStory) -> Path:
+    """A folder named by the captions' file (or by the story's) and by what else the command line changes.
 
     Where it holds a strip of other captions, or of another source, there is a number behind its name.
     """
-    settings = request.settings
-    if settings["out"] is not None:
-        return user_path(settings["out"])
-    if settings["story"] is not None:
-        record = user_path(settings["story"])
-        changed = changes(request, saved_settings(record, frozenset({"source"})), UNNAMED)
-        folder = beside(record.parent, changed)
+    if settings.story is not None:
+        changed = changes(request, saved_settings(settings.story, frozenset({"source"})), UNNAMED)
+        folder = beside(settings.story.parent, changed)
     else:
-        captions = settings["captions"]
-        base = Path("strips") / ("story" if isinstance(captions, list) else user_path(captions).stem)
+        captions = settings.captions
+        base = Path("strips") / (user_path(captions).stem if isinstance(captions, str) else "story")
         folder = named(base, "generate", request, UNNAMED)
     return numbered(folder, lambda found: holds_another(found, story))
 
 
-def holds_another(folder: Path, story: Story) -> bool:
-    """Whether a strip of other captions or of another source stands in a folder."""
+def holds_another(folder: Path, story: GivenStory) -> bool:
+    """A strip of other captions or of another source stands in the folder."""
     from storydalle.stories.pictures import open_picture
 
     try:
@@ -133,7 +154,7 @@ def holds_another(folder: Path, story: Story) -> bool:
     return saved.size != given.size or saved.tobytes() != given.tobytes()
 
 
-def saved_settings(path: Path, given: frozenset[str]) -> dict[str, Any]:
+def saved_settings(path: Path, given: frozenset[str]) -> dict[str, object]:
     """Settings of an earlier strip, but for those that the command line names."""
     if not path.exists():
         raise UserError(f"no story {str(path)!r}: give the story.json of an earlier strip")
@@ -144,7 +165,7 @@ def saved_settings(path: Path, given: frozenset[str]) -> dict[str, Any]:
             raise ValueError(f"{path} lacks captions, a model or its sampling")
     except ValueError as error:
         raise UserError(f"story={path} is not a story.json that generate wrote") from error
-    saved = {key: record.get(key) for key in ("captions", "model", "seed")}
+    saved: dict[str, object] = {key: record.get(key) for key in ("captions", "model", "seed")}
     saved |= {name: sampling[name] for name in RECORDED if name in sampling}
     saved["source"] = None if "source" in given else source_of(path, record.get("source"))
     if "model" not in given:
@@ -152,7 +173,7 @@ def saved_settings(path: Path, given: frozenset[str]) -> dict[str, Any]:
     return {key: saved[key] for key in (*REDRAWN, "weights_sha256") if key in saved and key not in given}
 
 
-def source_of(story: Path, named: Any) -> str | None:
+def source_of(story: Path, named: object) -> str | None:
     """The picture that a record names, which lies in the record's own folder: a stranger's may not show any file."""
     if named is None:
         return None
@@ -166,10 +187,10 @@ def source_of(story: Path, named: Any) -> str | None:
             f"story={story} names the source {named!r}, which lies outside of its folder: if it is meant, give "
             "source=FILE yourself"
         )
-    return str(story.parent / named)
+    return str(story.parent / str(named))
 
 
-def draw(model: StoryModel, story: Story, settings: dict[str, Any]) -> DrawnStory:
+def draw(model: StoryModel, story: GivenStory, settings: GenerateSettings) -> DrawnStory:
     """The model's frames, with a progress bar on a terminal."""
     with tqdm(desc="drawing", unit="code", disable=None, leave=False) as bar:
 
@@ -177,29 +198,35 @@ def draw(model: StoryModel, story: Story, settings: dict[str, Any]) -> DrawnStor
             bar.total = total
             bar.update(done - bar.n)
 
-        sampling = {name: settings[name] for name in SAMPLING}
         with told_in_one_line(""):
             reranker = None
-            if settings["reranker"] == kinds.CLIP:
+            if settings.reranker == kinds.CLIP:
                 from storydalle.metrics.reranking import open_reranker  # and with it what it reads pictures with
 
                 reranker = open_reranker()
             return model.generate(
-                story.captions, story.source, seed=settings["seed"], reranker=reranker, progress=advance, **sampling
+                story.captions,
+                story.source,
+                num_candidates=settings.num_candidates,
+                seed=settings.seed,
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                guidance=settings.guidance,
+                reranker=reranker,
+                progress=advance,
             )
 
 
-def story_record(story: Story, drawn: DrawnStory, settings: dict[str, Any], sha256: str) -> dict[str, Any]:
-    """story.json: everything needed to draw the story again, and nothing that changes from run to run."""
+def strip_record(story: GivenStory, drawn: DrawnStory, settings: GenerateSettings, sha256: str) -> StripRecord:
     names = frame_names(drawn.candidates)
-    source = SOURCE if story.source is not None else None
     return {
         "captions": story.captions,
-        "source": source,
-        "model": str(settings["model"]),
+        "source": None if story.source is None else SOURCE,
+        "model": settings.model,
         "weights_sha256": sha256,
-        "seed": settings["seed"],
-        "sampling": {name: settings[name] for name in RECORDED},
+        "seed": settings.seed,
+        "sampling": settings.sampling(),
         "frames": [row[0] for row in names],
         "candidates": names,
         "scores": [[round(float(score), 3) for score in row] for row in drawn.scores],
@@ -215,10 +242,10 @@ def frame_names(candidates: list[list[Image.Image]]) -> list[list[str]]:
     ]
 
 
-def write_story(folder: Path, story: Story, drawn: DrawnStory, record: dict[str, Any], seconds: float) -> None:
+def write_story(folder: Path, story: GivenStory, drawn: DrawnStory, record: StripRecord, seconds: float) -> None:
     (folder / FRAMES).mkdir()
     if story.source is not None:
-        story.source.save(folder / record["source"])
+        story.source.save(folder / SOURCE)
     for names, pictures in zip(record["candidates"], drawn.candidates, strict=True):
         for name, picture in zip(names, pictures, strict=True):
             picture.save(folder / name)

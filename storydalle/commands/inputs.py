@@ -1,7 +1,7 @@
-"""What a user hands in, as ``stories/handed_in.py`` understands it, with errors of one line."""
+"""Captions and a source picture that a user hands in, with errors of one line."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from PIL import Image
 
@@ -14,13 +14,13 @@ MAX_CAPTIONS = 50
 MAX_SOURCE_SIDE = 512  # A larger source is reduced to this side: models read less, and story.json keeps the picture.
 
 
-def read_captions(captions: Any) -> list[str]:
+def read_captions(captions: list[object] | str | None) -> list[str]:
     """1 to 50 captions of a file, or of the list itself."""
     if captions is None:
         raise UserError('no captions: give captions=FILE.txt, captions=FILE.json or captions=\'["...", "..."]\'')
     with told_in_one_line(""):
         if isinstance(captions, list):
-            texts = handed_in.captions_of(captions)
+            texts = handed_in.captions_of(cast(list[str], captions))  # which refuses an entry of another kind
         else:
             texts = read_caption_file(user_path(captions))
     if len(texts) > MAX_CAPTIONS:

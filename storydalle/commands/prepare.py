@@ -21,8 +21,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
@@ -32,11 +33,12 @@ from storydalle.files import locks
 from storydalle.files.locks import LOCK
 from storydalle.files.paths import file_name, user_path
 from storydalle.files.whole import save_picture, write_text
-from storydalle.mistakes import UserError, check_number, nearest, told_in_one_line
+from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds
 from storydalle.reporting import findings, sheets
+from storydalle.settings import Between, Count, filled
 from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect
-from storydalle.stories.opening import chosen_split, opened, spread
+from storydalle.stories.opening import DataSettings, chosen_split, opened, spread
 from storydalle.stories.pictures import squared
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet
 
@@ -45,50 +47,69 @@ BYTES_A_CLIP = 1500  # that are written
 CHUNK = 4096  # captions counted at once
 
 
+@dataclass(frozen=True)
+class PrepareSettings:
+    data: DataSettings
+    split: str  # of the contact sheet and the strips
+    num_stories: Annotated[int, Between(1, 100)]  # on the contact sheet
+    preview: Annotated[int, Between(0, 1000)]  # strips
+    caption_tokenizer: str | None  # a model, or a folder with a vocabulary
+    pretrained: str | None  # a model whose tokenizers encode train and val
+    runs: Path
+    shards: Path | None
+    stories_per_shard: Count
+    workers: Count | None  # processes; null is one a core
+    out: Path | None  # by default prepared/<data>
+
+    def __post_init__(self) -> None:
+        if self.shards is not None and self.pretrained is None:
+            raise UserError("shards hold encoded stories: give the model that encodes them, pretrained=FOLDER")
+
+    @property
+    def num_workers(self) -> int:
+        if self.workers is not None:
+            return self.workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run(request: Request) -> None:
-    settings = request.settings
-    check_number("num_stories", settings["num_stories"], 1, 100, whole=True)
-    check_number("preview", settings["preview"], 0, 1000, whole=True)
-    if settings["workers"] is not None:
-        check_number("workers", settings["workers"], 1, whole=True)
-    check_number("stories_per_shard", settings["stories_per_shard"], 1, whole=True)
-    if settings["shards"] is not None and settings["pretrained"] is None:
-        raise UserError("shards hold encoded stories: give the model that encodes them, pretrained=FOLDER")
-    name = settings["data"]["name"]
-    out = Path("prepared") / name if settings["out"] is None else user_path(settings["out"])
+    settings = filled(PrepareSettings, request.settings)
+    out = settings.out or Path("prepared") / settings.data.name
     outputs.check_output(out, overwrite=True, megabytes=50)
-    if "set" in settings["data"]:
-        look_at_copy(request, out)
+    if settings.data.set is not None:
+        look_at_copy(settings, settings.data.set, "split" in request.given, out)
     else:
         with locks.held(out, "prepare"):
-            look_at_toon(request, out)
-    if settings["pretrained"] is not None:
-        from storydalle.commands.caching import encode_splits
+            look_at_toon(settings, out)
+    if settings.pretrained is not None:
+        from storydalle.commands.caching import Shards, encode_splits
 
-        print("\n".join(encode_splits(settings, settings["workers"] or num_cores())))
+        shards = None if settings.shards is None else Shards(settings.shards, settings.stories_per_shard)
+        lines = encode_splits(settings.data, settings.pretrained, settings.runs, settings.num_workers, shards)
+        print("\n".join(lines))
 
 
 # ------------------------------------------------------------------------------------------------ a set on disk
 
 
-def look_at_copy(request: Request, out: Path) -> None:
-    settings = request.settings
-    story_set = opened(settings["data"])
-    split = chosen_split(story_set, str(settings["split"]), "split" in request.given)
-    tokens = token_counter(settings["caption_tokenizer"])
+def look_at_copy(settings: PrepareSettings, chosen: Mapping[str, object], is_split_given: bool, out: Path) -> None:
+    """Report on the set that ``chosen`` names, and show its stories."""
+    story_set = opened(chosen)
+    split = chosen_split(story_set, settings.split, is_split_given)
+    tokens = token_counter(settings.caption_tokenizer)
     records, problems = stories_of(story_set)
     clips = {clip for stories in records.values() for record in stories for clip in record.clips}
     outputs.check_space(out, megabytes=50 + len(clips) * BYTES_A_CLIP // 1_000_000)
-    options = {key: value for key, value in settings["data"]["set"].items() if key not in ("_target_", "root")}
+    options = {key: value for key, value in chosen.items() if key not in ("_target_", "root")}
     with written_by_one(out):
         annotations = hash_annotations(story_set, out)
         inputs_of = {"set": story_set.name, "options": options, "annotations": annotations}
-        facts = read_clips(story_set, clips, out, inputs_of, settings["workers"]) if story_set.has_pictures else {}
+        facts = read_clips(story_set, clips, out, inputs_of, settings.num_workers) if story_set.has_pictures else {}
         found = findings.findings_of(story_set, records, facts, problems)
         report = findings.report_of(story_set, found, tokens)
         write_files(out, found, report, inputs_of)
         show = draw if story_set.has_pictures else write_captions
-        if not found.usable[split] and "split" not in request.given:
+        if not found.usable[split] and not is_split_given:
             split = next((other for other, stories in found.usable.items() if stories), split)
         shown = show(story_set, found.usable[split], split, out, settings)
     print(findings.report_text(report))
@@ -151,13 +172,13 @@ def written_by_one(out: Path) -> Iterator[None]:
 
 
 def read_clips(
-    story_set: StorySet, clips: set[str], out: Path, depends_on: Mapping[str, Any], workers: int | None
+    story_set: StorySet, clips: set[str], out: Path, depends_on: Mapping[str, object], workers: int
 ) -> dict[str, ClipFacts]:
     """Facts of every clip, read where they are not known yet."""
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     with tqdm(total=len(clips), desc="reading", unit="clip", disable=None, leave=False) as bar:
         try:
-            return inspect(story_set, clips, out, key, workers or num_cores(), bar.update)
+            return inspect(story_set, clips, out, key, workers, bar.update)
         except BrokenProcessPool as error:
             raise UserError(
                 f"a process that reads pictures was killed after {bar.n} of {len(clips)} clips, perhaps for want of "
@@ -165,11 +186,9 @@ def read_clips(
             ) from error
 
 
-def num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def write_files(out: Path, found: findings.Findings, report: Mapping[str, Any], inputs_of: Mapping[str, Any]) -> None:
+def write_files(
+    out: Path, found: findings.Findings, report: Mapping[str, Any], inputs_of: Mapping[str, object]
+) -> None:
     clips = "".join(f"{json.dumps([clip, facts.sha256])}\n" for clip, facts in found.clips.items())
     splits = {split: {key: counts[key] for key in ("stories", "usable")} for split, counts in report["splits"].items()}
     digest = {"file": "clips.jsonl", "number": len(found.clips), "sha256": hashlib.sha256(clips.encode()).hexdigest()}
@@ -195,7 +214,7 @@ def write_only(folder: Path, pattern: str, texts: Mapping[str, str]) -> None:
 
 
 def draw(
-    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: Mapping[str, Any]
+    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: PrepareSettings
 ) -> list[str]:
     """The contact sheet of the first stories, and strips of some that are spread over the split, as a model sees them.
 
@@ -204,17 +223,17 @@ def draw(
     if not stories:
         return [f"no story of {split} can be used: nothing is drawn"]
     with told_in_one_line("a picture has changed since it was read"):
-        first = disjoint(stories, settings["num_stories"])
+        first = disjoint(stories, settings.num_stories)
         heading = f"{story_set.name}, {split}: {len(first)} of {len(stories):,} stories"
         sheet = save_sheet(sheets.story_rows(story_set, first), heading, out)
-        previewed = [stories[i] for i in spread(settings["preview"], len(stories))]
-        resolution = settings["data"]["resolution"]
+        previewed = [stories[i] for i in spread(settings.preview, len(stories))]
+        resolution = settings.data.resolution
         strips = save_strips(sheets.story_rows(story_set, previewed, lambda picture: squared(picture, resolution)), out)
     return [sheet, *strips]
 
 
 def write_captions(
-    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: Mapping[str, Any]
+    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: PrepareSettings
 ) -> list[str]:
     """The captions of every story of a set in words only, for drawing them: what ``generate captions=FILE`` reads."""
     texts = {f"{file_name(story.id)}.txt": findings.captions_text(story) for story in stories}
@@ -240,20 +259,19 @@ def disjoint(stories: Sequence[StoryRecord], number: int) -> list[StoryRecord]:
 # ------------------------------------------------------------------------------------------------ ToonSV
 
 
-def look_at_toon(request: Request, out: Path) -> None:
+def look_at_toon(settings: PrepareSettings, out: Path) -> None:
     from storydalle.stories import toon
 
-    settings = request.settings
-    name, split = settings["data"]["name"], str(settings["split"])
+    name, split = settings.data.name, settings.split
     if split not in toon.SPLITS:
         raise UserError(f"{name} has no split {split!r}; {nearest(split, toon.SPLITS)}")
     with told_in_one_line(""):
-        stories = toon.ToonSV(split, resolution=settings["data"]["resolution"])
+        stories = toon.ToonSV(split, resolution=settings.data.resolution)
         counts = toon.counts(split)
-    num_shown = min(settings["num_stories"], len(stories))
+    num_shown = min(settings.num_stories, len(stories))
     out.mkdir(parents=True, exist_ok=True)
     sheet = save_sheet(sheets.toon_rows(stories, range(num_shown)), f"{name}, {split}: {num_shown} stories", out)
-    strips = save_strips(sheets.toon_rows(stories, spread(settings["preview"], len(stories))), out)
+    strips = save_strips(sheets.toon_rows(stories, spread(settings.preview, len(stories))), out)
     write_text(out / "counts.json", as_json(counts))
     num_frames = sum(counts["setting"].values())
     print(f"{name}, {split}: {num_frames} target frames")
@@ -279,5 +297,5 @@ def save_strips(rows: Iterable[sheets.StoryRow], out: Path) -> list[str]:
     return [f"drew {file}" for file in files]
 
 
-def as_json(tree: Any) -> str:
+def as_json(tree: object) -> str:
     return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"

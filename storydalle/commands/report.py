@@ -13,18 +13,19 @@ or was cut off has its row too; of several runs with one config and one seed the
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from storydalle.commands.application import Request
 from storydalle.commands.result_pages import fill_pages
-from storydalle.files.paths import user_path
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
 from storydalle.reporting.curves import Curve, read_curves
 from storydalle.reporting.report_runs import Record, ScoredRun, read_records, read_runs
 from storydalle.reporting.report_scores import HASH_LENGTH, Comparison, comparisons, matching
 from storydalle.reporting.report_tables import csv_rows, latex, markdown
+from storydalle.settings import filled
 from storydalle.training.runs import METRICS
 
 Patterns = Sequence[str] | None
@@ -36,16 +37,23 @@ def print_table(folder: Path) -> None:
     print(Report.of(folder).text())
 
 
+@dataclass(frozen=True)
+class ReportSettings:
+    runs: Path  # a folder; every metrics.json below it counts
+    metrics: tuple[str, ...] | None  # names or patterns to show
+    out: Path | None  # by default the folder of the runs
+    readme: tuple[Path, ...] | None  # markdown files whose results are replaced
+
+
 def run(request: Request) -> None:
-    settings = request.settings
-    folder = user_path(settings["runs"])
+    settings = filled(ReportSettings, request.settings)
+    folder = settings.runs
     if not folder.is_dir():
         raise UserError(f"no folder runs={folder}: give the folder of a run, an experiment or a sweep")
-    patterns = settings["metrics"]
-    found = Report.of(folder, [patterns] if isinstance(patterns, str) else patterns)
+    found = Report.of(folder, settings.metrics)
     print(found.text())
-    fill_pages(settings["readme"], found.text())
-    out = folder if settings["out"] is None else user_path(settings["out"])
+    fill_pages(settings.readme, found.text())
+    out = settings.out or folder
     print(f"wrote {', '.join(str(out / name) for name in found.write(out))}")
 
 

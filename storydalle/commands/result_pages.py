@@ -4,7 +4,7 @@ A file chooses by a comment, ``<!-- columns: action = doing what; character_micr
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from storydalle.commands.outputs import fill_results
@@ -15,9 +15,9 @@ from storydalle.mistakes import UserError, nearest
 COLUMNS = re.compile(r"<!-- columns: (.+?) -->")
 
 
-def fill_pages(readme: str | list[str] | None, text: str, rows: Rows | None = None) -> None:
+def fill_pages(readme: Sequence[str | Path] | str | None, text: str, rows: Rows | None = None) -> None:
     """Put results between the markers of each page: one table of the columns that it asks for, or else ``text``."""
-    for name in [] if readme is None else readme if isinstance(readme, list) else [readme]:
+    for name in [readme] if isinstance(readme, str) else readme or ():
         page = user_path(name)
         columns = asked_columns(page) if rows is not None else {}
         fill_results(page, chosen_table(rows, columns) if rows is not None and columns else text)

@@ -68,7 +68,7 @@ class Subject(NamedTuple):
                 if split not in toon.SPLITS:
                     raise UserError(f"toon has no split {split!r}; {nearest(split, toon.SPLITS)}")
             return cls(settings, splits, None)
-        story_set = opened(settings["data"])
+        story_set = opened(settings["data"]["set"])
         tell(story_set.problem_notes)
         if not asked:
             had = [split for split in splits if split in story_set.splits]

@@ -1,23 +1,34 @@
 """Story sets as the commands meet them: opened on the user's copy, with their mistakes told in one line."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
 
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.stories.story_set import StorySet
 
 
-def opened(data: Mapping[str, Any]) -> StorySet:
+@dataclass(frozen=True)
+class DataSettings:
+    """The config group ``data``: of ToonSV what draws it, of other sets what opens them on the user's copy."""
+
+    name: str
+    resolution: int  # pixels of a frame's side
+    set: Mapping[str, object] | None = None  # as ``opened`` reads it; ToonSV has none
+    train: Mapping[str, object] | None = None  # absent of a set in words only
+    val: Mapping[str, object] | None = None
+
+
+def opened(chosen: Mapping[str, object]) -> StorySet:
     """The set of a config's ``data.set``, on the user's copy; its notes are printed."""
-    options = {key: value for key, value in data["set"].items() if key != "_target_"}
+    options = {key: value for key, value in chosen.items() if key != "_target_"}
     given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "root")
     with (
         told_in_one_line("", ValueError),
         told_in_one_line(f"a setting of data is of the wrong kind ({given})", TypeError),
-        told_in_one_line(f"data.root={data['root']} cannot be read", OSError),
+        told_in_one_line(f"data.root={options.get('root')} cannot be read", OSError),
     ):
-        story_set = resolve_name(data["set"]["_target_"])(**options)
+        story_set = resolve_name(str(chosen["_target_"]))(**options)
     assert isinstance(story_set, StorySet)
     tell(story_set.notes)
     return story_set
