@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, check_number, check_seed, nearest
@@ -49,6 +49,7 @@ class OneOf:
 SEED = "seed"
 Seed = Annotated[int, SEED]  # 0 to 2**63 - 1
 Count = Annotated[int, Between(1)]  # 1 or more
+Number = int | float  # as it was typed: 0 is not written as 0.0 again
 
 
 def filled(kind: type[S], values: Mapping[str, object], group: str = "") -> S:
@@ -74,6 +75,8 @@ def read(key: str, value: object, hint: object) -> object:
         hint, *checked = get_args(hint)
         checks = tuple(checked)
     origin = get_origin(hint)
+    if hint == Number:
+        return read_scalar(key, value, Number, checks)
     if origin in (Union, UnionType):
         return read_union(key, value, get_args(hint), checks)
     if is_dataclass(hint) and isinstance(hint, type):
@@ -125,10 +128,10 @@ def read_scalar(key: str, value: object, kind: object, checks: tuple[object, ...
     if SEED in checks:
         check_seed(value)
         return value
-    if kind in (int, float):
+    if kind in (int, float, Number):
         bounds = next((check for check in checks if isinstance(check, Between)), Between(-float("inf")))
         check_number(key, value, bounds.low, bounds.high, whole=kind is int)
-        return value
+        return float(cast(float, value)) if kind is float else value
     assert kind in (str, Path), f"settings are not filled with {kind}"
     if value is None:
         raise not_set(key)

@@ -9,7 +9,7 @@ from PIL import Image
 from storydalle.commands import demo, evaluate
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import LONGEST, beside, named
-from tests.test_commands import Command, assert_mistake, command, files, painting, story  # noqa: F401
+from tests.command_line import Command, assert_mistake, command, files, painting, story  # noqa: F401
 
 
 def test_members_of_a_sweep_draw_into_folders_of_their_own(command: Command, story: Path) -> None:  # noqa: F811

@@ -15,7 +15,7 @@ from storydalle.commands.application import Request
 from storydalle.files import locks
 from storydalle.files.locks import LOCK, held
 from storydalle.mistakes import UserError
-from tests.test_commands import Command, assert_mistake, command, files, painting, story  # noqa: F401
+from tests.command_line import Command, assert_mistake, command, files, painting, story  # noqa: F401
 
 
 def test_the_second_is_told_who_holds_the_folder(tmp_path: Path) -> None:

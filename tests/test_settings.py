@@ -15,7 +15,7 @@ from storydalle.commands.generate import GenerateSettings
 from storydalle.commands.prepare import PrepareSettings
 from storydalle.commands.report import ReportSettings
 from storydalle.mistakes import UserError
-from storydalle.settings import Between, Count, OneOf, Seed, filled
+from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Group:
 class Drawing:
     seed: Seed
     num_stories: Count | None
-    share: Annotated[float, Between(0, 1)]
+    share: Annotated[Number, Between(0, 1)]
     reranker: Annotated[str, OneOf(("likelihood", "clip"))]
     out: Path | None
     overwrite: bool
@@ -62,6 +62,7 @@ def test_values_that_fit_are_taken_as_they_are() -> None:
         "other": {},
     }
     assert type(made.share) is int, "a record of it is written as it was typed"
+    assert type(filled(Drawing, VALUES | {"rate": 1}).rate) is float
 
 
 def test_a_list_is_told_from_a_text_and_a_number_may_be_a_name() -> None:

@@ -24,7 +24,7 @@ from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds
 from storydalle.models.kinds import DrawnStory, StoryModel
 from storydalle.reporting import pages, strips
-from storydalle.settings import Between, Count, OneOf, Seed, filled
+from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
@@ -44,10 +44,10 @@ class GenerateSettings:
     seed: Seed
     num_candidates: Annotated[int, Between(1, 64)]  # frames drawn for each caption
     reranker: Annotated[str, OneOf(kinds.RERANKERS)]
-    temperature: Annotated[float, Between(0, 100)] | None  # null, like those below, is the model card's value
+    temperature: Annotated[Number, Between(0, 100)] | None  # null, like those below, is the model card's value
     top_k: Count | None  # codes
-    top_p: Annotated[float, Between(0, 1)] | None  # share of probability
-    guidance: Annotated[float, Between(0, 100)] | None
+    top_p: Annotated[Number, Between(0, 1)] | None  # share of probability
+    guidance: Annotated[Number, Between(0, 100)] | None
     seconds: Annotated[float, Between(0.02, 60)]  # of a frame in strip.gif
     weights_sha256: str | None = None  # those that the story of ``story`` was drawn with
 
