@@ -34,7 +34,7 @@ class StepSizes(NamedTuple):
         return self.num_stories * self.num_frames
 
 
-class Kept(NamedTuple):
+class KeptByBlock(NamedTuple):
     """Tensors of the width of the model that one block keeps, by their numbers, and the rest."""
 
     positions: int  # of all rows

@@ -36,7 +36,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 @runtime_checkable
 class DrawnStory(Protocol):
-    """What a model returns: frames, all candidates of each (the best first), their scores, remarks for the user."""
+    """A drawn story: frames, all candidates of each (the best first), their scores, remarks for the user."""
 
     @property
     def frames(self) -> list[Image.Image]: ...
@@ -50,7 +50,7 @@ class DrawnStory(Protocol):
 
 @runtime_checkable
 class StoryModel(Protocol):
-    """What the commands ask of a model: ``StoryDALLE``, without importing it (and torch) before inputs are checked."""
+    """A model as the commands use it, told without importing torch: inputs are checked before that is loaded."""
 
     @property
     def resolution(self) -> int: ...
@@ -73,7 +73,7 @@ class StoryModel(Protocol):
 
 @runtime_checkable
 class TrainedStoryModel(StoryModel, Protocol):
-    """What training and publishing ask beside: a card to fill, what is said of the data trained on and of the model."""
+    """A model as training and publishing use it: with a card to fill, figures of its data and a summary."""
 
     card: dict[str, Any]
 
@@ -84,7 +84,7 @@ class TrainedStoryModel(StoryModel, Protocol):
 
 @runtime_checkable
 class ScoredModel(StoryModel, Protocol):
-    """What scoring asks beside: many stories at once, how they are sampled, and what the model can show at best."""
+    """A model as scoring uses it: many stories at once, how they are sampled, and the best that it can show."""
 
     @property
     def device(self) -> "torch.device": ...
@@ -115,7 +115,7 @@ def stand_in(experiment: str) -> str | None:
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether a name has the form OWNER/NAME."""
+    """True for a name of the form OWNER/NAME."""
     owner, slash, name = model.partition("/")
     return bool(slash and name) and "/" not in name and owner not in ("", ".", "..", "~")
 

@@ -39,7 +39,7 @@ class EncodedCaptions(NamedTuple):
 
 
 class TextTokenizer(ABC):
-    """What turns captions into rows of ``text_length`` token ids below ``vocab_size``, filled up with ``pad_id``."""
+    """Captions to rows of ``text_length`` token ids below ``vocab_size``, filled up with ``pad_id``, and back."""
 
     kind: ClassVar[str]  # names the class in files
     text_length: int

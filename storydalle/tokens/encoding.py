@@ -73,7 +73,7 @@ def build_cache(
 
 
 def codes_key(stories: Stories, image_tokenizer: ImageTokenizer) -> dict[str, Any]:
-    """What codes depend on: equal keys make equal codes."""
+    """All that codes depend on: equal keys make equal codes."""
     return {
         "format": FORMAT,
         "stories": stories.fingerprint(),
@@ -127,7 +127,7 @@ def encode_clips(
 
 
 def shard_record(stories: Stories, clips: Sequence[str], key: dict[str, Any]) -> dict[str, Any]:
-    """What a shard was made of."""
+    """The clips of a shard as they are now, and what encodes them."""
     stamps = json.dumps([(clip, stories.stamp(clip)) for clip in clips])
     made_of = {name: key[name] for name in ("format", "resolution", "image_tokenizer")}
     return made_of | {"clips": digest_of(stamps)}

@@ -24,7 +24,7 @@ class KnownWords(NamedTuple):
 
     @classmethod
     def read(cls, captions: Iterable[str], names: Iterable[str] = ()) -> "KnownWords":
-        """What captions teach; ``names`` are those that others of the same kind could hold."""
+        """The words of captions; ``names`` are those that others of the same kind could hold."""
         made_up = frozenset(names)
         return cls(frozenset(word for caption in captions for word in words_of(caption)) - made_up, made_up)
 
@@ -58,7 +58,7 @@ class KnownWords(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path) -> "KnownWords | None":
-        """What ``save`` wrote, or None where there is nothing; ValueError, naming the file, for anything else."""
+        """The words that ``save`` wrote, None where there are none; ValueError, naming the file, for anything else."""
         file = folder / WORDS_NAME
         if not file.is_file():
             return None

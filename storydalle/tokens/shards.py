@@ -86,7 +86,7 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
 
 
 def header_of(cache: CachedStories, num_stories: list[int]) -> dict[str, Any]:
-    """What a reader must know of shards that hold ``num_stories`` stories each."""
+    """The header of shards that hold ``num_stories`` stories each."""
     codes, tables = object_if_whole(cache.folder / CODES / HEADER), object_if_whole(cache.tables / HEADER)
     assert codes is not None and tables is not None
     return {

@@ -22,7 +22,7 @@ from typing import NamedTuple, cast
 
 from storydalle.models.backbones.backbone import Backbone
 from storydalle.models.backbones.dalle import Block
-from storydalle.models.kept import Kept, NumberBytes, StepSizes
+from storydalle.models.kept import KeptByBlock, NumberBytes, StepSizes
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention, StoryEncoder
 from storydalle.training.story_dalle_training import StoryDALLETraining
@@ -87,8 +87,8 @@ def activations(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
     return max(kept + max(working, logit_bytes(backbone, step)), drawing_bytes(story_dalle, step))
 
 
-def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[Kept]:
-    """What each block keeps, with its source attention where it has one."""
+def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[KeptByBlock]:
+    """The memory of each block, with its source attention where it has one."""
     backbone = model.backbone
     blocks = backbone.kept(step, num_prefix(model))
     first = len(blocks) - backbone.depth  # behind an encoder's, which call no hook
@@ -99,7 +99,7 @@ def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[Kept]:
 
 
 def drawing_bytes(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
-    """What it takes to draw the sample strips, a story at a time, between two steps."""
+    """Bytes to draw the sample strips, a story at a time, between two steps."""
     model, backbone = story_dalle.model, story_dalle.model.backbone
     caches = step.num_frames * backbone.cache_bytes(num_prefix(model))
     sources = 2 * len(model.source_attention) * backbone.image_length * backbone.dim * step.precision.stream
@@ -120,7 +120,7 @@ def logit_bytes(backbone: Backbone, step: StepSizes) -> float | int:
 
 
 def story_bytes(encoder: StoryEncoder, backbone: Backbone, step: StepSizes) -> float | int:
-    """What the story encoder keeps: its blocks over all tokens of a story, and three tensors before and behind."""
+    """Bytes that the story encoder keeps: of blocks over all tokens of a story, and three tensors before and behind."""
     dim, precision = backbone.dim, step.precision
     columns = step.num_frames * backbone.text_length
     blocks = [cast(Block, block).kept(step.num_stories, columns, step) for block in encoder.blocks]

@@ -40,7 +40,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @runtime_checkable
 class ImageTextNetwork(Protocol):
-    """What the metrics ask of a network that compares pictures with captions.
+    """A network that compares pictures with captions, as the metrics use it.
 
     Images are in [-1, 1], of any size; embeddings have length 1, so their product is the cosine. ``features`` are the
     picture's before it is projected among the texts: for Fréchet distances and for the likeness of two pictures.
@@ -48,7 +48,7 @@ class ImageTextNetwork(Protocol):
 
     @property
     def name(self) -> str:
-        """What a table calls it."""
+        """Its name in tables."""
 
     @property
     def sha256(self) -> str:
@@ -275,7 +275,7 @@ class TransformersCLIP(nn.Module):
         self._file_sha256: str | None = None
 
     def pixels(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c r r"]:
-        """What the network sees of images in [-1, 1]."""
+        """Images in [-1, 1] as the network sees them."""
         images = images.to(self.mean).clamp(-1, 1)
         shorter = min(images.shape[-2:])
         if images.shape[-2:] != (self.resolution, self.resolution):

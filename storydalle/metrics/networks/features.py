@@ -1,4 +1,4 @@
-"""What a protocol lays pictures out by: for Fréchet and kernel distances, and for the likeness of two frames."""
+"""Features of pictures, as a protocol names them: for Fréchet and kernel distances, and for likenesses."""
 
 from collections.abc import Callable
 from functools import partial
@@ -73,7 +73,7 @@ class TextNetworkFeatures:
 def one_by_one(
     see: Callable[[Float[Tensor, "1 c h w"]], Shaped[Tensor, "1 ..."]], images: Float[Tensor, "n c h w"]
 ) -> Shaped[Tensor, "n ..."]:
-    """What is seen of each picture alone, laid out in memory in one way.
+    """Features of each picture alone, laid out in memory in one way.
 
     So nothing depends, in the last digit either, on the pictures beside it or on the door that they came by.
     """

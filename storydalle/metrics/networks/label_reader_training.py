@@ -154,6 +154,18 @@ def reading_accuracies(
     return {name: (right[name][asked[name]].double().mean()).item() for name in asked}
 
 
+def measured(reader: LabelReader, stories: Sequence[Story], checks: Mapping[str, Sequence[Story]]) -> dict[str, Any]:
+    """A card's part on the reader itself: its size, the stories it has learned from, and its accuracies on others."""
+    first, last = stories[0], stories[len(stories) - 1]
+    return {
+        "parameters": sum(parameter.numel() for parameter in reader.parameters()),
+        "data": {"first": first.id, "last": last.id, "num_stories": len(stories)}
+        | {"resolution": int(first.source.shape[0])},
+        "accuracies": {name: reading_accuracies(reader, held_out) for name, held_out in checks.items()},
+        "num_stories": {name: len(held_out) for name, held_out in checks.items()},
+    }
+
+
 def make_label_reader(
     folder: Path | str,
     stories: Sequence[Story],
@@ -184,11 +196,7 @@ def make_label_reader(
     card = {
         "task": "reads the labels of ToonSV's frames",
         "recipe": {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate},
-        "parameters": sum(parameter.numel() for parameter in reader.parameters()),
-        "data": {"first": stories[0].id, "last": stories[len(stories) - 1].id, "num_stories": len(stories)}
-        | {"resolution": int(stories[0].source.shape[0])},
-        "accuracies": {name: reading_accuracies(reader, held_out) for name, held_out in checks.items()},
-        "num_stories": {name: len(held_out) for name, held_out in checks.items()},
+        **measured(reader, stories, checks),
         "weights_sha256": sha256_of_file(folder / "model.safetensors"),
         "device": str(device),
         "precision": precision,

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from storydalle.configured import Configured
 from storydalle.files.registry import Registry
-from storydalle.models.kept import Kept, StepSizes
+from storydalle.models.kept import KeptByBlock, StepSizes
 
 Hook = Callable[[Tensor], Tensor]
 
@@ -126,7 +126,7 @@ class Backbone(Configured, nn.Module, ABC):
         """The embedding of every code, without positions."""
 
     @abstractmethod
-    def kept(self, step: StepSizes, num_prefix: int) -> list[Kept]:
+    def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
         """The memory that each block takes of a training step: of an encoder's first, then of the ``depth`` others."""
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
-from storydalle.models.kept import Kept, StepSizes, trains
+from storydalle.models.kept import KeptByBlock, StepSizes, trains
 from storydalle.models.layers import KeyValues, attend
 
 
@@ -99,11 +99,11 @@ class Block(nn.Module):
             x = torch.cat([x[:, :first], predicting + hook(predicting)], 1)
         return x + self.mlp(self.ln2(x))
 
-    def kept(self, num_rows: int, columns: int, step: StepSizes) -> Kept:
+    def kept(self, num_rows: int, columns: int, step: StepSizes) -> KeptByBlock:
         """Inside: queries, keys, values (3) and the hidden layer (4); to train weights also what each product reads
         (7). Query, key and value weights are copied to be one."""
         square, is_trained = self.attn.proj.weight.numel(), trains(self)
-        return Kept(
+        return KeptByBlock(
             positions=num_rows * columns,
             stream=2,
             inside=14 if is_trained else 7,
@@ -182,7 +182,7 @@ class DALLE(Backbone):
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.tok_emb_img.weight
 
-    def kept(self, step: StepSizes, num_prefix: int) -> list[Kept]:
+    def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
         columns = num_prefix + self.text_length + self.image_length - 1  # the last code is not read
         return [cast(Block, block).kept(step.num_rows, columns, step) for block in self.blocks]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
-from storydalle.models.kept import Kept, StepSizes, trains
+from storydalle.models.kept import KeptByBlock, StepSizes, trains
 from storydalle.models.layers import KeyValues, attend
 
 
@@ -113,7 +113,7 @@ class EncoderLayer(nn.Module):
         x = x + self.self_attn_layer_norm(self.self_attn(normed, self.self_attn.remember(normed), visible))
         return x + self.glu(x)
 
-    def kept(self, num_rows: int, columns: int, step: StepSizes) -> Kept:
+    def kept(self, num_rows: int, columns: int, step: StepSizes) -> KeptByBlock:
         return kept_by_layer(self, num_rows, columns, step)
 
 
@@ -151,7 +151,7 @@ class DecoderLayer(nn.Module):
             x = x + hook(x)
         return x + self.glu(x)
 
-    def kept(self, num_rows: int, columns: int, text: int, step: StepSizes) -> Kept:
+    def kept(self, num_rows: int, columns: int, text: int, step: StepSizes) -> KeptByBlock:
         """An encoder layer's, and what reading ``text`` columns of the caption takes: queries and what is said (2)."""
         dim, precision = self.glu.fc2.out_features, step.precision
         own = kept_by_layer(self, num_rows, columns, step)
@@ -166,7 +166,7 @@ class DecoderLayer(nn.Module):
         )
 
 
-def kept_by_layer(layer: "EncoderLayer | DecoderLayer", num_rows: int, columns: int, step: StepSizes) -> Kept:
+def kept_by_layer(layer: "EncoderLayer | DecoderLayer", num_rows: int, columns: int, step: StepSizes) -> KeptByBlock:
     """Inside: queries, keys, values (3), what attention says (1), four tensors of the gated network's own width.
 
     To train weights also what each product reads, which autocast copies for each anew.
@@ -174,7 +174,7 @@ def kept_by_layer(layer: "EncoderLayer | DecoderLayer", num_rows: int, columns: 
     dim, glu_dim = layer.glu.fc2.out_features, layer.glu.fc2.in_features
     ratio, mixed = glu_dim / dim, step.precision.is_mixed
     read = (3 + 1 + 2 + ratio if mixed else 1 + 1 + 1 + ratio) if trains(layer) else 0
-    return Kept(
+    return KeptByBlock(
         positions=num_rows * columns,
         stream=2,
         inside=4 + 4 * ratio + read,
@@ -329,7 +329,7 @@ class MegaDALLE(Backbone):
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.decoder.embed_tokens.weight[: self.num_codes]
 
-    def kept(self, step: StepSizes, num_prefix: int) -> list[Kept]:
+    def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
         rows, text, codes = step.num_rows, num_prefix + self.text_length, self.image_length
         read = [cast(EncoderLayer, layer).kept(rows, text, step) for layer in self.encoder.layers]
         return read + [cast(DecoderLayer, layer).kept(rows, codes, text, step) for layer in self.decoder.layers]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from storydalle.configured import Configured, NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Hook, Logits, init_weights
 from storydalle.models.backbones.dalle import Block, causal_mask
-from storydalle.models.kept import Kept, StepSizes
+from storydalle.models.kept import KeptByBlock, StepSizes
 from storydalle.models.layers import attend
 
 TUNING_MODES = ("full", "prompt", "retrofit")
@@ -67,9 +67,9 @@ class SourceCrossAttention(nn.Module):
         out = attend(query, memory.key, memory.value)
         return self.proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows // num_stories, n=num_columns))
 
-    def kept_beside(self, block: Kept, codes: int, step: StepSizes) -> Kept:
-        """What a block keeps with it: what its products read and say at the ``codes`` positions of every row, and the
-        keys and values of the source. It trains in every mode."""
+    def kept_beside(self, block: KeptByBlock, codes: int, step: StepSizes) -> KeptByBlock:
+        """The memory of a block with it, which trains in every mode: what its products read and say at the ``codes``
+        positions of every row, and the keys and values of the source."""
         dim, share = self.proj.out_features, step.num_rows * codes / block.positions
         memory = 3 * step.num_stories * codes * dim
         copies = 2 * dim**2 if step.precision.is_mixed else 0
@@ -198,7 +198,7 @@ class PromptTokens(nn.Module):
 
 
 class Conditions(NamedTuple):
-    """What one story gives to its frames: tokens ahead of each caption, and the source's memory in every block."""
+    """A story, as its frames see it: tokens ahead of each caption, and the source's memory in every block."""
 
     prefix: Float[Tensor, "r p d"] | None
     memories: list[SourceMemory | None] | None
@@ -351,7 +351,7 @@ def retrofit(backbone: Backbone, *values: Any, **named: Any) -> RetrofittedDALLE
 
 
 def is_trained(name: str, mode: str) -> bool:
-    """Whether the parameter ``name`` of a RetrofittedDALLE trains in ``mode``: the one predicate of tuning.
+    """True for a parameter of a RetrofittedDALLE that trains in ``mode``: the one predicate of tuning.
 
     It decides what the optimizer gets and what a checkpoint of the tuning alone must hold: "full" everything,
     "retrofit" what the retrofit added, "prompt" the retrofit and prompt tokens plus the backbone's embeddings

@@ -14,7 +14,7 @@ def existing(x: Shaped[Tensor, "b f ..."], mask: Bool[Tensor, "b f"]) -> Shaped[
 
 
 def placed(rows: Shaped[Tensor, "n ..."], mask: Bool[Tensor, "b f"]) -> Shaped[Tensor, "b f ..."]:
-    """What ``existing`` took out, in its place again, with zeros where no frame is."""
+    """The rows that ``existing`` took out, in their places again, with zeros where no frame is."""
     if mask.all():
         return rows.unflatten(0, mask.shape)
     filled = rows.new_zeros(mask.shape + rows.shape[1:])

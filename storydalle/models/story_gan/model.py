@@ -119,7 +119,7 @@ class StoryGANc(Configured, PretrainedModel):
         return {name: each for name, each in both.items() if each is not None}
 
     def drawing_parameters(self) -> list[nn.Parameter]:
-        """What the generator's optimizer trains: all that drawing needs and that is not frozen."""
+        """Parameters of the generator's optimizer: all that drawing needs and that is not frozen."""
         networks = (self.caption_encoder, self.story_encoder, self.generator)
         return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
 
@@ -229,7 +229,7 @@ class StoryGANc(Configured, PretrainedModel):
         frames: Float[Tensor, "b f c h w"],
         mask: Bool[Tensor, "b f"] | None = None,
     ) -> Float[Tensor, " b"]:
-        """What the story discriminator says of frames in [-1, 1] under captions; higher is more real."""
+        """Logits of the story discriminator for frames in [-1, 1] under captions; higher is more real."""
         assert self.story_discriminator is not None, "this model has no story discriminator"
         condition, own = self._condition(captions)
         mask = own if mask is None else mask
@@ -237,7 +237,7 @@ class StoryGANc(Configured, PretrainedModel):
         return self.story_discriminator.judge(features, condition, mask)
 
     def _condition(self, captions: Sequence[Sequence[str]]) -> tuple[Float[Tensor, "b f d"], Bool[Tensor, "b f"]]:
-        """What the discriminators judge each frame by, which no noise is in, and which frames there are."""
+        """The condition that each frame is judged under, free of noise, and a mask of the frames that exist."""
         vectors = self.caption_encoder(captions)
         mask = lengths_mask([len(story) for story in captions], vectors)
         noise = self._keyed_noise(0, range(len(captions)), vectors.shape[1], 0)
