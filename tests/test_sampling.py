@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from storydalle.mistakes import MAX_SEED
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import (
     FrameKey,
@@ -15,7 +16,6 @@ from storydalle.models.story_dalle.sampling import (
     sample,
     uniforms,
 )
-from storydalle.stories.handed_in import MAX_SEED
 from tests.reference import kept_by_filters
 from tests.test_retrofit import FRAMES, LENGTH, STORIES, Inputs, model
 
