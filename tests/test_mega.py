@@ -11,7 +11,7 @@ from storydalle import StoryDALLE
 from storydalle.models.backbones.mega import Attention, DecoderLayer, EncoderLayer, MegaDALLE, Memory
 from storydalle.models.pretrained import CONFIG_NAME
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, is_trained, retrofit
-from storydalle.models.story_dalle.sampling import FrameKey, Sampling, cache_bytes, sample
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, cache_bytes, sample
 from storydalle.training.story_dalle_training import StoryDALLETraining
 from storydalle.training.text_to_image_training import TextToImageTraining
 from tests.test_byte_level import tiny_tokenizer
@@ -495,7 +495,7 @@ def test_prompt_tuning_trains_the_embedding_tables_of_encoder_and_decoder():
 @pytest.mark.parametrize("num_prompt_tokens", [0, 3])
 def test_greedy_codes_are_the_argmax_of_the_full_forward(num_prompt_tokens):
     made, inputs = model(num_prompt_tokens=num_prompt_tokens), Inputs()
-    drawn = sample(made, prompt(made, inputs), sampling=Sampling(temperature=0))
+    drawn = sample(made, prompt(made, inputs), sampling=CodeSampling(temperature=0))
     codes = drawn.codes[:, 0].view(STORIES, FRAMES, LENGTH)
     logits = inputs.logits(made, codes=codes)
     assert torch.equal(logits.argmax(-1), codes)
@@ -529,7 +529,7 @@ def test_guidance_mixes_with_and_without_the_caption():
     made, inputs = model(), Inputs()
     full, empty = prompt(made, inputs), torch.full_like(inputs.tokens, PAD)
     bare = full._replace(tokens=empty, story=made.encode_story(empty, inputs.mask))
-    codes = sample(made, full, sampling=Sampling(0, guidance=3.0), without_caption=bare).codes[:, 0]
+    codes = sample(made, full, sampling=CodeSampling(0, guidance=3.0), without_caption=bare).codes[:, 0]
     codes = codes.view(STORIES, FRAMES, LENGTH)
     given, without = inputs.logits(made, codes=codes), inputs.logits(made, codes=codes, tokens=empty)
     assert torch.equal((without + 3 * (given - without)).argmax(-1), codes)
@@ -573,7 +573,7 @@ def test_guidance_leads_away_from_the_tokenizers_empty_caption(tmp_path: Path, m
         "storydalle.models.story_dalle.model.sample", lambda *given, **_: prompts.append(given[4]) or sample(*given)
     )
     tokens = made.caption_tokenizer.encode(["Pip waves.", "She jumps."]).tokens[None]
-    made.draw(tokens, None, [FrameKey(0, 0, 0), FrameKey(0, 0, 1)], sampling=Sampling(guidance=2.0))
+    made.draw(tokens, None, [FrameKey(0, 0, 0), FrameKey(0, 0, 1)], sampling=CodeSampling(guidance=2.0))
     assert torch.equal(prompts[0].tokens, made.caption_tokenizer.encode(["", ""]).tokens[None])
 
 

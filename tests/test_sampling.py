@@ -6,10 +6,10 @@ import torch
 from storydalle.mistakes import MAX_SEED
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import (
+    CodeSampling,
     FrameKey,
     Prompt,
     Sampled,
-    Sampling,
     cache_bytes,
     choose,
     plan_waves,
@@ -35,7 +35,7 @@ def draw(made: RetrofittedDALLE, num_candidates: int = 2, seed: int = 0, **optio
 def test_greedy_codes_are_the_argmax_of_the_full_forward(num_story_tokens, num_prompt_tokens):
     made = model(num_story_tokens=num_story_tokens, num_prompt_tokens=num_prompt_tokens)
     inputs = Inputs()
-    drawn = sample(made, prompt(made, inputs), sampling=Sampling(temperature=0))
+    drawn = sample(made, prompt(made, inputs), sampling=CodeSampling(temperature=0))
     codes = drawn.codes[:, 0].view(STORIES, FRAMES, LENGTH)
     logits = inputs.logits(made, codes=codes)
     assert torch.equal(logits.argmax(-1), codes)
@@ -148,7 +148,7 @@ def test_a_seed_out_of_range_is_refused_by_name(seed):
 def test_filters_keep_what_the_slow_reference_keeps(temperature, top_k, top_p):
     logits = torch.randn(1, 8, generator=torch.Generator().manual_seed(3)) * 2
     uniform = torch.linspace(0, 1, 2001)[:-1]
-    settings = Sampling(temperature, top_k, top_p)
+    settings = CodeSampling(temperature, top_k, top_p)
     drawn = set(choose(logits.expand(len(uniform), -1), uniform, settings).tolist())
     kept = kept_by_filters(logits[0], temperature, top_k, top_p)
     if top_k is None and top_p is None:  # the rarest codes may lie between two grid points
@@ -162,14 +162,14 @@ def test_filters_keep_what_the_slow_reference_keeps(temperature, top_k, top_p):
 def test_codes_are_drawn_with_the_probabilities_of_the_model():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     uniform = (torch.arange(20_000) + 0.5) / 20_000
-    drawn = choose(logits.expand(len(uniform), -1), uniform, Sampling())
+    drawn = choose(logits.expand(len(uniform), -1), uniform, CodeSampling())
     torch.testing.assert_close(drawn.bincount(minlength=4) / 20_000, logits[0].softmax(0), atol=1e-3, rtol=0)
 
 
 def test_a_code_without_probability_is_never_chosen():
     logits = torch.tensor([[float("-inf"), 0.0, float("-inf")]])
     for uniform in (0.0, 0.5, 1.0 - 1e-12):
-        assert choose(logits, torch.tensor([uniform], dtype=torch.double), Sampling()).item() == 1
+        assert choose(logits, torch.tensor([uniform], dtype=torch.double), CodeSampling()).item() == 1
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_code_without_probability_is_never_chosen():
 )
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Sampling(**wrong)
+        CodeSampling(**wrong)
 
 
 def test_guidance_mixes_with_and_without_the_caption():
@@ -193,9 +193,9 @@ def test_guidance_mixes_with_and_without_the_caption():
     full = prompt(made, inputs)
     empty = torch.zeros_like(inputs.tokens)
     bare = full._replace(tokens=empty, story=made.encode_story(empty, inputs.mask))
-    codes = sample(made, full, sampling=Sampling(0, guidance=3.0), without_caption=bare).codes[:, 0]
+    codes = sample(made, full, sampling=CodeSampling(0, guidance=3.0), without_caption=bare).codes[:, 0]
     codes = codes.view(STORIES, FRAMES, LENGTH)
     given, without = inputs.logits(made, codes=codes), inputs.logits(made, codes=codes, tokens=empty)
     assert torch.equal((without + 3 * (given - without)).argmax(-1), codes)
     with pytest.raises(ValueError, match="guidance"):
-        sample(made, full, sampling=Sampling(guidance=3.0))
+        sample(made, full, sampling=CodeSampling(guidance=3.0))

@@ -10,7 +10,7 @@ Writes strip.png, strip.gif, frames/, index.html and story.json (everything need
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 
 from PIL import Image
 from tqdm import tqdm
@@ -22,9 +22,14 @@ from storydalle.commands.default_folders import beside, changes, named, numbered
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds
-from storydalle.models.kinds import DrawnStory, StoryModel
 from storydalle.reporting import pages, strips
 from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
+
+if TYPE_CHECKING:
+    from storydalle.models.drawing import Drawn
+    from storydalle.models.pretrained import PretrainedModel
+else:  # a story is read and checked before torch is imported
+    Drawn = PretrainedModel = Any
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
@@ -190,7 +195,7 @@ def source_of(story: Path, named: object) -> str | None:
     return str(story.parent / str(named))
 
 
-def draw(model: StoryModel, story: GivenStory, settings: GenerateSettings) -> DrawnStory:
+def draw(model: PretrainedModel, story: GivenStory, settings: GenerateSettings) -> Drawn:
     """The model's frames, with a progress bar on a terminal."""
     with tqdm(desc="drawing", unit="code", disable=None, leave=False) as bar:
 
@@ -218,7 +223,7 @@ def draw(model: StoryModel, story: GivenStory, settings: GenerateSettings) -> Dr
             )
 
 
-def strip_record(story: GivenStory, drawn: DrawnStory, settings: GenerateSettings, sha256: str) -> StripRecord:
+def strip_record(story: GivenStory, drawn: Drawn, settings: GenerateSettings, sha256: str) -> StripRecord:
     names = frame_names(drawn.candidates)
     return {
         "captions": story.captions,
@@ -242,7 +247,7 @@ def frame_names(candidates: list[list[Image.Image]]) -> list[list[str]]:
     ]
 
 
-def write_story(folder: Path, story: GivenStory, drawn: DrawnStory, record: StripRecord, seconds: float) -> None:
+def write_story(folder: Path, story: GivenStory, drawn: Drawn, record: StripRecord, seconds: float) -> None:
     (folder / FRAMES).mkdir()
     if story.source is not None:
         story.source.save(folder / SOURCE)

@@ -40,7 +40,6 @@ from storydalle.files.paths import user_path
 from storydalle.files.records import git_state, metrics_record, write_record
 from storydalle.files.whole import write_text
 from storydalle.mistakes import Failure, check_seed, told_in_one_line
-from storydalle.models.kinds import TrainedStoryModel
 from storydalle.models.licences import inherited
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.reporting.sample_strips import sample_strips
@@ -272,10 +271,9 @@ def device_of(settings: dict[str, Any]) -> str:
 def save(trained: Trained, plan: Plan) -> None:
     """Write the model, with its card and words; Failure where it is not finite."""
     model, folder = trained.model, Path(plan.folder)
-    if isinstance(model, TrainedStoryModel):
+    if isinstance(model, PretrainedModel):
         made = card(model, trained.stories, plan.settings, trained.num_model_steps or trained.num_steps)
         model.card = {"experiment": plan.experiment} | made
-    if isinstance(model, PretrainedModel):
         learn_words(model, getattr(trained.data, "train", None), getattr(trained.system, "texts", "captions"))
     try:
         model.save_pretrained(folder / MODEL)
@@ -299,7 +297,7 @@ def tokenizers_of(model: Any) -> dict[str, Any]:
     return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
-def card(model: TrainedStoryModel, stories: Stories, settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
+def card(model: PretrainedModel, stories: Stories, settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
     """What a model says of itself: how it was made, and the settings that its use depends on."""
     commit, dirty = git_state(Path(__file__).parent)
     return {

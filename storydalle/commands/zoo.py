@@ -17,8 +17,8 @@ from storydalle.commands.application import instantiate
 from storydalle.files.paths import user_path
 from storydalle.metrics.networks.clip_card import publish_clip
 from storydalle.metrics.networks.label_reader_training import make_label_reader
-from storydalle.models.kinds import EXPERIMENTS, TrainedStoryModel, open_model, zoo_folder
-from storydalle.models.pretrained import README_NAME, PretrainedModel
+from storydalle.models.kinds import EXPERIMENTS, open_model, zoo_folder
+from storydalle.models.pretrained import README_NAME
 from storydalle.stories.toon import ToonSV
 from storydalle.tokens.known_words import KnownWords
 from storydalle.training.building import learn_words, model_folder
@@ -39,7 +39,6 @@ NUM_CHECKED = 200  # stories of each split that the card of clip scores
 def publish(name: str, folder: Path, runs: Path) -> None:
     """Copy the newest model of an experiment into the zoo."""
     model = open_model(model_folder(EXPERIMENTS[name], runs))
-    assert isinstance(model, TrainedStoryModel)
     model.card |= {"license": "mit", "experiment": EXPERIMENTS[name]}
     shutil.rmtree(folder / name, ignore_errors=True)
     model.save_folder(folder / name, **SAVED.get(name, {}))
@@ -55,7 +54,6 @@ def write_words(folder: Path) -> None:
     read = KnownWords()
     for name, texts in (("text_to_image", "descriptions"), ("story_dalle", "captions"), ("storyganc", "captions")):
         model = open_model(folder / name)
-        assert isinstance(model, PretrainedModel)
         model.words = KnownWords() if name == "storyganc" else read
         learn_words(model, instantiate(model.card["data"]["train"]), texts)
         model.words.save(folder / name)

@@ -18,7 +18,7 @@ from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds
-from storydalle.models.kinds import ScoredModel
+from storydalle.models.pretrained import PretrainedModel
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_images, to_pixels, to_tensor
 from storydalle.stories.resizing import LANCZOS, at_size
@@ -96,7 +96,7 @@ class DrawingModel(System):
         self,
         name: str,
         folder: Path,
-        model: ScoredModel,
+        model: PretrainedModel,
         seed: int,
         num_candidates: int = 1,
         reranker: ImageTextNetwork | None = None,
@@ -218,14 +218,14 @@ def swept_models(compare: str | None) -> dict[str, Path]:
     return dict(sorted(names.items(), key=lambda item: not item[0].startswith("full")))  # what the others differ from
 
 
-def open_models(folders: Mapping[str, Path], compare: str | None) -> dict[str, ScoredModel]:
+def open_models(folders: Mapping[str, Path], compare: str | None) -> dict[str, PretrainedModel]:
     """Models by the names of their rows; those of a sweep must draw alike to compare."""
-    opened = {name: open_scored(folder) for name, folder in folders.items()}
+    opened = {name: kinds.open_model(folder) for name, folder in folders.items()}
     check_alike({name: opened[name] for name in swept_models(compare)})
     return opened
 
 
-def check_alike(opened: Mapping[str, ScoredModel]) -> None:
+def check_alike(opened: Mapping[str, PretrainedModel]) -> None:
     """Refuse models that draw at different sizes, or with different sampling: their rows would not compare."""
     if not opened:
         return
@@ -240,12 +240,6 @@ def check_alike(opened: Mapping[str, ScoredModel]) -> None:
                     f"{first} and {name} differ in {setting} ({values[0]} and {values[1]}): "
                     "put the same into their card.json, or compare them apart"
                 )
-
-
-def open_scored(folder: Path) -> ScoredModel:
-    model = kinds.open_model(folder)
-    assert isinstance(model, ScoredModel)
-    return model
 
 
 def open_story_dalle(folder: Path) -> "StoryDALLE":

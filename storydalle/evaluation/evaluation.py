@@ -23,7 +23,6 @@ from storydalle.evaluation.entries import (
     StoredFrames,
     Subjects,
     System,
-    open_scored,
 )
 from storydalle.evaluation.judging import Scorecard
 from storydalle.evaluation.loss_probes import measure_probes
@@ -39,7 +38,7 @@ from storydalle.metrics.seen import Judges, Seen, Truth
 from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds
-from storydalle.models.kinds import ScoredModel
+from storydalle.models.pretrained import PretrainedModel
 from storydalle.stories import toon
 from storydalle.stories.images import to_images
 from storydalle.stories.opening import chosen_split, opened, spread, tell
@@ -140,7 +139,7 @@ def evaluate_split(
     subject: Subject,
     split: str,
     judges: Judges,
-    opened_models: Mapping[str, ScoredModel],
+    opened_models: Mapping[str, PretrainedModel],
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
 ) -> Evaluated:
@@ -284,7 +283,7 @@ def scoring_of(
 
 
 def rows_of(
-    opened_models: Mapping[str, ScoredModel],
+    opened_models: Mapping[str, PretrainedModel],
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
     judges: Judges,
@@ -302,7 +301,7 @@ def rows_of(
     seed = settings["seed"]
     if opened_models and settings["data"]["name"] == "toon" and settings["text_to_image"] is not None:
         folder = kinds.locate(str(settings["text_to_image"]))
-        systems.append(DrawingModel(TEXT_TO_IMAGE, folder, open_scored(folder), seed))
+        systems.append(DrawingModel(TEXT_TO_IMAGE, folder, kinds.open_model(folder), seed))
     num_candidates = settings["num_candidates"]
     reranker = None
     if num_candidates > 1 and settings["reranker"] == "clip":
@@ -382,7 +381,7 @@ def folders_of_rows(rows: Iterable[str]) -> dict[str, str]:
 
 
 def probed(
-    model: ScoredModel, subject: Subject, split: str, subjects: Subjects, settings: Mapping[str, Any]
+    model: PretrainedModel, subject: Subject, split: str, subjects: Subjects, settings: Mapping[str, Any]
 ) -> dict[str, float]:
     """The path probes, with ToonSV's other sources drawn too."""
     stories = subjects.at(model.resolution)

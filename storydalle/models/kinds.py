@@ -1,10 +1,7 @@
 """``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 import storydalle
 from storydalle.files.paths import user_path
@@ -14,15 +11,12 @@ from storydalle.files.registry import Registry
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from storydalle.stories.handed_in import Captions, Source
-    from storydalle.stories.story import Stories
+    from storydalle.models.pretrained import PretrainedModel
+else:  # commands check what they are given before a model is opened, and torch imported with it
+    PretrainedModel = Any
 
 RERANKERS = ("likelihood", "clip")
 CLIP = "clip"  # of the zoo
-Reranker = Callable[[list[Image.Image], str], Any]  # candidates of a frame and its caption to scores, the best highest
 
 EXPERIMENTS = {  # what trained each model of the zoo
     "story_dalle": "toon/story_dalle",
@@ -32,72 +26,6 @@ EXPERIMENTS = {  # what trained each model of the zoo
 TOKENIZERS = {"toon/image_tokenizer": "story_dalle", "toon/image_decoder": "story_dalle"}  # whose tokenizer is theirs
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-
-
-@runtime_checkable
-class DrawnStory(Protocol):
-    """A drawn story: frames, all candidates of each (the best first), their scores, remarks for the user."""
-
-    @property
-    def frames(self) -> list[Image.Image]: ...
-    @property
-    def candidates(self) -> list[list[Image.Image]]: ...
-    @property
-    def scores(self) -> Any: ...
-    @property
-    def notes(self) -> list[str]: ...
-
-
-@runtime_checkable
-class StoryModel(Protocol):
-    """A model as the commands use it, told without importing torch: inputs are checked before that is loaded."""
-
-    @property
-    def resolution(self) -> int: ...
-
-    def generate(
-        self,
-        captions: "Captions",
-        source: "Source" = None,
-        num_candidates: int = 1,
-        seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        guidance: float | None = None,
-        reranker: Reranker | None = None,
-        *,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> DrawnStory: ...
-
-
-@runtime_checkable
-class TrainedStoryModel(StoryModel, Protocol):
-    """A model as training and publishing use it: with a card to fill, figures of its data and a summary."""
-
-    card: dict[str, Any]
-
-    def measured(self, stories: "Stories") -> dict[str, Any]: ...
-    def summary(self) -> dict[str, str]: ...
-    def save_folder(self, folder: Path) -> None: ...
-
-
-@runtime_checkable
-class ScoredModel(StoryModel, Protocol):
-    """A model as scoring uses it: many stories at once, how they are sampled, and the best that it can show."""
-
-    @property
-    def device(self) -> "torch.device": ...
-    def sampling(self) -> Any: ...
-    def draw_stories(
-        self,
-        captions: Sequence[Sequence[str]],
-        source: "Tensor",
-        seed: int = 0,
-        first: int = 0,
-        num_candidates: int = 1,
-    ) -> "Tensor": ...
-    def ceilings(self) -> dict[str, Callable[["Tensor"], "Tensor"]]: ...
 
 
 def zoo_folder() -> Path:
@@ -148,7 +76,7 @@ def downloaded(model: str) -> Path:
         return Path(huggingface_hub.snapshot_download(model))
 
 
-def open_model(folder: Path) -> StoryModel:
+def open_model(folder: Path) -> PretrainedModel:
     """The model in a folder; a truncated or foreign one is a user's mistake."""
     with told_in_one_line(f"cannot open model {folder}", ValueError, OSError):
         return model_class(folder).from_pretrained(folder)

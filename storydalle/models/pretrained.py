@@ -1,15 +1,15 @@
-"""What models that draw stories share: how they are opened, saved and published, and what a drawn story is."""
+"""The one face of models that draw stories: opened, saved and published alike, and asked for stories alike."""
 
 import json
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -18,9 +18,24 @@ from storydalle.files.reading import read_object
 from storydalle.files.weights import Planned, check_finite, stored_floats, write_model
 from storydalle.files.whole import write_text
 from storydalle.models.cards import model_card
+from storydalle.models.drawing import (
+    Candidates,
+    Drawn,
+    Progress,
+    Reranker,
+    Sampling,
+    StoryRequest,
+    crop_notes,
+    ranked,
+    reranked,
+)
+from storydalle.models.kinds import zoo_folder
+from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
+from storydalle.stories.images import from_images, to_images
+from storydalle.stories.story import Stories
 from storydalle.tokens.known_words import WORDS_NAME, KnownWords
 
-ZOO = Path(__file__).parents[1] / "zoo"
+ZOO = zoo_folder()
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
 README_NAME = "README.md"
 
@@ -34,25 +49,31 @@ CARD_FORMS: dict[str, tuple[str, type | tuple[type, ...]]] = {
 
 MAX_FILE_BYTES = 4 << 30  # of one file of weights
 
-Reranker = Callable[[list[Image.Image], str], Sequence[float]]
 Model = TypeVar("Model", bound="PretrainedModel")
 
 
-class Drawn(NamedTuple):
-    """A drawn story: the best candidate of every frame, all candidates, their scores, remarks for the user."""
+class PretrainedModel(nn.Module, ModelHubMixin, ABC):
+    """A model that continues stories: a folder of the zoo, of this disk or of the hub, and one way to draw.
 
-    frames: list[Image.Image]
-    candidates: list[list[Image.Image]]
-    scores: Float[Tensor, "f k"]  # higher is better: what the model itself says of each candidate, or the reranker
-    notes: list[str]
+    A further model (another decoder, a diffusion model) is a subclass. Drawing is one method:
 
+    ``draw_candidates(request)``: frames (b f k c h w) in [-1, 1] at ``resolution``, and how good each is. A candidate
+    depends on its story's captions and source, on the seed, and on its number: story, frame, candidate. Whatever else
+    is drawn beside it, and in which batch, changes nothing, so the same request gives the same bytes. All randomness
+    is drawn from (seed, story, frame, candidate); the global generators are neither read nor moved.
 
-class PretrainedModel(nn.Module, ModelHubMixin):
-    """A folder of config, weights, card and caption tokenizer; a model of the zoo, of this disk or of the hub.
-
-    A subclass says what is in its folder: ``open_folder`` and ``save_folder``.
+    Beside it there are ``open_folder`` and ``save_folder`` (saved and opened again it draws the same), ``device``,
+    ``resolution``, set by the constructor, and ``sampling_class``, whose fields are what ``card["sampling"]`` may hold.
+    The rest has defaults: ``needs_source``, ``lacks``, ``sentence_dim``, ``caption_notes``, ``request_notes``,
+    ``measured``, ``ceilings``, ``summary``. The class is named in ``kinds.MODELS`` by the ``model_type`` of its
+    ``config.json``. ``tests/conformance.py`` holds a model to all of this.
     """
 
+    resolution: int  # of a frame's side
+    sampling_class: ClassVar[type[Sampling]]
+    needs_source: ClassVar[bool] = False  # whether it can only continue a picture
+    lacks: ClassVar[str] = "this model has no such setting"  # the answer to a setting that sampling_class has not
+    sentence_dim: int | None = None  # width of the sentence vectors it reads; None: it reads the captions themselves
     card: dict[str, Any]
     words: KnownWords | None = None  # those read in training, where they are known: a converted model has read others
 
@@ -109,6 +130,125 @@ class PretrainedModel(nn.Module, ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save_folder(save_directory)
 
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """The device of its weights."""
+
+    @abstractmethod
+    def draw_candidates(self, request: StoryRequest) -> Candidates:
+        """Draw every frame of the stories ``request.num_candidates`` times; the class says what that must keep to."""
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        captions: Captions,
+        source: Source = None,
+        num_candidates: int = 1,
+        seed: int = 0,
+        temperature: float | int | None = None,
+        top_k: int | None = None,
+        top_p: float | int | None = None,
+        guidance: float | int | None = None,
+        reranker: Reranker | None = None,
+        progress: Progress | None = None,
+        sentences: Float[Tensor, "f e"] | None = None,
+        *,
+        sampling: Sampling | None = None,
+    ) -> Drawn:
+        """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
+
+        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Without one the first
+        frame is drawn from its caption alone and is the source of the others, where the model can. ``sampling`` is the
+        model's card's where it is left out; settings given by name go before it. Candidates are ordered by the model's
+        own score, or by ``reranker``. ``sentences`` are a sentence encoder's vectors of the captions, for a released
+        story encoder; without them it is left out, which a note says. Raises ValueError for no captions or none that
+        are sentences, a source that is missing or cannot be opened, and settings out of range or that the model lacks.
+        """
+        captions, picture, said = handed_in(captions, source, num_candidates, seed)
+        if picture is None and self.needs_source:
+            raise ValueError(f"{type(self).__name__} continues a picture and draws none without: give a source")
+        chosen = self.sampling(sampling, temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance)
+        pixels = None if picture is None else from_images([picture], self.resolution).to(self.device)
+        vectors = self._sentence_vectors(sentences, len(captions))
+        request = StoryRequest([captions], pixels, chosen, num_candidates, seed, 0, progress, vectors)
+        notes = [*self.caption_notes(captions), *said, *crop_notes(picture), *self.request_notes(request)]
+        drawn = self.draw_candidates(request)
+        images = [to_images(row) for row in drawn.frames[0]]
+        scores = drawn.score()[0].cpu() if reranker is None else reranked(reranker, images, captions)
+        return ranked(images, scores, notes)
+
+    @torch.inference_mode()
+    def draw_stories(
+        self,
+        captions: ManyCaptions,
+        source: Float[Tensor, "b c h w"],
+        seed: int = 0,
+        first: int = 0,
+        num_candidates: int = 1,
+    ) -> Float[Tensor, "b f k c h w"]:
+        """Frames of many stories at once, in [-1, 1]; of each frame ``k`` candidates.
+
+        ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
+        depend on the seed and its number, and not on the stories beside it. Behind the end of a shorter story stand
+        frames that mean nothing. Raises ValueError for the captions of one story alone, and for numbers out of range.
+        """
+        stories = stories_of(captions, num_candidates, seed)
+        request = StoryRequest(stories, source.to(self.device), self.sampling(), num_candidates, seed, first)
+        return self.draw_candidates(request).frames
+
+    def sampling(self, sampling: Sampling | None = None, **given: float | int | None) -> Sampling:
+        """``sampling``, by default the card's, with the settings that are ``given`` (not None) in their place.
+
+        Raises ValueError for one out of range, and for one that the model lacks, unless it is 1, which is neutral.
+        """
+        kind = self.sampling_class
+        if not isinstance(sampling, kind | None):
+            raise ValueError(f"sampling={sampling!r}: {type(self).__name__} takes a {kind.__name__}")
+        start = kind(**(self.card.get("sampling") or {})) if sampling is None else sampling
+        known = {field.name for field in fields(kind)}
+        lacking = [f"{name}={value}" for name, value in given.items() if name not in known and value not in (None, 1)]
+        if lacking:
+            raise ValueError(f"{', '.join(lacking)}: {self.lacks}; leave it out")
+        return replace(start, **{name: given[name] for name in known & given.keys() if given[name] is not None})
+
+    def caption_notes(self, captions: list[str]) -> list[str]:
+        """A line for each caption with words that the model never read in training."""
+        return [] if self.words is None else self.words.notes(captions)
+
+    def request_notes(self, request: StoryRequest) -> list[str]:
+        """Remarks on a source, or on its absence, for the user."""
+        return []
+
+    def _sentence_vectors(
+        self, sentences: Float[Tensor, "f e"] | None, num_captions: int
+    ) -> Float[Tensor, "1 f e"] | None:
+        if sentences is None:
+            return None
+        if self.sentence_dim is None:
+            raise ValueError("sentences are for a released story encoder; this model reads the captions themselves")
+        if len(sentences) != num_captions:
+            raise ValueError(f"{len(sentences)} sentence vectors for {num_captions} captions: give one a caption")
+        return sentences[None].to(self.device)
+
+    # ------------------------------------------------------------------------------------------------- its description
+
+    def measured(self, stories: Stories) -> dict[str, Any]:
+        """For the card: numbers that depend on the data trained on."""
+        return {}
+
+    def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What true frames can be put through to see the best that the model could draw, by the names of table rows."""
+        return {}
+
+    def summary(self) -> dict[str, str]:
+        """For people: what is drawn, and by how large a model."""
+        return {"parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M"}
+
+    # ------------------------------------------------------------------------------------------------- its files
+
     def load_files(self, *parts: tuple[Path, str]) -> None:
         """Take the weights of all files together, in single precision: of each those whose names have its prefix.
 
@@ -158,14 +298,6 @@ class PretrainedModel(nn.Module, ModelHubMixin):
         for file, values in files.items():
             planned = [Planned(name, kept(name), tuple(value.shape)) for name, value in values.items()]
             write_model(folder, planned, read, file, MAX_FILE_BYTES)
-
-    def word_notes(self, captions: Sequence[str]) -> list[str]:
-        """A line for each caption with words that the model never read in training."""
-        return [] if self.words is None else self.words.notes(captions)
-
-    def summary(self) -> dict[str, str]:
-        """For people: what is drawn, and by how large a model."""
-        return {"parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M"}
 
 
 def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

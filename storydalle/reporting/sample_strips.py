@@ -7,7 +7,7 @@ from PIL import Image
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from storydalle.files.whole import save_picture
-from storydalle.models.kinds import ScoredModel
+from storydalle.models.pretrained import PretrainedModel
 from storydalle.reporting import strips
 from storydalle.stories.images import to_images, to_tensor
 from storydalle.stories.story import Stories, Story
@@ -21,7 +21,7 @@ class SampleStrips(pl.Callback):
     """
 
     def __init__(
-        self, model: ScoredModel, stories: Stories, folder: Path, every: int = 500, num_stories: int = 2
+        self, model: PretrainedModel, stories: Stories, folder: Path, every: int = 500, num_stories: int = 2
     ) -> None:
         self.model, self.stories, self.folder = model, stories, folder
         self.every, self.num_stories = every, num_stories
@@ -55,4 +55,4 @@ class SampleStrips(pl.Callback):
 
 def sample_strips(folder: Path, every: int, model: object, stories: Stories) -> list[SampleStrips]:
     """That of a model which draws stories; none of any other."""
-    return [SampleStrips(model, stories, folder / "strips", every)] if isinstance(model, ScoredModel) else []
+    return [SampleStrips(model, stories, folder / "strips", every)] if isinstance(model, PretrainedModel) else []

@@ -9,32 +9,30 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 from torch import Tensor
 
 from storydalle.files.reading import read_object
 from storydalle.files.weights import WithoutNumbers, described_by
 from storydalle.models.backbones.backbone import open_backbone
+from storydalle.models.drawing import Candidates, Progress, Sampling, StoryRequest
 from storydalle.models.pretrained import (
     CAPTIONS_FOLDER,
     CARD_NAME,
     CONFIG_NAME,
     WEIGHTS_NAME,
-    Drawn,
     PretrainedModel,
-    Reranker,
     read_card,
 )
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
-from storydalle.models.story_dalle.sampling import FrameKey, Progress, Prompt, Sampled, Sampling, sample
-from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
-from storydalle.stories.images import from_images, to_images, to_tensor
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
+from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Stories
 from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.known_words import KnownWords
 
 TOKENIZER_PREFIX = "image_tokenizer."
+DECODED = 32  # pictures at once
 
 
 class StoryDALLE(PretrainedModel):
@@ -42,6 +40,8 @@ class StoryDALLE(PretrainedModel):
 
     A text-to-image model is the same object with an empty retrofit.
     """
+
+    sampling_class = CodeSampling
 
     def __init__(
         self,
@@ -69,10 +69,9 @@ class StoryDALLE(PretrainedModel):
         self.caption_tokenizer = caption_tokenizer
         self.model = model
         self.card = card or {}
-
-    @property
-    def resolution(self) -> int:
-        return self.image_tokenizer.resolution
+        self.resolution = image_tokenizer.resolution
+        encoder = model.story_encoder
+        self.sentence_dim = encoder.input_dim if isinstance(encoder, SentenceStoryEncoder) else None
 
     @property
     def device(self) -> torch.device:
@@ -80,80 +79,38 @@ class StoryDALLE(PretrainedModel):
 
     # ------------------------------------------------------------------------------------------------- drawing
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        captions: Captions,
-        source: Source = None,
-        num_candidates: int = 1,
-        seed: int = 0,
-        temperature: float | int | None = None,
-        top_k: int | None = None,
-        top_p: float | int | None = None,
-        guidance: float | int | None = None,
-        reranker: Reranker | None = None,
-        progress: Progress | None = None,
-        sentences: Float[Tensor, "f e"] | None = None,
-    ) -> Drawn:
-        """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
-
-        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Without one the first
-        frame is drawn from its caption alone and is the source of the others. Sampling settings left out are the ones
-        of the model's card. ``sentences`` are a sentence encoder's vectors of the captions, for a released story
-        encoder; without them it is left out, which a note says. Raises ValueError for no captions or none that are
-        sentences, a source that cannot be opened, settings out of range, and guidance where the model was not trained
-        for it.
-        """
-        captions, picture, said = handed_in(captions, source, num_candidates, seed)
-        settings = self.sampling(temperature, top_k, top_p, guidance)
-        tokens, notes = self._tokenize(captions)
-        codes, more = self._source_codes(picture)
-        notes += self.word_notes(captions) + said + more + self._sentence_notes(captions, sentences)
-        keys = [FrameKey(seed, 0, frame) for frame in range(len(captions))]
-        vectors = None if sentences is None else sentences[None].to(self.device)
-        draw = partial(self.draw, tokens, sampling=settings, progress=progress, sentences=vectors)
-        if codes is not None:
-            drawn = draw(codes, keys, num_candidates)
-        else:
-            drawn = self._draw_without_source(draw, keys, num_candidates)
-        images = self._decode(drawn.codes)
-        scores = drawn.log_likelihood
-        if reranker is not None:
-            rows = zip(images, captions, strict=True)
-            scores = torch.stack([torch.as_tensor(reranker(row, caption)) for row, caption in rows])
-        order = scores.argsort(1, descending=True).tolist()
-        candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order, strict=True)]
-        return Drawn([row[0] for row in candidates], candidates, scores.sort(1, descending=True).values, notes)
-
-    @torch.inference_mode()
-    def draw_stories(
-        self,
-        captions: ManyCaptions,
-        source: Float[Tensor, "b c h w"],
-        seed: int = 0,
-        first: int = 0,
-        num_candidates: int = 1,
-    ) -> Float[Tensor, "b f k c h w"]:
-        """Frames of many stories at once, in [-1, 1]; of each frame ``k`` candidates, the likeliest first.
-
-        ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
-        depend on the seed and its number, and not on the stories beside it. Behind the end of a shorter story stand
-        frames that mean nothing. Raises ValueError for the captions of one story alone, and for numbers out of range.
-        """
-        captions = stories_of(captions, num_candidates, seed)
-        num_frames = max(map(len, captions))
-        mask = torch.tensor([[i < len(story) for i in range(num_frames)] for story in captions], device=self.device)
-        padded = [caption for story in captions for caption in [*story, *[""] * (num_frames - len(story))]]
-        tokens = rearrange(self.caption_tokenizer.encode(padded).tokens, "(b f) t -> b f t", f=num_frames)
-        keys = [FrameKey(seed, first + story, frame) for story in range(len(captions)) for frame in range(num_frames)]
-        codes = self.image_tokenizer.encode(source.to(self.device))
-        drawn = self.draw(tokens.to(self.device), codes, keys, num_candidates, mask=mask)
-        order = drawn.log_likelihood.argsort(1, descending=True)
-        ranked = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))
-        images = torch.cat(
-            [self.image_tokenizer.decode(part) for part in rearrange(ranked, "r k l -> (r k) l").split(64)]
+    def draw_candidates(self, request: StoryRequest) -> Candidates:
+        """Frames by way of codes; of each frame the likeliest candidate first."""
+        assert isinstance(request.sampling, CodeSampling)
+        tokens, mask = self._tokenize(request.captions)
+        num_frames, num_candidates = tokens.shape[1], request.num_candidates
+        keys = [
+            FrameKey(request.seed, request.first + story, frame)
+            for story in range(len(tokens))
+            for frame in range(num_frames)
+        ]
+        draw = partial(
+            self.draw,
+            tokens,
+            num_candidates=num_candidates,
+            sampling=request.sampling,
+            mask=mask,
+            progress=request.progress,
+            sentences=request.sentences,
         )
-        return rearrange(images, "(b f k) c h w -> b f k c h w", f=num_frames, k=num_candidates)
+        if request.source is None:
+            drawn = draw_without_source(draw, keys, num_frames)
+        else:
+            drawn = draw(source=self.image_tokenizer.encode(request.source), keys=keys)
+        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)
+        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))
+        parts = rearrange(codes, "r k l -> (r k) l").split(DECODED)
+        images = torch.cat([self.image_tokenizer.decode(part) for part in parts])
+        split = {"f": num_frames, "k": num_candidates}
+        return Candidates(
+            rearrange(images, "(b f k) c h w -> b f k c h w", **split),
+            lambda: rearrange(likelihood, "(b f) k -> b f k", f=num_frames),
+        )
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """What true frames can be put through to see the best that the model could draw, by the names of table rows."""
@@ -165,21 +122,13 @@ class StoryDALLE(PretrainedModel):
         parts = [self.image_tokenizer.encode(part.to(self.device)) for part in images.split(64)]
         return torch.cat([self.image_tokenizer.decode(part) for part in parts])
 
-    def sampling(
-        self,
-        temperature: float | int | None = None,
-        top_k: int | None = None,
-        top_p: float | int | None = None,
-        guidance: float | int | None = None,
-    ) -> Sampling:
-        """The card's settings with those given in their place."""
-        settings = dict(self.card.get("sampling") or {})
-        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
-        settings |= {name: value for name, value in given.items() if value is not None}
-        scale = settings.get("guidance", 1)
-        if scale != 1 and not self.card.get("guidance", False):
-            raise ValueError(f"guidance={scale}: this model was not trained for guidance; leave it at 1")
-        return Sampling(**settings)
+    def sampling(self, sampling: Sampling | None = None, **given: float | int | None) -> CodeSampling:
+        """As of every model; ValueError, too, for guidance where the model was not trained for it."""
+        chosen = super().sampling(sampling, **given)
+        assert isinstance(chosen, CodeSampling)
+        if chosen.guidance != 1 and not self.card.get("guidance", False):
+            raise ValueError(f"guidance={chosen.guidance}: this model was not trained for guidance; leave it at 1")
+        return chosen
 
     @torch.inference_mode()
     def draw(
@@ -188,7 +137,7 @@ class StoryDALLE(PretrainedModel):
         source: Int[Tensor, "b l"] | None,
         keys: list[FrameKey],
         num_candidates: int = 1,
-        sampling: Sampling | None = None,
+        sampling: CodeSampling | None = None,
         mask: Bool[Tensor, "b f"] | None = None,
         progress: Progress | None = None,
         frames: slice = slice(None),
@@ -227,56 +176,41 @@ class StoryDALLE(PretrainedModel):
             parts.append(nearest[:, -1:])
         return torch.cat(parts, 1)
 
-    def _draw_without_source(self, draw: Callable[..., Sampled], keys: list[FrameKey], num_candidates: int) -> Sampled:
-        """The first frame from text alone; its best candidate is the source of the rest."""
-        first = draw(None, keys[:1], num_candidates, frames=slice(0, 1))
-        if len(keys) == 1:
-            return first
-        best = first.codes[0, first.log_likelihood[0].argmax()][None]
-        rest = draw(best, keys[1:], num_candidates, frames=slice(1, None))
-        return Sampled(*(torch.cat(pair) for pair in zip(first, rest, strict=True)))
+    def _tokenize(self, captions: list[list[str]]) -> tuple[Int[Tensor, "b f t"], Bool[Tensor, "b f"]]:
+        """Tokens of stories, the shorter ones filled up with empty captions, and which frames there are."""
+        num_frames = max(map(len, captions))
+        mask = torch.tensor([[i < len(story) for i in range(num_frames)] for story in captions], device=self.device)
+        padded = [caption for story in captions for caption in [*story, *[""] * (num_frames - len(story))]]
+        tokens = rearrange(self.caption_tokenizer.encode(padded).tokens, "(b f) t -> b f t", f=num_frames)
+        return tokens.to(self.device), mask
 
-    def _tokenize(self, captions: list[str]) -> tuple[Int[Tensor, "1 f t"], list[str]]:
-        encoded = self.caption_tokenizer.encode(captions)
+    def caption_notes(self, captions: list[str]) -> list[str]:
         limit = self.caption_tokenizer.text_length
-        notes = [
+        cut = [
             f"caption {index + 1} has {limit + cut} tokens; the last {cut} were cut, since the model reads {limit}"
-            for index, cut in encoded.overflow
+            for index, cut in self.caption_tokenizer.encode(captions).overflow
         ]
-        return encoded.tokens[None].to(self.device), notes
+        return cut + super().caption_notes(captions)
 
-    def _sentence_notes(self, captions: list[str], sentences: Tensor | None) -> list[str]:
-        encoder = self.model.story_encoder
-        if not isinstance(encoder, SentenceStoryEncoder):
-            if sentences is not None:
-                raise ValueError("sentences are for a released story encoder; this model reads the captions themselves")
-            return []
-        if sentences is None:
-            return [
-                f"the story encoder is left out: it reads vectors of a sentence encoder, {encoder.input_dim} wide, and "
-                "none are given (sentences)"
-            ]
-        if len(sentences) != len(captions):
-            raise ValueError(f"{len(sentences)} sentence vectors for {len(captions)} captions: give one a caption")
-        return []
-
-    def _source_codes(self, source: Image.Image | None) -> tuple[Int[Tensor, "1 l"] | None, list[str]]:
-        if source is None:
-            return None, ["no source given: the first frame is drawn from its caption alone and leads the others"]
+    def request_notes(self, request: StoryRequest) -> list[str]:
+        """Where the source is missing or unlike the training's, and where the story encoder has nothing to read."""
         notes = []
-        if source.width != source.height:
-            side = min(source.size)
-            notes.append(f"the source was cropped from {source.width}x{source.height} to its centre {side}x{side}")
-        pixels = from_images([source], self.resolution).to(self.device)
-        codes = self.image_tokenizer.encode(pixels)
-        error = self.reconstruction_errors(pixels).item()
-        limit = self.card.get("reconstruction_error_p99")
-        if limit is not None and error > limit:
+        if request.source is None:
+            notes.append("no source given: the first frame is drawn from its caption alone and leads the others")
+        else:
+            error = self.reconstruction_errors(request.source).max().item()
+            limit = self.card.get("reconstruction_error_p99")
+            if limit is not None and error > limit:
+                notes.append(
+                    f"the source lies outside what this model has seen: its tokenizer misses the picture by {error:.3f}"
+                    f" a pixel (at most {limit:.3f} on 99 % of its own world), so expect a free adaptation"
+                )
+        if self.sentence_dim is not None and request.sentences is None:
             notes.append(
-                f"the source lies outside what this model has seen: its tokenizer misses the picture by {error:.3f} "
-                f"a pixel (at most {limit:.3f} on 99 % of its own world), so expect a free adaptation"
+                f"the story encoder is left out: it reads vectors of a sentence encoder, {self.sentence_dim} wide, and "
+                "none are given (sentences)"
             )
-        return codes, notes
+        return notes
 
     @torch.inference_mode()
     def reconstruction_errors(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
@@ -309,12 +243,6 @@ class StoryDALLE(PretrainedModel):
             "parameters": f"{num_parameters / 1e6:.1f} M, image tokenizer included",
             "transformer": f"{backbone.depth} blocks, {backbone.dim} wide, {backbone.num_heads} heads",
         }
-
-    def _decode(self, codes: Int[Tensor, "f k l"]) -> list[list[Image.Image]]:
-        flat = rearrange(codes, "f k l -> (f k) l")
-        images = [image for part in flat.split(32) for image in to_images(self.image_tokenizer.decode(part))]
-        num_candidates = codes.shape[1]
-        return [images[i : i + num_candidates] for i in range(0, len(images), num_candidates)]
 
     # ------------------------------------------------------------------------------------------------- files
 
@@ -372,3 +300,19 @@ class StoryDALLE(PretrainedModel):
         self.write_weights(Path(folder), {WEIGHTS_NAME: weights}, dtype, exact)
         self.caption_tokenizer.save(Path(folder) / CAPTIONS_FOLDER)
         self.write_description(Path(folder), config)
+
+
+def draw_without_source(draw: Callable[..., Sampled], keys: list[FrameKey], num_frames: int) -> Sampled:
+    """The first frame of each story from text alone; its best candidate is the source of the rest."""
+    first = draw(source=None, keys=keys[::num_frames], frames=slice(0, 1))  # b k
+    if num_frames == 1:
+        return first
+    best = first.log_likelihood.argmax(1)
+    source = first.codes[torch.arange(len(best), device=best.device), best]
+    rest = draw(source=source, keys=[key for key in keys if key.frame], frames=slice(1, None))  # (b f) k
+
+    def joined(head: Tensor, tail: Tensor) -> Tensor:
+        whole = torch.cat([head[:, None], rearrange(tail, "(b f) ... -> b f ...", f=num_frames - 1)], 1)
+        return rearrange(whole, "b f ... -> (b f) ...")
+
+    return Sampled(*(joined(*pair) for pair in zip(first, rest, strict=True)))

@@ -16,13 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from storydalle.mistakes import check_number, check_seed
+from storydalle.models.drawing import Progress, Sampling
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
-
-Progress = Callable[[int, int], None]  # positions decoded, positions in all
 
 
 @dataclass(frozen=True)
-class Sampling:
+class CodeSampling(Sampling):
     """How a code is chosen from its logits: temperature, then top-k, then top-p among those, then a draw.
 
     ``temperature=0`` is greedy. ``guidance`` is the scale of classifier-free guidance, 1 for none.
@@ -68,7 +67,7 @@ def uniforms(keys: Sequence[FrameKey], candidates: range, length: int) -> Float[
     return torch.from_numpy(draws)
 
 
-def choose(logits: Float[Tensor, "r v"], uniform: Float[Tensor, " r"], sampling: Sampling) -> Int[Tensor, " r"]:
+def choose(logits: Float[Tensor, "r v"], uniform: Float[Tensor, " r"], sampling: CodeSampling) -> Int[Tensor, " r"]:
     """Draw one code a row by inverting the cumulative distribution of what the filters leave at ``uniform``."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -101,7 +100,7 @@ def sample(
     model: RetrofittedDALLE,
     prompt: Prompt,
     num_candidates: int = 1,
-    sampling: Sampling | None = None,
+    sampling: CodeSampling | None = None,
     without_caption: Prompt | None = None,
     max_bytes: int = 2 << 30,
     progress: Progress | None = None,
@@ -111,7 +110,7 @@ def sample(
     ``without_caption`` is the same prompt with empty captions, for guidance. ``max_bytes`` bounds the cache of one
     wave. Raises ValueError for a seed out of range and for guidance without an unconditional prompt.
     """
-    sampling = sampling or Sampling()
+    sampling = sampling or CodeSampling()
     if sampling.guidance != 1 and without_caption is None:
         raise ValueError("guidance needs an unconditional prompt; use guidance=1")
     branches = [prompt] if sampling.guidance == 1 or without_caption is None else [prompt, without_caption]
@@ -180,7 +179,7 @@ def _sample_wave(
     model: RetrofittedDALLE,
     prompts: list[Prompt],
     candidates: range,
-    sampling: Sampling,
+    sampling: CodeSampling,
     report: Callable[[int], None],
 ) -> Sampled:
     num_candidates, length = len(candidates), model.backbone.image_length

@@ -3,8 +3,9 @@
 Following the description in the StoryDALL-E paper; no code of it was released.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +19,15 @@ from torch.nn.utils.parametrize import is_parametrized
 from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.reading import read_object
 from storydalle.files.weights import described_by
+from storydalle.models.drawing import Candidates, Sampling, StoryRequest
 from storydalle.models.pretrained import (
     CAPTIONS_FOLDER,
     CARD_NAME,
     CONFIG_NAME,
     WEIGHTS_NAME,
-    Drawn,
     PretrainedModel,
-    Reranker,
     read_card,
 )
-from storydalle.models.story_dalle.sampling import Progress
 from storydalle.models.story_gan.caption_encoder import CaptionEncoder, open_caption_encoder
 from storydalle.models.story_gan.contextual_attention import ContextualAttention
 from storydalle.models.story_gan.discriminators import (
@@ -39,9 +38,6 @@ from storydalle.models.story_gan.discriminators import (
 )
 from storydalle.models.story_gan.generator import Generator, GeneratorSettings
 from storydalle.models.story_gan.story_encoder import GANStoryEncoder, Noise, StoryEncoderSettings, StoryState
-from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
-from storydalle.stories.images import from_images, to_images
-from storydalle.stories.story import Stories
 from storydalle.tokens.known_words import KnownWords
 
 MODEL_TYPE = "storyganc"
@@ -58,7 +54,7 @@ class Imagined(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GANSampling:
+class GANSampling(Sampling):
     """How frames are drawn: the standard deviation of the noise, 1 as in training."""
 
     noise_scale: float | int = 1.0
@@ -87,6 +83,9 @@ class StoryGANc(Configured, PretrainedModel):
     """Caption encoder, story encoder, generator and the two discriminators."""
 
     settings: StoryGANSettings
+    sampling_class = GANSampling
+    needs_source = True
+    lacks = "a GAN draws no codes, so this means nothing to it"
 
     def __init__(
         self, caption_encoder: CaptionEncoder, *values: Any, card: dict[str, Any] | None = None, **named: Any
@@ -140,87 +139,24 @@ class StoryGANc(Configured, PretrainedModel):
         frames, entropy = self.generator(state.frames, source, mask)
         return Imagined(frames, state, entropy)
 
-    @torch.inference_mode()
-    def draw_stories(
-        self,
-        captions: ManyCaptions,
-        source: Float[Tensor, "b c h w"],
-        seed: int = 0,
-        first: int = 0,
-        num_candidates: int = 1,
-        progress: Progress | None = None,
-    ) -> Float[Tensor, "b f k c h w"]:
-        """Frames in [-1, 1] for sources in [-1, 1]; those beyond a story's end mean nothing.
-
-        Story i of the batch is story ``first + i`` of the draws of ``seed``: its frames do not depend on the stories
-        beside it, and a candidate does not depend on how many there are. Raises ValueError for the captions of one
-        story alone, and for numbers out of range.
-        """
+    def draw_candidates(self, request: StoryRequest) -> Candidates:
+        """Candidates differ by their noise; the image discriminator's logits are their scores."""
         assert not self.training, "call eval() before drawing"
-        captions = stories_of(captions, num_candidates, seed)
-        vectors = self.caption_encoder(captions)
-        mask = lengths_mask([len(story) for story in captions], vectors)
-        source = source.to(self.device)
+        assert isinstance(request.sampling, GANSampling) and request.source is not None
+        vectors = self.caption_encoder(request.captions)
+        mask = lengths_mask([len(story) for story in request.captions], vectors)
+        stories = range(request.first, request.first + len(request.captions))
         parts = []
-        for candidate in range(num_candidates):
-            noise = self._keyed_noise(seed, range(first, first + len(captions)), vectors.shape[1], candidate)
-            parts.append(self.imagine(vectors, source, noise, mask).frames)
-            if progress is not None:
-                progress(candidate + 1, num_candidates)
-        return torch.stack(parts, 2)
+        for candidate in range(request.num_candidates):
+            noise = self._keyed_noise(request.sampling, request.seed, stories, vectors.shape[1], candidate)
+            parts.append(self.imagine(vectors, request.source, noise, mask).frames)
+            if request.progress is not None:
+                request.progress(candidate + 1, request.num_candidates)
+        frames = torch.stack(parts, 2)
+        return Candidates(frames, partial(self._scores, request.captions, frames))
 
-    def generate(
-        self,
-        captions: Captions,
-        source: Source = None,
-        num_candidates: int = 1,
-        seed: int = 0,
-        temperature: float | int | None = None,
-        top_k: int | None = None,
-        top_p: float | int | None = None,
-        guidance: float | int | None = None,
-        reranker: Reranker | None = None,
-        progress: Progress | None = None,
-    ) -> Drawn:
-        """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
-
-        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Candidates differ by
-        their noise and are ordered by the image discriminator's logit, or by ``reranker``. Raises ValueError for no
-        captions or none that are sentences, no source or one that cannot be opened, numbers out of range, and sampling
-        settings that a GAN does not have.
-        """
-        captions, picture, said = handed_in(captions, source, num_candidates, seed)
-        if picture is None:
-            raise ValueError("StoryGANc continues a picture and draws none without: give a source")
-        self.sampling(temperature, top_k, top_p, guidance)
-        notes = self.caption_encoder.notes(captions) + self.word_notes(captions) + said
-        if picture.width != picture.height:
-            side = min(picture.size)
-            notes.append(f"the source was cropped from {picture.width}x{picture.height} to its centre {side}x{side}")
-        pixels = from_images([picture], self.resolution)
-        frames = self.draw_stories([captions], pixels, seed, 0, num_candidates, progress)[0]
-        images = [to_images(row) for row in frames]
-        scores = self._scores(captions, frames)
-        if reranker is not None:
-            rows = zip(images, captions, strict=True)
-            scores = torch.stack([torch.as_tensor(reranker(row, caption)) for row, caption in rows])
-        order = scores.argsort(dim=1, descending=True, stable=True).tolist()
-        candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order, strict=True)]
-        return Drawn([row[0] for row in candidates], candidates, scores.sort(1, descending=True).values, notes)
-
-    def sampling(
-        self,
-        temperature: float | int | None = None,
-        top_k: int | None = None,
-        top_p: float | int | None = None,
-        guidance: float | int | None = None,
-    ) -> GANSampling:
-        """The card's settings; ValueError for those of a model that draws codes."""
-        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance}
-        named = [f"{name}={value}" for name, value in given.items() if value not in (None, 1)]
-        if named:
-            raise ValueError(f"{', '.join(named)}: a GAN draws no codes, so this means nothing to it; leave it out")
-        return GANSampling(**(self.card.get("sampling") or {}))
+    def caption_notes(self, captions: list[str]) -> list[str]:
+        return self.caption_encoder.notes(captions) + super().caption_notes(captions)
 
     @torch.inference_mode()
     def story_logits(
@@ -240,23 +176,17 @@ class StoryGANc(Configured, PretrainedModel):
         """The condition that each frame is judged under, free of noise, and a mask of the frames that exist."""
         vectors = self.caption_encoder(captions)
         mask = lengths_mask([len(story) for story in captions], vectors)
-        noise = self._keyed_noise(0, range(len(captions)), vectors.shape[1], 0)
+        noise = self._keyed_noise(GANSampling(), 0, range(len(captions)), vectors.shape[1], 0)
         return self.story_encoder(vectors, mask, noise).condition(), mask
 
     @torch.inference_mode()
-    def _scores(self, captions: list[str], frames: Float[Tensor, "f k c h w"]) -> Float[Tensor, "f k"]:
+    def _scores(self, captions: list[list[str]], frames: Float[Tensor, "b f k c h w"]) -> Float[Tensor, "b f k"]:
         """Logits of the image discriminator, each under its frame's caption."""
-        condition, mask = self._condition([captions] * frames.shape[1])
-        features = self.image_discriminator.encode(rearrange(frames, "f k c h w -> k f c h w"), mask)
-        return rearrange(self.image_discriminator.judge(features, condition, mask), "k f -> f k").cpu()
-
-    def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """None: no part of a generator takes true frames in and gives them back."""
-        return {}
-
-    def measured(self, stories: Stories) -> dict[str, Any]:
-        """For the card: nothing that depends on the data."""
-        return {}
+        num_candidates = frames.shape[2]
+        condition, mask = self._condition([story for story in captions for _ in range(num_candidates)])
+        features = self.image_discriminator.encode(rearrange(frames, "b f k c h w -> (b k) f c h w"), mask)
+        logits = self.image_discriminator.judge(features, condition, mask)
+        return rearrange(logits, "(b k) f -> b f k", k=num_candidates)
 
     def summary(self) -> dict[str, str]:
         """For people: what is drawn, and by what."""
@@ -269,9 +199,8 @@ class StoryGANc(Configured, PretrainedModel):
             "follows": "the description of StoryGANc in the StoryDALL-E paper, of which no code was released",
         }
 
-    def _keyed_noise(self, seed: int, stories: range, num_frames: int, candidate: int) -> Noise:
+    def _keyed_noise(self, sampling: GANSampling, seed: int, stories: range, num_frames: int, candidate: int) -> Noise:
         """Normal draws of a counter-based generator keyed by their place: a story's own, and one for each frame."""
-        scale = self.sampling().noise_scale
 
         def draws(story: int, place: int, dim: int) -> np.ndarray:
             entropy = np.random.SeedSequence([seed, story, candidate, place])
@@ -281,7 +210,9 @@ class StoryGANc(Configured, PretrainedModel):
         of_frames = np.stack(
             [[draws(story, 1 + i, self.story_encoder.noise_dim) for i in range(num_frames)] for story in stories]
         )
-        return Noise(*(scale * torch.from_numpy(part).to(self.device) for part in (of_stories, of_frames)))
+        return Noise(
+            *(sampling.noise_scale * torch.from_numpy(part).to(self.device) for part in (of_stories, of_frames))
+        )
 
     # ------------------------------------------------------------------------------------------------- files
 

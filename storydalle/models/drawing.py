@@ -1,0 +1,71 @@
+"""The words between a caller and a model that draws stories: how to draw, what to draw, and what was drawn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Real
+from PIL import Image
+from torch import Tensor
+
+Progress = Callable[[int, int], None]  # steps done, steps in all
+Reranker = Callable[[list[Image.Image], str], Sequence[float] | Tensor]  # a frame's candidates and its caption
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model draws. A kind of model has a subclass with its settings, which refuses values out of range."""
+
+
+class StoryRequest(NamedTuple):
+    """Stories to draw, checked. Story i of the list is story ``first + i`` of the draws of ``seed``."""
+
+    captions: list[list[str]]  # cleaned; stories may differ in length
+    source: Float[Tensor, "b c h w"] | None  # in [-1, 1], at the model's resolution and on its device
+    sampling: Sampling
+    num_candidates: int = 1
+    seed: int = 0
+    first: int = 0
+    progress: Progress | None = None
+    sentences: Float[Tensor, "b f e"] | None = None  # a sentence encoder's vectors of the captions
+
+
+class Candidates(NamedTuple):
+    """Frames of a request, of each its candidates in the order that drawing itself gives them.
+
+    Frames beyond the end of a shorter story mean nothing.
+    """
+
+    frames: Float[Tensor, "b f k c h w"]  # in [-1, 1]
+    score: Callable[[], Float[Tensor, "b f k"]]  # the model's own opinion, higher is better; computed where it is asked
+
+
+class Drawn(NamedTuple):
+    """A drawn story: the best candidate of every frame, all candidates, their scores, remarks for the user."""
+
+    frames: list[Image.Image]
+    candidates: list[list[Image.Image]]  # of each frame, the best first
+    scores: Real[Tensor, "f k"]  # higher is better: what the model itself says of each candidate, or the reranker
+    notes: list[str]
+
+
+def ranked(images: list[list[Image.Image]], scores: Real[Tensor, "f k"], notes: list[str]) -> Drawn:
+    """Put the best candidate of every frame first; those of one score keep their order."""
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order.tolist(), strict=True)]
+    return Drawn([row[0] for row in candidates], candidates, scores, notes)
+
+
+def reranked(reranker: Reranker, images: list[list[Image.Image]], captions: list[str]) -> Real[Tensor, "f k"]:
+    """Scores of a frame's candidates under its caption, frame by frame."""
+    rows = zip(images, captions, strict=True)
+    return torch.stack([torch.as_tensor(reranker(row, caption)).cpu() for row, caption in rows])
+
+
+def crop_notes(picture: Image.Image | None) -> list[str]:
+    """A remark where a source is no square: the model sees its centre."""
+    if picture is None or picture.width == picture.height:
+        return []
+    side = min(picture.size)
+    return [f"the source was cropped from {picture.width}x{picture.height} to its centre {side}x{side}"]
