@@ -1,60 +1,29 @@
-"""DALL-E Mega: min-dalle's keys and arithmetic, the cache, and the retrofit around it."""
+"""DALL-E Mega: min-dalle's keys and arithmetic, its cache, and where the retrofit attaches."""
 
 import math
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from storydalle import StoryDALLE
 from storydalle.models.backbones.mega import Attention, DecoderLayer, EncoderLayer, MegaDALLE, Memory
-from storydalle.models.pretrained import CONFIG_NAME
-from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, is_trained, retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, cache_bytes, sample
-from storydalle.training.story_dalle_training import StoryDALLETraining
-from storydalle.training.text_to_image_training import TextToImageTraining
-from tests.test_byte_level import tiny_tokenizer
-from tests.test_retrofit import FRAMES, LENGTH, PAD, STORIES, Inputs, differs
-from tests.test_sampling import draw, prompt
-from tests.tiny import CODEBOOK, GRID, TinyData, felt, tiny_batch, tiny_story_dalle, trainer
-from tests.tiny import FRAMES as TINY_FRAMES
-
-VOCAB, CODES, START, DIM, GLU_DIM, HEADS, DEPTH = 40, 30, 29, 32, 48, 4, 3
+from storydalle.models.story_dalle.retrofit import is_trained, retrofit
+from storydalle.models.story_dalle.sampling import cache_bytes
+from tests.conformance_backbones import awake, differs, retrofitted
+from tests.tiny_backbones import CODES, DEPTH, DIM, HEADS, LENGTH, PAD, START, WORDS, tiny_mega
 
 
-def wake(module: nn.Module) -> None:
-    """Draw every parameter well away from its start, norms included, so that none can be left out unseen."""
-    for made in module.modules():
-        if isinstance(made, nn.Linear | nn.Embedding):
-            nn.init.normal_(made.weight, std=0.2)
-        if isinstance(made, nn.LayerNorm):
-            nn.init.normal_(made.weight, mean=1.0, std=0.3)
-            nn.init.normal_(made.bias, std=0.3)
-
-
-def small(awake: bool = True, **options) -> MegaDALLE:
-    """Two rows of the head are beyond the codes, as 32 of Mega's are."""
+def small(**options: Any) -> MegaDALLE:
     torch.manual_seed(0)
-    sizes = {"text_length": 7, "image_length": LENGTH, "dim": DIM, "glu_dim": GLU_DIM, "depth": DEPTH}
-    sizes |= {"num_heads": HEADS, "pad_id": PAD, "start_code": START}
-    sizes |= {"text_vocab_size": VOCAB, "image_vocab_size": CODES + 1, "num_codes": CODES}
-    backbone = MegaDALLE(**(sizes | options)).eval()
-    if awake:
-        wake(backbone)
+    backbone = tiny_mega(**options).eval()
+    awake(backbone)
     return backbone
-
-
-def model(awake: bool = True, **options) -> RetrofittedDALLE:
-    made = retrofit(small(awake=False), **options).eval()
-    if awake:
-        wake(made)
-    return made
 
 
 def inputs(num_rows: int = 3) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(1, VOCAB, (num_rows, 7), generator=generator)
+    tokens = torch.randint(1, WORDS, (num_rows, 7), generator=generator)
     for row in range(num_rows):
         tokens[row, 3 + row :] = PAD
     return tokens, torch.randint(0, CODES, (num_rows, LENGTH), generator=generator)
@@ -260,60 +229,13 @@ def test_sizes_that_do_not_fit_are_refused_with_the_numbers():
 # ------------------------------------------------------------------------------------------------ what sees what
 
 
-def test_a_fresh_model_knows_nothing():
-    tokens, codes = inputs()
-    image = small(awake=False)(tokens, codes).image
-    assert abs(nn.functional.cross_entropy(image.flatten(0, 1), codes.flatten()).item() - math.log(CODES)) < 0.1
-
-
-def test_a_code_is_predicted_from_the_whole_caption_and_from_earlier_codes_only():
-    backbone = small()
-    tokens, codes = inputs(1)
-    for position in range(LENGTH):
-        embedded: dict[str, Tensor] = {}
-        for name, part in (("tokens", backbone.encoder), ("codes", backbone.decoder)):
-            part.embed_tokens.register_forward_hook(
-                lambda _module, _inputs, out, name=name, store=embedded: store.update({name: out}) or out.retain_grad()
-            )
-        backbone(tokens, codes).image[0, position].sum().backward()
-        reach = embedded["codes"].grad[0].abs().sum(-1) > 0
-        assert reach.tolist() == [i <= position for i in range(LENGTH)]  # the start code stands first
-        assert (embedded["tokens"].grad[0].abs().sum(-1) > 0).all()
-
-
-def test_the_last_code_is_read_by_nobody():
-    backbone = small()
-    tokens, codes = inputs()
-    changed = codes.clone()
-    changed[:, -1] = (changed[:, -1] + 1) % CODES
-    assert torch.equal(backbone(tokens, codes).image, backbone(tokens, changed).image)
-
-
 @torch.no_grad()
-def test_padding_changes_nothing():
-    """Neither how much of it the longest caption of a batch forces on the others, nor what its embedding is."""
+def test_the_embedding_of_padding_is_seen_by_nobody():
     backbone = small()
     tokens, codes = inputs()
-    together = backbone(tokens, codes).image
-    for row in range(len(tokens)):
-        close(backbone(tokens[row : row + 1], codes[row : row + 1]).image[0], together[row])
+    before = backbone(tokens, codes).image
     nn.init.normal_(backbone.encoder.embed_tokens.weight[PAD])
-    assert torch.equal(backbone(tokens, codes).image, together)
-
-
-@torch.no_grad()
-def test_a_caption_of_nothing_but_padding_is_legal_and_the_same_in_any_batch():
-    backbone = small()
-    tokens, codes = inputs()
-    tokens[1] = PAD
-    together = backbone(tokens, codes).image
-    assert together.isfinite().all()
-    close(backbone(tokens[1:2], codes[1:2]).image[0], together[1])
-
-
-def test_a_caption_of_another_length_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match=r"5 tokens.*takes 7"):
-        small()(torch.ones(1, 5, dtype=torch.long), None)
+    assert torch.equal(backbone(tokens, codes).image, before)
 
 
 @torch.no_grad()
@@ -329,37 +251,18 @@ def test_a_prefix_is_a_token_without_a_place_and_always_visible():
     other[1] *= -1  # a constant added to it is what layer norm takes away
     moved = differs(with_prefix, backbone(tokens, codes, other).image)
     assert moved[1].all() and not moved[[0, 2]].any()
-    twin = small(text_vocab_size=VOCAB + 1, text_length=8)
+    twin = small(text_vocab_size=WORDS + 1, text_length=8)
     weights = backbone.state_dict()
     words, places = (weights[f"encoder.embed_{name}.weight"] for name in ("tokens", "positions"))
     weights["encoder.embed_positions.weight"] = torch.cat([torch.zeros(1, DIM), places])
     for row in (0, 2):
         weights["encoder.embed_tokens.weight"] = torch.cat([words, prefix[row]])
         twin.load_state_dict(weights)
-        text = torch.cat([torch.tensor([VOCAB]), tokens[row]])[None]
+        text = torch.cat([torch.tensor([WORDS]), tokens[row]])[None]
         close(twin(text, codes[row : row + 1]).image[0], with_prefix[row])
 
 
 # ------------------------------------------------------------------------------------------------------ the cache
-
-
-@pytest.mark.parametrize("num_rows", [1, 3])
-@pytest.mark.parametrize("num_candidates", [1, 4])
-@pytest.mark.parametrize("num_prefix", [0, 2])
-@torch.no_grad()
-def test_cached_decoding_equals_the_full_forward(num_rows: int, num_candidates: int, num_prefix: int):
-    backbone = small()
-    tokens, _ = inputs(num_rows)
-    codes = torch.randint(0, CODES, (num_rows * num_candidates, LENGTH), generator=torch.Generator().manual_seed(3))
-    prefix = random(num_rows, num_prefix, DIM) if num_prefix else None
-    copies = [None if x is None else x.repeat_interleave(num_candidates, 0) for x in (tokens, prefix)]
-    full = backbone(copies[0], codes, copies[1]).image
-    cache = backbone.new_cache(num_rows, num_prefix)
-    steps = [backbone(tokens, None, prefix, cache=cache).image.repeat_interleave(num_candidates, 0)]
-    cache.repeat(num_candidates)
-    for i in range(LENGTH - 1):
-        steps.append(backbone(None, codes[:, i : i + 1], cache=cache).image)
-    close(torch.cat(steps, 1), full)
 
 
 @torch.no_grad()
@@ -391,7 +294,7 @@ def test_the_caption_is_read_once_for_all_steps_and_candidates():
 
 @torch.no_grad()
 def test_cache_bytes_bound_what_a_row_keeps():
-    made = model()
+    made, _ = retrofitted(tiny_mega)
     tokens, _ = inputs(1)
     tokens[:] = 5
     cache = made.backbone.new_cache(1, 1)
@@ -403,33 +306,12 @@ def test_cache_bytes_bound_what_a_row_keeps():
 # --------------------------------------------------------------------------------------------------- the retrofit
 
 
-def test_a_fresh_retrofit_leaves_the_logits_as_they_were():
-    inputs, made = Inputs(), model(awake=False, story_depth=0)
-    wake(made.backbone)
-    backbone = made.backbone(inputs.tokens.flatten(0, 1), inputs.codes.flatten(0, 1)).image
-    assert torch.equal(inputs.logits(made).flatten(0, 1), backbone)
-    made = model(awake=False)
-    prefix = made.encode_story(inputs.tokens, inputs.mask).flatten(0, 1)
-    backbone = made.backbone(inputs.tokens.flatten(0, 1), inputs.codes.flatten(0, 1), prefix).image
-    assert torch.equal(inputs.logits(made).flatten(0, 1), backbone)
-
-
-@pytest.mark.parametrize("source_blocks", ["all", "third", [1]])
-def test_the_source_changes_every_logit_of_its_own_story_alone(source_blocks):
-    """The released code hands the caption to the attention that is to read the source frame (facts: G1)."""
-    made, inputs = model(source_blocks=source_blocks), Inputs()
-    source = inputs.source.clone()
-    source[1] = (source[1] + 1) % CODES
-    changed = differs(inputs.logits(made), inputs.logits(made, source=source))
-    assert changed[1].all() and not changed[0].any()
-
-
 def test_the_sources_context_is_the_decoders_embedding_without_its_norm():
-    made, heard = model(), []
+    (made, inputs), heard = retrofitted(tiny_mega), []
     made.source_attention["0"].ln2.register_forward_hook(lambda _module, given, _out: heard.append(given[0]))
-    Inputs().logits(made)
+    inputs.logits(made)
     tables = made.backbone.decoder
-    expected = tables.embed_tokens.weight[Inputs().source[:, 0]] + tables.embed_positions.weight
+    expected = tables.embed_tokens.weight[inputs.source[:, 0]] + tables.embed_positions.weight
     assert torch.equal(heard[0], expected)
 
 
@@ -439,182 +321,8 @@ def test_the_released_choice_of_layers_is_every_third():
     assert [int(i) for i in made.source_attention] == [2, 5, 8, 11, 14, 17, 20, 23]
 
 
-def test_another_frames_caption_changes_every_logit_of_a_frame():
-    """The released code has no story encoder (facts: G2)."""
-    made, inputs = model(), Inputs()
-    for changed in range(FRAMES):
-        tokens = inputs.tokens.clone()
-        tokens[:, changed, 0] = tokens[:, changed, 0] % 39 + 1
-        assert differs(inputs.logits(made), inputs.logits(made, tokens=tokens)).all()
-
-
-def test_frames_do_not_see_each_others_codes():
-    made, inputs = model(), Inputs()
-    codes = inputs.codes.clone()
-    codes[:, 1] = (codes[:, 1] + 1) % CODES
-    changed = differs(inputs.logits(made), inputs.logits(made, codes=codes))
-    assert not changed[:, [0, 2]].any()
-    assert changed[:, 1, 1:].all()
-
-
-def test_a_story_alone_equals_its_row_of_a_batch():
-    made, inputs = model(num_story_tokens=2, num_prompt_tokens=3), Inputs()
-    together = inputs.logits(made)
-    for row in range(STORIES):
-        one = slice(row, row + 1)
-        with torch.no_grad():
-            alone = made(inputs.tokens[one], inputs.codes[one], inputs.source[one], inputs.mask[one]).image
-        close(alone, together[row])
-
-
-def test_prompt_tokens_change_every_logit():
-    made, inputs = model(num_prompt_tokens=4), Inputs()
-    first = inputs.logits(made)
-    nn.init.normal_(made.prompt_tokens.embedding.weight)
-    assert differs(first, inputs.logits(made)).all()
-
-
-def test_every_parameter_gets_a_gradient():
-    made, inputs = model(num_prompt_tokens=2), Inputs()
-    image = made(inputs.tokens, inputs.codes, inputs.source, inputs.mask).image
-    nn.functional.cross_entropy(image.flatten(0, 1), inputs.codes.flatten()).backward()
-    without = [name for name, value in made.named_parameters() if value.grad is None or not value.grad.any()]
-    assert without == []
-
-
 def test_prompt_tuning_trains_the_embedding_tables_of_encoder_and_decoder():
     names = [f"backbone.{name}" for name, _ in small().named_parameters()]
     tables = {f"backbone.{a}coder.embed_{b}.weight" for a in ("en", "de") for b in ("tokens", "positions")}
     assert {name for name in names if is_trained(name, "prompt")} == tables
     assert not any(is_trained(name, "retrofit") for name in names)
-
-
-# ------------------------------------------------------------------------------------------------------- sampling
-
-
-@pytest.mark.parametrize("num_prompt_tokens", [0, 3])
-def test_greedy_codes_are_the_argmax_of_the_full_forward(num_prompt_tokens):
-    made, inputs = model(num_prompt_tokens=num_prompt_tokens), Inputs()
-    drawn = sample(made, prompt(made, inputs), sampling=CodeSampling(temperature=0))
-    codes = drawn.codes[:, 0].view(STORIES, FRAMES, LENGTH)
-    logits = inputs.logits(made, codes=codes)
-    assert torch.equal(logits.argmax(-1), codes)
-    likelihood = logits.log_softmax(-1).gather(-1, codes[..., None]).sum((-1, -2)).flatten()
-    torch.testing.assert_close(drawn.log_likelihood[:, 0], likelihood, atol=1e-4, rtol=1e-4)
-
-
-def test_sampling_is_deterministic_and_the_same_in_waves_and_for_more_candidates():
-    made = model()
-    codes = draw(made, 4, seed=5).codes
-    assert torch.equal(codes, draw(made, 4, seed=5).codes)
-    assert not torch.equal(codes, draw(made, 4, seed=6).codes)
-    assert torch.equal(codes, draw(made, 4, seed=5, max_bytes=3 * cache_bytes(made, 1)).codes)
-    assert torch.equal(codes[:, :2], draw(made, 2, seed=5).codes)
-    assert codes.max() < CODES
-
-
-def test_the_source_acts_at_the_first_and_at_the_last_step_of_decoding(monkeypatch):
-    made, inputs, steps = model(), Inputs(), []
-    made.backbone.decoder.lm_head.register_forward_hook(lambda _module, _inputs, out: steps.append(out[:, -1]))
-    forced = torch.zeros(STORIES * FRAMES, dtype=torch.long)
-    monkeypatch.setattr("storydalle.models.story_dalle.sampling.choose", lambda logits, uniform, sampling: forced)
-    base = prompt(made, inputs)
-    sample(made, base)
-    sample(made, base._replace(source=(inputs.source + 1) % CODES))
-    first, second = torch.stack(steps[:LENGTH]), torch.stack(steps[LENGTH:])
-    assert differs(first, second).all()
-
-
-def test_guidance_mixes_with_and_without_the_caption():
-    made, inputs = model(), Inputs()
-    full, empty = prompt(made, inputs), torch.full_like(inputs.tokens, PAD)
-    bare = full._replace(tokens=empty, story=made.encode_story(empty, inputs.mask))
-    codes = sample(made, full, sampling=CodeSampling(0, guidance=3.0), without_caption=bare).codes[:, 0]
-    codes = codes.view(STORIES, FRAMES, LENGTH)
-    given, without = inputs.logits(made, codes=codes), inputs.logits(made, codes=codes, tokens=empty)
-    assert torch.equal((without + 3 * (given - without)).argmax(-1), codes)
-
-
-# -------------------------------------------------------------------------------------------- the whole, in training
-
-
-def story_dalle(folder: Path, **options) -> StoryDALLE:
-    """Mega behind its own kind of caption tokenizer, whose table has three rows that no token uses."""
-    base, tokenizer = tiny_story_dalle(), tiny_tokenizer(folder, spare=3)
-    sizes = {"dim": DIM, "glu_dim": GLU_DIM, "depth": 2, "num_heads": 2, "start_code": CODEBOOK - 1}
-    backbone = MegaDALLE(
-        tokenizer.vocab_size, CODEBOOK + 2, CODEBOOK, tokenizer.text_length, GRID**2, pad_id=tokenizer.pad_id, **sizes
-    )
-    return StoryDALLE(base.image_tokenizer, tokenizer, retrofit(backbone, **options)).eval()
-
-
-def test_all_of_it_trains_on_the_image_alone(tmp_path: Path):
-    made = story_dalle(tmp_path, num_prompt_tokens=2)
-    before = {name: value.detach().clone() for name, value in made.named_parameters()}
-    system = StoryDALLETraining(made, max_steps=3, warmup_steps=1, text_weight=0, caption_dropout=0.3)
-    run = trainer(tmp_path, 3)
-    run.fit(system, TinyData(made))
-    moved = {name for name, value in made.named_parameters() if not torch.equal(value, before[name])}
-    names = {name for name in before if name.startswith("model.")}
-    assert felt(names) <= moved <= names
-    assert "train/loss_image" in run.logged_metrics and "train/loss_text" not in run.logged_metrics
-
-
-def test_captions_are_dropped_to_the_tokenizers_empty_caption(tmp_path: Path):
-    made = story_dalle(tmp_path)
-    system = StoryDALLETraining(made, text_weight=0, caption_dropout=1.0)
-    dropped = system._drop_conditions(tiny_batch(made, [0, 1]))[0].tokens
-    assert torch.equal(dropped, made.caption_tokenizer.encode([""]).tokens.expand(2, TINY_FRAMES, -1))
-
-
-def test_guidance_leads_away_from_the_tokenizers_empty_caption(tmp_path: Path, monkeypatch):
-    made, prompts = story_dalle(tmp_path), []
-    monkeypatch.setattr(
-        "storydalle.models.story_dalle.model.sample", lambda *given, **_: prompts.append(given[4]) or sample(*given)
-    )
-    tokens = made.caption_tokenizer.encode(["Pip waves.", "She jumps."]).tokens[None]
-    made.draw(tokens, None, [FrameKey(0, 0, 0), FrameKey(0, 0, 1)], sampling=CodeSampling(guidance=2.0))
-    assert torch.equal(prompts[0].tokens, made.caption_tokenizer.encode(["", ""]).tokens[None])
-
-
-def test_text_to_image_learns_without_a_text_loss(tmp_path: Path):
-    made = story_dalle(tmp_path, source_blocks="none", story_depth=0)
-    system, data = (
-        TextToImageTraining(made, learning_rate=3e-3, text_weight=0),
-        TinyData(made, batch_size=4, num_items=4),
-    )
-    first = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]["val/loss_image"]
-    trainer(tmp_path, 120).fit(system, data)
-    last = trainer(tmp_path, 1, limit_val_batches=1).validate(system, data, verbose=False)[0]
-    assert set(last) == {"val/loss_image"}
-    assert first == pytest.approx(math.log(CODEBOOK), abs=0.2)
-    assert last["val/loss_image"] < first - 1
-
-
-@pytest.mark.parametrize("system", [StoryDALLETraining, TextToImageTraining])
-def test_a_text_loss_is_refused_by_name(system, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"text_weight=0\.1.*mega predicts no text"):
-        system(story_dalle(tmp_path))
-
-
-def test_saved_and_opened_again_it_draws_the_same(tmp_path: Path):
-    made = story_dalle(tmp_path, num_prompt_tokens=2)
-    wake(made.model)
-    made.half()
-    made.float()  # weights are stored in half precision
-    made.card["guidance"] = True
-    made.save_pretrained(tmp_path / "x")
-    again = StoryDALLE.from_pretrained(tmp_path / "x")
-    assert isinstance(again.model.backbone, MegaDALLE)
-    captions = ["Pip waves.", "She jumps."]
-    for guidance in (1.0, 4.0):
-        first, second = (one.generate(captions, None, 2, guidance=guidance) for one in (made, again))
-        assert [x.tobytes() for x in first.frames] == [x.tobytes() for x in second.frames]
-
-
-def test_a_backbone_of_an_unknown_kind_is_named(tmp_path: Path):
-    story_dalle(tmp_path).save_pretrained(tmp_path / "x")
-    file = tmp_path / "x" / CONFIG_NAME
-    file.write_text(file.read_text().replace('"kind": "mega"', '"kind": "giga"'))
-    with pytest.raises(ValueError, match=r"config\.json.*'giga' is none of dalle, mega"):
-        StoryDALLE.from_pretrained(tmp_path / "x")

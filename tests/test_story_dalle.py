@@ -15,6 +15,7 @@ from storydalle import StoryDALLE
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.models.story_dalle.retrofit import retrofit
+from storydalle.models.story_dalle.sampling import CodeSampling
 from storydalle.stories.images import from_images
 from tests.tiny import tiny_story_dalle
 
@@ -41,22 +42,6 @@ def awake(**options) -> StoryDALLE:
     return made
 
 
-def test_one_frame_a_caption_at_the_models_resolution():
-    made = awake()
-    drawn = made.generate(CAPTIONS, picture(), num_candidates=2)
-    assert len(drawn.frames) == 3
-    assert all(image.size == (made.resolution, made.resolution) for image in drawn.frames)
-    assert [len(row) for row in drawn.candidates] == [2, 2, 2]
-    assert (drawn.scores[:, 0] >= drawn.scores[:, 1]).all()
-    assert pixels(drawn.frames) == pixels([row[0] for row in drawn.candidates])
-
-
-def test_the_same_seed_draws_the_same_bytes():
-    made = awake()
-    draws = [pixels(made.generate(CAPTIONS, picture(), seed=seed).frames) for seed in (1, 1, 2)]
-    assert draws[0] == draws[1] != draws[2]
-
-
 def test_source_and_captions_both_change_the_frames():
     made = awake()
     base = made.generate(CAPTIONS, picture(), temperature=0)
@@ -64,20 +49,6 @@ def test_source_and_captions_both_change_the_frames():
     other = made.generate([*CAPTIONS[:2], "Momo runs."], picture(), temperature=0)
     assert pixels(base.frames) != pixels(turned.frames)
     assert base.scores[0] != other.scores[0], "the first frame hears of the last caption through the story encoder"
-
-
-def test_without_a_source_the_first_frame_leads_the_others():
-    made = awake()
-    drawn = made.generate(CAPTIONS, None, num_candidates=2)
-    assert len(drawn.frames) == 3
-    assert any("no source" in note for note in drawn.notes)
-    led = made.generate(CAPTIONS[:1], None, num_candidates=2)
-    assert len(led.frames) == 1
-
-
-@pytest.mark.parametrize("count", [1, 2, 50])
-def test_stories_of_any_length_are_drawn(count: int):
-    assert len(awake().generate(["Pip waves."] * count, picture(), temperature=0).frames) == count
 
 
 def test_a_window_bounds_what_the_story_encoder_reads_at_once():
@@ -108,33 +79,10 @@ def test_what_was_cropped_cut_or_lies_outside_is_said():
     assert made.generate(["Pip waves."], picture()).notes == []
 
 
-def test_a_reranker_orders_the_candidates():
-    made = awake()
-    seen = []
-
-    def darkest(images: list[Image.Image], caption: str) -> list[float]:
-        seen.append(caption)
-        return [-sum(image.convert("L").tobytes()) for image in images]
-
-    drawn = made.generate(CAPTIONS, picture(), num_candidates=3, reranker=darkest)
-    assert seen == CAPTIONS
-    for row in drawn.candidates:
-        brightness = [sum(image.convert("L").tobytes()) for image in row]
-        assert brightness == sorted(brightness)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"captions": []}, "at least one caption"),
-        ({"seed": -1}, "seed=-1"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"guidance": 2.0}, "not trained for guidance"),
-    ],
-)
-def test_wrong_requests_are_refused_by_name(options: dict, message: str):
-    with pytest.raises(ValueError, match=message):
-        awake().generate(**{"captions": CAPTIONS, "source": picture(), **options})
+def test_guidance_is_refused_where_the_card_does_not_speak_of_it():
+    for given in ({"guidance": 2.0}, {"sampling": CodeSampling(guidance=2.0)}):
+        with pytest.raises(ValueError, match="not trained for guidance"):
+            awake().generate(CAPTIONS, picture(), **given)
 
 
 def test_guidance_works_where_the_card_says_so():

@@ -7,6 +7,7 @@ import torch
 
 from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
 from storydalle.models.story_gan.model import StoryGANc
+from storydalle.models.story_gan.story_encoder import Noise
 from storydalle.stories.data import WholeStories, batch_of
 from storydalle.stories.story import Outline, Shot, Stories, StoryBatch
 from storydalle.tokens.captions import CaptionTokenizer
@@ -74,6 +75,16 @@ def tiny_story_gan(seed: int = 0, num_characters: int = 3, **options: Any) -> St
     for name, value in options.items():
         networks[name] = networks[name] | value if name in networks else value
     return StoryGANc(encoder, num_characters, **({"resolution": RESOLUTION} | networks)).eval()
+
+
+def settled(seed: int = 0, **options: Any) -> StoryGANc:
+    """A fresh network whose batch norms have seen frames, so that its pictures are not grey."""
+    gan, batch = tiny_story_gan(seed, **options), shape_batch(6)
+    gan.train()
+    for _ in range(30):
+        noise = Noise(torch.randn(6, 24), torch.randn(6, 3, 5))
+        gan.imagine(gan.caption_encoder(batch.captions), batch.source, noise, batch.mask)
+    return gan.eval()
 
 
 def shape_batch(num_stories: int = 4, lengths: tuple[int, ...] = (3,), is_labelled: bool = True) -> StoryBatch:
