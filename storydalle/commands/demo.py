@@ -20,7 +20,6 @@ from storydalle.commands.application import Request
 from storydalle.commands.default_folders import named
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds
-from storydalle.models.kinds import StoryModel
 from storydalle.reporting import pages, strips
 from storydalle.settings import Between, Seed, filled
 from storydalle.stories import toon
@@ -81,7 +80,7 @@ def write(out: Path, settings: DemoSettings, asked: Mapping[str, object]) -> Non
     print(f"wrote {out / 'index.html'} and {len(drawn)} strips beside it")
 
 
-def draw(model: StoryModel, story: Story, seed: int) -> strips.Strip:
+def draw(model: kinds.PretrainedModel, story: Story, seed: int) -> strips.Strip:
     """A story of the data set as the model draws it, with the true frames."""
     source = Image.fromarray(story.source)
     frames = model.generate(list(story.captions), source, seed=seed).frames
