@@ -83,7 +83,7 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
         raise explained(error, command, arguments) from error
 
 
-def check_texts(tree: Any, key: str = "") -> None:
+def check_texts(tree: object, key: str = "") -> None:
     """Refuse, before any work, settings with zero bytes, and paths that no file can have here."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
@@ -223,21 +223,21 @@ def plain(config: Any, is_resolved: bool = True) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
-def instantiate(settings: Mapping[str, Any]) -> Any:
+def instantiate(settings: Mapping[str, object]) -> Any:
     """The object that settings with a ``_target_`` describe, and those inside them."""
     from hydra.utils import instantiate
 
     return instantiate(settings)
 
 
-def factory(settings: Mapping[str, Any]) -> Callable[..., Any]:
+def factory(settings: Mapping[str, object]) -> Callable[..., Any]:
     """What settings with a ``_target_`` describe, as a function of the arguments that they lack."""
     from hydra.utils import instantiate
 
     return instantiate(settings, _partial_=True)
 
 
-def to_yaml(settings: Mapping[str, Any]) -> str:
+def to_yaml(settings: Mapping[str, object]) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(dict(settings)))
@@ -304,5 +304,5 @@ class AfterSweep:
             return lambda **_: None
         raise AttributeError(name)
 
-    def on_multirun_end(self, config: Any, **_: Any) -> None:
+    def on_multirun_end(self, config: Any, **_: object) -> None:
         self.show(user_path(config.runs) / config.hydra.runtime.choices.experiment)

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from tqdm import tqdm
@@ -238,7 +238,7 @@ def write_model_folder(settings: ConvertSettings) -> None:
             write_conversion(conversion, settings.target, dtype, max_bytes, progress=bar.update)
 
 
-def say(notes: Iterable[str], card: Mapping[str, Any]) -> None:
+def say(notes: Iterable[str], card: Mapping[str, object]) -> None:
     """Print the notes, and the licences that go with the weights."""
     for note in notes:
         print(f"note: {note}")
@@ -276,7 +276,7 @@ def from_vqgan(settings: ConvertSettings) -> Opened:
     return read_vqgan(settings.source)
 
 
-def tokenizer_card(settings: ConvertSettings) -> dict[str, Any]:
+def tokenizer_card(settings: ConvertSettings) -> dict[str, object]:
     source, encoder = settings.source, settings.image_encoder
     files = ["encoder.pkl", "decoder.pkl"] if source.is_dir() else [source.name]
     if encoder is not None:
@@ -284,7 +284,7 @@ def tokenizer_card(settings: ConvertSettings) -> dict[str, Any]:
     return licences.converted(settings.format, files, is_flava=encoder is not None)
 
 
-def write_tokenizer(opened: Opened, target: Path, card: dict[str, Any]) -> None:
+def write_tokenizer(opened: Opened, target: Path, card: dict[str, object]) -> None:
     """The tokenizer with a card and a README, as models have them."""
     say(opened.notes, card)
     check_room(target, sum(value.nbytes for value in opened.tokenizer.state_dict().values()))

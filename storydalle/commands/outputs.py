@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import storydalle
 from storydalle.files.locks import held, is_lock
@@ -91,7 +90,7 @@ def own_files(folder: Path) -> set[str]:
     return {name for name in names if not leads_away(folder, name)}
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, object]:
     """A record that a command wrote; ValueError, naming the file, for anything else."""
     record = read_object(path, MAX_RECORD_BYTES)
     if record.get("program") != PROGRAM:
@@ -105,7 +104,7 @@ def leads_away(folder: Path, name: str) -> bool:
     return any(each.is_symlink() for each in (path, *path.parents) if each != folder and folder in each.parents)
 
 
-def write_record(folder: Path, name: str, record: Mapping[str, Any]) -> None:
+def write_record(folder: Path, name: str, record: Mapping[str, object]) -> None:
     """The record of what stands in ``folder``, as json: every file is named, and nothing changes from run to run."""
     assert name in RECORDS
     files = sorted({name, *(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())})

@@ -8,7 +8,6 @@ is trained here. ``python -m storydalle.commands.zoo --words`` writes no more th
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from storydalle.stories.toon import ToonSV
 from storydalle.tokens.known_words import KnownWords
 from storydalle.training.building import learn_words, model_folder
 
-SAVED: dict[str, dict[str, Any]] = {
+SAVED: dict[str, dict[str, object]] = {
     "story_dalle": {"is_tokenizer_rounded": True},  # the weights have to be small, and are scored as they ship
     "text_to_image": {"tokenizer_of": "../story_dalle"},
 }

@@ -5,7 +5,6 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
 MAX_NAME_BYTES = 200  # of the 255 that file systems take: endings and "-source" come on top
 HOMELESS = "STORYDALLE_LENT_HOME"  # set in the environment while there is no home of the user's own
@@ -17,7 +16,7 @@ class PathError(ValueError):
     """A path that no machine or not this one has; the message names it."""
 
 
-def user_path(given: Any) -> Path:
+def user_path(given: object) -> Path:
     """A path as it was typed, ``~`` and ``~name`` at its start being the home of a user.
 
     Raises PathError, naming the path, for a user that the machine does not know, and for what no file can be called.

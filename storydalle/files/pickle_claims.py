@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from mmap import mmap
 from pickletools import opcodes
-from typing import Any
 
 import numpy as np
 
@@ -179,7 +178,7 @@ def _use_memo(stack: _Stack, code: int, argument: bytes, num_before: int) -> Non
 # ------------------------------------------------------------------------------------------------ what was read
 
 
-def contents_of(value: Any) -> Iterable[Any]:
+def contents_of(value: object) -> Iterable[object]:
     """The objects in a container; nothing for anything else."""
     if isinstance(value, Mapping):
         return (*value.keys(), *value.values())
@@ -188,13 +187,15 @@ def contents_of(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
-def check_tree(root: Any, num_bytes: int, inside: Callable[[Any], Iterable[Any]] = contents_of) -> None:
+def check_tree(root: object, num_bytes: int, inside: Callable[[object], Iterable[object]] = contents_of) -> None:
     """Refuse what no walk through it would end: containers in themselves, deeper than ``MAX_DEPTH``, or told again and
     again (a list of ten times one list, which is ten times one list, ...).
     """
     most = max(MAX_TOLD, TOLD_A_BYTE * num_bytes)
     totals: dict[int, int] = {}  # of finished containers, by their identity
-    path: list[tuple[Any, list[Any], int]] = [(None, [root], 0)]  # container, what is not looked at yet, total so far
+    path: list[tuple[object, list[object], int]] = [
+        (None, [root], 0)
+    ]  # container, what is not looked at yet, total so far
     open_now: set[int] = set()
     while True:
         container, waiting, total = path.pop()

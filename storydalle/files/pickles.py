@@ -23,7 +23,7 @@ class _DType:
     numpy's own ``__setstate__`` believes fields, sizes and flags: raw bytes would be taken for pointers to objects.
     """
 
-    def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
+    def __init__(self, code: object, align: object = False, copy: object = False) -> None:
         if not isinstance(code, str) or not _PLAIN_CODE.fullmatch(code):
             raise Refused(f"it asks for an array of {code!r}")
         self.dtype = np.dtype(code)
@@ -45,13 +45,13 @@ class _Array(np.ndarray):
         super().__setstate__((*version, shape, plain, is_fortran, content))
 
 
-def _checked(dtype: Any) -> np.dtype:
+def _checked(dtype: object) -> np.dtype:
     if not isinstance(dtype, _DType):
         raise Refused(f"it has {type(dtype).__name__} in the place of a dtype")
     return dtype.dtype
 
 
-def _check_filled(shape: Any, dtype: np.dtype, content: Any) -> None:
+def _check_filled(shape: object, dtype: np.dtype, content: object) -> None:
     """Raise ValueError where an array is not as large as what fills it: numpy reads on behind the end of a list."""
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"it has an array of the shape {str(shape)[:80]}")
@@ -63,24 +63,24 @@ def _check_filled(shape: Any, dtype: np.dtype, content: Any) -> None:
         raise ValueError(f"it fills an array of the shape {shape} with {len(content)} of {needed} entries or bytes")
 
 
-def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
+def _reconstruct(subtype: object, shape: object, code: object) -> _Array:
     if subtype is not _NDARRAY:
         raise Refused(f"it has {subtype!r} in the place of numpy.ndarray")
     return _Array((0,), "b")
 
 
-def _frombuffer(content: Any, dtype: Any, *layout: Any) -> np.ndarray:
+def _frombuffer(content: object, dtype: object, *layout: object) -> np.ndarray:
     array: np.ndarray = import_module("numpy._core.numeric")._frombuffer(content, _checked(dtype), *layout)
     return array
 
 
-def _scalar(dtype: Any, content: Any) -> Any:
+def _scalar(dtype: object, content: object) -> object:
     if _checked(dtype).hasobject:
         raise Refused("it has an object in the place of a number")
     return import_module("numpy._core.multiarray").scalar(_checked(dtype), content)
 
 
-def _encode_latin1(text: Any, encoding: Any) -> bytes:
+def _encode_latin1(text: object, encoding: object) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
         raise Refused(f"it asks for _codecs.encode with {encoding!r}")
     return text.encode("latin1")
@@ -108,14 +108,14 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         try:
             return _ALLOWED[module, name]
         except KeyError:
             raise Refused(f"it asks for {module}.{name}") from None
 
 
-def load_pickle(path: Path) -> Any:
+def load_pickle(path: Path) -> object:
     """The content of a ``.pkl`` or a pickled ``.npy`` file; a 0-d object array is its one object.
 
     Strings of Python 2 are read as latin-1 (``text_of`` repairs them). Raises ValueError, naming the file, for a
@@ -161,7 +161,7 @@ def read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """A string of a pickle as its author wrote it: bytes, and Python 2's strings read as latin-1, are UTF-8.
 
     Raises ValueError for anything but strings and bytes.
@@ -174,7 +174,7 @@ def text_of(value: Any) -> str:
         return str(value) if isinstance(value, str) else value.decode("latin-1")
 
 
-def multi_hot(value: Any, size: int) -> tuple[int, ...]:
+def multi_hot(value: object, size: int) -> tuple[int, ...]:
     """A row of zeros and ones of a pickle; raises ValueError for anything else."""
     try:
         row = np.asarray(value)
@@ -185,7 +185,7 @@ def multi_hot(value: Any, size: int) -> tuple[int, ...]:
     return tuple(int(entry) for entry in row)
 
 
-def _read(content: bytes) -> Any:
+def _read(content: bytes) -> object:
     if not content.startswith(np.lib.format.MAGIC_PREFIX):
         return _unpickle(content, 0)
     stream = io.BytesIO(content)
@@ -198,7 +198,7 @@ def _read(content: bytes) -> Any:
     return array.item() if array.shape == () else array
 
 
-def _unpickle(content: bytes, start: int) -> Any:
+def _unpickle(content: bytes, start: int) -> object:
     check_claims(content, start)
     loaded = _Unpickler(io.BytesIO(content[start:]), encoding="latin1").load()
     loaded = np.asarray(loaded) if isinstance(loaded, _Array) else loaded

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -58,7 +58,7 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write an object in the order of its keys' names."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
@@ -69,7 +69,7 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
-def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
+def save_picture(picture: Image.Image, path: Path, **options: object) -> None:
     """Write a PNG; ``options`` are Pillow's."""
     stream = io.BytesIO()
     picture.save(stream, PNG, **options)

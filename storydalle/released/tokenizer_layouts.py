@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ TAMING_GUMBEL_VQGAN = Layout(
     dropped=TAMING_TRAINING,
 )
 # How min-dalle's program runs its detokenizer: pictures in [0, 1], and torch's own epsilon in the norms.
-DETOKER_UNTOLD: dict[str, Any] = {"pixel_range": (0.0, 1.0), "norm_eps": 1e-5}
+DETOKER_UNTOLD: dict[str, object] = {"pixel_range": (0.0, 1.0), "norm_eps": 1e-5}
 DETOKER = Layout("detoker", (Row("embedding.weight", "quantize.embedding.weight", "codes embed"), *TAMING_DECODER))
 
 
@@ -176,7 +176,9 @@ FLAVA_ENCODER = dvae_layout("flava", "encoder", ENCODER_ENDS, (3, 3, 3, 1), FLAV
 # ------------------------------------------------------------------------------- what shapes tell of a network
 
 
-def vqgan_config(theirs: Mapping[str, Shape], layout: Layout, resolution: int = 256, **untold: Any) -> dict[str, Any]:
+def vqgan_config(
+    theirs: Mapping[str, Shape], layout: Layout, resolution: int = 256, **untold: object
+) -> dict[str, object]:
     """The config of a VQGAN, or of its decoding half, that has tensors of these shapes.
 
     Shapes tell neither the resolution nor what is ``untold``: ``norm_groups``, ``norm_eps``, ``pixel_range``.
@@ -207,7 +209,7 @@ def vqgan_config(theirs: Mapping[str, Shape], layout: Layout, resolution: int = 
     }
 
 
-def dvae_config(encoder: Mapping[str, Shape], layout: Layout, decoder: Mapping[str, Shape]) -> dict[str, Any]:
+def dvae_config(encoder: Mapping[str, Shape], layout: Layout, decoder: Mapping[str, Shape]) -> dict[str, object]:
     """The config of a dVAE whose encoder, of either layout, and whose decoder have tensors of these shapes."""
     sizes, level = layout.sizes(encoder), FLAVA.group if layout is FLAVA_ENCODER else OPENAI.group
     return {
@@ -222,7 +224,7 @@ def dvae_config(encoder: Mapping[str, Shape], layout: Layout, decoder: Mapping[s
 # ----------------------------------------------------------------------------------------------------- files
 
 
-def read_vqgan(path: Path, resolution: int = 256, **untold: Any) -> Opened:
+def read_vqgan(path: Path, resolution: int = 256, **untold: object) -> Opened:
     """The VQGAN of a checkpoint of taming-transformers or of minDALL-E, with either quantizer.
 
     ``untold`` are settings that the file does not tell (``vqgan_config``); the defaults are the released models'.
@@ -264,8 +266,8 @@ def read_paired(
     tokenizer: Path,
     detokenizer: Path,
     resolution: int = 256,
-    untold: Mapping[str, Any] | None = None,
-    untold_of_detokenizer: Mapping[str, Any] | None = None,
+    untold: Mapping[str, object] | None = None,
+    untold_of_detokenizer: Mapping[str, object] | None = None,
 ) -> Opened:
     """Codes of taming's VQGAN, pictures of min-dalle's ``detoker.pt``, run as ``DETOKER_UNTOLD`` unless it is told.
 

@@ -101,29 +101,29 @@ class Inert:
     """Stands for an object of a class that is not looked up; ``state`` is what its pickle puts into it."""
 
     asked = ""
-    state: Any
+    state: object
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
+    def __new__(cls, *args: object, **kwargs: object) -> "Inert":
         made = object.__new__(cls)
         made.__dict__["state"] = None
         return made
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.__dict__["state"] = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         pass
 
-    def append(self, value: Any) -> None:
+    def append(self, value: object) -> None:
         pass
 
-    def extend(self, values: Any) -> None:
+    def extend(self, values: object) -> None:
         pass
 
-    def add(self, value: Any) -> None:
+    def add(self, value: object) -> None:
         pass
 
 

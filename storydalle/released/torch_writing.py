@@ -37,7 +37,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(stream, protocol=2)
         self.keys = keys
 
-    def persistent_id(self, value: Any) -> Any:
+    def persistent_id(self, value: object) -> object:
         if not isinstance(value, _Storage):
             return None
         tensor = value.tensor

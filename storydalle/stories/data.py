@@ -74,13 +74,13 @@ class BatchDataset(Dataset):
     A worker process may be started afresh: ``read`` is then pickled, and so is all that it holds.
     """
 
-    def __init__(self, read: Callable[[list[int], int | None], Any], lengths: np.ndarray) -> None:
+    def __init__(self, read: Callable[[list[int], int | None], object], lengths: np.ndarray) -> None:
         self.read, self.lengths = read, lengths
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, step: Step) -> Any:
+    def __getitem__(self, step: Step) -> object:
         return self.read(*step)
 
 

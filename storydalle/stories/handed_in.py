@@ -72,7 +72,7 @@ def stories_of(captions: ManyCaptions, num_candidates: int, seed: int) -> list[l
     return stories
 
 
-def check_draws(num_candidates: Any, seed: Any) -> None:
+def check_draws(num_candidates: object, seed: object) -> None:
     check_number("num_candidates", num_candidates, 1, whole=True)
     check_seed(seed)
 

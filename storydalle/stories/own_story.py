@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from storydalle.files.text import clean
 
@@ -62,7 +62,7 @@ def checked_captions(captions: Sequence[str], num_frames: int) -> tuple[str, ...
     return cleaned
 
 
-def checked_names(value: Any, num_frames: int) -> Names:
+def checked_names(value: object, num_frames: int) -> Names:
     """Names of characters, a list for each frame."""
     if not isinstance(value, list) or len(value) != num_frames:
         raise Refused(f"characters: {value!r} is no list of {num_frames} lists of names, one a frame")
@@ -71,7 +71,7 @@ def checked_names(value: Any, num_frames: int) -> Names:
     return tuple(tuple(filter(None, map(clean, names))) for names in value)
 
 
-def checked_split(value: Any, of_folder: str | None) -> str | None:
+def checked_split(value: object, of_folder: str | None) -> str | None:
     """The split that a row names, or else that of the folder which it lies in."""
     if value is not None and value not in SPLITS:
         raise Refused(f"unknown split: {value!r} is none of {', '.join(SPLITS)}")

@@ -187,7 +187,7 @@ def _checked_ranges(ranges: str | Mapping[str, Sequence[int]]) -> dict[str, rang
     return checked
 
 
-def _missing_frames(vectors: Mapping[int, Any], images: set[int]) -> str | None:
+def _missing_frames(vectors: Mapping[int, object], images: set[int]) -> str | None:
     """What is wrong where the dictionary and the images do not both have exactly the frames of a story."""
     frames = range(1, NUM_FRAMES + 1)
     if without := [t for t in frames if t not in vectors]:

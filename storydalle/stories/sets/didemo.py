@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from PIL import Image
 
@@ -103,7 +103,7 @@ def _read_entries(path: Path) -> list[list[Pair]]:
     return [_pairs_of(entry, f"entry {index} of {path}") for index, entry in enumerate(entries)]
 
 
-def _pairs_of(entry: Any, where: str) -> list[Pair]:
+def _pairs_of(entry: object, where: str) -> list[Pair]:
     rows = entry.get("desc_to_frame") if isinstance(entry, dict) else None
     if not isinstance(rows, list):
         raise ValueError(f"{where} has no list desc_to_frame: take the file of DiDeMoSV, not that of raw DiDeMo")

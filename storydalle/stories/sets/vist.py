@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -179,7 +179,7 @@ def _rows(path: Path, in_stories: bool) -> Iterable[tuple[str, Row]]:
         yield story, Row(photo, clean(text), album, order if isinstance(order, int) else None)
 
 
-def _id(row: Mapping[str, Any], key: str, where: str) -> str:
+def _id(row: Mapping[str, object], key: str, where: str) -> str:
     value = row.get(key)
     if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
         raise ValueError(f"{where} has no {key}: take the file of the VIST release")
