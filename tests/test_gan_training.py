@@ -125,14 +125,22 @@ def test_separation_is_the_area_under_the_curve() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(2,), (4,), (5,), (1, 4, 2)])
-def test_stories_of_any_length_train(lengths: tuple[int, ...]) -> None:
+def test_every_frame_of_stories_of_any_length_has_a_part_in_the_loss_and_no_other_has(lengths: tuple[int, ...]) -> None:
     made, batch = system(order_weight=1.0, reconstruction_weight=1.0), shape_batch(4, lengths)
     imagined = made.imagine(batch, step_generator(0, 0))
+    imagined.frames.retain_grad()
     condition = imagined.state.condition().detach()
     for name, discriminator in made.judges().items():
         loss = made.discriminator_loss(name, discriminator, batch.frames, imagined.frames.detach(), condition, batch)
         assert torch.isfinite(loss)
-    assert torch.isfinite(made.generator_loss(imagined, imagined.frames, condition, batch))
+        loss.backward()
+        assert any(each.grad is not None and each.grad.any() for each in discriminator.parameters())
+    loss = made.generator_loss(imagined, imagined.frames, condition, batch)
+    assert torch.isfinite(loss)
+    loss.backward()
+    reached = imagined.frames.grad.abs().flatten(2).sum(-1) > 0  # type: ignore[union-attr]
+    assert torch.equal(reached, batch.mask), "drawn frames that exist have a part in the loss, others none"
+    assert all(each.grad is not None for each in made.story_gan.generator.parameters())
 
 
 def test_the_weights_of_the_divergence_and_the_classes_are_the_settings() -> None:

@@ -21,6 +21,7 @@ from tests.released_tokenizers import flava_name, openai_weights
 from tests.test_conversion import HEADS
 from tests.test_released_messages import FORMATS
 from tests.tiny import TinyStories, tiny_story_dalle
+from tests.training import train_settings
 
 PAGE = (Path(__file__).parents[1] / "docs" / "released-weights.md").read_text(encoding="utf-8")
 SAID = {
@@ -104,7 +105,7 @@ def test_flavas_encoder_brings_its_licence(capsys: pytest.CaptureFixture[str]) -
 def trained(model: StoryDALLE, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The card that a training writes in place of the model's."""
     monkeypatch.setattr(type(model), "measured", lambda self, stories: {})
-    settings = {"sampling": {"top_k": 3}, "pretrained": "x", "data": {"num_targets": 4}, "system": {}, "seed": 0}
+    settings = train_settings(sampling={"top_k": 3}, pretrained="x", network={"text_to_image": "x"})
     return card(model, TinyStories(), settings, 7)
 
 

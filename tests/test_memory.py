@@ -23,6 +23,7 @@ from storydalle.training.memory_limit import check_memory
 from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.peak_memory import PeakMemory
 from tests.tiny import CAPTIONS, TinyStories
+from tests.training import train_settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "released-weights.md"
 NAMES = 9
@@ -205,19 +206,11 @@ def test_the_page_of_released_weights_says_what_a_preset_needs(
     assert f"| `{name}` | {backbone} | {tuning} | {needed} |" in told
 
 
-SETTINGS = {
-    "data": {"num_targets": 4},
-    "data_module": {"batch_size": 2},
-    "trainer": {"precision": "32-true"},
-    "ema_decay": None,
-}
-
-
 def test_a_training_that_fits_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     system, stories = training(small("dalle", 0), "full", recompute=True), TinyStories()
-    check_memory(system, stories, SETTINGS | {"memory_limit_gb": None}, on_cpu=True)
+    check_memory(system, stories, train_settings(memory_limit_gb=None), on_cpu=True)
     assert capsys.readouterr().out == ""
-    check_memory(system, stories, SETTINGS | {"memory_limit_gb": 1}, on_cpu=True)
+    check_memory(system, stories, train_settings(memory_limit_gb=1), on_cpu=True)
     needed = training_memory(system, 2, 4, "32-true", on_cpu=True)
     assert capsys.readouterr().out == f"needs about {needed}\n"
 
@@ -225,7 +218,7 @@ def test_a_training_that_fits_says_what_it_needs(capsys: pytest.CaptureFixture[s
 def test_where_stories_have_many_lengths_the_longest_counts() -> None:
     system = training(small("dalle", 0), "full", recompute=True)
     three, four = (training_memory(system, 2, frames, "32-true", on_cpu=True).total for frames in (3, 4))
-    settings = SETTINGS | {"memory_limit_gb": (three + four) / 2e9, "data": {"num_targets": None}}
+    settings = train_settings(memory_limit_gb=(three + four) / 2e9, data__num_targets=None)
     check_memory(system, TinyStories(lengths=(1, 3, 2)), settings, on_cpu=True)
     with pytest.raises(UserError):
         check_memory(system, TinyStories(lengths=(1, 4, 2)), settings, on_cpu=True)
@@ -233,7 +226,7 @@ def test_where_stories_have_many_lengths_the_longest_counts() -> None:
 
 def test_a_training_that_does_not_fit_is_refused_with_what_to_change() -> None:
     system = training(small("dalle", 0), "full", recompute=False)
-    settings = SETTINGS | {"memory_limit_gb": 0.001, "ema_decay": 0.9}
+    settings = train_settings(memory_limit_gb=0.001, ema_decay=0.9)
     with pytest.raises(UserError) as refused:
         check_memory(system, TinyStories(), settings, on_cpu=True)
     said = str(refused.value)
@@ -250,4 +243,4 @@ def test_a_training_that_does_not_fit_is_refused_with_what_to_change() -> None:
     smallest.optimizer = "adamw8bit"
     smallest.model.source_attention = nn.ModuleDict()
     with pytest.raises(UserError, match="larger device"):
-        check_memory(smallest, TinyStories(), settings | {"ema_decay": None, "data_module": {"batch_size": 1}}, True)
+        check_memory(smallest, TinyStories(), train_settings(memory_limit_gb=0.001, data_module__batch_size=1), True)

@@ -20,6 +20,7 @@ from storydalle.mistakes import UserError
 from storydalle.tokens.vqgan import VQGAN
 from storydalle.training import precision
 from storydalle.training.precision import ProductSeconds, choose, resolved, speed_of
+from storydalle.training.settings import TrainSettings
 from tests.test_metrics_label_reader import plain_story
 
 WITH_UNITS, WITHOUT = ProductSeconds(bf16=0.0001, fp32=0.0004), ProductSeconds(bf16=0.02, fp32=0.0004)
@@ -113,8 +114,8 @@ def test_a_run_says_and_records_its_precision_and_a_resumed_one_keeps_it_on_anot
 def test_the_memory_estimate_is_that_of_the_precision_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def estimated(system: object, stories: object, settings: dict[str, Any], on_cpu: bool) -> None:
-        seen.append(settings["trainer"]["precision"])
+    def estimated(system: object, stories: object, settings: TrainSettings, on_cpu: bool) -> None:
+        seen.append(settings.precision)
         raise UserError("enough seen")
 
     monkeypatch.chdir(tmp_path)

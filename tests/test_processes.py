@@ -26,7 +26,10 @@ from storydalle.mistakes import Failure, UserError
 from storydalle.reporting.sample_strips import sample_strips
 from storydalle.training import processes
 from storydalle.training.callbacks import callbacks
+from storydalle.training.runs import TrainingRun
+from storydalle.training.validated import BestCheckpoint, EarlyStop
 from tests.tiny import TinyStories, tiny_story_dalle
+from tests.training import train_settings
 
 ROOT = Path(__file__).parent.parent
 DATA = ("data.resolution=64", "data.train.num_stories=8", "data.val.num_stories=4", "tokenizer=tiny", "backbone=tiny")
@@ -132,8 +135,9 @@ def test_what_a_spawned_process_raises_is_told_as_here(kind: type[Exception]) ->
 
 
 def test_what_a_training_holds_goes_to_a_spawned_process(tmp_path: Path) -> None:
-    settings = {"save_every": 5, "ema_decay": 0.9, "trainer": {}}
-    made = [*sample_strips(tmp_path, 5, tiny_story_dalle(), TinyStories(2)), *callbacks(tmp_path, settings)]
+    settings, run = train_settings(save_every=5, ema_decay=0.9), TrainingRun(tmp_path, "run", monitor="val/nats")
+    more = [EarlyStop(run), BestCheckpoint(run)]
+    made = [*sample_strips(tmp_path, 5, tiny_story_dalle(), TinyStories(2)), *callbacks(tmp_path, settings, more)]
     assert [type(each) for each in pickle.loads(pickle.dumps(made))] == [type(each) for each in made]
 
 

@@ -15,9 +15,9 @@ from storydalle.commands import main
 from storydalle.commands.report import Report
 from storydalle.mistakes import UserError
 from storydalle.training.runs import LAST, State, finished_models, run_folder, state_of
-from storydalle.training.settings import check_settings
+from storydalle.training.settings import unfinished_stages
 from storydalle.training.state import load_state
-from tests.training import EXPERIMENT, TINY, Killed, Trainer, killed_after, train
+from tests.training import EXPERIMENT, TINY, Killed, Trainer, killed_after, train, train_settings
 
 __all__ = ["train"]
 STEPS = ("trainer.max_steps=4", "trainer.val_check_interval=2")
@@ -259,17 +259,6 @@ def test_a_setting_that_would_spoil_a_run_is_one_line(override: str, says: tuple
     assert not finished_models(train.runs)
 
 
-def settings(**changed: Any) -> dict[str, Any]:
-    tree: dict[str, Any] = {
-        **{"save_every": 1, "ema_decay": None, "pretrained": None, "network": {}, "system": {}},
-        **{"trainer": {"max_steps": 4}, "data_module": {"batch_size": 2}},
-    }
-    for name, value in changed.items():
-        group, _, key = name.rpartition("__")
-        (tree[group] if group else tree)[key] = value
-    return tree
-
-
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -285,6 +274,6 @@ def settings(**changed: Any) -> dict[str, Any]:
     ],
 )
 def test_counts_and_limits_under_which_nothing_trains_are_refused(changed: dict[str, Any], says: str) -> None:
-    assert check_settings(settings()) == []
+    assert unfinished_stages(train_settings()) == []
     with pytest.raises(UserError, match=says):
-        check_settings(settings(**changed))
+        train_settings(**changed)

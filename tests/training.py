@@ -1,17 +1,33 @@
 """Trainings through the command, in this process: a tokenizer of a few weights, on four stories, in a second."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from storydalle.commands import main
+from storydalle.settings import filled
+from storydalle.training.settings import TrainSettings
 
 EXPERIMENT = "toon/image_tokenizer"
 TINY = (
     *("data.resolution=64", "data.train.num_stories=4", "data.val.num_stories=2", "data_module.batch_size=2"),
     *("trainer=smoke", "tokenizer=tiny", "save_every=1"),
 )
+
+
+def train_settings(**changed: Any) -> TrainSettings:
+    """The least that a training is told, with changes; ``trainer__max_steps`` is a setting of the trainer's."""
+    tree: dict[str, Any] = {
+        **{"seed": 0, "runs": "runs", "name": None, "resume": False, "save_every": 1, "ema_decay": None},
+        **{"pretrained": None, "memory_limit_gb": None, "sampling": None, "network": {}, "system": {}},
+        **{"logger": {}, "callbacks": {}},
+        **{"data": {"num_targets": 4}, "data_module": {"batch_size": 2}, "trainer": {"max_steps": 4}},
+    }
+    for name, value in changed.items():
+        group, _, key = name.rpartition("__")
+        (tree[group] if group else tree)[key] = value
+    return filled(TrainSettings, tree)
 
 
 class Ended(NamedTuple):

@@ -36,13 +36,13 @@ from storydalle.commands.own_sizes import sizes_told
 from storydalle.commands.resuming import resumed_settings
 from storydalle.files import locks
 from storydalle.files.conf import conf_folder
-from storydalle.files.paths import user_path
 from storydalle.files.records import git_state, metrics_record, write_record
 from storydalle.files.whole import write_text
-from storydalle.mistakes import Failure, check_seed, told_in_one_line
+from storydalle.mistakes import Failure, told_in_one_line
 from storydalle.models.licences import inherited
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.reporting.sample_strips import sample_strips
+from storydalle.settings import filled
 from storydalle.stories.opening import tell
 from storydalle.stories.story import Stories
 from storydalle.training import processes
@@ -50,7 +50,6 @@ from storydalle.training.building import learn_words, model_folder
 from storydalle.training.callbacks import callbacks
 from storydalle.training.finite import Kept, values_of
 from storydalle.training.memory_limit import check_memory
-from storydalle.training.precision import SINGLE, resolved
 from storydalle.training.runs import (
     CONFIG,
     LAST,
@@ -62,7 +61,7 @@ from storydalle.training.runs import (
     memory,
     run_folder,
 )
-from storydalle.training.settings import check_settings
+from storydalle.training.settings import RunChoice, TrainSettings, fitted_trainer, unfinished_stages
 from storydalle.training.state import SafetensorsCheckpointIO, load_state
 from storydalle.training.validated import best_of, reason_to_stop
 
@@ -74,12 +73,16 @@ class Plan(NamedTuple):
 
     folder: str
     experiment: str
-    settings: dict[str, Any]
+    tree: dict[str, Any]  # of settings
     network: dict[str, Any]  # of the settings, with the folder of the model that it is built on
     config: str  # the run's name in reports
     checkpoint: str | None
     start: int  # the step of the checkpoint
     values: dict[str, float]  # what had been logged by then
+
+    @property
+    def settings(self) -> TrainSettings:
+        return filled(TrainSettings, self.tree)
 
 
 def run(request: Request) -> None:
@@ -91,9 +94,8 @@ def run(request: Request) -> None:
 
 def begin(request: Request, held: ExitStack) -> Plan:
     """Choose the run's folder and settings, and write what it is; the record of a try that failed goes."""
-    check_seed(request.settings["seed"])
-    experiment, runs = request.choices["experiment"], user_path(request.settings["runs"])
-    folder = run_folder(runs / experiment, request.settings["name"], bool(request.settings["resume"]))
+    choice, experiment = filled(RunChoice, request.settings), request.choices["experiment"]
+    folder = run_folder(choice.runs / experiment, choice.name, choice.resume)
     outputs.check_space(folder, megabytes=500)
     held.enter_context(locks.held(folder, "train"))
     check_unfinished(folder)  # while it was waited for
@@ -101,23 +103,24 @@ def begin(request: Request, held: ExitStack) -> Plan:
     if checkpoint:
         with told_in_one_line(""):
             state = load_state(checkpoint)
-    settings = resumed_settings(request, folder) if checkpoint else request.settings
+    tree = resumed_settings(request, folder) if checkpoint else request.settings
     kept = memory(folder) if checkpoint else {}
-    notes = [*check_settings(settings), *resolve_precision(settings["trainer"])]
-    if not checkpoint:
-        notes += set_beside(request)
-    if "sized" in settings:
-        notes.append(sizes_told(settings, request.given))
+    trainer, notes = fitted_trainer(filled(TrainSettings, tree))
+    tree = tree | {"trainer": trainer}
+    settings = filled(TrainSettings, tree)
+    notes = unfinished_stages(settings) + notes + ([] if checkpoint else set_beside(request))
+    if "sized" in tree:
+        notes.append(sizes_told(tree, request.given))
     found = built_on(settings, kept.get("pretrained"))
     config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
-    write_text(folder / CONFIG, to_yaml(settings))
+    write_text(folder / CONFIG, to_yaml(tree))
     write_record(folder / MEMORY, {"config": config, "wandb": number, "pretrained": found})
     (folder / METRICS).unlink(missing_ok=True)
     print(f"{'resuming' if checkpoint else 'writing'} {folder}", *notes, sep="\n")
     return Plan(
         folder=str(folder),
         experiment=experiment,
-        settings=settings,
+        tree=tree,
         network=with_model(settings, found),
         config=config,
         checkpoint=str(checkpoint) if checkpoint else None,
@@ -139,33 +142,32 @@ def set_beside(request: Request) -> list[str]:
     return [f"trainer={name} sets {', '.join(told)}"] if told else []
 
 
-def built_on(settings: dict[str, Any], kept: str | None) -> str | None:
+def built_on(settings: TrainSettings, kept: str | None) -> str | None:
     """The folder of the model that the network is built on, where it is: the same one when a run goes on."""
-    asked = settings["pretrained"]
-    if asked is None or "runs" not in settings["network"]:  # among which builders look for the model
+    asked = settings.pretrained
+    if asked is None or "runs" not in settings.network:  # among which builders look for the model
         return None
-    return kept if kept and Path(kept).is_dir() else str(model_folder(asked, user_path(settings["runs"])))
+    return kept if kept and Path(kept).is_dir() else str(model_folder(asked, settings.runs))
 
 
-def with_model(settings: dict[str, Any], found: str | None) -> dict[str, Any]:
+def with_model(settings: TrainSettings, found: str | None) -> dict[str, Any]:
     """The network's settings, with the folder of the model in the place of its name."""
     is_named = found is not None
     return {
-        key: found if is_named and value == settings["pretrained"] else value
-        for key, value in settings["network"].items()
+        key: found if is_named and value == settings.pretrained else value for key, value in settings.network.items()
     }
 
 
 def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
     """Seed, build, resume, fit; the first process saves."""
     folder, settings = Path(plan.folder), plan.settings
-    about: dict[str, Any] = {"config": plan.config, "seeds": [settings["seed"]]}
+    about: dict[str, Any] = {"config": plan.config, "seeds": [settings.seed]}
     quieten()
-    pl.seed_everything(settings["seed"] % 2**32, verbose=False)
+    pl.seed_everything(settings.seed % 2**32, verbose=False)
     try:
         trained = fit(plan, overrides)
         if processes.is_first():
-            about |= end_of(trained, settings["trainer"]["max_steps"])
+            about |= end_of(trained, settings.steps.max_steps)
             trained = with_best(trained)
             save(trained, plan)
     except Exception as error:
@@ -182,11 +184,11 @@ def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
         folder / METRICS,
         metrics_record(
             plan.values | values_of(trained.trainer) | dict(trained.values),
-            protocol={"kind": "training", "data": settings["data"], "max_steps": settings["trainer"]["max_steps"]},
+            protocol={"kind": "training", "data": settings.data, "max_steps": settings.steps.max_steps},
             n={"steps": trained.num_steps},
             wall_seconds=time.monotonic() - started,
             device=device_name(),
-            precision=settings["trainer"]["precision"],
+            precision=settings.precision,
             **about,
         ),
     )
@@ -209,14 +211,14 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
     folder, settings = Path(plan.folder), plan.settings
     with told_in_one_line("a setting is refused", ValueError, TypeError):
         model = instantiate(plan.network)
-        system = factory(settings["system"])(model)
-        data = factory(settings["data_module"])(**tokenizers_of(model))
-        stories = instantiate(settings["data"]["val"])
+        system = factory(settings.system)(model)
+        data = factory(settings.data_module)(**tokenizers_of(model))
+        stories = instantiate(settings.data["val"])
         run = TrainingRun(folder, f"{plan.experiment}/{folder.name}", plan.start, getattr(system, "MONITOR", None))
-        strips = sample_strips(folder, settings["save_every"], model, stories)
-        loggers, more = (chosen(settings[group], run) for group in ("logger", "callbacks"))
+        strips = sample_strips(folder, settings.save_every, model, stories)
+        loggers, more = (chosen(group, run) for group in (settings.logger, settings.callbacks))
         with told_in_one_line(device_of(settings), MisconfigurationException):
-            trainer = factory(settings["trainer"])(
+            trainer = factory(settings.trainer)(
                 default_root_dir=folder,
                 logger=loggers,
                 callbacks=[*strips, *callbacks(folder, settings, more)],
@@ -259,9 +261,9 @@ def with_best(trained: Trained) -> Trained:
     return trained._replace(values=state["values"], num_model_steps=state["global_step"])
 
 
-def device_of(settings: dict[str, Any]) -> str:
+def device_of(settings: TrainSettings) -> str:
     """The beginning of a message about a device that is not there."""
-    accelerator, devices = (settings["trainer"].get(key, "auto") for key in ("accelerator", "devices"))
+    accelerator, devices = (settings.trainer.get(key, "auto") for key in ("accelerator", "devices"))
     return (
         f"trainer.accelerator={accelerator} with trainer.devices={devices} cannot be had here (accelerator=auto takes "
         "what there is)"
@@ -281,36 +283,26 @@ def save(trained: Trained, plan: Plan) -> None:
         raise Failure(f"{error}; {Kept(folder)}") from error
 
 
-def resolve_precision(trainer: dict[str, Any]) -> list[str]:
-    """Put the precision that the run trains in into its settings; return what to tell the user, if anything.
-
-    The resolved one is written with the run's config, where a resumed run finds it.
-    """
-    asked, accelerator = trainer.get("precision") or SINGLE, str(trainer.get("accelerator", "auto"))
-    trainer["precision"], note = resolved(str(asked), accelerator)
-    return [note] if note else []
-
-
 def tokenizers_of(model: Any) -> dict[str, Any]:
     """What the data module needs of a model that works on tokens and codes."""
     names = ("image_tokenizer", "caption_tokenizer")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
-def card(model: PretrainedModel, stories: Stories, settings: dict[str, Any], num_steps: int) -> dict[str, Any]:
+def card(model: PretrainedModel, stories: Stories, settings: TrainSettings, num_steps: int) -> dict[str, Any]:
     """What a model says of itself: how it was made, and the settings that its use depends on."""
     commit, dirty = git_state(Path(__file__).parent)
     return {
-        "sampling": settings["sampling"],
-        "pretrained": settings["pretrained"],
-        "data": settings["data"],
-        "system": settings["system"],
+        "sampling": settings.sampling,
+        "pretrained": settings.pretrained,
+        "data": settings.data,
+        "system": settings.system,
         "num_steps": num_steps,
-        "seed": settings["seed"],
+        "seed": settings.seed,
         "commit": commit,
         "dirty": dirty,
-        "story_window": settings["data"]["num_targets"],  # captions that the story encoder read at once in training
-        "guidance": bool(settings["system"].get("caption_dropout")),
+        "story_window": settings.num_targets,  # captions that the story encoder read at once in training
+        "guidance": bool(settings.system.get("caption_dropout")),
         **model.measured(stories),
         **inherited(model.card),
     }

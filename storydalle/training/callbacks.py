@@ -16,6 +16,7 @@ from storydalle.training.finite import FiniteSteps, Kept, any_rank, local, told,
 from storydalle.training.loggers import RunLog
 from storydalle.training.processes import StepsMade
 from storydalle.training.runs import LAST
+from storydalle.training.settings import TrainSettings
 
 
 class Checkpoints(ModelCheckpoint):
@@ -118,8 +119,8 @@ class ProgressBar(TQDMProgressBar):
 class RunningMean(WeightAveraging):
     """The running mean of the weights, which is the model when the run has ended.
 
-    Over its first steps the mean is shorter than ``decay`` makes it, as what it began with is random and must not
-    weigh on a short run: it never reaches back over more than about a ninth of the steps that were made.
+    ``mean <- k mean + (1 - k) weights`` after step t, with ``k = min(decay, (1 + t) / (10 + t))``: over its first steps
+    the mean is shorter than ``decay`` makes it, as what it began with is random and must not weigh on a short run.
 
     Parts that a system names in ``NOT_AVERAGED`` are kept as they are: judges that begin to learn late would be, for
     the most part, what they were before.
@@ -159,17 +160,16 @@ class LearningRates(Callback):
         pl_module.log_dict(rates)
 
 
-def callbacks(folder: Path, settings: dict[str, Any], chosen: Sequence[Callback] = ()) -> list[Callback]:
+def callbacks(folder: Path, settings: TrainSettings, chosen: Sequence[Callback] = ()) -> list[Callback]:
     """Those of every run, around the ``chosen`` ones, whose state each checkpoint has."""
-    every, decay = settings["save_every"], settings["ema_decay"]
-    average = [RunningMean(decay=decay)] if decay else []
-    checkpoints = Checkpoints(folder, every)
+    average = [RunningMean(decay=settings.ema_decay)] if settings.ema_decay else []
+    checkpoints = Checkpoints(folder, settings.save_every)
     return [
         *average,
         *chosen,
         checkpoints,
         FiniteSteps(checkpoints.kept),
-        LastRow(settings["trainer"].get("log_every_n_steps", 50)),
+        LastRow(settings.trainer.get("log_every_n_steps", 50)),
         StepsMade(),
         ProgressBar(refresh_rate=10),
     ]

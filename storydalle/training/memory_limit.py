@@ -1,38 +1,36 @@
 """The memory of a device: said before a training starts, and refused where it is not enough."""
 
-from typing import Any
-
-from storydalle.mistakes import UserError, check_number
+from storydalle.mistakes import UserError
 from storydalle.stories.story import Stories
 from storydalle.training.memory import training_memory
+from storydalle.training.settings import TrainSettings
 from storydalle.training.story_dalle_training import StoryDALLETraining
 
 
-def check_memory(system: Any, stories: Stories, settings: dict[str, Any], on_cpu: bool) -> None:
+def check_memory(system: object, stories: Stories, settings: TrainSettings, on_cpu: bool) -> None:
     """Say what a StoryDALL-E's training needs where the trainer sets a limit, and refuse one that needs more."""
-    limit, num_frames = settings["memory_limit_gb"], settings["data"]["num_targets"]
+    limit, num_frames = settings.memory_limit_gb, settings.num_targets
     if limit is None or not isinstance(system, StoryDALLETraining):
         return
-    check_number("memory_limit_gb", limit, 0, None)
     needed = training_memory(
         system,
-        settings["data_module"]["batch_size"],
+        settings.batch_size,
         int(stories.story_lengths().max()) if num_frames is None else num_frames,
-        str(settings["trainer"]["precision"]),
+        settings.precision,
         on_cpu,
-        has_average=settings["ema_decay"] is not None,
+        has_average=settings.ema_decay is not None,
     )
     if needed.total > limit * 1e9:
         raise UserError(f"needs about {needed}; memory_limit_gb={limit}: {less_memory(system, settings)}")
     print(f"needs about {needed}")
 
 
-def less_memory(system: StoryDALLETraining, settings: dict[str, Any]) -> str:
+def less_memory(system: StoryDALLETraining, settings: TrainSettings) -> str:
     """What can be changed that is not changed yet, from what costs least."""
     changes = {
         "system.activation_checkpointing=true": not system.model.backbone.activation_checkpointing,
-        "data_module.batch_size=1 with trainer.accumulate_grad_batches": settings["data_module"]["batch_size"] > 1,
-        "ema_decay=null": settings["ema_decay"] is not None,
+        "data_module.batch_size=1 with trainer.accumulate_grad_batches": settings.batch_size > 1,
+        "ema_decay=null": settings.ema_decay is not None,
         "system.optimizer=adamw8bit": system.optimizer != "adamw8bit",
         "retrofit=released": len(system.model.source_attention) > system.model.backbone.depth // 3,
         "system.tuning=prompt or retrofit": system.tuning == "full",

@@ -89,7 +89,10 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, max_steps: int, floor
 
 
 def warmup_cosine_factor(step: int, warmup_steps: int, max_steps: int, floor: float) -> float:
-    """Linear from 0 to 1 in ``warmup_steps``, then half a cosine down to ``floor`` at ``max_steps``."""
+    """Linear up to 1 in ``warmup_steps``, then half a cosine down to ``floor`` at ``max_steps``.
+
+    ``(s + 1) / w`` at step s of w; then ``floor + (1 - floor) (1 + cos(pi t)) / 2``, t the share of the other steps.
+    """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     share = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
@@ -97,7 +100,7 @@ def warmup_cosine_factor(step: int, warmup_steps: int, max_steps: int, floor: fl
 
 
 def warmup_constant(optimizer: Optimizer, warmup_steps: int, max_steps: int) -> LambdaLR:
-    """Linear from 0 to 1 in ``warmup_steps``, then 1."""
+    """Linear up to 1 in ``warmup_steps``, ``(s + 1) / w`` at step s, then 1."""
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup_steps)))
 
 

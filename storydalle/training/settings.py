@@ -1,18 +1,22 @@
-"""Settings that would spoil a training in silence: refused, told or put right before it starts."""
+"""Settings of a training: filled once, refused where they would spoil it in silence, told where they may surprise."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-from storydalle.mistakes import UserError, check_number
+from storydalle.mistakes import UserError
+from storydalle.settings import Between, Count, Seed, filled
 from storydalle.training.loggers import check_loggers
+from storydalle.training.precision import SINGLE, resolved
 
+Group = Mapping[str, Any]  # of a config: what its ``_target_`` is given
 STAGES = (
     "warmup_steps",
     "story_warmup_steps",
     "steps_without_quantization",
     "adversarial_start",
 )  # from the first step
-
-
 # Options of Lightning's trainer that a run sets itself, and how they are chosen here.
 SET_BY_RUNS = {
     "callbacks": "choose them with callbacks=[NAME,...], or add one with +callbacks.NAME._target_=",
@@ -22,38 +26,100 @@ SET_BY_RUNS = {
 }
 
 
-def check_settings(settings: dict[str, Any]) -> list[str]:
-    """Refuse counts that train or save nothing, and what would have no effect; say what else is worth a look.
+@dataclass(frozen=True)
+class RunChoice:
+    """Which run is meant, a new one or one to go on with."""
 
-    Validation comes at the end at the latest: an interval beyond it would be none.
+    seed: Seed
+    runs: Path
+    name: str | None
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The part of the trainer's settings that is counted with here."""
+
+    max_steps: Count
+    accumulate_grad_batches: Count = 1
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The part of the data module's settings that is counted with here."""
+
+    batch_size: Count
+
+
+@dataclass(frozen=True)
+class TrainSettings(RunChoice):
+    """What ``storydalle train`` is told; a value that would train or save nothing is refused."""
+
+    pretrained: str | None
+    save_every: Count
+    ema_decay: Annotated[float, Between(0, 1)] | None
+    memory_limit_gb: Annotated[float, Between(0)] | None  # 10^9 bytes
+    sampling: Group | None  # goes into the model's card
+    network: Group
+    system: Group
+    data: Group
+    data_module: Group
+    trainer: Group
+    logger: Group
+    callbacks: Group
+
+    def __post_init__(self) -> None:
+        for name in SET_BY_RUNS:
+            if name in self.trainer:
+                raise UserError(f"trainer.{name}={self.trainer[name]} is set by each run itself: {SET_BY_RUNS[name]}")
+        assert self.steps and self.batch_size  # which checks them
+        check_loggers(self.logger)
+        for name in ("clip", "gradient_clip"):
+            if self.system.get(name) is not None and not self.system[name] > 0:
+                raise UserError(f"system.{name}={self.system[name]} takes every gradient away: use a number above 0")
+        if self.pretrained is not None and self.pretrained not in self.network.values():
+            raise UserError(
+                f"pretrained={self.pretrained}: this system begins from nothing and builds on no model; leave it out"
+            )
+
+    @property
+    def steps(self) -> Steps:
+        return filled(Steps, self.trainer, "trainer.")
+
+    @property
+    def batch_size(self) -> int:
+        return filled(Batches, self.data_module, "data_module.").batch_size
+
+    @property
+    def precision(self) -> str:
+        return str(self.trainer.get("precision") or SINGLE)
+
+    @property
+    def num_targets(self) -> int | None:
+        return self.data["num_targets"]
+
+
+def fitted_trainer(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]:
+    """The trainer's settings for this machine and this many steps, and what to tell the user of them.
+
+    Validation comes at the end at the latest: an interval beyond it would be none. The precision that the run trains in
+    is written with its config, where a resumed run finds it.
     """
-    trainer, system = settings["trainer"], settings["system"]
-    for name in SET_BY_RUNS:
-        if name in trainer:
-            raise UserError(f"trainer.{name}={trainer[name]} is set by each run itself: {SET_BY_RUNS[name]}")
-    check_loggers(settings.get("logger") or {})
-    batches = trainer.get("accumulate_grad_batches", 1)
-    for name, value in {
-        "trainer.max_steps": trainer["max_steps"],
-        "save_every": settings["save_every"],
-        "data_module.batch_size": settings["data_module"]["batch_size"],
-        "trainer.accumulate_grad_batches": batches,
-    }.items():
-        check_number(name, value, 1, None, whole=True)
-    if settings["ema_decay"] is not None:
-        check_number("ema_decay", settings["ema_decay"], 0, 1)
-    for name in ("clip", "gradient_clip"):
-        if system.get(name) is not None and not system[name] > 0:
-            raise UserError(f"system.{name}={system[name]} takes every gradient away: use a number above 0")
-    asked = settings["pretrained"]
-    if asked is not None and asked not in settings["network"].values():
-        raise UserError(f"pretrained={asked}: this system begins from nothing and builds on no model; leave it out")
-    interval, last = trainer.get("val_check_interval"), trainer["max_steps"] * batches
+    interval = settings.trainer.get("val_check_interval")
+    last = settings.steps.max_steps * settings.steps.accumulate_grad_batches
+    precision, note = resolved(settings.precision, str(settings.trainer.get("accelerator", "auto")))
+    trainer = {**settings.trainer, "precision": precision}
     if isinstance(interval, int) and interval > last:
         trainer["val_check_interval"] = last
+    return trainer, [note] if note else []
+
+
+def unfinished_stages(settings: TrainSettings) -> list[str]:
+    """Notes on what a system begins with and would not be over when the training is."""
+    max_steps = settings.steps.max_steps
     return [
-        f"note: system.{name}={system[name]} is not over when trainer.max_steps={trainer['max_steps']} is: what comes "
+        f"note: system.{name}={settings.system[name]} is not over when trainer.max_steps={max_steps} is: what comes "
         "after it is not trained"
         for name in STAGES
-        if isinstance(system.get(name), int) and system[name] >= trainer["max_steps"]
+        if isinstance(settings.system.get(name), int) and settings.system[name] >= max_steps
     ]

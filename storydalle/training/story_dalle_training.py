@@ -82,30 +82,34 @@ class StoryDALLETraining(pl.LightningModule):
         train_names: bool = False,
     ) -> None:
         super().__init__()
-        if schedule not in self.SCHEDULES:
-            raise ValueError(f"schedule={schedule} is unknown; choose one of {', '.join(self.SCHEDULES)}")
+        self.check_schedule(schedule)
         check_optimizer(optimizer)
         self.betas, self.schedule, self.optimizer = betas, schedule, optimizer
         check_text_weight(story_dalle.model.backbone, text_weight)
         self.story_dalle = story_dalle
-        self.story_dalle.image_tokenizer.requires_grad_(False)
         self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
-        self.learning_rates = {
-            "base": learning_rate,
-            "source": source_learning_rate,
-            "story": story_learning_rate,
-        }
+        self.learning_rates = {"base": learning_rate, "source": source_learning_rate, "story": story_learning_rate}
         self.warmup_steps, self.max_steps, self.story_warmup_steps = warmup_steps, max_steps, story_warmup_steps
         self.bag_weight, self.changed_weight, self.text_weight = bag_weight, changed_weight, text_weight
         self.source_dropout, self.caption_dropout = source_dropout, caption_dropout
         self.probes, self.source_probes = probes or {}, source_probes or {}
         self.last_story: OtherStories | None = None  # that validation has seen
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(is_trained(name, tuning))
+        self._freeze()
         self.name_tables = self._unfrozen_names() if train_names else []
         self.model.backbone.activation_checkpointing = activation_checkpointing
         encoder, is_read = self.model.story_encoder, bag_weight or story_warmup_steps
         self.bag_head = BagHead(encoder.num_story_tokens, self.model.backbone.dim) if encoder and is_read else None
+
+    @classmethod
+    def check_schedule(cls, schedule: str) -> None:
+        if schedule not in cls.SCHEDULES:
+            raise ValueError(f"schedule={schedule} is unknown; choose one of {', '.join(cls.SCHEDULES)}")
+
+    def _freeze(self) -> None:
+        """Let train what ``tuning`` names, and nothing else."""
+        self.story_dalle.image_tokenizer.requires_grad_(False)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(is_trained(name, self.tuning))
 
     def _unfrozen_names(self) -> list[Tensor]:
         """The frozen tables whose rows of added names train from now on."""

@@ -77,36 +77,19 @@ class StoryGANTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if class_weight and not story_gan.num_characters:
-            raise ValueError(
-                f"class_weight={class_weight}: this data set names no characters, so there is nothing to classify; "
-                "set class_weight=0"
-            )
-        if batch_size == 1:
-            raise ValueError("batch_size=1: batch normalisation and wrong captions need another story; use 2 or more")
-        if adversarial_start and not reconstruction_weight:
-            raise ValueError(
-                f"adversarial_start={adversarial_start} with reconstruction_weight=0: until then nothing would teach "
-                "the generator; give it a weight, or start at 0"
-            )
-        unknown = set(augmentation) - set(POLICIES)
-        if unknown:
-            raise ValueError(f"augmentation={sorted(unknown)}: choose from {', '.join(POLICIES)}")
-        if loss not in LOSSES:
-            raise ValueError(f"loss={loss!r}: choose one of {', '.join(LOSSES)}")
+        check_teaching(story_gan, class_weight, batch_size, adversarial_start, reconstruction_weight)
+        check_names(loss, augmentation)
         self.story_gan = story_gan
         self.learning_rates = (learning_rate, discriminator_learning_rate)
         self.betas = (float(betas[0]), float(betas[1]))
         self.story_weight, self.class_weight, self.kl_weight = story_weight, class_weight, kl_weight
-        self.adversarial_weight = adversarial_weight
+        self.adversarial_weight, self.word_weight = adversarial_weight, word_weight
         self.reconstruction_weight, self.edge_emphasis = reconstruction_weight, edge_emphasis
-        self.word_weight = word_weight
         sizes = (story_gan.story_encoder.sentence.out_features, story_gan.caption_encoder.marker)
         self.words = nn.Linear(*sizes) if word_weight else None
         self.order_weight, self.loss, self.r1_weight, self.r1_every = order_weight, loss, r1_weight, r1_every
         self.augmentation, self.clip, self.adversarial_start = tuple(augmentation), clip, adversarial_start
-        self.halve_every, self.warmup_steps, self.max_steps = halve_every, warmup_steps, max_steps
-        self.seed = seed
+        self.halve_every, self.warmup_steps, self.max_steps, self.seed = halve_every, warmup_steps, max_steps, seed
         self.real_logits: list[Tensor] = []
         self.permuted_logits: list[Tensor] = []
         self.num_validated = 0  # stories, each of which has draws of its own
@@ -315,6 +298,37 @@ class StoryGANTraining(pl.LightningModule):
                 f"the checkpoint holds {saved} optimizers and this run has {own}: go on with the settings that it "
                 "began with (network.has_story_discriminator), or start without resume=true"
             )
+
+
+def check_teaching(
+    story_gan: StoryGANc,
+    class_weight: float,
+    batch_size: int | None,
+    adversarial_start: int,
+    reconstruction_weight: float,
+) -> None:
+    """Raise ValueError where a part of the loss would have nothing to learn from."""
+    if class_weight and not story_gan.num_characters:
+        raise ValueError(
+            f"class_weight={class_weight}: this data set names no characters, so there is nothing to classify; "
+            "set class_weight=0"
+        )
+    if batch_size == 1:
+        raise ValueError("batch_size=1: batch normalisation and wrong captions need another story; use 2 or more")
+    if adversarial_start and not reconstruction_weight:
+        raise ValueError(
+            f"adversarial_start={adversarial_start} with reconstruction_weight=0: until then nothing would teach "
+            "the generator; give it a weight, or start at 0"
+        )
+
+
+def check_names(loss: str, augmentation: Sequence[str]) -> None:
+    """Raise ValueError for a loss or a policy that there is not."""
+    unknown = set(augmentation) - set(POLICIES)
+    if unknown:
+        raise ValueError(f"augmentation={sorted(unknown)}: choose from {', '.join(POLICIES)}")
+    if loss not in LOSSES:
+        raise ValueError(f"loss={loss!r}: choose one of {', '.join(LOSSES)}")
 
 
 def rolled(x: Tensor) -> Tensor:

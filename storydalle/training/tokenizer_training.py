@@ -47,13 +47,24 @@ def perplexity(share: Float[Tensor, " v"]) -> Float[Tensor, ""]:
     return torch.special.entr(share).sum().exp()
 
 
+def check_trainable(image_tokenizer: VQGAN) -> None:
+    """Raise ValueError for an image tokenizer whose codebook is learned in another way."""
+    kind, quantizer = image_tokenizer.kind, image_tokenizer.config.get("quantizer")
+    if (kind, quantizer) != ("vqgan", "nearest"):
+        raise ValueError(
+            f"an image tokenizer of kind {kind} (quantizer={quantizer}) is not trained here: only a vqgan with "
+            "quantizer=nearest is"
+        )
+
+
 class ImageTokenizerTraining(pl.LightningModule):
     """Trains ``image_tokenizer``; every random draw is keyed by (seed, step), so a resumed run goes on exactly.
 
     For the first ``steps_without_quantization`` steps the decoder sees the latents themselves, and the codebook is
-    then filled with latents of the last ten of them. From there on a code's vector is the running mean
-    (``codebook_decay``) of the latents it stood for, and a code used less than ``restart_below`` times its even share
-    moves to a latent drawn in proportion to its quantisation error.
+    then filled with latents of the last ten of them. From there on a code's vector is the running mean of the latents
+    it stood for, ``sum / share`` with ``share <- d share + (1 - d) n_k / n`` and ``sum <- d sum + (1 - d) sum_k z / n``
+    for ``n_k`` of ``n`` latents z and ``d = codebook_decay``; and a code used less than ``restart_below`` times its
+    even share moves to a latent drawn in proportion to its quantisation error.
 
     The codebook is no gradient's business: of several processes each moves its own by the latents of all, alike.
     Perplexity and usage in training are those of one batch, in validation those of the whole validation set.
@@ -88,38 +99,24 @@ class ImageTokenizerTraining(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        trained = (image_tokenizer.kind, image_tokenizer.config.get("quantizer"))
-        if trained != ("vqgan", "nearest"):
-            raise ValueError(
-                f"an image tokenizer of kind {trained[0]} (quantizer={trained[1]}) is not trained here: only a vqgan "
-                "with quantizer=nearest is"
-            )
+        check_trainable(image_tokenizer)
         self.image_tokenizer = image_tokenizer
-        self.learning_rate = learning_rate
-        self.warmup_steps = warmup_steps
-        self.max_steps = max_steps
-        self.weight_decay = weight_decay
-        self.gradient_clip = gradient_clip
-        self.steps_without_quantization = steps_without_quantization
-        self.codebook_decay = codebook_decay
-        self.restart_below = restart_below
-        self.commitment = commitment
-        self.edge_emphasis = edge_emphasis
-        self.decoder_only = decoder_only
-        self.perceptual = perceptual
-        self.perceptual_weight = perceptual_weight
-        self.discriminator = discriminator
-        self.adversarial_weight = adversarial_weight
+        self.learning_rate, self.weight_decay, self.gradient_clip = learning_rate, weight_decay, gradient_clip
+        self.warmup_steps, self.max_steps, self.seed = warmup_steps, max_steps, seed
+        self.steps_without_quantization, self.commitment = steps_without_quantization, commitment
+        self.codebook_decay, self.restart_below = codebook_decay, restart_below
+        self.edge_emphasis, self.decoder_only = edge_emphasis, decoder_only
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
+        self.discriminator, self.adversarial_weight = discriminator, adversarial_weight
         self.adversarial_start = adversarial_start
-        self.seed = seed
         self.automatic_optimization = discriminator is None
-        self.code_share: Tensor
-        self.code_sum: Tensor
-        self.code_counts: Tensor
         codebook = image_tokenizer.quantize.embedding.weight.requires_grad_(False)
         if decoder_only:
             image_tokenizer.encoder.requires_grad_(False)
             image_tokenizer.quant_conv.requires_grad_(False)
+        self.code_share: Tensor
+        self.code_sum: Tensor
+        self.code_counts: Tensor
         self.register_buffer("code_share", torch.full(codebook.shape[:1], 1.0 / len(codebook)))
         self.register_buffer("code_sum", codebook / len(codebook))
         self.register_buffer("code_counts", torch.zeros(len(codebook)), persistent=False)  # of one validation

@@ -186,10 +186,7 @@ def make_label_reader(
     precision, _ = resolved(AUTO, torch.device(device).type)
     start, start_of_process = time.perf_counter(), time.process_time()
     reader = train_label_reader(stories, steps, seed, batch_size, learning_rate, reader, device, progress, precision)
-    seconds = {
-        "wall_seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time() - start_of_process, 1),
-    }
+    wall, cpu = time.perf_counter() - start, time.process_time() - start_of_process
     reader.save_pretrained(folder)
     reader = LabelReader.from_pretrained(folder)
     commit, dirty = git_state(Path(__file__))
@@ -204,7 +201,8 @@ def make_label_reader(
         "commit": commit,
         "dirty": dirty,
         "versions": versions(),
-        **seconds,
+        "wall_seconds": round(wall, 1),
+        "cpu_seconds": round(cpu, 1),
     }
     write_record(folder / "card.json", card)
     return card
