@@ -57,8 +57,8 @@ class TrainSettings(RunChoice):
 
     pretrained: str | None
     save_every: Count
-    ema_decay: Annotated[float, Between(0, 1)] | None
-    memory_limit_gb: Annotated[float, Between(0)] | None  # 10^9 bytes
+    ema_decay: Annotated[float | int, Between(0, 1)] | None
+    memory_limit_gb: Annotated[float | int, Between(0)] | None  # 10^9 bytes
     sampling: Group | None  # goes into the model's card
     network: Group
     system: Group
