@@ -95,7 +95,7 @@ def asked(request: Request) -> dict[str, Any]:
 
 
 def groups_and_values(request: Request) -> list[str]:
-    """What the command line says, without what says which run is meant."""
+    """The overrides of the command line but for those that say which run is meant."""
     others = ("experiment", "sweep", "name", "runs", "resume")
     return [each for each in request.overrides if each.partition("=")[0].lstrip("+~") not in others]
 
@@ -105,6 +105,6 @@ def is_within(key: str, other: str) -> bool:
 
 
 def depends(value: Any, key: str) -> bool:
-    """Whether a setting, as it is written, takes its value from another."""
+    """Tell if a setting, as it is written, takes its value from another."""
     named = re.findall(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else []
     return any(is_within(key, name) for name in named)

@@ -69,7 +69,7 @@ NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_ev
 
 
 class Plan(NamedTuple):
-    """What all processes of a run train from, as json holds it."""
+    """The decisions of the first process, as json holds them, from which all processes of a run train."""
 
     folder: str
     experiment: str
@@ -233,7 +233,7 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
 
 
 def chosen(group: Mapping[str, Any], run: TrainingRun) -> list[Any]:
-    """What a config group lists by name; entries with ``_partial_`` are told of the run."""
+    """Make what a config group lists by name; entries with ``_partial_`` are told of the run."""
     entries = [each for each in group.values() if isinstance(each, Mapping) and "_target_" in each]
     made = [factory(each)(run) if each.get("_partial_") else instantiate(each) for each in entries]
     return [each for each in made if each is not None]
@@ -284,13 +284,13 @@ def save(trained: Trained, plan: Plan) -> None:
 
 
 def tokenizers_of(model: Any) -> dict[str, Any]:
-    """What the data module needs of a model that works on tokens and codes."""
+    """Those of a model that works on tokens and codes, which its data module needs."""
     names = ("image_tokenizer", "caption_tokenizer")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
 def card(model: PretrainedModel, stories: Stories, settings: TrainSettings, num_steps: int) -> dict[str, Any]:
-    """What a model says of itself: how it was made, and the settings that its use depends on."""
+    """A model's own description: how it was made, and the settings that its use depends on."""
     commit, dirty = git_state(Path(__file__).parent)
     return {
         "sampling": settings.sampling,
@@ -309,7 +309,7 @@ def card(model: PretrainedModel, stories: Stories, settings: TrainSettings, num_
 
 
 def config_name(request: Request) -> str:
-    """What tells runs of an experiment apart in a report: the settings that were changed, but for the seed."""
+    """Name that tells runs of an experiment apart in a report: the settings that were changed, but for the seed."""
     changed = [each for each in request.overrides if re.split(r"[.=@]", each.lstrip("+~"))[0] not in NOT_IN_NAME]
     return " ".join([request.choices["experiment"], *sorted(changed)])
 

@@ -62,5 +62,5 @@ def holder(file: Path) -> str | None:
 
 
 def is_lock(name: str) -> bool:
-    """Whether a file is a lock's, which is nobody's work."""
+    """Tell if a file is a lock's, which is nobody's work."""
     return name.endswith(LOCK)

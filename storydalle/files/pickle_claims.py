@@ -1,4 +1,4 @@
-"""What a pickle claims, checked opcode by opcode against what its file holds, before Python's reader believes it.
+"""The claims of a pickle, checked opcode by opcode against what its file holds, before Python's reader believes it.
 
 That reader makes room for a length, or for a place in its table of objects (the memo), as soon as it is named, so that
 nine bytes take gigabytes; and the hash of a tuple in a tuple in a tuple ... calls itself until the process dies.
@@ -83,7 +83,7 @@ class _Stack:
 
 
 def _effects() -> dict[int, Callable[[_Stack], object]]:
-    """What opcodes without a length or a place do to the stack; the others push one plain object."""
+    """Effects on the stack of opcodes without a length or a place; the others push one plain object."""
 
     def plain(taken: int | None, pushed: int) -> Callable[[_Stack], object]:
         return lambda stack: stack.replace(taken, pushed)

@@ -36,7 +36,7 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
 
 
 def read_json(path: Path, most: int = MAX_BYTES) -> Any:
-    """What a file of JSON holds; raises ValueError as ``read_text`` does, and where it is no JSON or nested deeply."""
+    """Parse a file of JSON; raises ValueError as ``read_text`` does, and where it is no JSON or nested deeply."""
     text = read_text(path, most)
     try:
         return parsed(text)

@@ -47,7 +47,7 @@ def unmarked_encoding(data: bytes) -> str:
 
 
 def parsed(text: str | bytes) -> Any:
-    """What a text of JSON holds; ValueError for anything else, and for lists and objects nested too deeply.
+    """Parse a text of JSON; ValueError for anything else, and for lists and objects nested too deeply.
 
     Whoever walks through what is nested a thousand times dies of it, and nothing that is written for us is so.
     """

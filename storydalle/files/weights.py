@@ -56,7 +56,7 @@ class Planned(NamedTuple):
 
 
 def is_finite(value: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether every number of a tensor is one, and stays one in a precision, by default its own."""
+    """Tell if every number of a tensor is finite, and stays so in a precision, by default its own."""
     if not value.is_floating_point() or not value.numel():
         return True
     largest = torch.finfo(dtype or value.dtype).max

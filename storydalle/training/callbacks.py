@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: checkpoints, the running mean of the weights, strips, the last row."""
+"""Work beside the steps of a training: checkpoints, the running mean of the weights, strips, the last row."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -182,7 +182,7 @@ def newest_values(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:
-    """Whether the batch that has just ended is one after which the trainer validates."""
+    """Tell if the trainer validates after the batch that has just ended."""
     number = trainer.fit_loop.total_batch_idx + 1
     return (
         trainer.enable_validation and isinstance(trainer.val_check_batch, int) and number % trainer.val_check_batch == 0

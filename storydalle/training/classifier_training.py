@@ -19,7 +19,7 @@ def presence_loss(logits: Float[Tensor, "n k"], characters: Int[Tensor, "n k"]) 
 
 
 class Reader(Protocol):
-    """What is asked of a classifier besides its logits."""
+    """The part of a classifier beside its logits that training asks for."""
 
     def present(self, logits: Tensor) -> Tensor: ...
 

@@ -21,7 +21,7 @@ MOST_NAMED = 3  # losses of a message
 
 
 class Kept:
-    """What a run that goes wrong leaves: its last checkpoint, of which step, and the model."""
+    """The remains of a run that goes wrong: its last checkpoint, and of which step that is."""
 
     def __init__(self, folder: Path, step: int | None = None) -> None:
         self.folder, self.step = folder, step
@@ -99,7 +99,7 @@ def values_of(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def any_rank(trainer: pl.Trainer, is_so: bool) -> bool:
-    """Whether it is so in any process of the training."""
+    """Tell if it is so in any process of the training."""
     return is_so if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(is_so, all=False)
 
 

@@ -26,7 +26,7 @@ def check_memory(system: object, stories: Stories, settings: TrainSettings, on_c
 
 
 def less_memory(system: StoryDALLETraining, settings: TrainSettings) -> str:
-    """What can be changed that is not changed yet, from what costs least."""
+    """Name the changes that would need less memory and are not made yet; the cheapest one comes first."""
     changes = {
         "system.activation_checkpointing=true": not system.model.backbone.activation_checkpointing,
         "data_module.batch_size=1 with trainer.accumulate_grad_batches": settings.batch_size > 1,

@@ -1,4 +1,4 @@
-"""What the systems share of optimisation: losses over codes and tokens, the schedule, groups and their clipping."""
+"""Shared by the systems: losses over codes and tokens, the schedule, groups of parameters and their clipping."""
 
 import importlib.util
 import math
@@ -27,7 +27,7 @@ class FrameLosses(NamedTuple):
         return self.image if self.text is None else self.image + text_weight * self.text
 
     def named(self, stage: str) -> dict[str, Tensor]:
-        """What there is, by the names of the log."""
+        """The losses that there are, by the names of the log."""
         named = {f"{stage}/loss_image": self.image}
         return named if self.text is None else named | {f"{stage}/loss_text": self.text}
 

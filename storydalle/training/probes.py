@@ -20,7 +20,7 @@ Match = Sequence[Any]  # (label, value): the frames where the label, or any entr
 
 
 class OtherStories(NamedTuple):
-    """What is swapped in, a story a row; ``mask`` is true at frames that it has, nowhere where there is no other."""
+    """Inputs of others, a story a row; ``mask`` is true at frames that it has, nowhere where there is no other."""
 
     tokens: Int[Tensor, "b g t"]
     mask: Bool[Tensor, "b g"]

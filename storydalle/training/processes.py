@@ -58,7 +58,7 @@ def beside_the_first() -> Iterator[None]:
 
 
 def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``decide`` finds in the first process, as json holds it, in every process of a training."""
+    """Return in every process of a training what ``decide`` returns in the first one, as json holds it."""
     launcher = _launcher()
     if is_first():
         decided = json.dumps(decide())
@@ -212,7 +212,7 @@ def first_dead(started: Sequence[subprocess.Popen]) -> str | None:
 
 
 def retold(error: ProcessRaisedException) -> Exception:
-    """What a spawned process raised, where it is for the user; its traceback is all that comes back of it."""
+    """Make the error for the user that a spawned process raised; its traceback is all that comes back of it."""
     said = re.search(rf"^{re.escape(mistakes.__name__)}\.(\w+): (.*)\Z", str(error).strip(), re.MULTILINE | re.DOTALL)
     kinds = {"UserError": UserError, "Failure": Failure}
     return kinds[said[1]](said[2]) if said and said[1] in kinds else error

@@ -24,7 +24,7 @@ LOGS = "csv/version_*/metrics.csv"
 
 
 class TrainingRun(NamedTuple):
-    """What a run tells the loggers and callbacks that are chosen for it."""
+    """A run, as it is told to the loggers and callbacks that are chosen for it."""
 
     folder: Path
     name: str  # in reports and at services
@@ -104,7 +104,7 @@ def finished_models(experiment: Path) -> list[Path]:
 
 
 def memory(folder: Path) -> dict[str, Any]:
-    """What a run keeps for its later parts, beside its config; nothing of a run that is older than that."""
+    """Read what a run keeps beside its config for its later parts; older runs have no such file, and it is empty."""
     try:
         kept = parsed((folder / MEMORY).read_text(encoding="utf-8"))
     except FileNotFoundError:

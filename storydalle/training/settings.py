@@ -53,7 +53,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class TrainSettings(RunChoice):
-    """What ``storydalle train`` is told; a value that would train or save nothing is refused."""
+    """The settings of ``storydalle train``; a value that would train or save nothing is refused."""
 
     pretrained: str | None
     save_every: Count

@@ -207,7 +207,7 @@ class StoryGANTraining(pl.LightningModule):
         condition: Float[Tensor, "b f d"],
         batch: StoryBatch,
     ) -> Float[Tensor, ""]:
-        """What the discriminators make of the drawn frames, and the divergence of the story's posterior."""
+        """The discriminators' verdicts on the drawn frames, and the divergence of the story's posterior."""
         mask, weights = batch.mask, {"image": 1.0, "story": self.story_weight}
         divergence = imagined.state.divergence()
         entropy = ranks.ratio(imagined.entropy * mask.sum(), mask.sum())

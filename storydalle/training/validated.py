@@ -1,4 +1,4 @@
-"""What follows from a validation, where conf/callbacks asks for it: an early end, and the best model in the end."""
+"""Callbacks that act on validations: an early end of the training, and the best model in the end."""
 
 import math
 from pathlib import Path
