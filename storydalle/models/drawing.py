@@ -1,4 +1,4 @@
-"""The words between a caller and a model that draws stories: how to draw, what to draw, and what was drawn."""
+"""The words between a caller and a model that draws stories: request, candidates, drawn story."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -58,9 +58,9 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     A further model (another decoder, a diffusion model) is a subclass. Drawing is one method:
 
     ``draw_candidates(request)``: frames (b f k c h w) in [-1, 1] at ``resolution``, and how good each is. A candidate
-    depends on its story's captions and source, on the seed, and on its number: story, frame, candidate. Whatever else
-    is drawn beside it, and in which batch, changes nothing, so the same request gives the same bytes. All randomness
-    is drawn from (seed, story, frame, candidate); the global generators are neither read nor moved.
+    depends on its story's captions and source, on the seed, and on its number: story, frame, candidate. Others drawn
+    beside it change nothing but rounding, and the same request gives the same bytes. All randomness is drawn from
+    (seed, story, frame, candidate); the global generators are neither read nor moved.
 
     Beside it there are ``open_folder`` and ``save_folder`` (saved and opened again it draws the same), ``device``,
     ``resolution``, set by the constructor, and ``sampling_class``, whose fields are what ``card["sampling"]`` may hold.
@@ -71,7 +71,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
 
     resolution: int  # of a frame's side
     sampling_class: ClassVar[type[Sampling]]
-    needs_source: ClassVar[bool] = False  # whether it can only continue a picture
+    needs_source: ClassVar[bool] = False  # True: it continues a picture, and draws none without
     lacks: ClassVar[str] = "this model has no such setting"  # the answer to a setting that sampling_class has not
     sentence_dim: int | None = None  # width of the sentence vectors it reads; None: it reads the captions themselves
     card: dict[str, Any]
@@ -189,7 +189,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         first: int = 0,
         num_candidates: int = 1,
     ) -> Float[Tensor, "b f k c h w"]:
-        """Frames of many stories at once, in [-1, 1]; of each frame ``k`` candidates.
+        """Frames of many stories at once, in [-1, 1]; of each frame ``k`` candidates in drawing order.
 
         ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
         depend on the seed and its number, and not on the stories beside it. Behind the end of a shorter story stand
@@ -240,7 +240,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         return {}
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """What true frames can be put through to see the best that the model could draw, by the names of table rows."""
+        """Functions of true frames that show the best that the model could draw, by the names of table rows."""
         return {}
 
     def summary(self) -> dict[str, str]:
@@ -314,7 +314,7 @@ def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What a model's folder says of it; ValueError, naming the file, where it is none of what a model reads there."""
+    """The card of a model's folder; ValueError, naming the file, for a value of another kind than is read of it."""
     path = folder / CARD_NAME
     card = read_object(path) if path.is_file() else {}
     for key, (kind, form) in CARD_FORMS.items():

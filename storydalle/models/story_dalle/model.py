@@ -113,7 +113,7 @@ class StoryDALLE(PretrainedModel):
         )
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """What true frames can be put through to see the best that the model could draw, by the names of table rows."""
+        """The image tokenizer, through which all that is drawn has to go."""
         return {"tokenizer reconstruction": self.reconstruct}
 
     @torch.inference_mode()
@@ -193,7 +193,7 @@ class StoryDALLE(PretrainedModel):
         return cut + super().caption_notes(captions)
 
     def request_notes(self, request: StoryRequest) -> list[str]:
-        """Where the source is missing or unlike the training's, and where the story encoder has nothing to read."""
+        """Remarks on a source that is missing or unlike the training's, and on a story encoder without its vectors."""
         notes = []
         if request.source is None:
             notes.append("no source given: the first frame is drawn from its caption alone and leads the others")
@@ -227,7 +227,7 @@ class StoryDALLE(PretrainedModel):
         return {"reconstruction_error_p99": float(np.quantile(self.reconstruction_errors(pixels).numpy(), 0.99))}
 
     def description(self) -> dict[str, Any]:
-        """What ``config.json`` holds."""
+        """The content of ``config.json``."""
         return {
             "image_tokenizer": self.image_tokenizer.description,
             "backbone": {"kind": self.model.backbone.kind, **self.model.backbone.config},
