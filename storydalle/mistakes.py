@@ -1,4 +1,4 @@
-"""What ends a command in one line: a user's mistake, exit status 2, or work that failed, exit status 1."""
+"""Errors that end a command in one line: a user's mistake, exit status 2, or work that failed, exit status 1."""
 
 import difflib
 import errno
@@ -21,7 +21,7 @@ MOST_SHOWN = 40  # names of a list of choices
 
 
 class UserError(ValueError):
-    """What ``storydalle`` answers with one line on stderr and exit status 2, never with a traceback."""
+    """A mistake that ``storydalle`` answers with one line on stderr and exit status 2, never with a traceback."""
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())
@@ -50,7 +50,7 @@ def likeness(name: str, choice: str) -> float:
 
 
 def told_of_disk(error: BaseException) -> str | None:
-    """What an error says of a disk that takes no more; None where it is about anything else.
+    """Tell that a disk takes no more, in the words of the error; None where it is about anything else.
 
     Libraries written in Rust raise errors of their own, which end in "(os error 28)".
     """

@@ -98,7 +98,7 @@ def read_union(key: str, value: object, members: Sequence[object], checks: tuple
 
 
 def looks_like(value: object, hint: object) -> bool:
-    """Whether a value is a list, a group or a single value, as the annotation asks for."""
+    """The value is a list, a group or a single value, as the annotation asks for."""
     hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     origin = get_origin(hint) or hint
     if origin in (tuple, list):

@@ -20,7 +20,7 @@ from storydalle.released.tokenizer_layouts import (
     OPENAI_ENCODER,
     TAMING_GUMBEL_VQGAN,
     TAMING_VQGAN,
-    Opened,
+    OpenedTokenizer,
     dvae_config,
     read_dvae,
     read_paired,
@@ -107,7 +107,7 @@ def openai_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, P
     return folder / "encoder.pkl", folder / "decoder.pkl", weights["encoder"], weights["decoder"]
 
 
-def assert_is_openais(opened: Opened, encoder: Weights, decoder: Weights) -> None:
+def assert_is_openais(opened: OpenedTokenizer, encoder: Weights, decoder: Weights) -> None:
     tokenizer, dropped, _ = opened
     assert isinstance(tokenizer, DVAE) and not dropped
     images = pictures(3, 32)
@@ -211,19 +211,19 @@ def test_another_networks_file_is_refused_by_its_keys(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- one key is wrong
 
 
-def read_encoder(path: Path, folder: Path) -> Opened:
+def read_encoder(path: Path, folder: Path) -> OpenedTokenizer:
     return read_dvae(path, save_bare(openai_weights("decoder"), folder / "decoder.pkl"), 32)
 
 
-def read_decoder(path: Path, folder: Path) -> Opened:
+def read_decoder(path: Path, folder: Path) -> OpenedTokenizer:
     return read_dvae(save_bare(openai_weights("encoder"), folder / "encoder.pkl"), path, 32)
 
 
-def read_detoker(path: Path, folder: Path) -> Opened:
+def read_detoker(path: Path, folder: Path) -> OpenedTokenizer:
     return read_paired(save_lightning(taming_weights(**TINY), folder / "vqgan.ckpt"), path, 16, UNTOLD, UNTOLD)
 
 
-FILES: dict[str, tuple[Callable[[], Weights], Callable[..., Path], Callable[[Path, Path], Opened]]] = {
+FILES: dict[str, tuple[Callable[[], Weights], Callable[..., Path], Callable[[Path, Path], OpenedTokenizer]]] = {
     "taming-vqgan": (lambda: taming_weights(**TINY), save_lightning, lambda path, _: read_vqgan(path, 16, **UNTOLD)),
     "taming-gumbel-vqgan": (
         lambda: taming_weights(**TINY, gumbel=True),

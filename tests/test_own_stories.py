@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from storydalle.commands.application import compose
-from storydalle.stories.own_story import Refused, in_order, spelled_twice
+from storydalle.stories.own_story import RefusedStory, in_order, spelled_twice
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.sets.folder import FolderStories
@@ -253,5 +253,5 @@ def test_stories_stay_in_their_split_when_others_come(tmp_path: Path) -> None:
 
 def test_no_number_in_a_name_is_said() -> None:
     assert in_order([]) == []
-    with pytest.raises(Refused, match=r"no number: a\.png"):
+    with pytest.raises(RefusedStory, match=r"no number: a\.png"):
         in_order(["a.png"])

@@ -14,7 +14,7 @@ from storydalle.released import conversion
 from storydalle.released.conversion import Conversion, mega, min_dalle, released_story_dalle
 from storydalle.released.layouts import LayoutError
 from storydalle.released.stored_weights import stored_weights
-from storydalle.released.tokenizer_layouts import Opened, read_dvae, read_vqgan
+from storydalle.released.tokenizer_layouts import OpenedTokenizer, read_dvae, read_vqgan
 from storydalle.released.torch_files import open_torch_file
 from tests.released_models import FULL_MEGA
 from tests.released_tokenizers import TINY, Weights, flava_name, taming_weights
@@ -173,7 +173,7 @@ def test_counters_among_megas_weights_are_left_out(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ taming
 
 
-def opened(tmp_path: Path, more: Weights, gumbel: bool = False) -> Opened:
+def opened(tmp_path: Path, more: Weights, gumbel: bool = False) -> OpenedTokenizer:
     weights = taming_weights(**TINY, gumbel=gumbel)
     torch.save({"state_dict": weights | more}, tmp_path / "last.ckpt")
     found = read_vqgan(tmp_path / "last.ckpt", 16, **GROUPS)

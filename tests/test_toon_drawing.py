@@ -22,7 +22,7 @@ from storydalle.stories.toon import (
     ToonSV,
 )
 from storydalle.stories.toon.backgrounds import background
-from storydalle.stories.toon.drawing import TINT_MAPS, Look, draw_frame, draw_sprite
+from storydalle.stories.toon.drawing import TINT_MAPS, Figure, draw_frame, draw_sprite
 from storydalle.stories.toon.pen import PATCH, Layer, Pen, over
 
 NOBODY = (0,) * len(CHARACTERS)
@@ -81,7 +81,7 @@ def test_drawn_frames_are_not_the_cached_background():
 def test_a_figure_has_the_same_pixels_in_every_slot(resolution: int, action: int):
     """Drawn alone, left and right: the same but for the background, 16 units apart."""
     unit = resolution // 64
-    sprite = draw_sprite(resolution, Look(3), action, 0, 0).figure
+    sprite = draw_sprite(resolution, Figure(3), action, 0, 0).figure
     opaque = sprite.pixels[:, :, 3] == 255
     assert opaque.any()
     for cast, offset in (((3,), 0), ((3, 0), -16), ((0, 3), 16)):
@@ -92,12 +92,12 @@ def test_a_figure_has_the_same_pixels_in_every_slot(resolution: int, action: int
 
 
 def test_the_middle_one_of_three_stands_one_patch_higher_behind_the_others():
-    sprite = draw_sprite(64, Look(6), WAVES, 0, 0).figure
+    sprite = draw_sprite(64, Figure(6), WAVES, 0, 0).figure
     picture = scene((0, 6, 1))
     face = (slice(31 - PATCH, 34 - PATCH), slice(30, 34))
     local = (slice(31 - sprite.top, 34 - sprite.top), slice(30 - sprite.left, 34 - sprite.left))
     assert np.array_equal(picture[face], sprite.pixels[local][:, :, :3])
-    front = draw_sprite(64, Look(0), WAVES, 0, 0).figure
+    front = draw_sprite(64, Figure(0), WAVES, 0, 0).figure
     opaque = front.pixels[:, :, 3] == 255
     left = front.left - 16
     clipped = opaque[:, max(0, -left) :]
@@ -108,7 +108,7 @@ def test_the_middle_one_of_three_stands_one_patch_higher_behind_the_others():
 def test_a_jump_is_the_same_head_exactly_one_patch_higher():
     for resolution in (64, 128):
         patch = PATCH * resolution // 64
-        stands, jumps = (draw_sprite(resolution, Look(2), action, 1, 0).figure for action in (WAVES, JUMPS))
+        stands, jumps = (draw_sprite(resolution, Figure(2), action, 1, 0).figure for action in (WAVES, JUMPS))
         assert jumps.top == stands.top - patch
         hat_rows = 8 * resolution // 64
         middle = slice(28 * resolution // 64, 36 * resolution // 64)
@@ -117,9 +117,9 @@ def test_a_jump_is_the_same_head_exactly_one_patch_higher():
         assert np.array_equal(ours, theirs)
 
 
-def all_looks() -> list[Look]:
+def all_looks() -> list[Figure]:
     guests = {(shape, 0, accessory) for shape, _, accessory in SEEN_LOOKS}
-    return [*(Look(character) for character in range(GUEST)), *(Look(GUEST, *look) for look in sorted(guests))]
+    return [*(Figure(character) for character in range(GUEST)), *(Figure(GUEST, *look) for look in sorted(guests))]
 
 
 def test_nothing_leaves_the_frame_even_jumping_in_a_hat_in_the_back_row():
@@ -132,7 +132,7 @@ def test_nothing_leaves_the_frame_even_jumping_in_a_hat_in_the_back_row():
 def test_figures_with_props_stay_within_their_half_of_the_frame():
     for prop in range(len(PROPS)):
         for action in range(len(ACTIONS)):
-            for layer in draw_sprite(128, Look(5), action, 1, prop):
+            for layer in draw_sprite(128, Figure(5), action, 1, prop):
                 assert layer.left >= 32 and layer.left + layer.pixels.shape[1] <= 96, (PROPS[prop], ACTIONS[action])
 
 
@@ -155,7 +155,7 @@ def test_guests_differ_in_shape_colour_and_accessory():
             look = [0, 0, 0]
             look[axis] = value
             canvas = np.full((64, 64, 3), 128, dtype=np.uint8)
-            over(canvas, draw_sprite(64, Look(GUEST, *look), WAVES, 0, 0).figure)
+            over(canvas, draw_sprite(64, Figure(GUEST, *look), WAVES, 0, 0).figure)
             figures.append(canvas.astype(int))
         for one, other in combinations(figures, 2):
             assert (np.abs(one - other).max(axis=-1) > 40).sum() >= 20
@@ -173,7 +173,7 @@ def test_a_look_keeps_its_pixels_through_all_actions():
     tops = []
     for action in standing:
         canvas = np.zeros((64, 64, 4), dtype=np.uint8)
-        over(canvas, draw_sprite(64, Look(GUEST, 0, 4, 5), action, 0, 0).figure)
+        over(canvas, draw_sprite(64, Figure(GUEST, 0, 4, 5), action, 0, 0).figure)
         tops.append(canvas[:32, 24:40])
     assert all(np.array_equal(tops[0], top) for top in tops)
 

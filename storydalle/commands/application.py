@@ -23,7 +23,7 @@ from storydalle.mistakes import UserError, nearest
 
 
 class Request(NamedTuple):
-    """What a command is asked to do, as plain Python."""
+    """A command line as plain Python: settings, and how they were chosen."""
 
     settings: dict[str, Any]
     overrides: tuple[str, ...] = ()  # what the command line (or the sweep) says, as key=value
@@ -123,7 +123,7 @@ def config_flags() -> list[str]:
 
 
 def cause_of(error: Exception) -> Exception:
-    """What went wrong where a config was built: a setting that the code refuses is a mistake, the rest is a bug."""
+    """Return the error behind one of building a config: a refused setting is a user's mistake, the rest is a bug."""
     cause = error.__cause__
     if isinstance(cause, Exception) and not isinstance(cause, ValueError | TypeError):
         return cause
@@ -131,7 +131,7 @@ def cause_of(error: Exception) -> Exception:
 
 
 def explained(error: Exception, command: str, arguments: list[str]) -> UserError:
-    """What Hydra or OmegaConf found wrong, in one line with the nearest names."""
+    """Tell an error of Hydra's or OmegaConf's in one line, with the nearest names."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
 
@@ -231,7 +231,7 @@ def instantiate(settings: Mapping[str, object]) -> Any:
 
 
 def factory(settings: Mapping[str, object]) -> Callable[..., Any]:
-    """What settings with a ``_target_`` describe, as a function of the arguments that they lack."""
+    """The function of a ``_target_`` with these settings, to be called with the arguments that they lack."""
     from hydra.utils import instantiate
 
     return instantiate(settings, _partial_=True)

@@ -68,7 +68,7 @@ def descend(system: pl.LightningModule, optimizer: LightningOptimizer | Optimize
 
 
 def looped(encoder: GANStoryEncoder, captions: Float[Tensor, "b f d"], noise: Noise) -> StoryState:
-    """What the story encoder makes of stories of one length, frame by frame and story by story."""
+    """The story encoder's states for stories of one length, frame by frame and story by story."""
     num_stories, num_frames = captions.shape[:2]
     sentences = encoder.sentence_norm(encoder.sentence(captions).flatten(0, 1)).unflatten(0, captions.shape[:2])
     content, log_variance = encoder.posterior(sentences.mean(1)).chunk(2, -1)

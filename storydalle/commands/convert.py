@@ -54,7 +54,7 @@ from storydalle.released.release import (
     taming_release,
     write_release,
 )
-from storydalle.released.tokenizer_layouts import Opened, read_dvae, read_vqgan
+from storydalle.released.tokenizer_layouts import OpenedTokenizer, read_dvae, read_vqgan
 from storydalle.released.torch_files import ForeignFile
 from storydalle.settings import Count, OneOf, filled
 
@@ -255,7 +255,7 @@ def counted(tensors: Iterable[Source]) -> tqdm:
 # ------------------------------------------------------------------------------------------------ image tokenizers
 
 
-def from_dvae(settings: ConvertSettings) -> Opened:
+def from_dvae(settings: ConvertSettings) -> OpenedTokenizer:
     """Of OpenAI's two files; or of FLAVA's codebook, which is the same encoder, and OpenAI's decoder."""
     folder, codebook = settings.source, settings.image_encoder
     encoder = folder / "encoder.pkl" if codebook is None else codebook_file(codebook)
@@ -272,7 +272,7 @@ def codebook_file(path: Path) -> Path:
     return found[0]
 
 
-def from_vqgan(settings: ConvertSettings) -> Opened:
+def from_vqgan(settings: ConvertSettings) -> OpenedTokenizer:
     return read_vqgan(settings.source)
 
 
@@ -284,7 +284,7 @@ def tokenizer_card(settings: ConvertSettings) -> dict[str, object]:
     return licences.converted(settings.format, files, is_flava=encoder is not None)
 
 
-def write_tokenizer(opened: Opened, target: Path, card: dict[str, object]) -> None:
+def write_tokenizer(opened: OpenedTokenizer, target: Path, card: dict[str, object]) -> None:
     """The tokenizer with a card and a README, as models have them."""
     say(opened.notes, card)
     check_room(target, sum(value.nbytes for value in opened.tokenizer.state_dict().values()))
@@ -314,7 +314,10 @@ MODELS: dict[str, Callable[[ConvertSettings], AbstractContextManager[Conversion]
     "dalle-mega": from_mega,
     "dalle-mini": from_mega,
 }
-TOKENIZERS: dict[str, Callable[[ConvertSettings], Opened]] = {"taming-vqgan": from_vqgan, "openai-dvae": from_dvae}
+TOKENIZERS: dict[str, Callable[[ConvertSettings], OpenedTokenizer]] = {
+    "taming-vqgan": from_vqgan,
+    "openai-dvae": from_dvae,
+}
 RELEASES: dict[str, Callable[[Path], AbstractContextManager[Release]]] = {
     "mindalle": mindalle_release,
     "dalle-mega": mega_release,

@@ -77,7 +77,7 @@ def foreign_files(folder: Path) -> Iterator[str]:
 
 
 def own_files(folder: Path) -> set[str]:
-    """What an earlier run wrote here, as its record says: names that the command gives, of files that are no links."""
+    """Names of files that an earlier run wrote here, as its record lists them, but for links and foreign names."""
     names: set[str] = set()
     for record_name, pattern in RECORDS.items():
         try:
@@ -99,7 +99,7 @@ def read_record(path: Path) -> dict[str, object]:
 
 
 def leads_away(folder: Path, name: str) -> bool:
-    """Whether a file below a folder, or a folder on the way to it, is a link."""
+    """A file below the folder, or a folder on the way to it, is a link."""
     path = folder / name
     return any(each.is_symlink() for each in (path, *path.parents) if each != folder and folder in each.parents)
 

@@ -58,7 +58,7 @@ def run(request: Request) -> None:
 
 
 class Report(NamedTuple):
-    """What a folder of runs says."""
+    """The runs of a folder, compared."""
 
     folder: Path
     runs: list[ScoredRun]
@@ -114,7 +114,7 @@ class Report(NamedTuple):
 
 
 def curves_of(records: Sequence[Record], patterns: Patterns) -> dict[str, list[dict[str, Curve]]]:
-    """What runs logged, also those that failed, by config without the settings that all share."""
+    """Curves that runs logged, failed ones too, by config without the settings that all share."""
     logged: dict[str, list[dict[str, Curve]]] = {}
     for record in records:
         curves = read_curves(record.folder)

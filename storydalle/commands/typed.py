@@ -31,7 +31,7 @@ OPENING, CLOSING, QUOTES = "[({", "])}", "'\""
 
 
 class Reading(Enum):
-    """What Hydra's grammar takes a value for."""
+    """The kinds of value that Hydra's grammar knows."""
 
     TEXT, NULL, LIST, CHOICES, SWEEP, OTHER, NOTHING = auto(), auto(), auto(), auto(), auto(), auto(), auto()
 

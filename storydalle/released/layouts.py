@@ -44,7 +44,7 @@ class Row(NamedTuple):
     turn: str = ""
 
     def fits(self, shape: Shape) -> bool:
-        """Whether theirs could have this shape: as many axes, and the numbers among them."""
+        """Theirs could have this shape: as many axes, and the numbers among them."""
         axes = self.axes.split()
         return len(axes) == len(shape) and all(not a.isdigit() or int(a) == n for a, n in zip(axes, shape, strict=True))
 
@@ -64,7 +64,7 @@ class Match(NamedTuple):
 
 @cache
 def pattern(name: str) -> re.Pattern[str]:
-    """What a row's name stands for; the brackets are groups."""
+    """The pattern that a row's name stands for; the brackets are groups."""
     parts = BRACKET.split(name)
     brackets = (rf"({part})" if "|" in part else r"(\d+)" for part in parts[1::2])
     literals = map(re.escape, parts[::2])

@@ -106,7 +106,7 @@ def attention(name: str) -> list[Row]:
 
 
 def mega_rows(rows: str, length: str) -> list[Row]:
-    """What min-dalle's encoder and decoder have in common."""
+    """The rows that min-dalle's encoder and decoder have in common."""
     return [
         same("embed_tokens.weight", f"{rows} dim"),
         same("embed_positions.weight", f"{length} dim"),
@@ -150,7 +150,7 @@ ENCODING_VQGAN = Layout(
 
 
 def text_sizes(encoder: Mapping[str, Shape]) -> dict[str, int]:
-    """What the encoder's file tells of the model; LayoutError where it tells less, or more, as a decoder's does."""
+    """Read the model's sizes off the encoder's file; LayoutError where it tells fewer, or more, as a decoder's does."""
     if more := MEGA_ENCODER.unknown(encoder):
         raise MEGA_ENCODER.error(unknown=more)
     return MEGA_ENCODER.told(encoder, "words", "text_length", "dim", "glu")

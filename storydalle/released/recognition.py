@@ -59,7 +59,7 @@ def likeness(shapes: Mapping[str, Shape], layout: Layout) -> tuple[float, float,
 
 
 def mistaken(error: LayoutError | ForeignFile, format: str) -> str | None:
-    """What the file of an error looks like instead; None where it looks like what it was read as, or like nothing."""
+    """Tell the format that the file of an error looks like; None for the one it was read as, or for no format."""
     if error.path is None or not error.path.is_file():
         return None
     seems = looks_like(error.path)

@@ -19,7 +19,7 @@ WRAPPER = "module"  # the level of names that torch's parallel wrappers add
 
 
 class StoredWeights(NamedTuple):
-    """What an open file holds."""
+    """The tensors of an open file."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]

@@ -32,7 +32,7 @@ from storydalle.tokens.vqgan import VQGAN
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Opened(NamedTuple):
+class OpenedTokenizer(NamedTuple):
     """A tokenizer made of a released file, the names of what the file holds besides, and remarks on that."""
 
     tokenizer: ImageTokenizer
@@ -224,7 +224,7 @@ def dvae_config(encoder: Mapping[str, Shape], layout: Layout, decoder: Mapping[s
 # ----------------------------------------------------------------------------------------------------- files
 
 
-def read_vqgan(path: Path, resolution: int = 256, **untold: object) -> Opened:
+def read_vqgan(path: Path, resolution: int = 256, **untold: object) -> OpenedTokenizer:
     """The VQGAN of a checkpoint of taming-transformers or of minDALL-E, with either quantizer.
 
     ``untold`` are settings that the file does not tell (``vqgan_config``); the defaults are the released models'.
@@ -240,10 +240,10 @@ def read_vqgan(path: Path, resolution: int = 256, **untold: object) -> Opened:
         with torch.device("meta"):
             tokenizer = VQGAN(**vqgan_config(stored.shapes, layout, resolution, **untold))
         weights = converted(stored, layout, shapes_of(tokenizer))
-        return Opened(filled(tokenizer, weights), layout.dropped(stored.shapes), remarks(stored, layout))
+        return OpenedTokenizer(filled(tokenizer, weights), layout.dropped(stored.shapes), remarks(stored, layout))
 
 
-def read_dvae(encoder: Path, decoder: Path, resolution: int = 256) -> Opened:
+def read_dvae(encoder: Path, decoder: Path, resolution: int = 256) -> OpenedTokenizer:
     """The dVAE of OpenAI's two files; the encoder may be FLAVA's.
 
     Raises ForeignFile or LayoutError, naming the file and what is wrong, where one does not fit.
@@ -259,7 +259,7 @@ def read_dvae(encoder: Path, decoder: Path, resolution: int = 256) -> Opened:
         with told_of(decoder):
             weights |= converted(second, OPENAI_DECODER, shapes_of(tokenizer, "decoder."))
         notes = remarks(first, layout) + remarks(second, OPENAI_DECODER)
-        return Opened(filled(tokenizer, weights), [], notes)
+        return OpenedTokenizer(filled(tokenizer, weights), [], notes)
 
 
 def read_paired(
@@ -268,7 +268,7 @@ def read_paired(
     resolution: int = 256,
     untold: Mapping[str, object] | None = None,
     untold_of_detokenizer: Mapping[str, object] | None = None,
-) -> Opened:
+) -> OpenedTokenizer:
     """Codes of taming's VQGAN, pictures of min-dalle's ``detoker.pt``, run as ``DETOKER_UNTOLD`` unless it is told.
 
     Raises ForeignFile or LayoutError, naming the file and what is wrong, where one does not fit, and ValueError where
@@ -285,11 +285,11 @@ def read_paired(
     filled(pair.detokenizer, weights)
     kept = pair.tokenizer.state_dict()
     filled(pair.tokenizer, {name: value for name, value in encoding.state_dict().items() if name in kept})
-    return Opened(pair.eval(), dropped, notes)
+    return OpenedTokenizer(pair.eval(), dropped, notes)
 
 
 def remarks(stored: StoredWeights, layout: Layout) -> list[str]:
-    """What is not taken of a file as it stands there."""
+    """Remarks on tensors that are not taken as they stand in the file."""
     told = layout.left_out(stored.shapes)
     if stored.is_wrapped:
         told.insert(0, f"names are read without {WRAPPER!r}, which a parallel training put into them")

@@ -160,7 +160,7 @@ def _inside(value: Any) -> Iterable[Any]:
     return [part for kind in ("_parameters", "_buffers", "_modules") if (part := _part(value.state, kind))]
 
 
-class _Unpickler(pickle.Unpickler):
+class _StoredTensorUnpickler(pickle.Unpickler):
     def __init__(self, stream: io.BufferedIOBase, storage: Callable[..., Storage]) -> None:
         super().__init__(stream, encoding="latin1")
         self.storage, self.placeholders = storage, dict[tuple[str, str], type[Inert]]()
@@ -240,7 +240,7 @@ class _Archive(TorchFile):
             )
         tree = self.archive.read(trees[0])
         check_claims(tree)
-        self.content = _Unpickler(io.BytesIO(tree), self._storage).load()
+        self.content = _StoredTensorUnpickler(io.BytesIO(tree), self._storage).load()
         check_tree(self.content, len(tree), _inside)
 
     def _plain(self, name: str, num_bytes: int) -> bytes:
@@ -291,7 +291,7 @@ class _Stream(TorchFile):
         """The next of the pickles."""
         start = self.file.tell()
         end = check_claims(content, start)
-        tree = _Unpickler(io.BytesIO(content[start:end]), self._storage).load()
+        tree = _StoredTensorUnpickler(io.BytesIO(content[start:end]), self._storage).load()
         check_tree(tree, end - start, _inside)
         self.file.seek(end)
         return tree
@@ -362,7 +362,7 @@ def open_torch_file(path: Path) -> TorchFile:
 
 
 def looks_like(start: bytes) -> str:
-    """What a file that begins so seems to be, as the end of a sentence."""
+    """Tell the kind of a file that begins so, as the end of a sentence."""
     for sign, kind in LOOKS.items():
         if start.lstrip().startswith(sign):
             return f"; it looks like {kind}"

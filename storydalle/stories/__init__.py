@@ -1,1 +1,1 @@
-"""What a story is, and where stories come from."""
+"""Stories: their form, and the sets that they come from."""

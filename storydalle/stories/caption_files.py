@@ -76,7 +76,7 @@ def text_of_file(path: Path) -> str:
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is a list or an object of JSON, as against sentences that begin with a bracket."""
+    """The text is a list or an object of JSON, and no sentence that begins with a bracket."""
     try:
         return text.lstrip()[:1] in ("[", "{") and isinstance(parsed(text), list | dict)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a person hands in to have a story drawn: captions, a picture, numbers; understood, or refused by name.
+"""Captions, a picture and numbers that a person hands in to have a story drawn: understood, or refused by name.
 
 The models and the commands call the same functions. Nothing here needs torch.
 """

@@ -31,14 +31,14 @@ _SHARD_NAME = re.compile(r"\.?\d{5}\.json(\.partial)?")
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does; zeros where there is none."""
+    """Size and time of a file, which change when it does; zeros where there is none."""
 
     size: int
     mtime_ns: int
 
 
 class ClipFacts(NamedTuple):
-    """What is seen of a clip when it is read."""
+    """Facts of a clip that reading it shows."""
 
     clip: str
     file: str  # relative to the set's root

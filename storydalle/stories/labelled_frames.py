@@ -26,7 +26,7 @@ class LabelledPictures(NamedTuple):
 
 
 def character_names(stories: Stories) -> tuple[str, ...]:
-    """What the columns of the stories' label "characters" are called; ValueError where there are none."""
+    """Names of the columns of the stories' label "characters"; raises ValueError where there are none."""
     names: tuple[str, ...] = ()
     if isinstance(stories, ToonSV):
         names = CHARACTERS

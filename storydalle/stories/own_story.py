@@ -17,7 +17,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 Names = tuple[tuple[str, ...], ...]  # of the characters of each frame
 
 
-class Refused(ValueError):
+class RefusedStory(ValueError):
     """A story or row that is left out; the message is a ``Problem``'s ``what``, ``where`` its place if it is known."""
 
     def __init__(self, what: str, line: int | None = None, where: str | None = None) -> None:
@@ -47,36 +47,36 @@ def checked_captions(captions: Sequence[str], num_frames: int) -> tuple[str, ...
     """
     cleaned = tuple(clean(caption) for caption in captions)
     if num_frames < 2:
-        raise Refused(f"short story: {num_frames} frames; a story has 2 or more")
+        raise RefusedStory(f"short story: {num_frames} frames; a story has 2 or more")
     if len(cleaned) == num_frames - 1:
-        raise Refused(
+        raise RefusedStory(
             f"two readings: {len(cleaned)} captions for {num_frames} frames; add the one that is missing, or an empty "
             "first one where the source has none",
             line=1,
         )
     if len(cleaned) != num_frames:
-        raise Refused(f"wrong number of captions: {len(cleaned)} for {num_frames} frames; give one a frame")
+        raise RefusedStory(f"wrong number of captions: {len(cleaned)} for {num_frames} frames; give one a frame")
     if "" in cleaned[1:]:
         number = cleaned.index("", 1) + 1
-        raise Refused(f"no caption: the {number}. of {num_frames} is empty", line=number)
+        raise RefusedStory(f"no caption: the {number}. of {num_frames} is empty", line=number)
     return cleaned
 
 
 def checked_names(value: object, num_frames: int) -> Names:
     """Names of characters, a list for each frame."""
     if not isinstance(value, list) or len(value) != num_frames:
-        raise Refused(f"characters: {value!r} is no list of {num_frames} lists of names, one a frame")
+        raise RefusedStory(f"characters: {value!r} is no list of {num_frames} lists of names, one a frame")
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value):
-        raise Refused(f"characters: {value!r} holds something else than lists of names")
+        raise RefusedStory(f"characters: {value!r} holds something else than lists of names")
     return tuple(tuple(filter(None, map(clean, names))) for names in value)
 
 
 def checked_split(value: object, of_folder: str | None) -> str | None:
     """The split that a row names, or else that of the folder which it lies in."""
     if value is not None and value not in SPLITS:
-        raise Refused(f"unknown split: {value!r} is none of {', '.join(SPLITS)}")
+        raise RefusedStory(f"unknown split: {value!r} is none of {', '.join(SPLITS)}")
     if None not in (value, of_folder) and value != of_folder:
-        raise Refused(f"two splits: {value} in the folder of {of_folder}")
+        raise RefusedStory(f"two splits: {value} in the folder of {of_folder}")
     return value or of_folder
 
 
@@ -104,12 +104,14 @@ def below_root(frame: str, prefix: str = "") -> str:
     shortest = os.path.normpath(prefix + path)
     is_absolute = path.startswith("/") or PureWindowsPath(path).drive
     if not frame or "\0" in frame or is_absolute or Path(shortest).parts[:1] == ("..",):
-        raise Refused(f"outside the root: {frame!r}; paths are relative to the folder of their table and stay in it")
+        raise RefusedStory(
+            f"outside the root: {frame!r}; paths are relative to the folder of their table and stay in it"
+        )
     return Path(shortest).as_posix()
 
 
 def is_picture(file: Path) -> bool:
-    """Whether a name is a picture's; a link that leads nowhere is one too, and is missing when it is read."""
+    """The name is a picture's; a link that leads nowhere is one too, and is missing when it is read."""
     return file.suffix.lower() in PICTURES and not file.name.startswith(".") and not file.is_dir()
 
 
@@ -128,23 +130,23 @@ def in_order(names: Sequence[str], is_whole: bool = True) -> list[str]:
         return []
     numbers = {name: [int(digits) for digits in re.findall(r"[0-9]{1,18}", Path(name).stem)] for name in sorted(names)}
     if unnumbered := next((name for name, found in numbers.items() if not found), None):
-        raise Refused(f"no number: {unnumbered}; frames are in the order of the numbers in their names")
+        raise RefusedStory(f"no number: {unnumbered}; frames are in the order of the numbers in their names")
     places = range(min(map(len, numbers.values())))
     readings = [{name: found[place] for name, found in numbers.items()} for place in places]
     distinct = [reading for reading in readings if len(set(reading.values())) == len(names)]
     if not distinct:
         first, second = _same(max(readings, key=lambda reading: len(set(reading.values()))))
-        raise Refused(f"a frame twice: {first} and {second}")
+        raise RefusedStory(f"a frame twice: {first} and {second}")
     counting = [reading for reading in distinct if gap_in(reading.values(), is_whole) is None]
     orders = sorted({tuple(sorted(reading, key=reading.__getitem__)) for reading in counting})
     if not orders:
         gap = gap_in(distinct[0].values(), is_whole)
         assert gap is not None
         after = next(name for name, number in distinct[0].items() if number == gap.stop)
-        raise Refused(f"gap in numbering: {missing(gap)} before {after}")
+        raise RefusedStory(f"gap in numbering: {missing(gap)} before {after}")
     if len(orders) > 1:
         one, other = (", ".join(order[:3]) for order in orders[:2])
-        raise Refused(f"two orders: {one} or {other}; keep one number in their names")
+        raise RefusedStory(f"two orders: {one} or {other}; keep one number in their names")
     return list(orders[0])
 
 

@@ -1,4 +1,4 @@
-"""What a story set holds, in numbers: captions, characters, pictures that occur twice, and leaks across splits.
+"""A story set in numbers: captions, characters, pictures that occur twice, and leaks across splits.
 
 Everything here is a function of records and of facts of the clips that can be used; no file is read.
 """
@@ -19,7 +19,7 @@ PLAIN = "0" * 16  # the look of a picture of one colour, which says nothing
 
 
 class Leak(NamedTuple):
-    """What two splits share."""
+    """Stories, captions and pictures that two splits share."""
 
     kind: str
     splits: tuple[str, str]
@@ -55,7 +55,7 @@ def usable(records: Iterable[StoryRecord], bad: Collection[str]) -> list[StoryRe
 
 
 def whole_story(record: StoryRecord) -> str:
-    """What a story is cut from: the book that ``book#3`` is a window of, or else the group, such as an episode."""
+    """The book that ``book#3`` is a window of, or else the group that a story is cut from, such as an episode."""
     window = WINDOW.fullmatch(record.id)
     return window[1] if window else record.group
 

@@ -1,4 +1,4 @@
-"""What every data set yields: ``Stories``, each told by an ``Outline`` before its pictures are read."""
+"""``Stories``, which every data set yields, each told by an ``Outline`` before its pictures are read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
 
     @abstractmethod
     def outline(self, index: int) -> Outline:
-        """What a story tells, and which frames show it; nothing is read or drawn."""
+        """The captions of a story, and the frames that show it; nothing is read or drawn."""
 
     @abstractmethod
     def read(self, clip: str) -> np.ndarray:

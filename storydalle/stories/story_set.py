@@ -1,4 +1,4 @@
-"""What every story data set gives: its stories as records, and the pictures of its clips; read off its own files.
+"""``StorySet``: stories as records, and the pictures of their clips, read off a data set's own files.
 
 A set is named once (``conf/data``), opened from the folder that a user got from its authors, and checked: what is
 missing or damaged becomes a named ``Problem`` or one ``ValueError``, never a silent change of the number of stories.
@@ -66,7 +66,7 @@ class StorySet(ABC):
 
     @property
     def problem_notes(self) -> list[str]:
-        """What is to be said of the problems where they are not listed; nothing by default."""
+        """Lines about the problems where they are not listed; none by default."""
         return []
 
     @property
@@ -108,7 +108,7 @@ class StorySet(ABC):
         return {}
 
     def credit(self, record: StoryRecord) -> str:
-        """What has to stand beside the pictures of a story when they are shown."""
+        """The credit that stands beside the pictures of a story when they are shown."""
         return ""
 
 

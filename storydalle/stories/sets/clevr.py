@@ -188,7 +188,7 @@ def _checked_ranges(ranges: str | Mapping[str, Sequence[int]]) -> dict[str, rang
 
 
 def _missing_frames(vectors: Mapping[int, object], images: set[int]) -> str | None:
-    """What is wrong where the dictionary and the images do not both have exactly the frames of a story."""
+    """Tell which frames of a story the dictionary or the images lack, or have too many; None where both are whole."""
     frames = range(1, NUM_FRAMES + 1)
     if without := [t for t in frames if t not in vectors]:
         return f"no attributes: {DICTIONARY} lacks frame {', '.join(map(str, without))}"
@@ -200,7 +200,7 @@ def _missing_frames(vectors: Mapping[int, object], images: set[int]) -> str | No
 
 
 def fault_of_scene(vectors: Mapping[int, Float[np.ndarray, " v"]]) -> str | None:
-    """What is wrong with the vectors of a story's frames, in the words of a ``Problem``; None where nothing is."""
+    """Tell the fault of the vectors of a story's frames, in the words of a ``Problem``; None without one."""
     table = np.stack([vectors[t] for t in range(1, NUM_FRAMES + 1)])
     slots, right = table[:, :-3].reshape(NUM_FRAMES, NUM_FRAMES, SLOT), table[:, -3:]
     if not np.isfinite(table).all():

@@ -109,7 +109,7 @@ class FlintstonesSV(StorySet):
         return records
 
     def _is_story(self, split: str, source: str, followings: Mapping[str, tuple[str, ...]]) -> bool:
-        """Whether a window is told and kept; names what is missing, and where its targets are of another split."""
+        """The window is told and kept; names what is missing, and where its targets are of another split."""
         targets, inside = followings[source], self._clips[split]
         silent = [clip for clip in targets if not self._captions.get(clip)]
         foreign = [clip for clip in targets if clip not in inside]

@@ -12,7 +12,7 @@ from storydalle.stories.own_story import (
     SPLIT_FOLDERS,
     SPLITS,
     OwnStory,
-    Refused,
+    RefusedStory,
     below_root,
     checked_captions,
     checked_names,
@@ -20,7 +20,7 @@ from storydalle.stories.own_story import (
     spelled_twice,
 )
 from storydalle.stories.pictures import ClipError, decode_picture
-from storydalle.stories.sets.frame_tables import FRAME_TABLES, Place, read_frame_table
+from storydalle.stories.sets.frame_tables import FRAME_TABLES, TablePlace, read_frame_table
 from storydalle.stories.sets.story_folders import CAPTIONS, FolderFiles, read_story_folder
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet, find_root, fixed_choice
 
@@ -106,7 +106,7 @@ class FolderStories(StorySet):
         self._annotation_files.append(tables[0])
         if tables[0].name == ROWS:
             return self._read_rows(tables[0], prefix, split)
-        stories, problems = read_frame_table(tables[0], Place(prefix, is_story=False, split=split))
+        stories, problems = read_frame_table(tables[0], TablePlace(prefix, is_story=False, split=split))
         self.problems += problems
         return stories
 
@@ -138,9 +138,9 @@ class FolderStories(StorySet):
                 unknown = {key: where for key in row if key not in KEYS} | unknown
                 story = _story_of_row(row, where, prefix, split)
                 if story.id in stories:
-                    raise Refused(f"duplicate story: {stories[story.id].where} has the id {story.id!r} too")
+                    raise RefusedStory(f"duplicate story: {stories[story.id].where} has the id {story.id!r} too")
                 stories[story.id] = story
-            except Refused as refused:
+            except RefusedStory as refused:
                 self.problems.append(Problem(where, str(refused)))
         for key, where in unknown.items():
             self.problems.append(Problem(where, f"unknown key: {key!r} is not read; keys are {', '.join(KEYS)}"))
@@ -193,7 +193,7 @@ class FolderStories(StorySet):
 
 
 def holds_stories(folder: Path) -> bool:
-    """Whether a folder can be ``data.root``."""
+    """The folder can be ``data.root``."""
     return bool(tables_of(folder) or next(captioned_folders(folder), None) or split_folders(folder))
 
 
@@ -224,15 +224,15 @@ def _row(line: str) -> dict[str, Any]:
     try:
         row = parsed(line)
     except ValueError as error:
-        raise Refused(f"not JSON: {error}") from error
+        raise RefusedStory(f"not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise Refused('not a row: it should read {"id": ..., "frames": [...], "captions": [...]}')
+        raise RefusedStory('not a row: it should read {"id": ..., "frames": [...], "captions": [...]}')
     return row
 
 
 def _story_of_row(row: dict[str, Any], where: str, prefix: str, split: str | None) -> OwnStory:
     if not isinstance(row.get("id"), str) or not clean(row["id"]):
-        raise Refused(f"no id: {row.get('id')!r} is no text")
+        raise RefusedStory(f"no id: {row.get('id')!r} is no text")
     frames = tuple(below_root(frame, prefix) for frame in _texts(row, "frames"))
     captions = checked_captions(_texts(row, "captions"), len(frames))
     split = checked_split(row.get("split"), split)
@@ -245,5 +245,5 @@ def _story_of_row(row: dict[str, Any], where: str, prefix: str, split: str | Non
 def _texts(row: dict[str, Any], key: str) -> list[str]:
     value = row.get(key)
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise Refused(f"no {key}: {value!r} is no list of texts")
+        raise RefusedStory(f"no {key}: {value!r} is no list of texts")
     return value

@@ -10,7 +10,7 @@ from storydalle.files.text import clean, column, parsed, split_lines, table_rows
 from storydalle.stories.own_story import (
     SPLIT_FOLDERS,
     OwnStory,
-    Refused,
+    RefusedStory,
     below_root,
     checked_captions,
     checked_split,
@@ -32,7 +32,7 @@ WANTED = "the columns are story, frame, file, caption, characters and split, of 
 BETWEEN_NAMES = re.compile(r"[,;|]")
 
 
-class Row(NamedTuple):
+class TableLine(NamedTuple):
     """A line of a table; cells by the column's own name."""
 
     line: int
@@ -45,11 +45,11 @@ class Table(NamedTuple):
 
     path: Path
     columns: tuple[str, ...]
-    rows: list[Row]
+    rows: list[TableLine]
     unread: list[str]
 
 
-class Place(NamedTuple):
+class TablePlace(NamedTuple):
     """Where a table lies: the folder's path below the root, and whether that folder is a story itself."""
 
     prefix: str
@@ -57,7 +57,7 @@ class Place(NamedTuple):
     split: str | None
 
 
-def read_frame_table(path: Path, place: Place) -> tuple[list[OwnStory], list[Problem]]:
+def read_frame_table(path: Path, place: TablePlace) -> tuple[list[OwnStory], list[Problem]]:
     """The stories of a table, in the order of their first rows, and what is wrong with others.
 
     A story is what has one value in the column ``story``, or lies in one folder where there is no such column. Its
@@ -71,16 +71,16 @@ def read_frame_table(path: Path, place: Place) -> tuple[list[OwnStory], list[Pro
     for key, rows in _rows_of_stories(table, place).items():
         try:
             stories.append(_story(key, rows, table.columns, place, path))
-        except Refused as refused:
+        except RefusedStory as refused:
             of_story = f" (story {key})" if key else ""
             problems.append(Problem(f"{below}:{refused.line or rows[0].line}", f"{refused}{of_story}"))
     return stories, problems
 
 
-def _rows_of_stories(table: Table, place: Place) -> dict[str, list[Row]]:
+def _rows_of_stories(table: Table, place: TablePlace) -> dict[str, list[TableLine]]:
     """The rows of each story by its id below the table's folder ("" of a folder that is a story itself)."""
     by_column = "story" in table.columns
-    stories: dict[str, list[Row]] = {}
+    stories: dict[str, list[TableLine]] = {}
     for row in table.rows:
         key = _named_story(row) if by_column else _folder_of(row, place)
         if key is None:
@@ -93,13 +93,13 @@ def _rows_of_stories(table: Table, place: Place) -> dict[str, list[Row]]:
     return stories
 
 
-def _named_story(row: Row) -> str | None:
+def _named_story(row: TableLine) -> str | None:
     """The cell of the column ``story``; None where it is empty."""
     cell = row.cells.get("story")
     return (clean(str(cell)) or None) if isinstance(cell, str | int) else None
 
 
-def _folder_of(row: Row, place: Place) -> str | None:
+def _folder_of(row: TableLine, place: TablePlace) -> str | None:
     """The folder of a row's picture; None where that is no story's."""
     file = row.cells.get("file")
     folder = PurePosixPath(file.replace("\\", "/")).parent.as_posix() if isinstance(file, str) else "."
@@ -108,9 +108,9 @@ def _folder_of(row: Row, place: Place) -> str | None:
     return None if folder in (".", *SPLIT_FOLDERS) else folder
 
 
-def _story(key: str, rows: Sequence[Row], columns: Sequence[str], place: Place, table: Path) -> OwnStory:
+def _story(key: str, rows: Sequence[TableLine], columns: Sequence[str], place: TablePlace, table: Path) -> OwnStory:
     if lacking := next((row for row in rows if row.problem), None):
-        raise Refused(str(lacking.problem), line=lacking.line)
+        raise RefusedStory(str(lacking.problem), line=lacking.line)
     files = _read(rows, "file", lambda cell: below_root(_text(cell, "file"), place.prefix))
     if "story" not in columns:
         _check_all_told(table.parent / key, files)
@@ -119,8 +119,8 @@ def _story(key: str, rows: Sequence[Row], columns: Sequence[str], place: Place, 
     told = _read(rows, "caption", lambda cell: _text(cell, "caption"))
     try:
         captions = checked_captions(told, len(rows))
-    except Refused as refused:
-        raise Refused(str(refused), line=rows[refused.line - 1].line if refused.line else None) from refused
+    except RefusedStory as refused:
+        raise RefusedStory(str(refused), line=rows[refused.line - 1].line if refused.line else None) from refused
     names = tuple(_read(rows, "characters", _names)) if "characters" in columns else None
     below = f"{place.prefix}{table.name}"
     places: dict[str, str] = {}
@@ -130,18 +130,20 @@ def _story(key: str, rows: Sequence[Row], columns: Sequence[str], place: Place, 
     of_folder = place.split or SPLIT_FOLDERS.get(story.partition("/")[0])
     given = _read(rows, "split", lambda cell: checked_split(cell or None, of_folder))
     if len(set(given)) > 1:
-        raise Refused(f"two splits: {given[0]} and {next(each for each in given if each != given[0])} in one story")
+        raise RefusedStory(
+            f"two splits: {given[0]} and {next(each for each in given if each != given[0])} in one story"
+        )
     return OwnStory(story, f"{below}:{rows[0].line}", given[0], tuple(files), captions, names, places)
 
 
-def _read(rows: Sequence[Row], column: str, value: Callable[[Any], Any]) -> list[Any]:
+def _read(rows: Sequence[TableLine], column: str, value: Callable[[Any], Any]) -> list[Any]:
     """A column's cells, each read by a function whose refusal is told with the row's line."""
     values = []
     for row in rows:
         try:
             values.append(value(row.cells.get(column)))
-        except Refused as refused:
-            raise Refused(str(refused), line=row.line) from refused
+        except RefusedStory as refused:
+            raise RefusedStory(str(refused), line=row.line) from refused
     return values
 
 
@@ -150,12 +152,12 @@ def _check_all_told(folder: Path, files: Sequence[str]) -> None:
     told = {PurePosixPath(file).name for file in files}
     pictures = sorted(path.name for path in folder.iterdir() if is_picture(path)) if folder.is_dir() else []
     if untold := next((name for name in pictures if name not in told), None):
-        raise Refused(f"no row: {untold} is a picture of the story")
+        raise RefusedStory(f"no row: {untold} is a picture of the story")
 
 
 def _text(cell: Any, column: str) -> str:
     if not isinstance(cell, str | None):
-        raise Refused(f"{column}: {cell!r} is no text")
+        raise RefusedStory(f"{column}: {cell!r} is no text")
     return cell or ""
 
 
@@ -163,31 +165,31 @@ def _names(cell: Any) -> tuple[str, ...]:
     """Names of a json list, or of a csv's cell, where they are separated by ``,``, ``;`` or ``|``."""
     names = BETWEEN_NAMES.split(cell) if isinstance(cell, str) else cell
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Refused(f"characters: {cell!r} is no list of names")
+        raise RefusedStory(f"characters: {cell!r} is no list of names")
     return tuple(filter(None, map(clean, names)))
 
 
-def _by_frame(rows: Sequence[Row]) -> list[int]:
+def _by_frame(rows: Sequence[TableLine]) -> list[int]:
     """The order of rows by their column ``frame``."""
     numbers: dict[int, int] = {}
     for i, row in enumerate(rows):
         cell = row.cells.get("frame")
         text = str(cell).strip()
         if isinstance(cell, bool) or not re.fullmatch(r"[0-9]{1,18}", text):
-            raise Refused(f"frame: {cell!r} is no whole number", line=row.line)
+            raise RefusedStory(f"frame: {cell!r} is no whole number", line=row.line)
         if (first := numbers.setdefault(int(text), i)) != i:
-            raise Refused(f"a frame twice: {int(text)}, as in line {rows[first].line}", line=row.line)
+            raise RefusedStory(f"a frame twice: {int(text)}, as in line {rows[first].line}", line=row.line)
     if gap := gap_in(numbers):
-        raise Refused(f"gap in numbering: {missing(gap)}", line=rows[numbers[gap.stop]].line)
+        raise RefusedStory(f"gap in numbering: {missing(gap)}", line=rows[numbers[gap.stop]].line)
     return [numbers[number] for number in sorted(numbers)]
 
 
-def _by_name(rows: Sequence[Row], files: Sequence[str], is_whole: bool) -> list[int]:
+def _by_name(rows: Sequence[TableLine], files: Sequence[str], is_whole: bool) -> list[int]:
     """The order of rows by the numbers in their files' names."""
     places: dict[str, int] = {}
     for i, file in enumerate(files):
         if (first := places.setdefault(PurePosixPath(file).name, i)) != i:
-            raise Refused(f"a frame twice: {file}, as in line {rows[first].line}", line=rows[i].line)
+            raise RefusedStory(f"a frame twice: {file}, as in line {rows[first].line}", line=rows[i].line)
     return [places[name] for name in in_order(list(places), is_whole)]
 
 
@@ -204,7 +206,10 @@ def _csv_table(path: Path) -> Table:
     if not header:
         raise ValueError(f"{path} is empty: {WANTED}")
     columns, unread = _columns(header, f"{path}:{line}")
-    rows = [Row(line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}) for line, cells in found]
+    rows = [
+        TableLine(line, {name: cell for name, cell in zip(columns, cells, strict=True) if name})
+        for line, cells in found
+    ]
     return Table(path, tuple(filter(None, columns)), rows, unread)
 
 
@@ -232,7 +237,7 @@ def _json_table(path: Path) -> Table:
         cells = {name: cell for key, cell in row.items() if (name := of_key[key])}
         lacking = [name for name in ("story", "frame", "characters") if name in names and name not in cells]
         problem = f"no {lacking[0]}: other rows have it, so every row needs it" if lacking else None
-        rows.append(Row(line, cells, problem))
+        rows.append(TableLine(line, cells, problem))
     return Table(path, tuple(filter(None, names)), rows, unread)
 
 

@@ -17,7 +17,7 @@ TEXTS = ("narration", "description")
 
 
 class Attribution(NamedTuple):
-    """What has to stand beside the pictures of a story; ``str`` makes a line of it."""
+    """The credit that stands beside the pictures of a story; ``str`` makes a line of it."""
 
     title: str
     creator: str

@@ -116,7 +116,7 @@ class PororoSV(StorySet):
         return list(records.values())
 
     def _is_whole(self, clips: tuple[str, ...], captions: Mapping[str, str]) -> bool:
-        """Whether a story can be told; names what is missing where it cannot, and what is odd where it can."""
+        """The story can be told; names what is missing where it cannot, and what is odd where it can."""
         story, followings = clips[0], clips[1:]
         foreign = [clip for clip in clips if not CLIP.fullmatch(clip)]
         silent = [clip for clip in followings if not captions.get(clip)]

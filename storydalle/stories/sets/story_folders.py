@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from storydalle.files.reading import read_text
 from storydalle.files.text import clean, split_lines
-from storydalle.stories.own_story import OwnStory, Refused, checked_captions, in_order, is_picture, natural_order
-from storydalle.stories.sets.frame_tables import Place, read_frame_table
+from storydalle.stories.own_story import OwnStory, RefusedStory, checked_captions, in_order, is_picture, natural_order
+from storydalle.stories.sets.frame_tables import TablePlace, read_frame_table
 from storydalle.stories.story_set import Problem
 
 CAPTIONS = "captions.txt"
@@ -64,15 +64,15 @@ def read_story_folder(id: str, split: str | None, files: FolderFiles) -> tuple[l
     problems.sort()
     try:
         if not files.captioned_by:
-            raise Refused(f"no captions: {CAPTIONS} is missing")
+            raise RefusedStory(f"no captions: {CAPTIONS} is missing")
         if len(files.captioned_by) > 1:
             one, other = (path.name for path in files.captioned_by[:2])
-            raise Refused(f"two lists of captions: {one} and {other}; keep one")
+            raise RefusedStory(f"two lists of captions: {one} and {other}; keep one")
         if files.tables:
-            stories, found = read_frame_table(files.tables[0], Place(f"{id}/", is_story=True, split=split))
+            stories, found = read_frame_table(files.tables[0], TablePlace(f"{id}/", is_story=True, split=split))
             return stories, [*problems, *found]
         return [(_by_texts if is_paired else _by_lines)(id, split, files)], problems
-    except Refused as refused:
+    except RefusedStory as refused:
         return [], [*problems, Problem(refused.where or id, str(refused))]
 
 
@@ -89,9 +89,9 @@ def _by_lines(id: str, split: str | None, files: FolderFiles) -> OwnStory:
     try:
         frames = in_order([picture.name for picture in files.pictures])
         captions = checked_captions(written_lines(files.captions[0]), len(frames))
-    except Refused as refused:
+    except RefusedStory as refused:
         line = f":{refused.line}" if refused.line else ""
-        raise Refused(str(refused), where=refused.where or f"{where}{line}") from refused
+        raise RefusedStory(str(refused), where=refused.where or f"{where}{line}") from refused
     return OwnStory(id, where, split, tuple(f"{id}/{frame}" for frame in frames), captions)
 
 
@@ -102,21 +102,21 @@ def _by_texts(id: str, split: str | None, files: FolderFiles) -> OwnStory:
     stems = {picture.stem for picture in files.pictures}
     for text in files.texts:
         if text.stem not in stems:
-            raise Refused("no picture of its name: add it, or take the text away", where=f"{id}/{text.name}")
+            raise RefusedStory("no picture of its name: add it, or take the text away", where=f"{id}/{text.name}")
         if text.stem in texts:
-            raise Refused(f"a text twice: {texts[text.stem].name} and {text.name}", where=f"{id}/{text.name}")
+            raise RefusedStory(f"a text twice: {texts[text.stem].name} and {text.name}", where=f"{id}/{text.name}")
         texts[text.stem] = text
     captions = [_only_line(texts[stem], id) if (stem := Path(frame).stem) in texts else "" for frame in frames]
     try:
         captions = list(checked_captions(captions, len(frames)))
-    except Refused as refused:
+    except RefusedStory as refused:
         stem = Path(frames[refused.line - 1]).stem if refused.line else ""
-        raise Refused(str(refused), where=f"{id}/{stem}.txt" if stem else id) from refused
+        raise RefusedStory(str(refused), where=f"{id}/{stem}.txt" if stem else id) from refused
     return OwnStory(id, id, split, tuple(f"{id}/{frame}" for frame in frames), tuple(captions))
 
 
 def _only_line(text: Path, id: str) -> str:
     lines = [line for line in written_lines(text) if line]
     if len(lines) > 1:
-        raise Refused(f"{len(lines)} lines: a picture's text is its one caption", where=f"{id}/{text.name}:2")
+        raise RefusedStory(f"{len(lines)} lines: a picture's text is its one caption", where=f"{id}/{text.name}:2")
     return lines[0] if lines else ""

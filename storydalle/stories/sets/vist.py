@@ -20,7 +20,7 @@ MAX_COPIES = 5  # More photos than these with the same bytes are no photos.
 ANNOTATIONS = {"sis": "story-in-sequence", "dii": "description-in-isolation"}
 
 
-class Row(NamedTuple):
+class Sentence(NamedTuple):
     """A sentence of a story, and the photo that it tells of."""
 
     photo: str
@@ -109,7 +109,7 @@ class VIST(StorySet):
 
     def _stories(self, split: str, descriptions: Mapping[str, str] | None) -> list[StoryRecord]:
         path = self._annotation_file("sis", split)
-        stories: dict[str, list[Row]] = defaultdict(list)
+        stories: dict[str, list[Sentence]] = defaultdict(list)
         for story, row in _rows(path, in_stories=True):
             stories[story].append(row)
         taken = {record.id for records in self._records.values() for record in records}
@@ -129,7 +129,7 @@ class VIST(StorySet):
             raise ValueError(f"{path} gives no story of {len(stories)}{why}")
         return records
 
-    def _fault(self, rows: Sequence[Row], texts: Sequence[str]) -> str | None:
+    def _fault(self, rows: Sequence[Sentence], texts: Sequence[str]) -> str | None:
         """Why a story is left out. All its five photos count, however many targets are asked for."""
         if len(rows) != NUM_FRAMES:
             length = "short" if len(rows) < NUM_FRAMES else "long"
@@ -159,7 +159,7 @@ def _list_photos(folder: Path) -> dict[str, Path]:
     return photos
 
 
-def _rows(path: Path, in_stories: bool) -> Iterable[tuple[str, Row]]:
+def _rows(path: Path, in_stories: bool) -> Iterable[tuple[str, Sentence]]:
     """The rows of an annotation file, each with its story where it is of one."""
     content = read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
@@ -176,7 +176,7 @@ def _rows(path: Path, in_stories: bool) -> Iterable[tuple[str, Row]]:
         story = _id(row, "story_id", where) if in_stories else ""
         photo = _id(row, "photo_flickr_id", where)
         album = _id(row, "album_id", where) if row.get("album_id") is not None else ""
-        yield story, Row(photo, clean(text), album, order if isinstance(order, int) else None)
+        yield story, Sentence(photo, clean(text), album, order if isinstance(order, int) else None)
 
 
 def _id(row: Mapping[str, object], key: str, where: str) -> str:
@@ -186,7 +186,7 @@ def _id(row: Mapping[str, object], key: str, where: str) -> str:
     return str(value).strip()
 
 
-def _in_order(rows: list[Row]) -> list[Row]:
+def _in_order(rows: list[Sentence]) -> list[Sentence]:
     """Rows as the teller of the story arranged them; as the file has them where it does not say."""
     if all(row.order is not None for row in rows):
         return sorted(rows, key=lambda row: row.order or 0)

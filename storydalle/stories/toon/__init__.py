@@ -142,7 +142,7 @@ class ToonSV(Stories):
         return draw_frame(facts, facts.source, self.resolution)
 
     def facts(self, index: int) -> StoryFacts:
-        """What happens in a story, without drawing it."""
+        """The events of a story, without drawing it."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"story {index} of {len(self)}")
         return sample_story(self.split, index % len(self), self.num_targets)

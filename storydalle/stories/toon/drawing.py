@@ -44,7 +44,7 @@ class Sprite(NamedTuple):
     figure: Layer
 
 
-class Look(NamedTuple):
+class Figure(NamedTuple):
     """Which figure to draw: a named character, or a guest by shape, colour and accessory."""
 
     character: int
@@ -63,7 +63,7 @@ def draw_frame(facts: StoryFacts, frame: FrameFacts, resolution: int) -> np.ndar
     canvas = background(resolution, frame.setting).copy()
     placed = []
     for place, (character, (right, down)) in enumerate(zip(frame.cast, SLOTS[len(frame.cast)], strict=True)):
-        look = Look(GUEST, *facts.guest.look) if facts.guest and character == GUEST else Look(character)
+        look = Figure(GUEST, *facts.guest.look) if facts.guest and character == GUEST else Figure(character)
         sprite = draw_sprite(resolution, look, frame.action, frame.hats[character], frame.prop if place == 0 else 0)
         placed.append((sprite, down * resolution // UNITS, right * resolution // UNITS))
     for sprite, down, right in placed:
@@ -74,7 +74,7 @@ def draw_frame(facts: StoryFacts, frame: FrameFacts, resolution: int) -> np.ndar
 
 
 @lru_cache(maxsize=2048)
-def draw_sprite(resolution: int, look: Look, action: int, hat: int, prop: int) -> Sprite:
+def draw_sprite(resolution: int, look: Figure, action: int, hat: int, prop: int) -> Sprite:
     """A figure in the middle of the front row."""
     canvas = np.zeros((resolution, resolution, 4), dtype=np.uint8)
     patch = PATCH * resolution // UNITS
@@ -96,7 +96,7 @@ def draw_sprite(resolution: int, look: Look, action: int, hat: int, prop: int) -
     return Sprite(_effects(resolution, action, is_holding), _cut_out(canvas))
 
 
-def _limb_colors(look: Look) -> tuple[Color, Color]:
+def _limb_colors(look: Figure) -> tuple[Color, Color]:
     """Colour of arms and legs, and of feet."""
     if look.character == GUEST:
         skin = guests.COLOR_VALUES[COLORS[look.color]]
@@ -133,7 +133,7 @@ def _named_face(resolution: int, character: int, action: int) -> Layer:
 
 
 @lru_cache(maxsize=512)
-def _guest(resolution: int, look: Look) -> Layer:
+def _guest(resolution: int, look: Figure) -> Layer:
     pen = Pen(resolution, CENTRE)
     guests.accessory_behind(pen, ACCESSORIES[look.accessory])
     guests.body(pen, SHAPES[look.shape], guests.COLOR_VALUES[COLORS[look.color]])

@@ -1,4 +1,4 @@
-"""What the characters are called: nine fixed names, and nonce names of two syllables for guests."""
+"""Names of the characters: nine fixed ones, and nonce names of two syllables for guests."""
 
 import numpy as np
 

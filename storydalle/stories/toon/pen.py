@@ -83,7 +83,7 @@ class Pen:
         self._ellipse(x, y, rx, ry, (0, 0, 0, alpha))
 
     def layer(self) -> Layer:
-        """What was drawn, at the frame's resolution, cut to its bounding box."""
+        """The drawing, at the frame's resolution, cut to its bounding box."""
         size, k = self.resolution, OVERSAMPLING
         bounds = self.image.getbbox()
         assert bounds, "an empty drawing has no layer"

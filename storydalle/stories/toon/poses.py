@@ -54,7 +54,7 @@ COVERED = ("sits", "sleeps")  # the actions that ``cover`` draws something for
 
 
 def cover(pen: Pen, action: str, skin: Color, feet: Color) -> None:
-    """What covers the lower body: feet stretched forward, or a blanket."""
+    """The cover of the lower body: feet stretched forward, or a blanket."""
     if action == "sits":
         for side in (-1, 1):
             pen.stroke([(side * 3.8, 50), (side * 6, 51.2)], 4.0, skin)

@@ -155,7 +155,7 @@ def sample_story(split: str, index: int, num_targets: int) -> StoryFacts:
 
 
 def is_clear_by_pronoun(cast: tuple[int, ...], previous: tuple[int, ...]) -> bool:
-    """Whether "he", "she", "it" or "they" names exactly ``cast`` after a frame that shows ``previous``.
+    """A pronoun ("he", "she", "it" or "they") names exactly ``cast`` after a frame that shows ``previous``.
 
     "They" means all of the previous frame; the others mean the only one of the previous frame that they fit.
     """
