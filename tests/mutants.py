@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from storydalle.evaluation.process_memory import peak_megabytes
+from storydalle.files.process_memory import peak_megabytes
 
 CPU_SECONDS, ALL_SECONDS = 20, 1500  # of one mutant, and of all of a reader (of a clock, as pipes may be waited for)
 MEGABYTES = 300  # that a mutant may add to the memory of the whole file's reading

@@ -13,11 +13,11 @@ from storydalle.commands.application import compose
 from storydalle.commands.main import main
 from storydalle.evaluation.drawn import DrawnFrames
 from storydalle.evaluation.entries import as_judged
-from storydalle.evaluation.protocols import check_protocol
+from storydalle.evaluation.settings import EvaluationSettings
 from storydalle.metrics.declared import explanation
 from storydalle.metrics.networks.features import TextNetworkFeatures, features_of
 from storydalle.metrics.networks.inception import resized
-from storydalle.metrics.seen import Judges, Seen
+from storydalle.metrics.seen import Networks, Seen
 from storydalle.mistakes import UserError
 from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.resizing import at_size
@@ -104,7 +104,7 @@ def test_clean_protocols_judge_clean_pictures_and_say_so_in_their_hash():
 def test_an_unknown_way_to_the_size_is_named_with_the_nearest():
     settings = OmegaConf.to_container(compose("evaluate", ["+protocol.interpolation=clear"]), resolve=True)
     with pytest.raises(UserError, match=r"no protocol\.interpolation=clear; did you mean clean"):
-        check_protocol(settings)
+        EvaluationSettings.of(settings)
 
 
 def test_what_a_network_sees_of_a_picture_does_not_depend_on_those_beside_it():
@@ -114,9 +114,9 @@ def test_what_a_network_sees_of_a_picture_does_not_depend_on_those_beside_it():
     network = open_image_text_network(zoo_folder() / "clip")
     features = TextNetworkFeatures(network)
     frames = to_tensor(np.stack([each.frames for each in ToonSV("test", 6, resolution=64)]))
-    judges = Judges(text=network)
-    alone = torch.cat([Seen(story[None], judges).embeddings for story in frames])
-    assert torch.equal(Seen(frames, judges).embeddings, alone)
+    networks = Networks(text=network)
+    alone = torch.cat([Seen(story[None], networks).embeddings for story in frames])
+    assert torch.equal(Seen(frames, networks).embeddings, alone)
     pictures = frames.flatten(0, 1)
     by_one = torch.cat([features_of(features, each[None]) for each in pictures])
     assert torch.equal(features_of(features, pictures), by_one)

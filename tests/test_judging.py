@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from storydalle.evaluation.judging import Neighbours, Scorecard, new_metrics
+from storydalle.evaluation.judges import Neighbours, Scorecard, new_metrics
 from storydalle.evaluation.protocol import Protocol
 from storydalle.metrics.frechet import FrechetDistance, FrechetStoryDistance
 from storydalle.metrics.kernel_distance import KernelDistance
 from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.networks.features import ColorLayout, TextNetworkFeatures, features_of
-from storydalle.metrics.seen import Judges, Neighbour, Seen, Truth
+from storydalle.metrics.seen import Neighbour, Networks, Seen, Truth
 from storydalle.stories.story import StoryBatch
 
 
@@ -80,15 +80,15 @@ PROTOCOL = Protocol(
 
 
 def scored(batch: StoryBatch, size: int, network: CountingLayout) -> dict[str, float]:
-    judges = Judges(features=network)
+    networks = Networks(features=network)
     clusters = {name: name for name in batch.ids}
-    card = Scorecard(new_metrics(PROTOCOL, judges, (), 3, None), clusters, network.label)
+    card = Scorecard(new_metrics(PROTOCOL, networks, (), 3, None), clusters, network.label)
     for start in range(0, len(batch.ids), size):
         at = slice(start, start + size)
         part = StoryBatch(
             batch.captions[at], batch.source[at], batch.frames[at], batch.mask[at], batch.labels, batch.ids[at]
         )
-        card.update(Seen(part.frames.flip(-1), judges), Truth.of(part, judges))
+        card.update(Seen(part.frames.flip(-1), networks), Truth.of(part, networks))
     card.finish()
     return card.compute()
 

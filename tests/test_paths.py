@@ -16,7 +16,8 @@ from PIL import Image
 import storydalle
 from storydalle.commands.main import main
 from storydalle.evaluation.drawn import DrawnFrames
-from storydalle.evaluation.evaluation import folders_of_rows, save_frames
+from storydalle.evaluation.entries import folders_of_rows
+from storydalle.evaluation.evaluation import save_frames
 from storydalle.files.paths import HOMELESS, PathError, file_name, folder_of, user_path
 from storydalle.files.reading import read_json
 from storydalle.stories.set_stories import SetStories

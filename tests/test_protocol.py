@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from storydalle.commands.application import compose
 from storydalle.evaluation.protocol import Network, Protocol, differing_fields
-from storydalle.evaluation.protocols import check_protocol
+from storydalle.evaluation.settings import EvaluationSettings
 from storydalle.files.conf import config_names
 from storydalle.files.records import protocol_hash
 from storydalle.metrics.declared import by_name
@@ -90,10 +90,10 @@ def composed(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", config_names("protocol"))
 def test_every_protocol_composes_with_its_data_and_asks_for_known_scores(name: str):
     data = name.partition("_")[0]
-    protocol = check_protocol(composed(f"data={data}", f"protocol={name}"))
-    assert protocol["dataset"] == data and protocol["name"].partition("_")[0] == data
-    assert set(protocol["metrics"]) <= set(by_name()) and len(set(protocol["metrics"])) == len(protocol["metrics"])
-    assert name in (protocol["name"], data), "a protocol is called as its file"
+    protocol = EvaluationSettings.of(composed(f"data={data}", f"protocol={name}")).protocol
+    assert protocol.dataset == data and protocol.name.partition("_")[0] == data
+    assert set(protocol.metrics) <= set(by_name()) and len(set(protocol.metrics)) == len(protocol.metrics)
+    assert name in (protocol.name, data), "a protocol is called as its file"
 
 
 def test_what_a_protocol_says_of_the_data_reaches_the_data():
@@ -112,7 +112,7 @@ def test_what_a_protocol_says_of_the_data_reaches_the_data():
 )
 def test_what_cannot_be_meant_is_said(overrides: list[str], said: str):
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
-        check_protocol(composed(*overrides))
+        EvaluationSettings.of(composed(*overrides))
 
 
 def test_the_readme_of_the_protocols_names_each_of_them():

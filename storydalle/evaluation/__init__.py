@@ -1,1 +1,1 @@
-"""What is scored, on which stories, by which judges."""
+"""Scoring: splits of stories, entries that are scored on them, and the judges that score."""

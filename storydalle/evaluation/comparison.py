@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storydalle.evaluation.judging import Scorecard
+from storydalle.evaluation.judges import Scorecard
 from storydalle.evaluation.tables import compact
 from storydalle.evaluation.toon_table import markdown
 from storydalle.metrics.declared import COMPARED, columns_of

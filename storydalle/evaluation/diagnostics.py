@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from storydalle.evaluation.entries import Choice, DrawingModel, Inputs, Subjects, own_inputs
-from storydalle.evaluation.judging import Scorecard
-from storydalle.evaluation.protocols import Scoring
+from storydalle.evaluation.entries import Choice, Inputs, ModelEntry, own_inputs
+from storydalle.evaluation.judges import Scorecard, SplitJudges
+from storydalle.evaluation.splits import Split
 from storydalle.evaluation.tables import score_table
 from storydalle.metrics.declared import DIAGNOSED, columns_of
 from storydalle.metrics.resampling import Interval
@@ -89,42 +89,42 @@ def in_columns(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {changes.get(name, name): value for name, value in scores.items()}
 
 
-def diagnose(system: DrawingModel, subjects: Subjects, scoring: Scoring, batch_size: int) -> Diagnosis:
+def diagnose(entry: ModelEntry, split: Split, judges: SplitJudges, batch_size: int) -> Diagnosis:
     """Draw every story with the true inputs, with each one replaced, and under other seeds; score and compare."""
-    variants = {name: system.varied(choose=variant.choose) for name, variant in VARIANTS.items()}
-    seeds = [system.varied(seed=system.seed + i) for i in range(1, NUM_SEEDS)]
-    scorecards = {name: of_few(scoring) for name in (TRUE, *VARIANTS)}
-    of = KINDS if scoring.judges.features else KINDS[:1]
+    variants = {name: entry.varied(choose=variant.choose) for name, variant in VARIANTS.items()}
+    seeds = [entry.varied(seed=entry.seed + i) for i in range(1, NUM_SEEDS)]
+    scorecards = {name: of_few(judges) for name in (TRUE, *VARIANTS)}
+    of = KINDS if judges.networks.features else KINDS[:1]
     changes = {name: [InputSensitivity(name, kind) for kind in of] for name in VARIANTS}
     diversity = [Diversity(kind) for kind in of]
-    steps = range(0, len(subjects), batch_size)
-    for start in tqdm(steps, desc=f"diagnosing {system.name}", unit="batch", disable=None, leave=False):
-        stop = min(start + batch_size, len(subjects))
-        truth = Truth.of(subjects.batch(start, stop), scoring.judges)
-        drawn = {name: seen(each, subjects, start, stop, scoring) for name, each in {TRUE: system, **variants}.items()}
+    steps = range(0, len(split), batch_size)
+    for start in tqdm(steps, desc=f"diagnosing {entry.name}", unit="batch", disable=None, leave=False):
+        stop = min(start + batch_size, len(split))
+        truth = Truth.of(split.batch(start, stop), judges.networks)
+        drawn = {name: seen(each, split, start, stop, judges) for name, each in {TRUE: entry, **variants}.items()}
         for name, frames in drawn.items():
             scorecards[name].update(frames, truth)
         mask, ids = truth.batch.mask, truth.batch.ids
         for name, metrics in changes.items():
             for metric in metrics:
                 metric.update(view(drawn[TRUE], metric.of), view(drawn[name], metric.of), mask, ids)
-        others = [drawn[TRUE], *(seen(each, subjects, start, stop, scoring) for each in seeds)]
+        others = [drawn[TRUE], *(seen(each, split, start, stop, judges) for each in seeds)]
         for spread in diversity:
             spread.update(torch.stack([view(each, spread.of) for each in others]), mask, ids)
-    return diagnosis(scorecards, changes, diversity, len(subjects))
+    return diagnosis(scorecards, changes, diversity, len(split))
 
 
-def seen(system: DrawingModel, subjects: Subjects, start: int, stop: int, scoring: Scoring) -> Seen:
-    return Seen(system.judged(system.frames(subjects, start, stop), subjects), scoring.judges)
+def seen(entry: ModelEntry, split: Split, start: int, stop: int, judges: SplitJudges) -> Seen:
+    return Seen(entry.judged(entry.frames(split, start, stop), split), judges.networks)
 
 
 def view(frames: Seen, kind: Kind) -> Tensor:
     return frames.frames if kind == "pixels" else frames.features
 
 
-def of_few(scoring: Scoring) -> Scorecard:
+def of_few(judges: SplitJudges) -> Scorecard:
     """Empty scores of the kinds that a hundred stories are enough for."""
-    card = scoring.scorecard()
+    card = judges.scorecard()
     card.metrics = {name: metric for name, metric in card.metrics.items() if not metric.takes_many}
     return card
 

@@ -57,7 +57,7 @@ Seen = tuple[dict[int, Look], list[Problem]]  # of one story, by frame
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder of drawn frames holds of the stories that are asked for.
+    """An inventory: what a folder of drawn frames holds of the stories that are asked for.
 
     Attributes:
         root: the folder.
@@ -247,7 +247,7 @@ class DrawnFrames:
         )
 
     def _seen(self, num_workers: int, progress: Callable[[int, int], None] | None) -> Iterator[tuple[str, Seen]]:
-        """What was seen of each story, in their order."""
+        """Looks at each story's frames, in the stories' order."""
         pool = ThreadPoolExecutor(num_workers)
         try:
             seen = zip(self.lengths, pool.map(self._look, self.lengths), strict=True)
@@ -270,7 +270,7 @@ class DrawnFrames:
         return looks, problems
 
     def _gaps(self, story: str) -> Iterator[Problem]:
-        """What is wrong with the numbers of a story's frames."""
+        """Frames of a story that are missing, doubled or too many."""
         length, places = self.lengths[story], self._places[story]
         for frame in range(1, length + 1):
             where = f"{story} frame {frame}"

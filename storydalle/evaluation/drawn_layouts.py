@@ -49,7 +49,7 @@ class Found(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What a layout makes of a folder; problems are files that can be no frame of any story."""
+    """The frames of a folder as a layout reads them; problems are files that can be no frame of any story."""
 
     frames: list[Found]
     problems: list[Problem]
@@ -231,7 +231,7 @@ def list_csv(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
 
 
 def maps_files(root: Path, file: str) -> bool:
-    """Whether a file is a CSV that maps files to frames, by its first line."""
+    """Tell whether a file is a CSV that maps files to frames, by its first line."""
     if not file.endswith(".csv") or "/" in file:
         return False
     with (root / file).open(encoding="utf-8-sig", errors="replace") as lines:
@@ -263,7 +263,7 @@ def open_tensor(path: Path) -> Tensor:
 
 
 def _is_filled(content: Tensor) -> bool:
-    """Whether a tensor has bytes for each of its values: a file of a few could claim millions of stories."""
+    """Tell whether a tensor has bytes for each of its values: a file of a few could claim millions of stories."""
     return content.untyped_storage().nbytes() >= content.numel() * content.element_size()
 
 
@@ -331,5 +331,5 @@ def _check_root(root: Path, listing: Listing, lengths: Lengths) -> None:
 
 
 def _leads_back(folder: Path, name: str) -> bool:
-    """Whether a link below a folder leads to the folder itself or one above it."""
+    """Tell whether a link below a folder leads to the folder itself or one above it."""
     return (folder / name).is_symlink() and folder.resolve().is_relative_to((folder / name).resolve())

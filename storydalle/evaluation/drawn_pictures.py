@@ -34,7 +34,7 @@ class Opened(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a survey keeps of a picture: no pixels."""
+    """The facts that a survey keeps of a picture: no pixels."""
 
     sha256: str  # of the file, or of the tensor's frame
     pixels_sha256: str  # in RGB, at its own size

@@ -1,28 +1,34 @@
-"""What ``evaluate`` scores: models, or pictures that any system has drawn; each a row of frames, story by story."""
+"""Entries: what is scored, each a row of a table; models, folders of pictures, and true frames as a mark for both."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from storydalle.evaluation.drawn import DrawnFrames, Survey
-from storydalle.files.paths import user_path
+from storydalle.evaluation.judges import open_text_network
+from storydalle.evaluation.settings import EvaluationSettings
+from storydalle.evaluation.splits import Split
+from storydalle.evaluation.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE
+from storydalle.files.paths import file_name, user_path
 from storydalle.metrics.networks.clip import ImageTextNetwork
+from storydalle.metrics.seen import Networks
 from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_images, to_pixels, to_tensor
-from storydalle.stories.resizing import LANCZOS, at_size
-from storydalle.stories.story import Stories, Story, StoryBatch
+from storydalle.stories.resizing import at_size
+from storydalle.stories.story import Stories, StoryBatch
 from storydalle.training.building import MODEL
 
 if TYPE_CHECKING:
@@ -32,30 +38,6 @@ Inputs = tuple[list[str], np.ndarray]  # captions, and a source frame, uint8 (h,
 Choice = Callable[[Stories, int], Inputs]
 
 
-class Subjects:
-    """The stories of a split, as they are judged and at any resolution that a model draws at.
-
-    Those of the last batches are kept, since every row asks for them. ``interpolation`` says how pictures reach the
-    size of the judging.
-    """
-
-    def __init__(self, judged: Stories, open_at: Callable[[int], Stories], interpolation: str = LANCZOS) -> None:
-        self.judged, self.resolution, self.interpolation = judged, judged.resolution, interpolation
-        self.at = lru_cache(maxsize=None)(open_at)
-        self.group = lru_cache(maxsize=4)(self._group)
-
-    def __len__(self) -> int:
-        return len(self.judged)
-
-    def _group(self, start: int, stop: int, resolution: int | None = None) -> list[Story]:
-        """Stories at a resolution; as they are judged without one."""
-        return (self.judged if resolution is None else self.at(resolution))[start:stop]
-
-    def batch(self, start: int, stop: int) -> StoryBatch:
-        """Stories as they are judged."""
-        return batch_of(self.group(start, stop))
-
-
 def as_judged(frames: Tensor, resolution: int, interpolation: str) -> Tensor:
     """Frames ``(b, f, c, h, w)`` in [-1, 1] as they would be judged from files: of 8 bits, then at the size."""
     pictures = to_images(rearrange(frames, "b f c h w -> (b f) c h w"))
@@ -63,22 +45,22 @@ def as_judged(frames: Tensor, resolution: int, interpolation: str) -> Tensor:
     return rearrange(sized, "(b f) c h w -> b f c h w", b=len(frames))
 
 
-class System(ABC):
-    """One row."""
+class Entry(ABC):
+    """Frames for the stories of a split, from wherever they come."""
 
     name: str
 
     @abstractmethod
-    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
+    def frames(self, split: Split, start: int, stop: int) -> Tensor:
         """Frames of some stories, (b, f, c, h, w) in [-1, 1], of any size; padded as ``StoryBatch``."""
 
-    def judged(self, frames: Tensor, subjects: Subjects) -> Tensor:
+    def judged(self, frames: Tensor, split: Split) -> Tensor:
         """Those frames as they are judged."""
-        return as_judged(frames, subjects.resolution, subjects.interpolation)
+        return as_judged(frames, split.resolution, split.interpolation)
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """What made the frames, for the record."""
+        """The facts on whoever made the frames, for the record."""
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -89,8 +71,8 @@ def own_inputs(stories: Stories, index: int) -> Inputs:
     return story.captions, story.source
 
 
-class DrawingModel(System):
-    """What a model draws; ``choose`` says from which captions and which source."""
+class ModelEntry(Entry):
+    """Frames that a model draws; ``choose`` gives the captions and the source of a story."""
 
     def __init__(
         self,
@@ -105,11 +87,11 @@ class DrawingModel(System):
         self.name, self.folder, self.model, self.seed = name, folder, model, seed
         self.num_candidates, self.reranker, self.choose = num_candidates, reranker, choose
 
-    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
-        stories = subjects.at(self.model.resolution)
+    def frames(self, split: Split, start: int, stop: int) -> Tensor:
+        stories = split.at(self.model.resolution)
         if self.choose is own_inputs:
             inputs: list[Inputs] = [
-                (story.captions, story.source) for story in subjects.group(start, stop, self.model.resolution)
+                (story.captions, story.source) for story in split.group(start, stop, self.model.resolution)
             ]
         else:
             inputs = [self.choose(stories, index) for index in range(start, stop)]
@@ -118,10 +100,10 @@ class DrawingModel(System):
         drawn = to_tensor(to_pixels(drawn.cpu()))  # chosen among, too, as the pictures that are saved
         return drawn[:, :, 0] if self.reranker is None else reranked(self.reranker, captions, drawn)
 
-    def varied(self, seed: int | None = None, choose: Choice = own_inputs) -> "DrawingModel":
+    def varied(self, seed: int | None = None, choose: Choice = own_inputs) -> "ModelEntry":
         """The same model under another seed, or with other inputs."""
         seed = self.seed if seed is None else seed
-        return DrawingModel(self.name, self.folder, self.model, seed, self.num_candidates, self.reranker, choose)
+        return ModelEntry(self.name, self.folder, self.model, seed, self.num_candidates, self.reranker, choose)
 
     def about(self) -> dict[str, Any]:
         return {
@@ -147,21 +129,22 @@ def reranked(network: ImageTextNetwork, captions: Sequence[Sequence[str]], drawn
 # ------------------------------------------------------------------------------------------------ pictures
 
 
-class SizedFrames(System):
+class SizedEntry(Entry):
     """Frames that have the size of the judging."""
 
-    def judged(self, frames: Tensor, subjects: Subjects) -> Tensor:
+    def judged(self, frames: Tensor, split: Split) -> Tensor:
         return frames
 
 
-class StoredFrames(SizedFrames):
+class FolderEntry(SizedEntry):
     """Pictures that lie in a folder."""
 
-    def __init__(self, name: str, drawn: DrawnFrames, survey: Survey) -> None:
-        self.name, self.drawn, self.survey = name, drawn, survey
+    def __init__(self, name: str, drawn: DrawnFrames, survey: Survey, kept: frozenset[str]) -> None:
+        """``kept`` are ids of the stories that can be scored."""
+        self.name, self.drawn, self.survey, self.kept = name, drawn, survey, kept
 
-    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
-        stories = subjects.group(start, stop)
+    def frames(self, split: Split, start: int, stop: int) -> Tensor:
+        stories = split.group(start, stop)
         with told_in_one_line(""):
             frames = [to_tensor(self.drawn.read(story.id)) for story in stories]
         longest = max(len(each) for each in frames)
@@ -171,14 +154,14 @@ class StoredFrames(SizedFrames):
         return {"images": self.survey.record()}
 
 
-class Ceiling(System):
+class CeilingEntry(Entry):
     """True frames at a model's resolution, through the part of it that limits what it can draw."""
 
     def __init__(self, name: str, resolution: int, limit: Callable[[Tensor], Tensor]) -> None:
         self.name, self.resolution, self.limit = name, resolution, limit
 
-    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
-        frames = batch_of(subjects.group(start, stop, self.resolution)).frames
+    def frames(self, split: Split, start: int, stop: int) -> Tensor:
+        frames = batch_of(split.group(start, stop, self.resolution)).frames
         images = self.limit(rearrange(frames, "b f c h w -> (b f) c h w"))
         return rearrange(images, "(b f) c h w -> b f c h w", b=len(frames))
 
@@ -186,14 +169,14 @@ class Ceiling(System):
         return {}
 
 
-class MadeFrames(SizedFrames):
+class MadeEntry(SizedEntry):
     """Frames made of the true ones: a ceiling, or a floor."""
 
     def __init__(self, name: str, make: Callable[[StoryBatch], Tensor]) -> None:
         self.name, self.make = name, make
 
-    def frames(self, subjects: Subjects, start: int, stop: int) -> Tensor:
-        return self.make(subjects.batch(start, stop))
+    def frames(self, split: Split, start: int, stop: int) -> Tensor:
+        return self.make(split.batch(start, stop))
 
     def about(self) -> dict[str, Any]:
         return {}
@@ -202,9 +185,107 @@ class MadeFrames(SizedFrames):
 # ------------------------------------------------------------------------------------------------ finding them
 
 
-def find_models(settings: Mapping[str, Any]) -> dict[str, Path]:
+def entries_of(
+    settings: EvaluationSettings,
+    models: Mapping[str, PretrainedModel],
+    folders: Mapping[str, Path],
+    pictures: Sequence["FolderEntry"],
+    networks: Networks,
+) -> dict[str, Entry]:
+    """The ceilings, then the models, which share their tokenizer's, then the folders of pictures."""
+    entries: list[Entry] = [MadeEntry(REAL, lambda batch: batch.frames)]
+    limits = {name: (model.resolution, limit) for model in models.values() for name, limit in model.ceilings().items()}
+    entries += [CeilingEntry(name, *limit) for name, limit in limits.items()]
+    entries.append(MadeEntry(COPY, lambda batch: repeat(batch.source, "b c h w -> b f c h w", f=batch.frames.shape[1])))
+    if models and settings.data.name == "toon" and settings.text_to_image is not None:
+        folder = kinds.locate(settings.text_to_image)
+        entries.append(ModelEntry(TEXT_TO_IMAGE, folder, kinds.open_model(folder), settings.seed))
+    num_candidates, reranker = settings.num_candidates, None
+    if num_candidates > 1 and settings.reranker == "clip":
+        reranker = networks.text or open_text_network(settings.protocol.text_network or "clip")
+    for name, model in models.items():
+        row = name if num_candidates == 1 else f"{name} (best of {num_candidates} by {settings.reranker})"
+        entries.append(ModelEntry(row, folders[name], model, settings.seed, num_candidates, reranker))
+    return {entry.name: entry for entry in [*entries, *pictures]}
+
+
+def tested_models(entries: Mapping[str, Entry]) -> dict[str, "ModelEntry"]:
+    """The models that are scored for their own sake."""
+    return {name: entry for name, entry in entries.items() if isinstance(entry, ModelEntry) and name != TEXT_TO_IMAGE}
+
+
+def tested_rows(entries: Mapping[str, Entry]) -> list[str]:
+    """Rows that are compared: the entries but for ceilings, then what captions alone can do."""
+    return [name for name in entries if name not in CEILINGS] + [name for name in entries if name == TEXT_TO_IMAGE]
+
+
+def folders_of_rows(rows: Iterable[str]) -> dict[str, str]:
+    """A folder's name for each row: the last part of its model's path, the whole path where two rows share that."""
+    shortest = {row: Path(row).parent.name if Path(row).name == MODEL else Path(row).name for row in rows}
+    shared = Counter(shortest.values())
+    return {row: file_name(short if short and shared[short] == 1 else row) for row, short in shortest.items()}
+
+
+# ------------------------------------------------------------------------------------------------ folders
+
+
+def open_folders(settings: EvaluationSettings, split: Split) -> list[FolderEntry]:
+    """The folders of pictures to score, each looked at whole; what is wrong with one is told."""
+    options: dict[str, Any] = {"interpolation": split.interpolation, "scored": split.judged.ids()}
+    options["others"] = OtherSplits(settings.data.name, split.name)
+    if settings.stories_per_batch is not None:
+        options["stories_per_batch"] = settings.stories_per_batch
+    whole = split.whole() if settings.images else split.judged
+    return [open_folder(folder, settings, whole, options) for folder in settings.images]
+
+
+def open_folder(
+    folder: str, settings: EvaluationSettings, whole_split: Stories, options: dict[str, Any]
+) -> FolderEntry:
+    with told_in_one_line(""):
+        drawn = DrawnFrames.of(folder, whole_split, settings.layout, **options)
+        survey = surveyed(drawn)
+        kept = survey.check(settings.allow_partial)
+    for note in survey.notes:
+        print(f"note: {folder}: {note}")
+    return FolderEntry(folder, drawn, survey, frozenset(kept))
+
+
+def without_gaps(split: Split, pictures: Sequence[FolderEntry]) -> Split:
+    """The stories that are whole in all folders."""
+    kept = set(split.judged.ids()).intersection(*(entry.kept for entry in pictures))
+    if not kept:
+        raise UserError(f"images={[entry.name for entry in pictures]}: no story is whole in all of them")
+    return split.only(kept)
+
+
+class OtherSplits(Container[str]):
+    """The ids of stories that are not of a split: their pictures may lie beside those of the split."""
+
+    def __init__(self, dataset: str, split: str) -> None:
+        self.dataset, self.split = dataset, split
+
+    def __contains__(self, story: object) -> bool:
+        dataset, _, rest = str(story).partition("/")
+        return dataset == self.dataset and "/" in rest and rest.partition("/")[0] != self.split
+
+
+def surveyed(drawn: DrawnFrames) -> Survey:
+    with tqdm(desc="looking at the pictures", unit="story", disable=None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return drawn.survey(progress=advance)
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+def find_models(settings: EvaluationSettings) -> dict[str, Path]:
     """The folders of the models to score, by the names of their rows: those named, then a sweep's (``compare``)."""
-    return {name: kinds.locate(name) for name in settings["model"]} | swept_models(settings["compare"])
+    return {name: kinds.locate(name) for name in settings.model} | swept_models(settings.compare)
 
 
 def swept_models(compare: str | None) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What a trained model's own networks say of a data set's true stories, beside what it draws."""
+"""Scores that a trained model's own networks give to a data set's true stories."""
 
 import zlib
 from collections import defaultdict

@@ -2,9 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from storydalle.files.records import canonical_json, protocol_hash, sha256_of_text
+from storydalle.evaluation.settings import ProtocolSettings
+from storydalle.files.records import canonical_json, protocol_hash, sha256_of_file, sha256_of_text
+from storydalle.metrics.declared import Extent, by_name, needs_of
+from storydalle.metrics.networks.features import feature_dim
+from storydalle.metrics.seen import Networks
+from storydalle.models import kinds
+
+if TYPE_CHECKING:
+    from storydalle.evaluation.splits import Split
+
+LABEL_READER = "label_reader"
 
 SCORES = 2
 """Version of all scores: one that is computed otherwise raises it, so that numbers from before have another hash.
@@ -27,7 +37,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What was measured on what, by what.
+    """A measurement: its stories, its judges, and its scores.
 
     ``resolution`` is the size in pixels at which frames are judged, real ones and drawn ones alike, and
     ``interpolation`` how they reach it. ``texts`` says which words pictures are compared with. ``data`` holds the
@@ -73,7 +83,7 @@ def sha256_of_ids(ids: Sequence[str]) -> str:
 
 
 def differing_fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What two recorded protocols disagree in, as ``resolution (64, 128)``; nested fields with their path."""
+    """The fields in which two recorded protocols disagree, as ``resolution (64, 128)``; nested ones with a path."""
     found = []
     for name in dict.fromkeys([*first, *second]):
         one, other = first.get(name), second.get(name)
@@ -87,3 +97,58 @@ def differing_fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
 def shortened(value: Any, length: int = 24) -> str:
     text = value if isinstance(value, str) else canonical_json(value)
     return text if len(text) <= length else f"{text[: length // 2]}..."
+
+
+# ------------------------------------------------------------------------------------------------ of a split
+
+
+def protocol_of(asked: ProtocolSettings, split: "Split", networks: Networks) -> Protocol:
+    """The record of what is measured on a split, without the scores that there are too few stories for."""
+    stories, clusters = split.judged, split.clusters
+    outlines = [stories.outline(index) for index in range(len(stories))]
+    lengths = {len(outline.captions) for outline in outlines}
+    features, text, known = networks.features, networks.text, by_name()
+    cluster_of_frame = [clusters[outline.id] for outline in outlines for _ in outline.captions]
+    extent = Extent(len(outlines), cluster_of_frame, 0 if features is None else feature_dim(features))
+    metrics = [name for name in asked.metrics if known[name].is_enough(extent)]
+    recorded = {field: value for name in metrics for field, value in known[name].recorded(extent).items()}
+    needed = needs_of(metrics)
+    resize = (asked.features or {}).get("resize")
+    return Protocol(
+        name=asked.name,
+        dataset=asked.dataset,
+        version=stories.fingerprint(),
+        data=options_of(split.data.settings.data.config),
+        split=split.name,
+        num_stories=len(outlines),
+        stories=sha256_of_ids([outline.id for outline in outlines]),
+        num_targets=lengths.pop() if len(lengths) == 1 else None,
+        resolution=stories.resolution,
+        interpolation=f"centre square, {asked.interpolation}",
+        metrics=tuple(metrics),
+        texts=asked.texts if text else None,
+        features=Network(name=features.name, sha256=features.sha256, resize=resize) if features else None,
+        labels=label_reader_record() if "labels" in needed else None,
+        classifier=classifier_record(networks) if "classifier" in needed else None,
+        text_network=Network(name=text.name, sha256=text.sha256) if text else None,
+        num_negatives=recorded.get("num_negatives"),
+        subset_size=recorded.get("subset_size"),
+        left_out=sha256_of_ids(sorted(split.left_out)) if split.left_out else None,
+    )
+
+
+def label_reader_record() -> Network:
+    return Network(name=LABEL_READER, sha256=sha256_of_file(kinds.zoo_folder() / LABEL_READER / kinds.WEIGHTS))
+
+
+def classifier_record(networks: Networks) -> Network:
+    if networks.characters is None:
+        return label_reader_record()
+    assert networks.characters.weights_sha256 is not None, "a classifier that was opened from a file"
+    return Network(name=type(networks.characters).__name__, sha256=networks.characters.weights_sha256)
+
+
+def options_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the data that decide which stories there are, but not where they lie."""
+    options = data.get("set", {"num_targets": data.get("num_targets")})
+    return {key: value for key, value in options.items() if key not in ("_target_", "root", "photos")}

@@ -25,7 +25,7 @@ CONDITIONAL = ("guest_shape", "guest_color", "guest_accessory", "guest_look", "g
 
 
 class Target(NamedTuple):
-    """What a score must reach and aims at; the unseen looks have their own bar where they are given one."""
+    """The bar that a score must reach, and its aim; the unseen looks have their own bar where they are given one."""
 
     name: str
     score: str
@@ -131,7 +131,7 @@ def toon_table(rows: Mapping[str, Scores], intervals: Mapping[str, Intervals] | 
 
 
 def verdict(value: float, at_least: float, aim: float, lower_is_better: bool = False) -> str:
-    """Whether a value meets its bar."""
+    """A value against its bar, in words."""
     if math.isnan(value):
         return "not measured"
     sign = -1 if lower_is_better else 1
@@ -141,7 +141,7 @@ def verdict(value: float, at_least: float, aim: float, lower_is_better: bool = F
 
 
 def loses_clearly(full: Intervals, ablated: Intervals, score: str) -> bool:
-    """Whether an ablation's interval lies wholly below the full model's."""
+    """Tell whether an ablation's interval lies wholly below the full model's."""
     return ablated[score].high < full[score].low
 
 

@@ -110,7 +110,7 @@ def list_shots(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
 
 
 def holds_shots(files: Sequence[str]) -> bool:
-    """Whether a folder's files look like an export: our record, a timestamp on the way, or a file called shot_XX."""
+    """Tell an export by its files: our record, a timestamp on the way, or a file called shot_XX."""
     paths = [PurePosixPath(file) for file in files]
     return any(
         path.name == RECORD

@@ -30,7 +30,7 @@ UNEXPLAINED = 0.2
 
 
 class CopiedPatches(NamedTuple):
-    """What of frames is copied, patch by patch in raster order, 7 x 7 a frame."""
+    """Truth values of the patches of frames, in raster order, 7 x 7 a frame."""
 
     copied: Bool[Tensor, "f p p"]  # and textured
     textured: Bool[Tensor, "f p p"]  # patches that are not flat: flat ones match everywhere and do not count

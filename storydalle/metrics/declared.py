@@ -68,7 +68,7 @@ class Extent(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a split and its protocol give to a metric that is made for them."""
+    """Facts on a split and its protocol, for a metric that is made for them."""
 
     characters: Sequence[str]
     num_frames: int  # of the longest story
@@ -98,7 +98,7 @@ class DeclaredMetric(Metric):
     """True where each story is judged beside another one (``judge_beside``), which gives its chance level."""
     columns: ClassVar[tuple[Column, ...]] = ()
     legend: ClassVar[Mapping[str, str]] = NONE
-    """What stands under a table, by the table."""
+    """Words under a table, by the table."""
     families: ClassVar[Mapping[str, str]] = NONE
     """In a report: patterns of its scores' whole names, by family."""
     details: ClassVar[str] = ""
@@ -176,6 +176,12 @@ def by_name() -> dict[str, type[DeclaredMetric]]:
     return found
 
 
+def needs_of(metrics: Iterable[str]) -> set[str]:
+    """The networks that some metrics read frames by."""
+    known = by_name()
+    return {need for name in metrics for need in known[name].needs}
+
+
 def columns_of(table: str, more: Sequence[Column] = ()) -> dict[str, str]:
     """Headings by score; ``more`` are columns of what is no metric."""
     found = [column for each in declared() for column in each.columns]
@@ -187,7 +193,7 @@ def columns_of(table: str, more: Sequence[Column] = ()) -> dict[str, str]:
 
 
 def legend_of(table: str, more: Sequence[str] = ()) -> str:
-    """What metrics say under a table, each sentence once."""
+    """The words of all metrics under a table, each sentence once."""
     said = [each.legend[table] for each in declared() if table in each.legend]
     return "; ".join(dict.fromkeys([*said, *more])) + "."
 

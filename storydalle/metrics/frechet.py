@@ -143,9 +143,9 @@ class FeatureMetric(DeclaredMetric):
         PICTURES: "*FD* and *KD*: Fréchet and kernel distance to the true frames, on the features that their name says"
     }
     inception_name: ClassVar[str] = ""
-    """What the distance is called on Inception's features, and on those of no other network."""
+    """The distance's name on Inception's features, and on those of no other network."""
     short_name: ClassVar[str] = ""
-    """What it is called behind another network's label."""
+    """Its name behind another network's label."""
 
     def __init__(self, feature_dim: int, network: nn.Module | None = None) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class FrechetDistance(FeatureMetric):
 
 
 def story_features(features: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b e"]:
-    """What a story shows and how much it changes: the mean of its frames' features, and the root mean square of the
+    """A story's contents and its changes: the mean of its frames' features, and the root mean square of the
     differences between neighbouring frames; ``e = 2 d``. Raises ``ValueError`` for a story without two neighbours.
     """
     neighbours = mask[:, 1:] & mask[:, :-1]

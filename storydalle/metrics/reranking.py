@@ -1,4 +1,4 @@
-"""What chooses among a frame's candidates."""
+"""The choice among a frame's candidates."""
 
 from storydalle.metrics.networks.clip import open_image_text_network
 from storydalle.metrics.text_image import rerank

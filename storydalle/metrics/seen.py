@@ -27,7 +27,7 @@ class CharacterReader(Protocol):
     def read(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, "n k"]: ...
 
 
-class Judges(NamedTuple):
+class Networks(NamedTuple):
     """The networks of a protocol, each there if one of its scores asks for it.
 
     Without a classifier of their own, ``characters`` are those that the label reader reads.
@@ -45,8 +45,8 @@ class Seen:
     Each picture is seen alone (``one_by_one``).
     """
 
-    def __init__(self, frames: Float[Tensor, "b f c h w"], judges: Judges) -> None:
-        self.frames, self.judges = frames, judges
+    def __init__(self, frames: Float[Tensor, "b f c h w"], networks: Networks) -> None:
+        self.frames, self.networks = frames, networks
 
     def by_frame(self, see: Callable[[Tensor], Tensor]) -> Tensor:
         flat = one_by_one(see, rearrange(self.frames, "b f c h w -> (b f) c h w"))
@@ -54,25 +54,25 @@ class Seen:
 
     @cached_property
     def features(self) -> Float[Tensor, "b f d"]:
-        network = self.judges.features
+        network = self.networks.features
         assert network is not None
         return self.by_frame(lambda images: features_of(network, images))
 
     @cached_property
     def labels(self) -> dict[str, Tensor]:
-        assert self.judges.labels is not None
-        return read_frames(self.judges.labels, self.frames.contiguous(), batch_size=1)
+        assert self.networks.labels is not None
+        return read_frames(self.networks.labels, self.frames.contiguous(), batch_size=1)
 
     @cached_property
     def characters(self) -> Int[Tensor, "b f k"]:
-        if self.judges.characters is None:
+        if self.networks.characters is None:
             return self.labels["characters"]
-        return self.by_frame(self.judges.characters.read)
+        return self.by_frame(self.networks.characters.read)
 
     @cached_property
     def embeddings(self) -> Float[Tensor, "b f d"]:
-        assert self.judges.text is not None
-        return embedded_frames(self.judges.text, self.frames)
+        assert self.networks.text is not None
+        return embedded_frames(self.networks.text, self.frames)
 
 
 class Truth(NamedTuple):
@@ -84,8 +84,8 @@ class Truth(NamedTuple):
     clusters: Mapping[str, str] = MappingProxyType({})  # of stories that share frames; others stand alone
 
     @classmethod
-    def of(cls, batch: StoryBatch, judges: Judges) -> "Truth":
-        return cls(batch, Seen(batch.frames, judges), Seen(batch.source[:, None], judges))
+    def of(cls, batch: StoryBatch, networks: Networks) -> "Truth":
+        return cls(batch, Seen(batch.frames, networks), Seen(batch.source[:, None], networks))
 
     @property
     def frame_ids(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What drawing depends on: how much frames change with the source, with the captions, and with the seed alone."""
+"""How much frames change with the source, with the captions, and with the seed alone."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -62,7 +62,7 @@ class StoryMetric(DeclaredMetric):
     """
 
     names: tuple[str, ...] = ()
-    """What the first entries of a row are called; with the default ``scores_of_sums``, the scores."""
+    """Names of the first entries of a row; with the default ``scores_of_sums``, the scores."""
     sums: list[Tensor]
     keys: list[Tensor]
 

@@ -29,7 +29,7 @@ Labels = Mapping[str, Tensor]
 
 
 class Ratio(NamedTuple):
-    """What was right (or twice so, for an F1) of what could have been; axes after the first are summed."""
+    """Right ones (twice so, for an F1) of those that could have been; axes after the first are summed."""
 
     right: Tensor
     of: Tensor

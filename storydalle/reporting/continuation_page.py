@@ -1,7 +1,7 @@
 """The part of an evaluation's page that asks whether a story is a continuation: each diagnostic with a picture."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -9,15 +9,14 @@ from PIL import Image
 from torch import Tensor
 
 from storydalle.evaluation.diagnostics import OTHER_SEEDS, VARIANTS
-from storydalle.evaluation.entries import DrawingModel, Subjects, System
+from storydalle.evaluation.entries import Entry, ModelEntry
+from storydalle.evaluation.evaluation import Evaluation
+from storydalle.evaluation.splits import Split
 from storydalle.evaluation.tables import compact
 from storydalle.metrics.copy_rate import copied_patches
 from storydalle.metrics.declared import declared, explanation
 from storydalle.reporting.strips import Strip
 from storydalle.stories.images import from_images, to_images, to_picture
-
-if TYPE_CHECKING:
-    from storydalle.evaluation.evaluation import Evaluated
 
 NUM_PATCHES = 7
 DIMMED = 0.3  # what remains of a patch that is not copied
@@ -31,23 +30,23 @@ class ShownDiagnostic(NamedTuple):
     strip: Strip | None = None
 
 
-def shown_diagnostics(evaluated: "Evaluated", name: str, system: System, index: int) -> Iterator[ShownDiagnostic]:
-    """Each diagnostic of a system, shown on one story."""
-    subjects, values = evaluated.subjects, evaluated.rows[name]
-    if isinstance(system, DrawingModel) and name in evaluated.diagnoses:
-        rows = evaluated.diagnoses[name].rows
-        yield ShownDiagnostic("With the true inputs", strip=drawn(system, subjects, index))
+def shown_diagnostics(evaluation: Evaluation, name: str, entry: Entry, index: int) -> Iterator[ShownDiagnostic]:
+    """Each diagnostic of an entry, shown on one story."""
+    split, values = evaluation.split, evaluation.rows[name]
+    if isinstance(entry, ModelEntry) and name in evaluation.diagnoses:
+        rows = evaluation.diagnoses[name].rows
+        yield ShownDiagnostic("With the true inputs", strip=drawn(entry, split, index))
         for variant, (row, choose) in VARIANTS.items():
             score = f"change_{variant}_pixels"
-            story = drawn(system.varied(choose=choose), subjects, index)
+            story = drawn(entry.varied(choose=choose), split, index)
             yield ShownDiagnostic(f"With {row}: change {compact(rows[row][score])}", explanation(score), story)
-        other = drawn(system.varied(seed=system.seed + 1), subjects, index)
+        other = drawn(entry.varied(seed=entry.seed + 1), split, index)
         change = compact(rows[OTHER_SEEDS]["diversity_pixels"])
         yield ShownDiagnostic(f"With another seed: change {change}", explanation("diversity_pixels"), other)
     if "copy_rate" in values:
         heading = f"Copy rate {compact(values['copy_rate'])}, by chance {compact(values['copy_rate_chance'])}"
         words = explanation("copy_rate") + " Below, patches that are not in the source are dimmed."
-        yield ShownDiagnostic(heading, words, highlighted(stored(system, subjects, index)))
+        yield ShownDiagnostic(heading, words, highlighted(stored(entry, split, index)))
     yield from described(values)
 
 
@@ -63,16 +62,16 @@ def described(values: Mapping[str, float]) -> Iterator[ShownDiagnostic]:
         yield ShownDiagnostic(f"Drift: {values['error_slope']:+.4f} of error a frame", words)
 
 
-def drawn(system: DrawingModel, subjects: Subjects, index: int) -> Strip:
+def drawn(entry: ModelEntry, split: Split, index: int) -> Strip:
     """A story as it is drawn from a system's own choice of inputs."""
-    captions, source = system.choose(subjects.at(system.model.resolution), index)
-    frames = to_images(system.frames(subjects, index, index + 1)[0])[: len(captions)]
+    captions, source = entry.choose(split.at(entry.model.resolution), index)
+    frames = to_images(entry.frames(split, index, index + 1)[0])[: len(captions)]
     return Strip(captions, frames, Image.fromarray(source))
 
 
-def stored(system: System, subjects: Subjects, index: int) -> Strip:
-    (story,) = subjects.group(index, index + 1)
-    frames = to_images(system.frames(subjects, index, index + 1)[0])[: len(story.frames)]
+def stored(entry: Entry, split: Split, index: int) -> Strip:
+    (story,) = split.group(index, index + 1)
+    frames = to_images(entry.frames(split, index, index + 1)[0])[: len(story.frames)]
     return Strip(story.captions, frames, to_picture(story.source))
 
 

@@ -3,29 +3,26 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from storydalle.evaluation.entries import System
-from storydalle.evaluation.judging import Scorecard
+from storydalle.evaluation.entries import Entry
+from storydalle.evaluation.evaluation import Evaluation
+from storydalle.evaluation.judges import Scorecard
 from storydalle.evaluation.tables import score_tables
 from storydalle.evaluation.toon_table import CEILINGS, toon_table
 from storydalle.files.whole import save_picture, write_text
 from storydalle.metrics.declared import Ranking, by_name, declared
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.story_metric import StoryMetric
-from storydalle.metrics.toon import ToonScores
 from storydalle.reporting.blocks import Grid, Paragraph, blocks_of
 from storydalle.reporting.continuation_page import ShownDiagnostic, shown_diagnostics
 from storydalle.reporting.pages import Plot, page
 from storydalle.reporting.plots import Points, plot_bars, plot_lines
 from storydalle.reporting.strips import Strip, compared_image
 from storydalle.stories.images import to_images, to_picture
-
-if TYPE_CHECKING:
-    from storydalle.evaluation.evaluation import Evaluated
 
 NUM_FAILURES = 4
 
@@ -49,49 +46,49 @@ class Section(NamedTuple):
     diagnostics: list[ShownDiagnostic]
 
 
-def write_page(folder: Path, evaluated: "Evaluated") -> dict[str, str]:
+def write_page(folder: Path, evaluation: Evaluation) -> dict[str, str]:
     """Write the page, and the strips that it shows as pictures of their own; return a heading for each of these."""
     folder.mkdir(parents=True, exist_ok=True)
-    systems = {name: system for name, system in evaluated.systems.items() if name not in CEILINGS}
-    sections = [section_of(evaluated, name, system) for name, system in systems.items()]
+    entries = {name: entry for name, entry in evaluation.entries.items() if name not in CEILINGS}
+    sections = [section_of(evaluation, name, entry) for name, entry in entries.items()]
     shown: dict[str, str] = {}
     for number, story in enumerate((story for section in sections for story in section.chosen), start=1):
         file = f"strip-{number}.png"
         shown[file] = story.told()
         save_picture(compared_image(story.strip), folder / file)
-    content = {"tables": tables_of(evaluated), "plots": plots_of(evaluated), "facts": facts_of(evaluated)}
-    write_text(folder / "index.html", page("evaluation.html", evaluated.title, sections=sections, **content))
+    content = {"tables": tables_of(evaluation), "plots": plots_of(evaluation), "facts": facts_of(evaluation)}
+    write_text(folder / "index.html", page("evaluation.html", evaluation.title, sections=sections, **content))
     return shown
 
 
-def section_of(evaluated: "Evaluated", name: str, system: System) -> Section:
-    ranking, order = ranked(evaluated.scorecards[name], evaluated.subjects.judged.ids())
+def section_of(evaluation: Evaluation, name: str, entry: Entry) -> Section:
+    ranking, order = ranked(evaluation.scorecards[name], evaluation.split.judged.ids())
     median = order[len(order) // 2]
-    diagnostics = shown_diagnostics(evaluated, name, system, median)
-    return Section(name, chosen_stories(evaluated, system, ranking, order), list(diagnostics))
+    diagnostics = shown_diagnostics(evaluation, name, entry, median)
+    return Section(name, chosen_stories(evaluation, entry, ranking, order), list(diagnostics))
 
 
-def tables_of(evaluated: "Evaluated") -> list[Grid | Paragraph]:
+def tables_of(evaluation: Evaluation) -> list[Grid | Paragraph]:
     """Each table with the intervals of its scores."""
-    shown = evaluated.rows, evaluated.intervals
-    tables = [toon_table(*shown)] if ToonScores.asked_as in evaluated.scoring.protocol.metrics else []
-    diagnoses = [each.text(name, with_intervals=True) for name, each in evaluated.diagnoses.items()]
+    shown = evaluation.rows, evaluation.intervals
+    tables = [toon_table(*shown)] if evaluation.has_toon_table else []
+    diagnoses = [each.text(name, with_intervals=True) for name, each in evaluation.diagnoses.items()]
     return [block for table in [*tables, score_tables(*shown), *diagnoses] for block in blocks_of(table)]
 
 
-def facts_of(evaluated: "Evaluated") -> dict[str, str]:
+def facts_of(evaluation: Evaluation) -> dict[str, str]:
     """The protocol: what was measured, by what."""
-    protocol = evaluated.record["protocol"]
-    facts = {"protocol": f"{protocol['name']} {evaluated.record['protocol_hash']}"}
+    protocol = evaluation.record["protocol"]
+    facts = {"protocol": f"{protocol['name']} {evaluation.record['protocol_hash']}"}
     return facts | {name: str(value) for name, value in protocol.items() if name != "name" and value is not None}
 
 
 # ------------------------------------------------------------------------------------------------ plots
 
 
-def plots_of(evaluated: "Evaluated") -> list[Plot]:
+def plots_of(evaluation: Evaluation) -> list[Plot]:
     """Scores by position, and by character where there are characters."""
-    shown = evaluated.rows, evaluated.intervals
+    shown = evaluation.rows, evaluation.intervals
     curves = {prefix: title for metric in declared() for prefix, title in metric.curves.items()}
     bars = {prefix: title for metric in declared() for prefix, title in metric.bars.items()}
     plots = [
@@ -123,16 +120,16 @@ def points(
 # ------------------------------------------------------------------------------------------------ strips
 
 
-def chosen_stories(evaluated: "Evaluated", system: System, ranking: Ranking, order: Sequence[int]) -> list[Chosen]:
-    """The best, the median and the worst stories of a system."""
+def chosen_stories(evaluation: Evaluation, entry: Entry, ranking: Ranking, order: Sequence[int]) -> list[Chosen]:
+    """The best, the median and the worst stories of an entry."""
     places = {"best": 0, "median": len(order) // 2}
     last = range(len(order) - 1, max(len(order) - 1 - NUM_FAILURES, len(order) // 2), -1)
     places |= {"worst" if i == 0 else f"failure {i + 1}": place for i, place in enumerate(last)}
     return [
         Chosen(
-            f"{system.name}: {title} of {len(order)} stories, by {ranking.words}",
-            strip_of(evaluated, system, order[place]),
-            evaluated.credit(order[place]),
+            f"{entry.name}: {title} of {len(order)} stories, by {ranking.words}",
+            strip_of(evaluation, entry, order[place]),
+            evaluation.split.credit(order[place]),
         )
         for title, place in places.items()
     ]
@@ -156,10 +153,10 @@ def story_scores(card: Scorecard, name: str, ranking: Ranking, ids: Sequence[str
     return ranking.sign * torch.stack([scores[score] for score in ranking.scores]).nanmean(0).nan_to_num()
 
 
-def strip_of(evaluated: "Evaluated", system: System, index: int) -> Strip:
+def strip_of(evaluation: Evaluation, entry: Entry, index: int) -> Strip:
     """A story as the system drew it, with the true frames."""
-    subjects = evaluated.subjects
-    (story,) = subjects.group(index, index + 1)
-    drawn = to_images(system.frames(subjects, index, index + 1)[0])[: len(story.frames)]
+    split = evaluation.split
+    (story,) = split.group(index, index + 1)
+    drawn = to_images(entry.frames(split, index, index + 1)[0])[: len(story.frames)]
     true = [to_picture(frame) for frame in story.frames]
     return Strip(story.captions, drawn, to_picture(story.source), references=true)
