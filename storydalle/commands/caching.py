@@ -7,7 +7,7 @@ from storydalle.commands import outputs
 from storydalle.commands.application import instantiate
 from storydalle.files.reading import object_if_whole
 from storydalle.mistakes import UserError, told_in_one_line
-from storydalle.stories.opening import DataSettings
+from storydalle.stories.opening import ChosenData
 from storydalle.stories.story import Stories
 from storydalle.tokens.cache import CachedStories, cache_folder
 from storydalle.tokens.captions import TextTokenizer
@@ -26,7 +26,7 @@ class Shards(NamedTuple):
     stories_per_shard: int
 
 
-def encode_splits(data: DataSettings, pretrained: str, runs: Path, workers: int, shards: Shards | None) -> list[str]:
+def encode_splits(data: ChosenData, pretrained: str, runs: Path, workers: int, shards: Shards | None) -> list[str]:
     """Encode what training reads, splits train and val, where training looks for it; one line a split."""
     image_tokenizer, caption_tokenizer = tokenizers(model_folder(pretrained, runs))
     if data.train is None or data.val is None:

@@ -38,7 +38,7 @@ from storydalle.models import kinds
 from storydalle.reporting import findings, sheets
 from storydalle.settings import Between, Count, filled
 from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect
-from storydalle.stories.opening import DataSettings, chosen_split, opened, spread
+from storydalle.stories.opening import ChosenData, chosen_split, opened, spread
 from storydalle.stories.pictures import squared
 from storydalle.stories.story_set import Problem, StoryRecord, StorySet
 
@@ -49,7 +49,7 @@ CHUNK = 4096  # captions counted at once
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    data: DataSettings
+    data: ChosenData
     split: str  # of the contact sheet and the strips
     num_stories: Annotated[int, Between(1, 100)]  # on the contact sheet
     preview: Annotated[int, Between(0, 1000)]  # strips

@@ -9,7 +9,7 @@ from storydalle.stories.story_set import StorySet
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class ChosenData:
     """The config group ``data``: of ToonSV what draws it, of other sets what opens them on the user's copy."""
 
     name: str
