@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from storydalle.commands import demo, evaluate
-from storydalle.commands.application import Request
+from storydalle.commands.application import Request, compose, plain
 from storydalle.commands.default_folders import LONGEST, beside, named
+from storydalle.evaluation.settings import EvaluationSettings
 from tests.command_line import Command, assert_mistake, command, files, painting, story  # noqa: F401
 
 
@@ -82,21 +83,14 @@ def test_another_demo_has_another_folder() -> None:
 
 def evaluated(*overrides: str, **settings: object) -> str:
     """The default folder of an evaluation that the command line asks for with these overrides."""
-    base = {
-        "images": [],
-        "model": ["story_dalle"],
-        "compare": None,
-        "data": {"name": "toon"},
-        "protocol": {},
-        "seed": 0,
-    }
+    composed = plain(compose("evaluate", [])) | {"model": ["story_dalle"]} | settings
     choices = {"data": "toon", "protocol": "toon"}
     for override in overrides:
         key, _, value = override.partition("=")
         if key in choices:
             choices[key] = value
-    request = Request(base | settings, overrides, choices)
-    return evaluate.default_folder(request, base | settings).as_posix()
+    request = Request(composed, overrides, choices)
+    return evaluate.default_folder(request, EvaluationSettings.of(composed)).as_posix()
 
 
 def test_evaluations_of_other_seeds_models_and_protocols_have_folders_of_their_own() -> None:

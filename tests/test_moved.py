@@ -10,12 +10,9 @@ from storydalle.commands.moved import NAMES, with_names_of_today
 
 def test_targets_of_an_earlier_config_are_those_of_today() -> None:
     earlier = {
-        "system": {"_target_": "storydalle.training.tokenizer_training.ImageTokenizer", "clip": 1.0},
-        "data": {"train": [{"_target_": "storydalle.stories.sets.pororo.PororoSV", "root": "storydalle"}]},
-        "warp": {
-            "_target_": "hydra.utils.get_method",
-            "path": "storydalle.metrics.networks.label_reader_training.roughened",
-        },
+        "system": {"_target_": "storydalle.systems.image_tokenizer.ImageTokenizer", "clip": 1.0},
+        "data": {"train": [{"_target_": "storydalle.stories.pororo.PororoSV", "root": "storydalle"}]},
+        "warp": {"_target_": "hydra.utils.get_method", "path": "storydalle.metrics.label_reader_training.roughened"},
     }
     assert with_names_of_today(earlier) == {
         "system": {"_target_": "storydalle.training.tokenizer_training.ImageTokenizerTraining", "clip": 1.0},

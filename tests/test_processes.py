@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessRaisedException
 
-from storydalle.commands.application import compose
+from storydalle.commands.application import compose, config_flags
 from storydalle.mistakes import Failure, UserError
 from storydalle.reporting.sample_strips import sample_strips
 from storydalle.training import processes
@@ -97,7 +97,8 @@ def test_a_started_process_gets_the_command_and_this_run_alone(monkeypatch: pyte
         monkeypatch.setenv(name, os.environ.get(name, ""))  # so that they are as before when the test ends
         monkeypatch.delenv(name)
     launcher = _SubprocessScriptLauncher(LightningEnvironment(), num_processes=3, num_nodes=1)
-    processes._Scripts(launcher, ("experiment=x", "seed=2"))._call_children_scripts()
+    arguments = [*config_flags(), "experiment=x", "seed=2"]
+    processes._Scripts(launcher, arguments)._call_children_scripts()
     wanted = [sys.executable, "-m", "storydalle", "train", "--config-dir", "mine", "experiment=x", "seed=2"]
     assert [command for command, _ in started] == [wanted, wanted]
     assert [env["LOCAL_RANK"] for _, env in started] == ["1", "2"]

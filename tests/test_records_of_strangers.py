@@ -14,7 +14,7 @@ from storydalle.commands.main import main
 from storydalle.files.conf import conf_folder
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
-from storydalle.reporting import strips
+from storydalle.reporting import pages, strips
 from storydalle.settings import filled
 from tests.tiny import tiny_story_dalle
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(kinds, "open_model", lambda folder: MODEL)
     monkeypatch.setattr(strips, "strip_image", lambda strip: Image.new("RGB", (1, 1)))  # pages take longest
     monkeypatch.setattr(strips, "save_gif", lambda strip, path, seconds: path.write_bytes(b"GIF"))
-    monkeypatch.setattr(strips, "story_page", lambda *parts, **more: "")
+    monkeypatch.setattr(pages, "story_page", lambda *parts, **more: "")
     Image.new("RGB", (16, 16), "red").save("frame.png")
     assert main(["generate", f"captions={json.dumps(CAPTIONS)}", "source=frame.png", "out=strip"]) == 0
     return tmp_path / "work"

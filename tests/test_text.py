@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from storydalle.commands import inputs
-from storydalle.files import text
 from storydalle.files.text import clean, decoded, split_lines
+from storydalle.stories import sets
 from storydalle.stories.set_stories import listed
 from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.story_set import StoryRecord
@@ -107,5 +107,5 @@ def test_ids_are_told_apart_by_what_shows(tmp_path: Path) -> None:
     "name", ["arldm", "didemo", "flintstones", "folder", "longstory", "openstory", "pororo", "vist"]
 )
 def test_captions_of_every_set_are_cleaned_in_one_place(name: str) -> None:
-    code = (Path(text.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    code = (Path(sets.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     assert "clean(" in code and not re.search(r'" "\.join\((?!str\(error\))', code)

@@ -14,7 +14,7 @@ MAX_CAPTIONS = 50
 MAX_SOURCE_SIDE = 512  # A larger source is reduced to this side: models read less, and story.json keeps the picture.
 
 
-def read_captions(captions: list[object] | str | None) -> list[str]:
+def read_captions(captions: list[object] | str | Path | None) -> list[str]:
     """1 to 50 captions of a file, or of the list itself."""
     if captions is None:
         raise UserError('no captions: give captions=FILE.txt, captions=FILE.json or captions=\'["...", "..."]\'')

@@ -59,13 +59,14 @@ def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[s
     for a model that neither an experiment nor a released format names.
     """
     purpose = "Continues a story: a source frame and captions in, one frame a caption out."
+    results = list(results_of(name, card))
     data = ModelCardData(
         license=card.get("license"),
         library_name="storydalle",
         pipeline_tag=TASK,
         tags=TAGS,
-        eval_results=list(results_of(name, card)) or None,
-        model_name=name,
+        eval_results=results or None,
+        model_name=name if results else None,  # a folder may yet be renamed: its name is told beside scores alone
     )
     return rendered(data, purpose, name, summary, card, kind)
 
