@@ -48,6 +48,11 @@ def fixed(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def fixed_rng(seed: int | list[int]) -> np.random.Generator:
+    """The same of numpy."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
 def move_seeds() -> None:
     """Before the package is imported, so that its annotations name the generators that the tests make."""
     if SHIFT:

@@ -1,5 +1,6 @@
 """A story set of a few files, light enough for the processes that read pictures."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from PIL import Image
 
 from storydalle.stories.pictures import ClipError, open_picture
 from storydalle.stories.story_set import StoryRecord, StorySet
+
+IS_LEAN = not os.environ.get("STORYDALLE_TEST_SEED_SHIFT")  # moving seeds imports torch into every process
 
 
 class ToySet(StorySet):
@@ -32,7 +35,7 @@ class ToySet(StorySet):
 
     def pictures(self, clip: str) -> list[Image.Image]:
         self.num_read += 1
-        if "torch" in sys.modules and "pytest" not in sys.modules:
+        if "torch" in sys.modules and IS_LEAN and "pytest" not in sys.modules:
             raise ClipError("torch: a process that reads pictures has imported it")
         picture = open_picture(self.clip_file(clip)).convert("RGB")
         side = picture.width
