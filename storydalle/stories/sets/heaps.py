@@ -38,14 +38,12 @@ def _check_heap(file: BinaryIO) -> None:
     header = file.read(HEAP.size)
     if len(header) < HEAP.size or not header.startswith(b"GCOL"):
         return  # refused by HDF5
-    size = HEAP.unpack(header)[-1]
-    content = file.read(max(0, min(size, os.fstat(file.fileno()).st_size) - HEAP.size))
-    at = 0
-    while at + OBJECT.size <= len(content):
-        number, _, object_size = OBJECT.unpack_from(content, at)
-        if number != FREE_SPACE:
-            at += OBJECT.size + -(-object_size // 8) * 8
-        elif object_size >= OBJECT.size:
-            at += object_size
-        else:
-            raise OSError(f"a heap of HDF5's has free space of {object_size} bytes")
+    end = file.tell() - HEAP.size + HEAP.unpack(header)[-1]
+    while file.tell() + OBJECT.size <= end and len(described := file.read(OBJECT.size)) == OBJECT.size:
+        number, _, size = OBJECT.unpack(described)
+        if number == FREE_SPACE and size < OBJECT.size:
+            raise OSError(f"a heap of HDF5's has free space of {size} bytes")
+        step = size - OBJECT.size if number == FREE_SPACE else -(-size // 8) * 8  # over the content, which HDF5 reads
+        if step > end - file.tell():
+            return
+        file.seek(step, os.SEEK_CUR)
