@@ -29,14 +29,14 @@ from storydalle.models.drawing import (
     ranked,
     reranked,
 )
-from storydalle.models.kinds import zoo_folder
+from storydalle.models.kinds import CONFIG, WEIGHTS, is_hub_id, zoo_folder
 from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.story import Stories
 from storydalle.tokens.known_words import WORDS_NAME, KnownWords
 
 ZOO = zoo_folder()
-CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = "config.json", "model.safetensors", "card.json", "captions"
+CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = CONFIG, WEIGHTS, "card.json", "captions"
 README_NAME = "README.md"
 
 # What is read of a card: of which kind, and type.
@@ -334,8 +334,7 @@ def find_model(name_or_folder: str | Path) -> str | Path:
     folder = user_path(name_or_folder)
     if folder.is_dir():
         return folder
-    parts = str(name_or_folder).split("/")
-    if len(parts) == 2 and all(parts) and not folder.is_absolute() and parts[0] not in (".", ".."):
+    if is_hub_id(str(name_or_folder)) and not folder.is_absolute():
         return str(name_or_folder)
     names = sorted(path.parent.name for path in ZOO.glob(f"*/{WEIGHTS_NAME}"))
     raise ValueError(f"model={name_or_folder} is neither in the zoo ({', '.join(names)}) nor a folder")
