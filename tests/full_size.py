@@ -24,10 +24,10 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from storydalle.commands.outputs import fill_results
 from storydalle.evaluation.toon_table import markdown
 from storydalle.files.records import git_state, versions, write_record
 from storydalle.files.weights import files_of
+from storydalle.reporting.result_pages import fill_results
 from tests.released_models import FULL, Sizes, random_weights, stage2_shapes
 from tests.released_tokenizers import taming_weights
 

@@ -16,10 +16,11 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from storydalle.commands import application, generate, inputs, outputs
+from storydalle.commands import application, generate, inputs
 from storydalle.commands.main import command_module
 from storydalle.evaluation.drawn import DrawnFrames
 from storydalle.evaluation.vistorybench import export_shots
+from storydalle.files import outputs
 from storydalle.files.conf import conf_folder
 from storydalle.files.paths import PathError
 from storydalle.metrics.frechet import FeatureStatistics, load_statistics, save_statistics

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from storydalle.commands import outputs
 from storydalle.commands.main import main
+from storydalle.files import outputs
 from storydalle.files.weights import files_of
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from tests.released_tokenizers import (

@@ -19,9 +19,9 @@ from PIL import Image
 
 import storydalle
 from storydalle.commands import main
-from storydalle.commands.result_pages import fill_pages
 from storydalle.metrics.declared import by_name
 from storydalle.mistakes import UserError
+from storydalle.reporting.result_pages import fill_pages
 from storydalle.stories.toon import ToonSV
 from tests.documents import DOCS, LINES, PAGES, ROOT, STORYDALLE, Line, blocks, files_of, page_name, shell_lines
 from tests.test_folder_recipes import write_own_stories

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from storydalle.commands import generate, outputs
+from storydalle.commands import generate
 from storydalle.commands.application import Request
-from storydalle.files import locks
+from storydalle.files import locks, outputs
 from storydalle.files.locks import LOCK, held
 from storydalle.mistakes import UserError
 from tests.command_line import Command, assert_mistake, command, files, painting, story  # noqa: F401

@@ -5,7 +5,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from storydalle.commands.moved import NAMES, with_names_of_today
+from storydalle.training.moved import NAMES, with_names_of_today
 
 
 def test_targets_of_an_earlier_config_are_those_of_today() -> None:

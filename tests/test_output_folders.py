@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from storydalle.commands import outputs
+from storydalle.files import outputs
 from storydalle.models import kinds
 from storydalle.reporting import strips
 from tests.command_line import Command, assert_mistake, command, files, painting, story  # noqa: F401
@@ -100,8 +100,8 @@ def test_a_disk_that_fills_up_while_writing_loses_nothing(
 
 
 def test_the_results_of_a_readme_are_replaced_between_their_markers(tmp_path: Path) -> None:
-    from storydalle.commands.outputs import RESULTS_BEGIN, RESULTS_END, fill_results
     from storydalle.mistakes import UserError
+    from storydalle.reporting.result_pages import RESULTS_BEGIN, RESULTS_END, fill_results
 
     page = tmp_path / "README.md"
     page.write_text(f"before\n{RESULTS_BEGIN}\nold\n{RESULTS_END}\nafter\n")
@@ -110,3 +110,16 @@ def test_the_results_of_a_readme_are_replaced_between_their_markers(tmp_path: Pa
     page.write_text("no markers")
     with pytest.raises(UserError, match="results:begin"):
         fill_results(page, "new")
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_the_folder_that_one_is_in_is_written_into(
+    command: Command,  # noqa: F811
+    story: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+) -> None:
+    (story.parent / "within" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(story.parent / "within" / "inner")
+    assert command("generate", "captions=../../story.txt", f"out={out}").status == 0
+    assert Path(out, "strip.png").is_file() and not list(story.parent.rglob("*.partial"))

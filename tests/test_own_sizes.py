@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from storydalle.commands import main
-from storydalle.commands.own_sizes import sizes_told
 from storydalle.files.conf import config_names
+from storydalle.stories.own_sizes import sizes_told
 from tests.test_configs import composed
 from tests.test_folder import row, rows
 

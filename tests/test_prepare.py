@@ -15,7 +15,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from storydalle.commands import main, outputs, prepare
+from storydalle.commands import main, prepare
+from storydalle.files import outputs
 from storydalle.reporting import findings
 from storydalle.stories.inspection import inspect
 from storydalle.stories.story_set import Problem

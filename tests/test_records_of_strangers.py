@@ -9,8 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from storydalle.commands import generate, outputs
+from storydalle.commands import generate
 from storydalle.commands.main import main
+from storydalle.files import outputs
 from storydalle.files.conf import conf_folder
 from storydalle.mistakes import UserError
 from storydalle.models import kinds

@@ -16,7 +16,7 @@ ELSEWHERE = {
         "released/release.py",
         "tokens/encoding.py",
         "commands/generate.py",
-        "commands/outputs.py",
+        "files/outputs.py",
         "commands/bench.py",
         "reporting/strips.py",
     ),

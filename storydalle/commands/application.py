@@ -14,12 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from storydalle.commands import dotted, typed
-from storydalle.commands.own_sizes import RESOLVERS, Counted, count
+from storydalle.commands import typed
+from storydalle.files import dotted
 from storydalle.files.conf import conf_folder, config_names
 from storydalle.files.paths import user_path
 from storydalle.files.text import parsed
 from storydalle.mistakes import UserError, nearest
+from storydalle.stories.own_sizes import RESOLVERS, Counted, count
 
 
 class Request(NamedTuple):

@@ -21,19 +21,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.bench_story_gan import bench_story_gan
 from storydalle.commands.default_folders import named
-from storydalle.commands.result_pages import fill_pages
 from storydalle.evaluation.entries import open_story_dalle
 from storydalle.evaluation.toon_table import markdown
-from storydalle.files import locks
+from storydalle.files import locks, outputs
 from storydalle.files.records import git_state, versions, write_record
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
 from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.reporting.result_pages import fill_pages
 from storydalle.settings import Between, Count, OneOf, Seed, filled
 from storydalle.stories.data import StepData
 from storydalle.stories.pictures import open_picture

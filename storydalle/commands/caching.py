@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from storydalle.commands import outputs
 from storydalle.commands.application import instantiate
+from storydalle.files import outputs
 from storydalle.files.reading import object_if_whole
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories.opening import ChosenData

@@ -26,9 +26,8 @@ from typing import Annotated
 import torch
 from tqdm import tqdm
 
-from storydalle.commands import outputs
 from storydalle.commands.application import Request
-from storydalle.files import locks
+from storydalle.files import locks, outputs
 from storydalle.files.weights import NoRoom, check_room
 from storydalle.files.whole import folder_when_whole
 from storydalle.mistakes import UserError, told_in_one_line

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
-from storydalle.commands import dotted
 from storydalle.commands.application import Request, read_yaml
+from storydalle.files import dotted
 from storydalle.files.conf import conf_folder
 from storydalle.files.paths import file_name
 

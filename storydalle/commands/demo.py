@@ -15,9 +15,9 @@ from typing import Annotated
 from PIL import Image
 from tqdm import tqdm
 
-from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import named
+from storydalle.files import outputs
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds
 from storydalle.reporting import pages, strips

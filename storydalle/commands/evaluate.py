@@ -18,10 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from storydalle.commands import outputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import joined_names, named
-from storydalle.commands.result_pages import fill_pages
 from storydalle.evaluation.entries import (
     FolderEntry,
     entries_of,
@@ -38,7 +36,7 @@ from storydalle.evaluation.settings import EvaluationSettings
 from storydalle.evaluation.splits import JudgedData, Split
 from storydalle.evaluation.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
 from storydalle.evaluation.vistorybench import export_shots
-from storydalle.files import locks
+from storydalle.files import locks, outputs
 from storydalle.files.paths import file_name, user_path
 from storydalle.files.process_memory import hand_memory_back
 from storydalle.files.reading import read_object
@@ -52,6 +50,7 @@ from storydalle.models import cards
 from storydalle.models.kinds import EXPERIMENTS, zoo_names
 from storydalle.models.pretrained import CARD_NAME, README_NAME, PretrainedModel
 from storydalle.reporting.evaluation_page import write_page
+from storydalle.reporting.result_pages import fill_pages
 from storydalle.stories import toon
 from storydalle.training.building import newest_model
 

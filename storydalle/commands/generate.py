@@ -16,9 +16,10 @@ from PIL import Image
 from tqdm import tqdm
 
 import storydalle
-from storydalle.commands import inputs, outputs
+from storydalle.commands import inputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import beside, changes, named, numbered
+from storydalle.files import outputs
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds

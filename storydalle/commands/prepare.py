@@ -27,9 +27,8 @@ from typing import Annotated, Any
 
 from tqdm import tqdm
 
-from storydalle.commands import outputs
 from storydalle.commands.application import Request
-from storydalle.files import locks
+from storydalle.files import locks, outputs
 from storydalle.files.locks import LOCK
 from storydalle.files.paths import file_name, user_path
 from storydalle.files.whole import save_picture, write_text

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from storydalle.commands.application import Request
-from storydalle.commands.result_pages import fill_pages
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
 from storydalle.reporting.curves import Curve, read_curves
 from storydalle.reporting.report_runs import Record, ScoredRun, read_records, read_runs
 from storydalle.reporting.report_scores import HASH_LENGTH, Comparison, comparisons, matching
 from storydalle.reporting.report_tables import csv_rows, latex, markdown
+from storydalle.reporting.result_pages import fill_pages
 from storydalle.settings import filled
 from storydalle.training.runs import METRICS
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from storydalle.commands.application import Request, as_written, read_yaml
-from storydalle.commands.dotted import leaves, put, value_at
-from storydalle.commands.moved import with_names_of_today
+from storydalle.files.dotted import leaves, put, value_at
 from storydalle.mistakes import UserError
+from storydalle.training.moved import with_names_of_today
 from storydalle.training.precision import AUTO
 from storydalle.training.runs import CONFIG
 

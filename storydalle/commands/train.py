@@ -29,13 +29,11 @@ import torch
 import wandb
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from storydalle.commands import outputs
 from storydalle.commands.application import Request, config_flags, factory, instantiate, read_yaml, to_yaml
-from storydalle.commands.dotted import leaves, value_at
-from storydalle.commands.own_sizes import sizes_told
 from storydalle.commands.resuming import resumed_settings
-from storydalle.files import locks
+from storydalle.files import locks, outputs
 from storydalle.files.conf import conf_folder
+from storydalle.files.dotted import leaves, value_at
 from storydalle.files.records import git_state, metrics_record, write_record
 from storydalle.files.whole import write_text
 from storydalle.mistakes import Failure, told_in_one_line
@@ -44,6 +42,7 @@ from storydalle.models.pretrained import PretrainedModel
 from storydalle.reporting.sample_strips import sample_strips
 from storydalle.settings import filled
 from storydalle.stories.opening import tell
+from storydalle.stories.own_sizes import sizes_told
 from storydalle.stories.story import Stories
 from storydalle.training import processes
 from storydalle.training.building import learn_words, model_folder

@@ -41,21 +41,28 @@ def folder_when_whole(target: Path, replaces: bool = False) -> Iterator[Path]:
 
     Raises FileExistsError where the name is taken, unless the folder ``replaces`` what has it.
     """
+    with folder_in_progress(target) as partial:
+        yield partial
+        if replaces:
+            shutil.rmtree(target, ignore_errors=True)
+        os.rename(partial, target)
+
+
+@contextmanager
+def folder_in_progress(target: Path) -> Iterator[Path]:
+    """An empty folder beside ``target`` for as long as it is filled; whoever fills it moves what is to stay."""
     partial = partial_of(target)
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
         partial.mkdir(parents=True)
         yield partial
-        if replaces:
-            shutil.rmtree(target, ignore_errors=True)
-        os.rename(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def partial_of(path: Path) -> Path:
     """Where a file or a folder lies until it is whole."""
-    return path.with_name(f".{path.name}.partial")
+    return path.parent / f".{path.name}.partial"  # of "." and of "..", which have no other name, too
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from storydalle.commands import dotted
+from storydalle.files import dotted
 
 if TYPE_CHECKING:  # which would bring torch along
     from storydalle.stories.story import Stories

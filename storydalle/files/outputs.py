@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import storydalle
 from storydalle.files.locks import held, is_lock
 from storydalle.files.reading import read_object
-from storydalle.files.whole import write_text
+from storydalle.files.whole import folder_in_progress
 from storydalle.mistakes import UserError, told_of_disk
 
 # Each record marks a folder as ours and lists its files. A stranger's list is not believed beyond names of our own.
@@ -22,7 +21,6 @@ RECORDS = {
 }
 MAX_RECORD_BYTES = 2**24
 PROGRAM = "storydalle"
-RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 @contextmanager
@@ -116,15 +114,11 @@ def write_record(folder: Path, name: str, record: Mapping[str, object]) -> None:
 
 @contextmanager
 def filled_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` to write into; its files replace our earlier ones when all are written."""
+    """A folder of its own to write into; its files replace our earlier ones in ``folder`` when all are written."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with folder_in_progress(folder) as partial:
             yield partial
             commit(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         if told := told_of_disk(error):
             raise UserError(f"{told} ({folder}): nothing was changed; free some and try again") from error
@@ -143,13 +137,3 @@ def commit(partial: Path, folder: Path) -> None:
         os.replace(partial / path, folder / path)
     for name in stale:
         (folder / name).unlink(missing_ok=True)
-
-
-def fill_results(readme: Path, text: str) -> None:
-    """Replace what stands between the two markers of a markdown file."""
-    page = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    before, begin, rest = page.partition(RESULTS_BEGIN)
-    _, end, after = rest.partition(RESULTS_END)
-    if not begin or not end:
-        raise UserError(f"readme={readme} has no {RESULTS_BEGIN} and {RESULTS_END} to write between")
-    write_text(readme, f"{before}{begin}\n{text}\n{end}{after}")

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from storydalle.commands.outputs import fill_results
 from storydalle.evaluation.tables import Rows, score_table
 from storydalle.files.paths import user_path
+from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
 
+RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
 COLUMNS = re.compile(r"<!-- columns: (.+?) -->")
 
 
@@ -21,6 +22,16 @@ def fill_pages(readme: Sequence[str | Path] | str | None, text: str, rows: Rows 
         page = user_path(name)
         columns = asked_columns(page) if rows is not None else {}
         fill_results(page, chosen_table(rows, columns) if rows is not None and columns else text)
+
+
+def fill_results(readme: Path, text: str) -> None:
+    """Replace what stands between the two markers of a markdown file."""
+    page = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = page.partition(RESULTS_BEGIN)
+    _, end, after = rest.partition(RESULTS_END)
+    if not begin or not end:
+        raise UserError(f"readme={readme} has no {RESULTS_BEGIN} and {RESULTS_END} to write between")
+    write_text(readme, f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def asked_columns(page: Path) -> dict[str, str]:
