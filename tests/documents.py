@@ -8,7 +8,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS, ROOT / "examples" / "README.md", ROOT / "CONTRIBUTING.md"]
-ABSENT = re.compile(r"/your/|models/|/NAME/")  # a data set, released weights or a run that nobody has here
+ABSENT = re.compile(r"/your/|models/|/NAME/|submitit_slurm")  # data, released weights, a run or a cluster not at hand
 
 
 class Line(NamedTuple):

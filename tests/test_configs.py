@@ -1,6 +1,6 @@
 """Every config composes, and says only what the code it names can take."""
 
-import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +109,33 @@ def test_the_ablation_runs_the_four_retrofits_under_names_of_their_own() -> None
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
     assert "retrofit" in raw["name"] and "seed" in raw["name"]
+
+
+@pytest.mark.parametrize("sweep", config_names("sweep"))
+def test_a_sweep_names_its_launcher_and_another_one_takes_its_place(sweep: str) -> None:
+    asked = [f"experiment=toon/{'storyganc' if sweep == 'story_gan' else 'story_dalle'}", f"sweep={sweep}", "seed=0"]
+    own = compose("train", asked, with_hydra=True).hydra.launcher
+    assert "joblib" in own._target_ and own.n_jobs == 2
+    assert "Basic" in compose("train", [*asked, "hydra/launcher=basic"], with_hydra=True).hydra.launcher._target_
+
+
+@pytest.mark.parametrize(
+    ("launcher", "remedy"),
+    [
+        pytest.param(
+            *("submitit_slurm", 'pip install "storydalle[slurm]"'),
+            marks=pytest.mark.skipif(importlib.util.find_spec("submitit") is not None, reason="submitit is here"),
+        ),
+        ("two_job", "did you mean two_jobs?"),
+        ("cloud", "choose one of basic, joblib, submitit_local, submitit_slurm, two_jobs"),
+    ],
+)
+def test_a_launcher_that_is_not_here_is_named_with_its_remedy(
+    launcher: str, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main.main(["train", "-m", "experiment=toon/story_dalle", "sweep=ablation", f"hydra/launcher={launcher}"])
+    assert status == 2
+    assert capsys.readouterr().err.strip().endswith(remedy)
 
 
 def test_the_ablation_takes_away_one_path_each() -> None:

@@ -242,6 +242,19 @@ def test_a_run_goes_on_exactly_after_one_of_its_processes_was_killed(base: Path)
         assert torch.equal(weights_of(cut)[key], value), key
 
 
+@pytest.mark.slow
+def test_the_jobs_of_a_sweep_run_as_on_the_nodes_of_a_cluster(tmp_path: Path) -> None:
+    """submitit's local executor does here what it does on each node."""
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    sweep = ("-m", "experiment=toon/image_tokenizer", "seed=0,1", "hydra/launcher=submitit_local", "trainer=smoke")
+    sizes = ("data.resolution=64", "data.train.num_stories=4", "data.val.num_stories=2", "data_module.batch_size=2")
+    process = started(tmp_path, *sweep, *sizes, "tokenizer=tiny", "logger=none")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err[-3000:]
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs/toon").rglob("metrics.json")]
+    assert sorted(run["seeds"] for run in runs) == [[0], [1]]
+
+
 def children(pid: int) -> list[int]:
     """The processes of the training that this one has started."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -22,7 +22,7 @@ HYDRA = {"hydra", "omegaconf"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_TRACKED_BYTES = 45 * 2**20
 IMPORT_NAMES = {"pillow": "PIL", "hydra-core": "hydra", "pytorch-lightning": "pytorch_lightning"}
-NAMED_IN_CONF = {"hydra-joblib-launcher": "override /hydra/launcher: joblib"}
+NAMED_IN_CONF = {"hydra-joblib-launcher": "defaults:\n  - joblib"}
 
 
 def imports_of(path: Path) -> Iterator[str]:

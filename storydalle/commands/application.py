@@ -37,6 +37,7 @@ class Request(NamedTuple):
 
 
 Command = Callable[[Request], None]
+SUBMITIT = ("submitit_slurm", "submitit_local")  # launchers of the extra slurm
 EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
 
 
@@ -82,6 +83,10 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
         raise cause_of(error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, command, arguments) from error
+    except RuntimeError as error:
+        if "srun" not in str(error):  # submitit's only word for a machine without SLURM
+            raise
+        raise UserError("no SLURM here for submitit_slurm: go to a cluster, or take hydra/launcher=two_jobs") from error
 
 
 def check_texts(tree: object, key: str = "") -> None:
@@ -141,7 +146,9 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
         form = "write key=value" if "=" not in error.override else "quote the value as the shell and Hydra read it"
         return UserError(f"cannot read {error.override!r}: {form}; see storydalle {command} --help")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = str(error.missing_cfg_file).partition("/")
+        group, _, name = str(error.missing_cfg_file).removeprefix("hydra/").partition("/")
+        if group == "launcher":
+            return UserError(f"no launcher {name!r}; {no_launcher(name)}")
         return UserError(f"no {group} {name!r}; {nearest(name, config_names(group))}")
     if unchosen := re.search(r"You must specify '([^',]+)'", message):
         group = unchosen[1]
@@ -158,6 +165,13 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
             "by generate; for pictures choose another data=NAME"
         )
     return UserError(next(iter(message.splitlines()), type(error).__name__))
+
+
+def no_launcher(name: str) -> str:
+    """The remedy for a launcher of a sweep's jobs that is not here."""
+    if name in SUBMITIT:
+        return 'it hands jobs to SLURM: pip install "storydalle[slurm]"'
+    return nearest(name, [*config_names("hydra/launcher"), "basic", "joblib", *SUBMITIT])
 
 
 def config_groups() -> list[str]:
