@@ -274,6 +274,7 @@ def test_an_encoding_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> No
 
 def killed_after(num_events: int, stories: TinyStories, folder: Path) -> None:
     """Build a cache, and die by SIGKILL as the last of some events: a clip read, a file about to be put in place."""
+    torch.set_num_threads(1)  # the parent's other threads did not come along, and OpenMP would wait for them for ever
     events = itertools.count(1)
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
