@@ -10,7 +10,7 @@ from torch import Tensor
 from storydalle.metrics.frechet import FrechetDistance
 from storydalle.metrics.kernel_distance import KernelDistance, Samples, largest_subset, squared_discrepancy
 from tests.test_metrics_frechet import normal, seeded
-from tests.test_metrics_resampling import gather_with
+from tests.test_metrics_story_rows import gather_with
 
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:

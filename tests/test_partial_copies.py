@@ -12,7 +12,7 @@ from storydalle.stories.sets.didemo import DiDeMoSV
 from storydalle.stories.sets.flintstones import FlintstonesSV
 from storydalle.stories.sets.pororo import PororoSV
 from storydalle.stories.story_set import StorySet
-from tests.test_flintstones import (
+from tests.flintstones_copy import (
     ALL_CLIPS,
     SPLIT_FILE,
     STORIES,
@@ -21,12 +21,12 @@ from tests.test_flintstones import (
     clip,
     named,
     plain_captions,
-    root,
     stories,
     write_captions,
     write_json,
     write_splits,
 )
+from tests.test_flintstones import root
 
 FLINTSTONES = root
 

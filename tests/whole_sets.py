@@ -10,7 +10,8 @@ from PIL import Image
 from storydalle.stories.sets.flintstones import FlintstonesSV
 from storydalle.stories.sets.pororo import PororoSV
 from storydalle.stories.story_set import StorySet
-from tests import test_clevr, test_folder, test_openstory, test_pororo
+from tests import test_clevr, test_folder, test_openstory
+from tests.pororo_copy import write_strip
 
 SIZE = 12
 
@@ -23,7 +24,7 @@ def clips_of(story_set: StorySet) -> Iterator[tuple[int, str]]:
 def pororo(request: pytest.FixtureRequest, folder: Path) -> Path:
     root: Path = request.getfixturevalue("pororo_root")
     for i, clip in clips_of(PororoSV(root)):
-        test_pororo.write_strip(root, clip, num_frames=1 + i % 5)
+        write_strip(root, clip, num_frames=1 + i % 5)
     return root
 
 
