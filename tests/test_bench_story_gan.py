@@ -23,7 +23,7 @@ def test_the_plain_loop_computes_the_story_encoder(filters_from: str) -> None:
         torch.testing.assert_close(ours, plain, atol=1e-10, rtol=0)
 
 
-def test_both_take_the_same_first_step(tmp_path: Path) -> None:
+def test_the_plain_loop_and_the_training_take_the_same_first_step(tmp_path: Path) -> None:
     after = []
     for system in (StoryGANTraining, PlainTraining):
         made = system(tiny_story_gan())
@@ -34,7 +34,7 @@ def test_both_take_the_same_first_step(tmp_path: Path) -> None:
         torch.testing.assert_close(value, after[1][name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_the_table_tells_both_in_both_precisions(
+def test_the_table_has_the_plain_loop_and_the_training_in_both_precisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -69,7 +69,7 @@ def released_ids(files: tuple[Path, Path], caption: str) -> list[int]:
 
 
 @pytest.mark.parametrize("caption", [*CAPTIONS, "café ÜBER 日本 naïve", "İstanbul", "a</s> <s> <pad>"])
-def test_ids_are_min_dalles(files: tuple[Path, Path], caption: str):
+def test_a_caption_has_the_ids_that_min_dalle_gives_it(files: tuple[Path, Path], caption: str):
     assert ids(ByteLevelTokenizer.from_files(*files, text_length=64), caption) == released_ids(files, caption)
 
 
@@ -82,7 +82,7 @@ def test_a_word_is_merged_with_its_punctuation(files: tuple[Path, Path]):
     assert found == released_ids(files, "beach. h.")
 
 
-def test_merges_are_used(files: tuple[Path, Path]):
+def test_a_word_is_put_together_by_the_merges_of_the_file(files: tuple[Path, Path]):
     assert len(ids(ByteLevelTokenizer.from_files(*files), "Pip")) == 3
 
 

@@ -65,7 +65,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_a_file_is_read_as_what_it_is(tmp_path: Path, name: str, encoding: str) -> None:
+def test_a_caption_file_of_every_form_gives_the_same_captions(tmp_path: Path, name: str, encoding: str) -> None:
     (tmp_path / name).write_bytes(READ[name].encode(encoding))
     assert read_caption_file(tmp_path / name) == CAPTIONS
     assert inputs.read_captions(str(tmp_path / name)) == CAPTIONS

@@ -59,7 +59,7 @@ def test_names_are_single_tokens_after_the_pieces(trained: CaptionTokenizer):
     assert max(ids(trained, "pippin momos")) < trained.vocab_size - 2
 
 
-def test_case_makes_no_difference(trained: CaptionTokenizer):
+def test_captions_that_differ_by_case_alone_have_the_same_ids(trained: CaptionTokenizer):
     assert ids(trained, "Pip WAVES") == ids(trained, "pip waves")
 
 
@@ -102,7 +102,7 @@ def test_a_caption_alone_equals_its_row(trained: CaptionTokenizer):
     assert torch.equal(together, torch.cat([trained.encode([caption]).tokens for caption in CAPTIONS]))
 
 
-def test_training_is_deterministic(trained: CaptionTokenizer):
+def test_a_tokenizer_trained_twice_gives_the_same_tokens(trained: CaptionTokenizer):
     for _ in range(5):
         again = CaptionTokenizer.train(iter(CAPTIONS), vocab_size=160, text_length=24, added_names=("Pip", "Momo"))
         assert torch.equal(again.encode(CAPTIONS).tokens, trained.encode(CAPTIONS).tokens)

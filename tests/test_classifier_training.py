@@ -28,7 +28,7 @@ from tests.test_inception import images
 from tests.tiny import trainer
 
 
-def test_the_loss_by_hand() -> None:
+def test_the_loss_of_four_logits_is_the_mean_counted_by_hand() -> None:
     logits = torch.tensor([[0.0, np.log(3.0)], [-np.log(3.0), 0.0]], dtype=torch.float)
     nats = [np.log(2), np.log(4), np.log(4), np.log(2)]  # of the labels 1 0 / 1 0
     assert presence_loss(logits, torch.tensor([[1, 0], [1, 0]])).item() == pytest.approx(np.mean(nats))
@@ -102,7 +102,7 @@ def test_the_weights_that_read_most_frames_exactly_are_kept(tmp_path: Path) -> N
     assert not equal(system.classifier.state_dict(), seen.weights[-1])
 
 
-def test_frame_accuracy_and_f1_by_hand(tmp_path: Path) -> None:
+def test_logged_frame_accuracy_f1_and_loss_are_those_counted_by_hand(tmp_path: Path) -> None:
     class Remembered(CharacterClassifierTraining):
         def log_dict(self, dictionary: Any, **_: Any) -> None:
             self.logged = dictionary
@@ -146,7 +146,7 @@ def test_a_classifier_learns_who_is_in_easy_frames(tmp_path: Path) -> None:
     assert accuracy(system.classifier) > 0.9
 
 
-def test_every_layer_trains(tmp_path: Path) -> None:
+def test_every_parameter_of_a_classifier_moves_in_three_steps(tmp_path: Path) -> None:
     before = dict(small().named_parameters())
     system, _ = fit(tmp_path, 3, limit_val_batches=0, val_check_interval=None)
     assert {name for name, value in system.classifier.named_parameters() if torch.equal(value, before[name])} == set()

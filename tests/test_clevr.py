@@ -98,7 +98,7 @@ def test_a_camera_from_the_side_sees_the_same_places_otherwise(tmp_path: Path) -
     )
 
 
-def test_attributes_are_words_and_a_place(tmp_path: Path) -> None:
+def test_a_caption_of_attributes_is_four_words_and_a_place(tmp_path: Path) -> None:
     made = opened(write(tmp_path / "x", scenes(0)), ranges={"train": (0, 1)}, captions="attributes", num_targets=2)
     assert made.records("train")[0].captions == (
         "large, yellow, metal, sphere, (-2.1, 2.4)",

@@ -78,7 +78,7 @@ def test_the_scale_of_logits_is_at_most_a_hundred() -> None:
     torch.testing.assert_close(logits, 100 * cosines)
 
 
-def test_features_are_what_is_projected() -> None:
+def test_the_projected_features_of_pictures_are_their_embeddings() -> None:
     network = tiny()
     features = network.features(pictures())
     assert features.shape == (3, 10)
@@ -93,7 +93,7 @@ def test_a_caption_in_a_batch_is_a_caption_alone() -> None:
         torch.testing.assert_close(row, network.embed_captions([caption])[0])
 
 
-def test_word_order_and_every_word_count() -> None:
+def test_another_word_order_and_a_missing_word_change_the_embedding() -> None:
     network = tiny()
     first, other, shorter = network.embed_captions(["Pip waves.", "waves Pip.", "Pip."])
     assert not torch.allclose(first, other, atol=1e-4) and not torch.allclose(first, shorter, atol=1e-4)
@@ -176,7 +176,7 @@ def test_a_clip_folder_opens_offline_and_embeds(clip_folder: Path) -> None:
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(len(embeddings)))
 
 
-def test_embeddings_are_the_models_own(clip_folder: Path) -> None:
+def test_embeddings_equal_those_of_the_wrapped_model(clip_folder: Path) -> None:
     network = TransformersCLIP.from_pretrained(clip_folder)
     images = pictures(size=24)
     tokens = network.tokenize(CAPTIONS, padding=True, truncation=True, max_length=12, return_tensors="pt")

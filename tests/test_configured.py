@@ -96,7 +96,7 @@ def test_a_signature_tells_what_a_network_takes() -> None:
     assert list(inspect.signature(StoryGANc).parameters)[:2] == ["caption_encoder", "num_characters"]
 
 
-def test_settings_stay_as_they_are() -> None:
+def test_settings_of_a_network_cannot_be_changed_afterwards() -> None:
     with torch.device("meta"):
         network = DALLE(dim=8, depth=1, num_heads=2)
     with pytest.raises(FrozenInstanceError):

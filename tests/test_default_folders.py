@@ -73,7 +73,7 @@ def test_a_folder_of_others_is_refused_and_not_stepped_aside_from(command: Comma
     assert_mistake(command("generate", "captions=story.txt"), "thesis.txt", "overwrite=true")
 
 
-def test_another_demo_has_another_folder() -> None:
+def test_a_demo_of_other_settings_has_a_folder_of_its_own() -> None:
     def folder(*overrides: str, **settings: object) -> str:
         return named(Path("demo"), "demo", Request(settings, overrides), demo.UNNAMED).name
 
@@ -106,13 +106,13 @@ def test_evaluations_of_other_seeds_models_and_protocols_have_folders_of_their_o
     assert one.startswith("first") and other.startswith("first") and one != other
 
 
-def test_names_stay_short_and_different() -> None:
+def test_long_settings_give_short_folder_names_that_differ() -> None:
     one, other = (beside(Path("strips/story"), {"model": "m" * 300, "seed": seed}) for seed in (1, 2))
     assert one != other
     assert len(one.name) <= len("story-") + LONGEST
 
 
 @pytest.mark.parametrize("value", ["../../x", "a b", "null", "[1,2]"])
-def test_a_value_never_leads_elsewhere(value: str) -> None:
+def test_no_value_leads_to_a_folder_elsewhere(value: str) -> None:
     folder = named(Path("strips/story"), "generate", Request({"model": value}, (f"model={value}",)), ())
     assert folder.parent == Path("strips")

@@ -286,7 +286,7 @@ def test_a_set_of_ones_own_is_trained_on_and_evaluated(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_trainings_run(run: Run) -> None:
+def test_every_training_of_the_docs_ends_and_the_ablation_leaves_four_models(run: Run) -> None:
     """Each for two steps at small sizes, on what the one before has made; the sweep and its tables behind them."""
     lines = [line for line in shell_lines(ROOT / "docs" / "training.md") if line.is_storydalle]
     own = [line for line in lines if not line.needs_what_is_absent and not re.search("trainer=|--cfg", line.text)]
@@ -302,7 +302,7 @@ def test_the_trainings_run(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_evaluations_run(run: Run) -> None:
+def test_every_evaluation_of_the_docs_ends_without_an_error(run: Run) -> None:
     """On two stories of each split, and on pictures that two systems may have drawn."""
     for folder in ("mine", "theirs"):
         for split in ("test", "unseen"):

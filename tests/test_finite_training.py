@@ -180,7 +180,7 @@ def test_a_batch_that_spoils_an_accumulated_step_is_found(tmp_path: Path) -> Non
         trainer(tmp_path, 3, [saving, FiniteSteps(saving.kept)], accumulate_grad_batches=3).fit(system, data)
 
 
-def test_any_process_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_is_not_finite_in_any_process_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decision is reduced over the processes, and raised where it came from another one."""
     asked: list[tuple[bool, bool]] = []
 

@@ -53,7 +53,7 @@ def maps(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
 
-def test_it_equals_a_naive_double_loop() -> None:
+def test_contextual_attention_equals_a_naive_double_loop() -> None:
     queries, sources = maps(2, 3, 4, 5, 4), maps(2, 4, 5, 4, seed=1)
     found = contextual_attention(queries, sources, 10.0).copied
     for story in range(2):

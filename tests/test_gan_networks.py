@@ -41,7 +41,7 @@ def test_the_posterior_may_be_negative_and_its_variance_below_one() -> None:
     assert (state.content < 0).any() and (state.log_variance < 0).any()
 
 
-def test_the_variance_is_bounded() -> None:
+def test_the_log_variance_stays_within_ten_however_large_the_sentence() -> None:
     state = encoder()(1e4 * randn(2, 3, 6), full(2, 3), noise(2, 3))
     assert state.log_variance.abs().max() <= 10 and torch.isfinite(state.frames).all()
 

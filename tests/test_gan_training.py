@@ -170,7 +170,7 @@ def test_the_weights_of_the_divergence_and_the_classes_are_the_settings() -> Non
     ],
     ids=lambda options: "-".join(options),
 )
-def test_every_option_trains(options: dict[str, Any], tmp_path: Path) -> None:
+def test_every_option_trains_two_steps_to_finite_weights_and_scores(options: dict[str, Any], tmp_path: Path) -> None:
     networks = {name: options[name] for name in ("has_story_discriminator", "num_characters") if name in options}
     rest = {name: value for name, value in options.items() if name not in networks}
     made = StoryGANTraining(tiny_story_gan(**networks), **rest)
@@ -250,7 +250,7 @@ def test_words_teach_the_captions_vectors_and_no_frame() -> None:
     assert system().words is None
 
 
-def test_rates_halve_or_follow_a_cosine() -> None:
+def test_learning_rates_halve_or_follow_a_cosine_as_counted_by_hand() -> None:
     halving = system(learning_rate=1.0, discriminator_learning_rate=4.0, halve_every=10)
     assert [halving.rates(step) for step in (0, 9, 10, 25)] == [[1, 4, 4], [1, 4, 4], [0.5, 2, 2], [0.25, 1, 1]]
     cosine = system(learning_rate=1.0, warmup_steps=2, max_steps=102)
@@ -269,7 +269,7 @@ def test_the_discriminators_schedule_begins_where_they_do() -> None:
     assert [round(rate, 2) for rate in late.rates(100)] == [0.02, 0.02, 0.02]
 
 
-def test_the_rates_reach_the_optimizers(tmp_path: Path) -> None:
+def test_the_optimizers_step_with_the_rates_of_the_schedule(tmp_path: Path) -> None:
     made = StoryGANTraining(tiny_story_gan(), learning_rate=1e-3, discriminator_learning_rate=1e-4, halve_every=2)
     fitting = trainer(tmp_path, 3)
     fitting.fit(made, shape_data())

@@ -109,7 +109,7 @@ def test_a_path_an_array_and_a_picture_are_the_same_source(model: PretrainedMode
     assert (frames(model, CAPTIONS, source=255 - PIXELS) != expected) == bool(looks_at_source)
 
 
-def test_a_pictures_exif_turns_it(model: PretrainedModel, tmp_path: Path) -> None:
+def test_a_picture_is_turned_as_its_exif_says(model: PretrainedModel, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     PICTURE.save(tmp_path / "turned.png", exif=exif)

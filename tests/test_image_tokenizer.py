@@ -289,7 +289,7 @@ def test_a_discriminator_changes_the_pictures(tmp_path: Path):
     assert not torch.equal(plain.image_tokenizer.state_dict()[weight], judged.image_tokenizer.state_dict()[weight])
 
 
-def test_metrics_are_logged(tmp_path: Path):
+def test_usage_perplexity_and_error_are_logged_within_their_ranges(tmp_path: Path):
     system = tiny_system(steps_without_quantization=1)
     fit(system, tmp_path, 3, limit_val_batches=1, val_check_interval=3)
     metrics = system.trainer.callback_metrics

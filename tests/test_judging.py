@@ -93,7 +93,7 @@ def scored(batch: StoryBatch, size: int, network: CountingLayout) -> dict[str, f
     return card.compute()
 
 
-def test_batches_do_not_matter() -> None:
+def test_scores_do_not_depend_on_the_batch_size() -> None:
     batch = stories(6)
     whole, parts = (scored(batch, size, CountingLayout()) for size in (6, 4))
     assert whole == pytest.approx(parts, abs=1e-6, nan_ok=True)

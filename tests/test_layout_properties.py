@@ -143,7 +143,7 @@ def test_a_changed_key_is_always_named(layout: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", RELEASES)
-def test_what_is_not_changed_is_read(layout: str, tmp_path: Path) -> None:
+def test_an_unchanged_release_is_read(layout: str, tmp_path: Path) -> None:
     """Otherwise the test above would prove nothing."""
     RELEASES[layout].write(tmp_path)
     with RELEASES[layout].open(tmp_path):

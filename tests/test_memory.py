@@ -151,7 +151,7 @@ def test_an_average_and_the_optimizer_cost_what_they_hold() -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", ["dalle", "mega"])
-def test_the_formula_holds_at_full_size(
+def test_the_formula_is_within_five_percent_of_the_traced_peak_at_full_size(
     kind: str, recompute: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced with tensors that have no numbers; which columns are padding is a question to numbers, so none is."""

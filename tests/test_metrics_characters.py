@@ -87,7 +87,7 @@ def test_scores_by_number_and_position_are_those_of_scikit_learn_on_these_frames
     assert "character_micro_f1_0" not in found
 
 
-def test_scores_of_a_confusion_by_hand() -> None:
+def test_scores_of_a_confusion_are_those_counted_by_hand() -> None:
     found = scores(*by_hand())
     # pororo: 3 found, 3 read, 4 true; crong: 1, 3, 1; eddy: 1, 1, 2; poby never.
     assert found["character_micro_f1"] == pytest.approx(2 * 5 / (7 + 7))

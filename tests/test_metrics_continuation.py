@@ -184,7 +184,7 @@ def consistency(features: Tensor, source: Tensor, mask: Tensor | None = None) ->
     return metric.compute()
 
 
-def test_consistency_of_vectors_by_hand() -> None:
+def test_consistency_of_vectors_is_that_counted_by_hand() -> None:
     features = torch.tensor([[[1.0, 0], [0, 2], [3, 3]], [[0, 1], [0, 4], [0, -1]]])
     source = torch.tensor([[5.0, 0], [0, 1]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]]) > 0
@@ -246,7 +246,7 @@ def test_a_drift_that_is_built_in_is_found() -> None:
     assert position_scores(noise(400, 10, seed=1))["error_slope"] == pytest.approx(0, abs=0.02)
 
 
-def test_means_and_slope_by_hand() -> None:
+def test_means_and_slope_by_position_are_those_counted_by_hand() -> None:
     values = torch.tensor([[1.0, 2, 4], [5, 1, 0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]]) > 0
     found = position_scores(values, mask, num_frames=4)
@@ -311,7 +311,7 @@ def test_a_deterministic_system_has_no_diversity() -> None:
     assert diversity(torch.stack([features, 2 * features]), "features") == pytest.approx(0, abs=1e-12), "length is none"
 
 
-def test_diversity_by_hand() -> None:
+def test_diversity_of_three_systems_is_that_counted_by_hand() -> None:
     black, white, grey = (torch.full((1, 2, 3, 4, 4), value) for value in (-1.0, 1.0, 0.0))
     assert diversity(torch.stack([black, white]), "pixels") == 1
     assert diversity(torch.stack([black, white, grey]), "pixels") == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)

@@ -250,7 +250,7 @@ def story_distance(real: Tensor, drawn: Tensor, **options: int) -> float:
     return metric.compute()
 
 
-def test_a_storys_features_by_hand() -> None:
+def test_a_storys_features_are_mean_and_step_counted_by_hand() -> None:
     frames = torch.tensor([[[1.0, 0.0], [4.0, 0.0], [4.0, 6.0], [99.0, 99.0]]])
     mask = torch.tensor([[True, True, True, False]])
     expected = torch.tensor([[3.0, 2.0, math.sqrt(9 / 2), math.sqrt(36 / 2)]])

@@ -131,7 +131,7 @@ def test_one_story_or_cluster_has_no_interval() -> None:
     assert all(map(math.isnan, bootstrap_intervals(rows_of(torch.rand(3)), mean, ["a"] * 3)["mean"]))
 
 
-def test_resampling_names_what_is_wrong() -> None:
+def test_settings_that_cannot_be_resampled_are_refused_by_name() -> None:
     rows = rows_of(torch.rand(3))
     with pytest.raises(ValueError, match="2 clusters for 3 stories"):
         bootstrap_intervals(rows, mean, ["a", "b"])
@@ -246,7 +246,7 @@ def test_an_undefined_score_has_no_p_value() -> None:
     assert all(map(math.isnan, (found.difference, *found.interval, found.p_bootstrap, found.p_permutation)))
 
 
-def test_holm_by_hand() -> None:
+def test_holms_correction_is_that_counted_by_hand() -> None:
     found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert found == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
     assert list(found) == list("abcd")

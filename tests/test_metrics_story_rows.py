@@ -46,7 +46,7 @@ def gather_with(here: Metric, there: Metric) -> None:
     here.dist_sync_fn = lambda value, group=None: [value, next(states)]
 
 
-def test_ratios_by_hand() -> None:
+def test_ratios_of_sums_and_their_counts_are_those_counted_by_hand() -> None:
     hits = torch.tensor([[True, False, True, True], [False, False, True, False]])
     tries = torch.tensor([[True, True, True, False], [False, True, True, True]])
     metric = scored(hits, tries, None)

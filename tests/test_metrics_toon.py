@@ -113,7 +113,7 @@ def test_setting_is_scored_by_how_it_is_known() -> None:
     assert (result["setting_said"], result["setting_carried"], result["setting"]) == (1, 0, 0.5)
 
 
-def test_tint_action_and_prop_by_hand() -> None:
+def test_tint_action_and_prop_scores_are_those_counted_by_hand() -> None:
     truth = true_labels(1, 4)
     truth["prop"][0] = torch.tensor([2, 2, 0, 0])
     predicted = clone(truth)

@@ -84,7 +84,7 @@ def test_a_look_scored_on_few_of_the_guests_frames_is_in_parentheses() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0.9134, ".913"), (1.0, "1.000"), (0.0, ".000"), (math.nan, "-"), (None, "-"), (19.12, "19.1")]
 )
-def test_numbers_are_written_alike(value: float | None, text: str) -> None:
+def test_a_score_is_written_with_three_digits_and_a_missing_one_as_a_dash(value: float | None, text: str) -> None:
     assert number(value) == text
 
 
@@ -92,7 +92,7 @@ def test_numbers_are_written_alike(value: float | None, text: str) -> None:
     ("value", "lower_is_better", "text"),
     [(0.96, False, "pass, aim met"), (0.9, False, "pass"), (0.899, False, "FAIL"), (math.nan, False, "not measured")],
 )
-def test_verdicts_of_a_bar(value: float, lower_is_better: bool, text: str) -> None:
+def test_a_score_passes_at_its_bar_and_fails_below_it(value: float, lower_is_better: bool, text: str) -> None:
     assert verdict(value, 0.9, 0.95, lower_is_better) == text
 
 
@@ -115,7 +115,7 @@ def test_targets_are_judged_on_test_and_where_they_say_so_on_unseen() -> None:
     assert "| character micro F1 | .930 | .980 | - | not measured | - | - |" in table
 
 
-def test_every_target_of_the_issue_has_its_line() -> None:
+def test_every_target_of_a_kind_has_a_line_of_the_table() -> None:
     for kind, count in (("StoryDALLE", 13), ("StoryGANc", 5)):
         assert len(targets_table({"ours": OURS}, None, "ours", TARGETS[kind]).splitlines()) == 2 + count
 

@@ -61,14 +61,14 @@ def test_a_converted_mega_draws_with_the_superconditioning_of_its_program(
 
 
 @pytest.mark.parametrize("suffix", ["", "_mini"])
-def test_its_factor_of_16_is_the_cards_default(suffix: str, tmp_path: Path) -> None:
+def test_a_converted_mega_draws_with_a_factor_of_16_by_default(suffix: str, tmp_path: Path) -> None:
     write_mega(tmp_path, suffix)
     with mega(tmp_path, tmp_path / "last.ckpt", suffix, HEADS) as conversion:
         settings = conversion.model.sampling()
     assert (settings.guidance, settings.top_k, settings.temperature) == (16.0, 256, 1.0)
 
 
-def test_a_training_on_it_draws_without_until_it_has_dropped_captions_of_its_own(
+def test_a_training_on_a_mega_draws_without_guidance_until_it_has_dropped_captions_of_its_own(
     released: tuple[Path, dict[str, Weights]],
 ) -> None:
     made = story_dalle(str(released[0] / "ours"), "runs", {"source_blocks": "all", "story_depth": 1})
@@ -154,7 +154,7 @@ def test_a_converted_mega_reads_an_emoji_as_its_name(released: tuple[Path, dict[
         assert tokens[tokens != 1].tolist() == released_ids(files, same)
 
 
-def test_tokenizers_saved_before_still_drop_them(tmp_path: Path) -> None:
+def test_tokenizers_saved_before_still_drop_emoji(tmp_path: Path) -> None:
     files = write_files(tmp_path / "released")
     new = ByteLevelTokenizer.from_files(*files)
     old = ByteLevelTokenizer.from_files(*files, spells_emoji=False)

@@ -24,12 +24,12 @@ def test_targets_of_an_earlier_config_are_those_of_today() -> None:
     }
 
 
-def test_names_of_today_stay() -> None:
+def test_targets_of_todays_names_stay_as_they_are() -> None:
     for name in ("storydalle.tokens.cache.StoryCodes", "storydalle.stories.toon.ToonSV", "pytorch_lightning.Trainer"):
         assert with_names_of_today({"_target_": name}) == {"_target_": name}
 
 
 @pytest.mark.parametrize("name", NAMES.values())
-def test_every_name_is_found(name: str) -> None:
+def test_every_new_name_of_what_moved_is_found(name: str) -> None:
     found = resolve_name(f"storydalle.{name}")
     assert isinstance(found, type) or re.fullmatch(rf"storydalle\.{re.escape(name)}", found.__name__)

@@ -32,7 +32,7 @@ def stories(root: Path, number: int, num_frames: int = 5) -> str:
     return f"data.root={rows(root / f'{number} of {num_frames}', *own, row('other', 30, split='test'))}"
 
 
-def test_there_is_a_recipe_for_each_model() -> None:
+def test_the_models_that_grow_are_those_with_a_recipe() -> None:
     assert sorted(GROWING) == RECIPES
 
 

@@ -74,7 +74,7 @@ def test_a_graphics_card_is_known_by_its_generation(
     assert resolved("auto", "cpu")[0] == "32-true"
 
 
-def test_both_products_are_measured() -> None:
+def test_products_in_both_precisions_take_measurable_time() -> None:
     assert min(precision.product_seconds()) > 0
 
 

@@ -64,7 +64,7 @@ def test_the_hash_changes_with_every_field(field: str):
     assert re.split(r"\W", difference)[0] == field
 
 
-def test_the_hash_changes_with_nothing_else():
+def test_the_hash_does_not_depend_on_the_order_of_fields_and_metrics():
     reordered = dict(reversed(PROTOCOL.record().items()))
     assert protocol_hash(reordered) == PROTOCOL.hash
     assert replace(PROTOCOL, metrics=("pixels", "labels")).hash == PROTOCOL.hash
@@ -110,7 +110,7 @@ def test_what_a_protocol_says_of_the_data_reaches_the_data():
         (["data=didemo", "protocol=didemo_legacy", "leave_out=frechet"], "leaves no score"),
     ],
 )
-def test_what_cannot_be_meant_is_said(overrides: list[str], said: str):
+def test_settings_that_contradict_the_protocol_are_refused_by_name(overrides: list[str], said: str):
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         EvaluationSettings.of(composed(*overrides))
 

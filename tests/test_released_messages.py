@@ -132,7 +132,7 @@ def changed(weights: Weights, change: str) -> Weights:
 
 @pytest.mark.parametrize("change", ["one too few", "one too many", "another shape"])
 @pytest.mark.parametrize("what", FAMILY)
-def test_a_file_that_fails_as_what_it_is_is_not_said_to_look_like_that(what: str, change: str, folder: Path) -> None:
+def test_a_damaged_file_of_the_asked_family_is_not_said_to_look_like_that(what: str, change: str, folder: Path) -> None:
     (format, family), (write, name, key, read) = FAMILY[what], FILES[what]
     write(folder)
     assert looks_like(folder / name) == family
@@ -142,7 +142,9 @@ def test_a_file_that_fails_as_what_it_is_is_not_said_to_look_like_that(what: str
     assert looks_like(folder / name) == family and mistaken(error.value, format) is None
 
 
-def test_nor_does_the_command_say_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_does_not_say_that_a_file_of_the_asked_family_looks_like_that(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write, source, _ = FORMATS["mindalle"]
     write(folder / "released")
     rewritten(folder / "released/1.3B/stage2_last.ckpt", lambda weights: changed(weights, "another shape"))

@@ -86,7 +86,7 @@ def test_released_files_are_converted_and_trained_on(
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_a_recipe_is_the_released_codes(experiment: str) -> None:
+def test_every_recipe_has_the_released_codes_rates_and_batch(experiment: str) -> None:
     settings = compose("train", [f"experiment={experiment}"])
     frames = settings.data_module.batch_size * settings.trainer.accumulate_grad_batches * settings.data.num_targets
     assert frames == 16
@@ -100,7 +100,7 @@ def test_a_recipe_is_the_released_codes(experiment: str) -> None:
 
 
 @pytest.mark.parametrize(("data", "number"), [("pororo", 9), ("flintstones", 7), ("didemo", 0)])
-def test_names_are_those_that_the_released_checkpoints_hold(data: str, number: int) -> None:
+def test_added_names_are_those_that_the_released_checkpoints_hold(data: str, number: int) -> None:
     settings = compose("train", [f"experiment={data}/story_dalle_full"])
     assert tuple(settings.network.added_names) == ADDED_NAMES[number]
 
@@ -121,7 +121,9 @@ def write_wide(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_steps_at_full_width(folder: Path, request: pytest.FixtureRequest) -> None:
+def test_a_full_width_model_takes_two_steps_of_the_recipe_and_logs_its_loss(
+    folder: Path, request: pytest.FixtureRequest
+) -> None:
     write_wide(folder / "released")
     assert main.main(["convert", "format=mindalle", "source=released", "target=models/mindalle"]) == 0
     quick = ("trainer=smoke", "trainer.accumulate_grad_batches=2", "trainer.limit_val_batches=0")

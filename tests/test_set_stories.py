@@ -87,7 +87,7 @@ def test_a_stamp_changes_with_the_file(toy: ToySet) -> None:
     assert stories.stamp("a.png") != before
 
 
-def test_distances_of_frames_by_hand() -> None:
+def test_distances_of_frames_are_those_counted_by_hand() -> None:
     source, true = torch.full((1, 3, 4, 4), -1.0), torch.full((1, 2, 3, 4, 4), 1.0)
     frames = torch.stack([torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), -0.5)])[None]
     found = frame_distances(frames, true, source)

@@ -79,7 +79,7 @@ def test_without_noise_every_seed_draws_the_same() -> None:
     assert torch.equal(drawn, gan.draw_stories(batch.captions, batch.source, seed=1))
 
 
-def test_the_story_discriminator_can_be_asked() -> None:
+def test_story_logits_are_the_same_alone_in_a_batch_and_again() -> None:
     gan, batch = settled(), shape_batch(3, lengths=(3, 2))
     logits = gan.story_logits(batch.captions, batch.frames)
     assert logits.shape == (3,)
@@ -88,7 +88,7 @@ def test_the_story_discriminator_can_be_asked() -> None:
     assert torch.equal(logits, gan.story_logits(batch.captions, batch.frames))
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_told_once_a_candidate() -> None:
     told: list[tuple[int, int]] = []
     settled().generate(CAPTIONS, picture(), num_candidates=3, progress=lambda *place: told.append(place))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -167,7 +167,7 @@ def test_noise_of_a_negative_scale_is_refused() -> None:
         GANSampling(-1)
 
 
-def test_sizes_follow_the_data() -> None:
+def test_the_discriminator_has_a_logit_for_each_character() -> None:
     gan = tiny_story_gan(num_characters=7)
     frames: Tensor = torch.zeros(1, 2, 3, RESOLUTION, RESOLUTION)
     mask = torch.ones(1, 2, dtype=torch.bool)

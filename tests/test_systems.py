@@ -41,7 +41,7 @@ def moved(story_dalle: StoryDALLE, before: dict[str, torch.Tensor]) -> set[str]:
     return {name for name, value in story_dalle.named_parameters() if not torch.equal(value, before[name])}
 
 
-def test_code_loss_by_hand():
+def test_code_loss_of_two_codes_is_the_weighted_mean_counted_by_hand():
     logits = torch.tensor([[[0.0, 0.0], [math.log(3.0), 0.0]]])
     codes = torch.tensor([[1, 0]])
     nats = [math.log(2.0), math.log(4 / 3)]
@@ -50,7 +50,7 @@ def test_code_loss_by_hand():
     assert weighted == pytest.approx((3 * nats[0] + nats[1]) / 4)
 
 
-def test_text_loss_by_hand_ignores_padding():
+def test_text_loss_counted_by_hand_ignores_padding():
     """The released loss counts padding (facts: M5)."""
     logits = torch.tensor([[[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
     targets = torch.tensor([[1, 2]])
@@ -58,7 +58,7 @@ def test_text_loss_by_hand_ignores_padding():
     assert text_loss(logits, torch.tensor([[2, 2]]), pad_id=2).item() == 0
 
 
-def test_learning_rate_rises_then_falls():
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
     """The released warm-up is inverted (facts: T1)."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = warmup_cosine(optimizer, warmup_steps=10, max_steps=100, floor=0.02)
@@ -104,7 +104,7 @@ def test_without_a_limit_gradients_stay_and_their_norm_is_told():
     assert torch.equal(parameter.grad, torch.tensor([300.0, 400.0]))
 
 
-def test_the_optimizer_gets_the_recipe():
+def test_the_optimizer_has_the_rates_decay_and_betas_of_each_group():
     matrix, vector, names = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 2), (2,), (3, 2)))
     groups = {"base": [matrix, vector], "names": [names]}
     made = build_adamw(groups, {"base": 1e-3, "names": 2e-3}, 0.1, betas=(0.9, 0.99), undecayed=("names",))
@@ -213,7 +213,7 @@ def test_batches_of_one_step_have_draws_of_their_own(tmp_path):
     assert kept[:4] == kept[4:], "a function of the step and of the batch's place in it"
 
 
-def test_validation_probes_every_path(tmp_path):
+def test_validation_logs_a_probe_of_source_and_captions_that_reading_them_moves(tmp_path):
     made = tiny_story_dalle()
     moods = {"probes": {"mood": ("mood", 1)}, "source_probes": {"other": ("mood", 1)}}
     system = StoryDALLETraining(made, max_steps=3, **moods)

@@ -107,7 +107,7 @@ def test_frames_that_lie_at_their_captions_are_all_right() -> None:
     assert metric.compute_intervals(100)["r_precision"] == (1.0, 1.0)
 
 
-def test_a_tie_is_a_miss() -> None:
+def test_a_caption_that_ties_with_a_negative_is_a_miss() -> None:
     captions = EmbeddedCaptions.of(told(30, 4), lambda texts: torch.ones(len(texts), 4))
     frames = own_embeddings(captions, list(captions.of_story))
     metric = RPrecision(captions)
@@ -183,7 +183,7 @@ def test_mean_and_deviation_are_those_of_the_draws() -> None:
 
 
 @pytest.mark.parametrize("kind", [RPrecision, ClipT])
-def test_order_and_batches_do_not_matter(kind: Callable[..., Any]) -> None:
+def test_scores_do_not_depend_on_order_and_batches(kind: Callable[..., Any]) -> None:
     captions = embedded(told(40, 3), dim=4)
     ids = list(captions.of_story)
     frames = own_embeddings(captions, ids) + noise(40, 3, 4, seed=1)

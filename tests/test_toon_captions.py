@@ -129,7 +129,7 @@ def test_captions_never_say_the_tint_or_a_guests_look(told: list[Told]):
             assert not set(words(without_hats.lower())) & (silent | set(COLORS)), caption
 
 
-def test_descriptions_say_everything(told: list[Told]):
+def test_a_description_says_cast_light_place_hats_and_look(told: list[Told]):
     for facts, _, descriptions in told:
         assert len(descriptions) == len(facts.frames)
         for frame, text in zip(facts.frames, descriptions, strict=True):
@@ -152,7 +152,7 @@ def test_captions_are_sentences_of_at_most_24_words(told: list[Told]):
         assert max(len(caption.split()) for caption in captions) <= 24
 
 
-def test_captions_are_varied(told: list[Told]):
+def test_captions_have_more_than_800_wordings(told: list[Told]):
     """With names, colours and things taken out, hundreds of wordings remain."""
     everybody = MALE | FEMALE
     patterns = set()

@@ -47,7 +47,7 @@ def test_facts_and_captions_are_the_same_at_every_resolution(stories: ToonSV):
         assert large.outline(i).descriptions == stories.outline(i).descriptions
 
 
-def test_splits_tell_different_stories():
+def test_no_two_splits_tell_the_same_captions():
     captions = {split: tuple(tuple(ToonSV(split, 20).outline(i).captions) for i in range(20)) for split in SPLITS}
     assert len(set(captions.values())) == len(SPLITS)
 
@@ -192,7 +192,7 @@ def test_every_value_of_every_label_occurs():
         assert all(count > 0 for count in table[key].values()), key
 
 
-def test_counts_are_those_of_the_labels():
+def test_counts_of_a_split_equal_those_of_its_labels():
     labels = [ToonSV("val", 40).outline(i).labels for i in range(40)]
     settings = Counter(setting for label in labels for setting in label["setting"].tolist())
     assert list(counts("val", 40)["setting"].values()) == [settings[i] for i in range(8)]
@@ -227,6 +227,6 @@ def test_a_story_beyond_the_end_is_an_index_error():
     assert ToonSV("val", 7)[-1].id == "toon/val/000006"
 
 
-def test_label_names_fit_together():
+def test_every_character_has_a_pronoun_and_the_first_hat_and_prop_are_none():
     assert len(CHARACTERS) == len(PRONOUNS) == 10
     assert (HATS[0], PROPS[0], HAT_KNOWN[0]) == ("none", "none", "none")

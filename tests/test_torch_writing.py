@@ -67,7 +67,7 @@ def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.float16)])
-def test_what_was_not_planned_is_refused(tmp_path: Path, other: Tensor) -> None:
+def test_a_tensor_of_another_shape_or_type_than_planned_is_refused(tmp_path: Path, other: Tensor) -> None:
     with pytest.raises(ValueError, match=r"a is torch.float\d\d \(\d, \d\), and was planned as"):
         write_torch_file(tmp_path / "x.pt", [Planned("a", torch.float32, (2, 3))], lambda name: other)
     assert not list(tmp_path.iterdir())

@@ -63,7 +63,7 @@ def test_large_models_are_split_and_indexed(tmp_path: Path, max_bytes: int) -> N
         assert files[0].name == f"model-00001-of-{len(files):05}.safetensors"
 
 
-def test_parts_keep_the_order() -> None:
+def test_parts_hold_every_tensor_once_in_order() -> None:
     found = planned(tensors())
     for max_bytes in (1, 30, 1000):
         assert [tensor for part in parts(found, max_bytes) for tensor in part] == found
@@ -84,7 +84,7 @@ def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.float16)])
-def test_what_was_not_planned_is_refused(tmp_path: Path, other: Tensor) -> None:
+def test_a_tensor_of_another_shape_or_type_than_planned_is_refused(tmp_path: Path, other: Tensor) -> None:
     plan = [Planned("a", torch.float32, (2, 3))]
     with pytest.raises(ValueError, match=r"a is torch.float\d\d \(\d, \d\), and was planned as"):
         write_safetensors(tmp_path / "x.safetensors", plan, lambda name: other)

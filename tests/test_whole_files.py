@@ -33,7 +33,7 @@ def test_what_stops_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
 
 
-def test_texts_and_pictures_come_back(tmp_path: Path) -> None:
+def test_texts_and_pictures_are_written_as_they_are(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "Pip wav\u00e9s \udc80\n")
     assert (tmp_path / "a.txt").read_bytes() == b"Pip wav\xc3\xa9s \\udc80\n"
     save_picture(Image.new("RGB", (3, 2), "teal"), tmp_path / "a.png")
