@@ -1,6 +1,7 @@
 """Released models of minDALL-E's family become folders of ours that say the same numbers."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.released.conversion import mega, min_dalle, released_story_dalle, write_conversion
@@ -40,8 +42,11 @@ def write_vocabulary(folder: Path, name: str) -> int:
     """``<name>vocab.json`` and ``<name>merges.txt`` as minDALL-E has them; the number of words."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = CaptionTokenizer.train([*CAPTIONS, *PIECES], vocab_size=150, text_length=8)
-    assert tokenizer._tokenizer.token_to_id("dino") is not None
-    tokenizer._tokenizer.model.save(str(folder), name.rstrip("-") or None)
+    with tempfile.TemporaryDirectory() as saved:
+        tokenizer.save(saved)
+        library = Tokenizer.from_file(str(Path(saved) / "tokenizer.json"))
+    assert library.token_to_id("dino") is not None
+    library.model.save(str(folder), name.rstrip("-") or None)
     return tokenizer.vocab_size
 
 

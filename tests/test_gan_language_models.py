@@ -16,6 +16,7 @@ from tests.test_gan_caption_encoder import (
     WIDTH,
     differ,
     library,
+    num_tokens,
     read_ids,
     tiny_clip,
     tiny_clip_parts,
@@ -65,21 +66,21 @@ def clip_hidden(ids: list[int], eos_token_id: int | None = None) -> tuple[Tensor
 
 def test_clip_is_averaged_over_the_current_caption_s_tokens():
     encoder = tiny_clip()
-    for i, row in enumerate(encoder._rows(STORY)):
-        hidden, _ = clip_hidden(row.ids)
+    for i, ids in enumerate(read_ids(encoder, STORY)):
+        hidden, _ = clip_hidden(ids)
         num_tokens = len(encoder.tokenizer(STORY[i], add_special_tokens=False)["input_ids"])
-        first = row.ids.index(encoder.marker) + 1
+        first = ids.index(encoder.marker) + 1
         own = hidden[first : first + min(num_tokens, 17)]
         torch.testing.assert_close(encoder([STORY])[0, i], own.mean(0), atol=1e-5, rtol=1e-4)
 
 
 def test_an_added_marker_takes_the_place_of_clip_s_pooled_vector_but_not_of_ours():
     encoder = tiny_clip()
-    row = encoder._rows(STORY)[1]
-    hidden, right = clip_hidden(row.ids)
-    _, hijacked = clip_hidden(row.ids, eos_token_id=2)  # as in every configuration of OpenAI's
+    ids = read_ids(encoder, STORY)[1]
+    hidden, right = clip_hidden(ids)
+    _, hijacked = clip_hidden(ids, eos_token_id=2)  # as in every configuration of OpenAI's
     assert torch.equal(right, hidden[-1])
-    assert torch.equal(hijacked, hidden[row.marker]) and differ(hijacked, right)
+    assert torch.equal(hijacked, hidden[ids.index(encoder.marker)]) and differ(hijacked, right)
     old = CLIPCaptionEncoder(*tiny_clip_parts(eos_token_id=2))
     assert torch.equal(old([STORY]), encoder([STORY]))
 
@@ -87,8 +88,11 @@ def test_an_added_marker_takes_the_place_of_clip_s_pooled_vector_but_not_of_ours
 def test_clip_at_the_marker_would_not_see_its_own_caption():
     encoder = tiny_clip()
     other = [STORY[0], "Zoe hides.", *STORY[2:]]
-    ours, theirs = encoder._rows(STORY)[1], encoder._rows(other)[1]
-    torch.testing.assert_close(clip_hidden(ours.ids)[0][ours.marker], clip_hidden(theirs.ids)[0][theirs.marker])
+    ours, theirs = (
+        clip_hidden(ids)[0][ids.index(encoder.marker)]
+        for ids in (read_ids(encoder, told)[1] for told in (STORY, other))
+    )
+    torch.testing.assert_close(ours, theirs)
     assert differ(encoder([STORY])[0, 1], encoder([other])[0, 1])
 
 
@@ -97,9 +101,9 @@ def test_clip_gives_each_caption_its_share_of_77_positions(num_captions: int):
     encoder = tiny_clip()
     share = (77 - 2 - num_captions) // num_captions
     assert {len(ids) for ids in read_ids(encoder, [LONG] * num_captions)} == {2 + num_captions * (1 + share)}
-    assert [cut for _, cut in encoder._tokenize([LONG] * num_captions).overflow] == [
-        len(encoder.tokenizer(LONG, add_special_tokens=False)["input_ids"]) - share
-    ] * num_captions
+    told = f"the last {num_tokens(encoder, LONG) - share} were cut, since the caption encoder reads {share} of each"
+    notes = encoder.notes([LONG] * num_captions)
+    assert len(notes) == num_captions and all(told in note for note in notes)
     assert encoder([[LONG] * num_captions]).isfinite().all()
 
 
@@ -249,7 +253,7 @@ def test_the_text_tower_of_a_whole_clip_opens(tmp_path: Path):
     whole.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     ours = CLIPCaptionEncoder.from_pretrained(tmp_path)
-    row = ours._rows(STORY)[0].ids
+    row = read_ids(ours, STORY)[0]
     row.remove(ours.marker)
     with torch.no_grad():
         expected = whole.text_model(input_ids=torch.tensor([row])).last_hidden_state

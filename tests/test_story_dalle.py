@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from storydalle import StoryDALLE
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.pretrained import CONFIG_NAME, WEIGHTS_NAME
+from storydalle.models.story_dalle import model
 from storydalle.models.story_dalle.retrofit import retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, sample
 from storydalle.stories.images import from_images
 from tests.tiny import tiny_story_dalle
 
@@ -51,15 +52,16 @@ def test_source_and_captions_both_change_the_frames():
     assert base.scores[0] != other.scores[0], "the first frame hears of the last caption through the story encoder"
 
 
-def test_a_window_bounds_what_the_story_encoder_reads_at_once():
-    made = awake()
+def test_a_window_bounds_what_the_story_encoder_reads_at_once(monkeypatch: pytest.MonkeyPatch):
+    made, drawn = awake(), []
+    monkeypatch.setattr(model, "sample", lambda made, given, *more, **named: drawn.append(given) or sample(made, given))
     tokens = made.caption_tokenizer.encode(["Pip waves.", "She jumps.", "They sleep.", "Momo runs."]).tokens[None]
     made.card["story_window"] = 2
-    windowed = made._encode_story(tokens, None)
+    made.draw(tokens, None, [FrameKey(0, 0, frame) for frame in range(4)])
     mask = torch.ones(1, 2, dtype=torch.bool)
     pairs = [made.model.encode_story(tokens[:, i : i + 2], mask) for i in range(3)]
     expected = torch.cat([pairs[0], pairs[1][:, 1:], pairs[2][:, 1:]], 1)
-    torch.testing.assert_close(windowed, expected)
+    torch.testing.assert_close(drawn[0].story, expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "I;16"])
