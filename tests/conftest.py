@@ -13,6 +13,12 @@ import torch
 from tests import shifted
 
 
+def pytest_collection_finish() -> None:
+    from tests.checked_tuples import check_tuples  # imports the package: not before its import hook is there
+
+    check_tuples()
+
+
 @pytest.fixture(autouse=True)
 def draws_of_its_own() -> None:
     """What a test draws without a seed is the same whichever tests ran before it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from einops import rearrange, repeat
+from jaxtyping import Real
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -34,7 +35,7 @@ from storydalle.training.building import MODEL
 if TYPE_CHECKING:
     from storydalle.models.story_dalle.model import StoryDALLE
 
-Inputs = tuple[list[str], np.ndarray]  # captions, and a source frame, uint8 (h, w, 3)
+Inputs = tuple[list[str], Real[np.ndarray, "h w 3"]]  # captions, and a source frame
 Choice = Callable[[Stories, int], Inputs]
 
 

@@ -13,11 +13,11 @@ from storydalle.metrics.story_metric import StoryMetric
 
 
 class FrameDistances(NamedTuple):
-    """Of each frame, (b, f); distances are mean absolute differences, 0 for equal pictures, 1 for black and white."""
+    """Of each frame; distances are mean absolute differences, 0 for equal pictures, 1 between black and white."""
 
-    error: Tensor  # to the true frame
-    change: Tensor  # to the source
-    copied: Tensor  # 1 where the frame is nearer to the source than to the true frame
+    error: Float[Tensor, "b f"]  # to the true frame
+    change: Float[Tensor, "b f"]  # to the source
+    copied: Float[Tensor, "b f"]  # 1 where the frame is nearer to the source than to the true frame
 
 
 def frame_distances(

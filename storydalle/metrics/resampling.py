@@ -30,7 +30,7 @@ class StoryRows(NamedTuple):
     """One system's rows of sums, and whose they are."""
 
     ids: tuple[str, ...]
-    rows: Tensor  # (b, *k)
+    rows: Shaped[Tensor, "b ..."]
 
 
 class PairedTest(NamedTuple):

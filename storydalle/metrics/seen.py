@@ -106,6 +106,6 @@ class Neighbour(NamedTuple):
     """A story as the chance levels of another one need it."""
 
     cluster: str
-    source: Tensor  # (c, h, w)
-    source_features: Tensor | None  # (d)
-    features: Tensor | None  # (f, d)
+    source: Float[Tensor, "c h w"]
+    source_features: Float[Tensor, " d"] | None
+    features: Float[Tensor, "f d"] | None

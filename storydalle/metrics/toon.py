@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, GUESTS, SCENE, Column, Ranking
@@ -29,10 +29,10 @@ Labels = Mapping[str, Tensor]
 
 
 class Ratio(NamedTuple):
-    """Right ones (twice so, for an F1) of those that could have been; axes after the first are summed."""
+    """How many were right (twice that, for an F1) of how many could have been; axes after the first are summed."""
 
-    right: Tensor
-    of: Tensor
+    right: Shaped[Tensor, "b ..."]
+    of: Shaped[Tensor, "b ..."]
 
 
 def frame_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> dict[str, Ratio]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from storydalle.files.reading import read_object
@@ -66,7 +67,7 @@ class Source(NamedTuple):
 
     dtype: torch.dtype
     shape: Shape
-    read: Callable[[], Tensor]
+    read: Callable[[], Shaped[Tensor, "..."]]
 
     @property
     def num_bytes(self) -> int:

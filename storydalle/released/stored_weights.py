@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class StoredWeights(NamedTuple):
     path: Path
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, torch.dtype]
-    read: Callable[[str], Tensor]  # one tensor, as it was saved
+    read: Callable[[str], Shaped[Tensor, "..."]]  # one tensor, as it was saved
     is_wrapped: bool  # the names of the file have one level more, ``WRAPPER``
 
 

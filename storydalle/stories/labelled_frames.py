@@ -15,7 +15,7 @@ from storydalle.stories.set_stories import SetStories
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.stories.toon import CHARACTERS, ToonSV
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+Augment = Callable[[Float[Tensor, "n c h w"], torch.Generator], Float[Tensor, "n c h w"]]
 
 
 class LabelledPictures(NamedTuple):

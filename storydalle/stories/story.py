@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple, overload
 
 import numpy as np
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from storydalle.stories.pictures import ClipError
@@ -18,21 +19,21 @@ class Story(NamedTuple):
 
     id: str
     captions: list[str]  # one a target frame; the source's own caption is not part of the task
-    source: np.ndarray  # uint8 (h, w, 3); floats in [0, 255] where a protocol judges unrounded pictures
-    frames: np.ndarray  # (f, h, w, 3), as the source
-    labels: dict[str, np.ndarray]  # (f, ...); those named source_... are the source frame's
+    source: Real[np.ndarray, "h w 3"]  # uint8; floats in [0, 255] where a protocol judges unrounded pictures
+    frames: Real[np.ndarray, "f h w 3"]  # as the source
+    labels: dict[str, Real[np.ndarray, "..."]]  # (f, ...); those named source_... are the source frame's
     descriptions: list[str]  # f + 1 captions, each of its own frame alone, the source's first; or none
-    probes: Mapping[str, np.ndarray] = MappingProxyType({})  # other source frames, uint8 (h, w, 3), for probing a model
+    probes: Mapping[str, Real[np.ndarray, "h w 3"]] = MappingProxyType({})  # other source frames, for probing a model
 
 
 class StoryBatch(NamedTuple):
-    """Stories of a batch, padded to the longest one; ``mask`` is true at frames that exist."""
+    """Stories of a batch, padded to the longest one; ``mask`` is true at frames that exist. Pictures are in [-1, 1]."""
 
     captions: list[list[str]]
-    source: Tensor  # (b, c, h, w) in [-1, 1]
-    frames: Tensor  # (b, f, c, h, w) in [-1, 1]
-    mask: Tensor  # bool (b, f)
-    labels: dict[str, Tensor]
+    source: Float[Tensor, "b c h w"]
+    frames: Float[Tensor, "b f c h w"]
+    mask: Bool[Tensor, "b f"]
+    labels: dict[str, Real[Tensor, "b ..."]]  # (b, f, ...); those named source_... are the source frame's, (b, ...)
     ids: list[str]
 
 
@@ -49,7 +50,7 @@ class Outline(NamedTuple):
     id: str
     captions: list[str]
     shots: list[Shot]  # f + 1, the source first
-    labels: dict[str, np.ndarray]
+    labels: dict[str, Real[np.ndarray, "..."]]
     descriptions: list[str]
     probes: Mapping[str, Shot] = MappingProxyType({})
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Real
 from torch import Tensor
 
 from storydalle.files.paths import user_path
@@ -38,8 +38,8 @@ class EncodedStories(NamedTuple):
     source: Int[Tensor, "b l"]
     codes: Int[Tensor, "b f l"]
     mask: Bool[Tensor, "b f"]
-    labels: dict[str, Tensor]
-    probes: dict[str, Tensor]  # codes (b, l) of other sources, by the name of the probe
+    labels: dict[str, Real[Tensor, "b ..."]]  # as in ``StoryBatch``
+    probes: dict[str, Int[Tensor, "b l"]]  # codes of other sources, by the name of the probe
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> EncodedStories:
@@ -238,7 +238,7 @@ class TrainingBatches:
     """Reads batches of ``rows`` of stories; which frames of its clips a row has depends on (seed, step, row)."""
 
     stories: CachedStories
-    rows: np.ndarray
+    rows: Int[np.ndarray, " n"]
     seed: int
 
     def __call__(self, indices: list[int], step: int | None) -> EncodedStories:

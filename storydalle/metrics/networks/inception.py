@@ -159,8 +159,8 @@ class FIDInception(Inception):
 class ClassLogits(NamedTuple):
     """A classifier's answer; ``auxiliary`` in training alone, of networks with such a head."""
 
-    main: Tensor  # (n, k)
-    auxiliary: Tensor | None = None
+    main: Float[Tensor, "n k"]
+    auxiliary: Float[Tensor, "n k"] | None = None
 
 
 @dataclass(frozen=True)

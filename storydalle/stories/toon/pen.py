@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 UNITS = 64
@@ -29,9 +30,9 @@ GOLD: Color = (255, 205, 60)
 
 
 class Layer(NamedTuple):
-    """A cut-out picture: uint8 (h, w, 4), premultiplied, and the pixel of the frame that its corner lies on."""
+    """A cut-out picture with premultiplied alpha, and the pixel of the frame that its upper left corner lies on."""
 
-    pixels: np.ndarray
+    pixels: UInt8[np.ndarray, "h w 4"]
     top: int
     left: int
 
