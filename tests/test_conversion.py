@@ -163,7 +163,7 @@ def test_a_released_story_dalle_keeps_all_it_has_and_says_what_it_lacks(
     assert torch.equal(story.block.mlp[0].weight, weights["story_block.mlp.0.weight"])
     source = Image.new("RGB", (20, 20), "red")
     told = [
-        "left out: it reads vectors of a sentence encoder, 12 wide" in note
+        "not used: it reads vectors of a sentence encoder, 12 wide" in note
         for note in model.generate(CAPTIONS, source).notes
     ]
     assert told.count(True) == 1 and not any(

@@ -330,7 +330,7 @@ def test_the_running_mean_is_of_the_generator_alone(has_story_discriminator: boo
 
 def test_a_run_with_other_optimizers_is_not_resumed(tmp_path: Path) -> None:
     run(tmp_path, 2)
-    with pytest.raises(ForeignState, match=r"3 optimizers and this run has 2.*has_story_discriminator"):
+    with pytest.raises(ForeignState, match=r"3 optimizers, but this run has 2.*has_story_discriminator"):
         run(tmp_path, 3, resume=True, has_story_discriminator=False)
 
 

@@ -267,7 +267,7 @@ def test_only_a_vqgan_of_nearest_vectors_is_trained(make: Any, monkeypatch: pyte
     made = make()
     # The types forbid the other kinds too, but only tests check types.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="is not trained here: only a vqgan"):
+    with pytest.raises(ValueError, match="cannot be trained here: only a vqgan"):
         ImageTokenizerTraining(made)
 
 
@@ -332,14 +332,14 @@ def test_a_backbone_of_another_kinds_codes_is_refused(kind: str, tmp_path: Path)
     story_dalle(TINIES[kind](), codes_of=kind)
     other = next(name for name in IMAGE_TOKENIZERS if name != kind)
     with pytest.raises(
-        ValueError, match=f"codes of an image tokenizer of kind {other}, and this one is of kind {kind}"
+        ValueError, match=f"codes of an image tokenizer of kind {other}, but this one is of kind {kind}"
     ):
         story_dalle(TINIES[kind](), codes_of=other)
     story_dalle(TINIES[kind](), codes_of=kind).save_folder(tmp_path)
     config = json.loads((tmp_path / CONFIG_NAME).read_text())
     config["image_tokenizer"] = TINIES[other]().description
     (tmp_path / CONFIG_NAME).write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=f"kind {kind}, and this one is of kind {other}"):
+    with pytest.raises(ValueError, match=f"kind {kind}, but this one is of kind {other}"):
         StoryDALLE.open_folder(tmp_path)
 
 

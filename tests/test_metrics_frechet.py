@@ -216,9 +216,9 @@ def test_reference_statistics_stand_for_the_real_samples(tmp_path: Path) -> None
 def test_statistics_of_another_protocol_or_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "real.st"
     save_statistics(path, FeatureStatistics.of(normal(9, 3, 0)), protocol_hash="p", network_sha256="n")
-    with pytest.raises(ValueError, match="protocol_hash p, and this evaluation has q"):
+    with pytest.raises(ValueError, match="protocol_hash p, but this evaluation has q"):
         load_statistics(path, protocol_hash="q", network_sha256="n")
-    with pytest.raises(ValueError, match="network_sha256 n, and this evaluation has m"):
+    with pytest.raises(ValueError, match="network_sha256 n, but this evaluation has m"):
         load_statistics(path, protocol_hash="p", network_sha256="m")
 
 

@@ -231,10 +231,10 @@ def test_a_half_that_is_too_small_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="3 stories for 4 samples"):
         metric.update(real[:4], True, stories=["a", "b", "c"])
     metric.update(real[:8], True, stories=NAMES[:8])
-    with pytest.raises(ValueError, match="name the story of each or of none"):
+    with pytest.raises(ValueError, match="name the story of each sample, or of none"):
         metric.update(real[:8], True)
     metric.update(real[:8], False)
-    with pytest.raises(ValueError, match="one side alone came with stories"):
+    with pytest.raises(ValueError, match="samples of only one side have stories"):
         metric.compute()
 
 

@@ -1,7 +1,7 @@
-"""Fréchet distances between two sets of pictures as a network's features see them: FID and its like on other features.
+"""Fréchet distances between two sets of pictures, by the features of a network: FID, and the same on other features.
 
-What a distance is called depends on the features: FID and KID are of Inception's pool3 only; of others, name them
-(CLIP-FD, toon-FD). All are 0 for equal distributions, without an upper end, and lower is better.
+The name of a distance depends on the features: FID and KID are of Inception's pool3 only; on other features they are
+called after these (CLIP-FD, toon-FD). All are 0 for equal distributions and have no upper limit; lower is better.
 
 Metrics take features ``(n, d)`` or, with a ``network``, whatever it maps to features; a network's weights are frozen.
 """
@@ -25,10 +25,11 @@ NUM_PROJECTIONS = 64
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Sums over samples, from which their mean and covariance follow; those of two parts add up to the whole's.
+    """Sums over samples, from which their mean and covariance follow; the sums of two parts add up to those of the
+    whole.
 
-    Plain sums in double precision merge in any order, which running means don't; what cancels in the covariance costs
-    some (mean / deviation)^2 of the 16 digits, which for a network's features leaves ten.
+    Plain sums in double precision can be merged in any order, running means cannot. The covariance loses some digits to
+    cancellation, a factor of (mean / deviation)^2 of the 16; for features of a network ten are left.
     """
 
     count: int
@@ -53,7 +54,7 @@ class FeatureStatistics:
         return self.sum / self.count
 
     def covariance(self) -> Float[Tensor, "d d"]:
-        """Unbiased (over count - 1), as the FID's reference code has it."""
+        """(sum x x^T - n m m^T) / (n - 1): unbiased, as in the FID's reference code."""
         mean = self.mean()
         return (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
 
@@ -62,7 +63,7 @@ class FeatureStatistics:
 
 
 def checked_features(features: Tensor, dim: int) -> Float[Tensor, "n d"]:
-    """Features as they are; refuses another shape, and rows that hold nan or infinite values."""
+    """Return the features; ValueError for another shape, and for rows with nan or infinite values."""
     if features.ndim != 2 or features.shape[1] != dim:
         raise ValueError(f"features of shape {tuple(features.shape)}: give (n, {dim}), one row a sample")
     broken = len(features) - int(features.isfinite().all(1).sum())
@@ -77,9 +78,10 @@ def checked_features(features: Tensor, dim: int) -> Float[Tensor, "n d"]:
 def frechet_distance(real: FeatureStatistics, drawn: FeatureStatistics) -> float:
     """The squared Fréchet distance of two Gaussians (Heusel et al. 2017, eq. 6), in double precision.
 
-    The trace of (A B)^(1/2) is the sum of singular values of A^(1/2) B^(1/2), with roots of the symmetric A and B by
-    their eigenvalues: nothing complex turns up, and eigenvalues near zero, which FID has by the hundred, keep their
-    digits. Raises ``ValueError`` where a side has too few samples for a covariance of full rank.
+    |m_A - m_B|^2 + tr(A + B - 2 (A B)^(1/2)) for means m and covariances A, B. tr (A B)^(1/2) is the sum of the
+    singular values of A^(1/2) B^(1/2), with the roots of A and B from their eigenvalues: no complex numbers arise, and
+    eigenvalues near zero, of which FID has hundreds, keep their digits. Raises ``ValueError`` if a side has too few
+    samples for a covariance of full rank.
     """
     if real.dim != drawn.dim:
         raise ValueError(f"real features are {real.dim}-d and drawn ones {drawn.dim}-d: use one network for both")
@@ -92,21 +94,21 @@ def frechet_distance(real: FeatureStatistics, drawn: FeatureStatistics) -> float
             )
     drawn = drawn.to(real.sum.device)
     first, second = real.covariance(), drawn.covariance()
-    overlap = torch.linalg.svdvals(root_factor(first).T @ root_factor(second)).sum()
+    overlap = torch.linalg.svdvals(root_factor(first).T @ root_factor(second)).sum()  # tr (A B)^(1/2)
     distance = (real.mean() - drawn.mean()).square().sum() + first.trace() + second.trace() - 2 * overlap
     return max(0.0, distance.item())  # below zero by rounding alone
 
 
 def root_factor(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """A factor F with F F^T the covariance: its eigenvectors by the roots of their eigenvalues."""
+    """A factor F with F F^T the covariance: its eigenvectors times the roots of their eigenvalues."""
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt()
+    return vectors * values.clamp(min=0).sqrt()  # rounding can make a zero negative
 
 
 def save_statistics(
     path: Path | str, statistics: FeatureStatistics, *, protocol_hash: str, network_sha256: str
 ) -> None:
-    """Write a reference set's statistics, with what they are of, in one piece."""
+    """Write a reference set's statistics, with the protocol and network that they belong to."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"format": STATISTICS_FORMAT, "protocol_hash": protocol_hash, "network_sha256": network_sha256}
@@ -115,26 +117,26 @@ def save_statistics(
 
 
 def load_statistics(path: Path | str, *, protocol_hash: str, network_sha256: str) -> FeatureStatistics:
-    """Statistics of a reference set; refused (``ValueError``) if of another protocol or network, or damaged."""
+    """Read statistics of a reference set; ``ValueError`` if they are damaged or of another protocol or network."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
-        raise ValueError(f"{path} can't be read ({error}): delete it, and it is made again") from error
+        raise ValueError(f"{path} can't be read ({error}): delete it, then it is made again") from error
     if header.get("format") != STATISTICS_FORMAT or tensors.keys() != {"sum", "outer"}:
-        raise ValueError(f"{path} holds no feature statistics of this version: delete it, and it is made again")
+        raise ValueError(f"{path} holds no feature statistics of this version: delete it, then it is made again")
     for name, wanted in (("protocol_hash", protocol_hash), ("network_sha256", network_sha256)):
         if header.get(name) != wanted:
             raise ValueError(
-                f"{path} was made under {name} {header.get(name)}, and this evaluation has {wanted}: their numbers "
+                f"{path} was made with {name} {header.get(name)}, but this evaluation has {wanted}: their numbers "
                 "can't be compared. Delete the file, or give the folder of this protocol"
             )
     return FeatureStatistics(int(header["count"]), tensors["sum"], tensors["outer"])
 
 
 class FeatureMetric(DeclaredMetric):
-    """A metric of features ``(n, feature_dim)``, or of what ``network`` maps to them."""
+    """A metric of features ``(n, feature_dim)``, or of inputs that ``network`` maps to features."""
 
     higher_is_better = False
     needs = ("features",)
@@ -143,9 +145,9 @@ class FeatureMetric(DeclaredMetric):
         PICTURES: "*FD* and *KD*: Fréchet and kernel distance to the true frames, on the features that their name says"
     }
     inception_name: ClassVar[str] = ""
-    """The distance's name on Inception's features, and on those of no other network."""
+    """The distance's name on Inception's features."""
     short_name: ClassVar[str] = ""
-    """Its name behind another network's label."""
+    """Its name after the label of another network."""
 
     def __init__(self, feature_dim: int, network: nn.Module | None = None) -> None:
         super().__init__()
@@ -154,7 +156,7 @@ class FeatureMetric(DeclaredMetric):
 
     @classmethod
     def full_name(cls, label: str | None) -> str:
-        """``fid`` and ``kid`` on Inception's features alone; else as the network is called, such as ``toon_fd``."""
+        """``fid`` and ``kid`` on Inception's features; on others the network's label comes first, as in ``toon_fd``."""
         return cls.inception_name if label is None else f"{label}_{cls.short_name}"
 
     def scores(self, label: str | None) -> dict[str, float]:
@@ -174,9 +176,9 @@ class FeatureMetric(DeclaredMetric):
 class FrechetDistance(FeatureMetric):
     """The Fréchet distance between real and drawn samples: FID on Inception's pool3 (Heusel et al. 2017).
 
-    0 for equal means and covariances, lower is better. Biased upwards by few samples, so it stands beside their
-    number, and only numbers of equal counts compare. ``reference`` replaces the real samples by their statistics.
-    Memory is that of two covariances, whatever the number of samples.
+    0 for equal means and covariances, lower is better. Few samples bias it upwards: state the number of samples, and
+    compare only distances of equal numbers. ``reference`` replaces the real samples by their statistics. The memory is
+    that of two covariances, whatever the number of samples.
     """
 
     asked_as = "frechet"
@@ -201,7 +203,7 @@ class FrechetDistance(FeatureMetric):
 
     @classmethod
     def is_enough(cls, extent: Extent) -> bool:
-        """Tell whether the covariance has full rank."""
+        """True if the covariance has full rank."""
         return len(extent.cluster_of_frame) > extent.feature_dim
 
     def update(self, inputs: Shaped[Tensor, "n ..."], real: bool) -> None:
@@ -217,14 +219,14 @@ class FrechetDistance(FeatureMetric):
             setattr(self, f"{side}_{name}", getattr(self, f"{side}_{name}") + value)
 
     def own_statistics(self, real: bool) -> FeatureStatistics:
-        """Of the samples that came here, and of the other processes' where states are gathered."""
+        """Statistics of this process's samples, and of all processes' while their states are gathered."""
         if real and self.reference is not None:
             return self.reference.to(self.device)
         count, *sums = (getattr(self, f"{'real' if real else 'drawn'}_{name}") for name in ("count", "sum", "outer"))
         return FeatureStatistics(int(count), *sums)
 
     def statistics(self, real: bool) -> FeatureStatistics:
-        """Of all processes' samples, to be saved as a reference."""
+        """Statistics of all processes' samples, to be saved as a reference."""
         with self.sync_context(self.dist_sync_fn):
             return self.own_statistics(real)
 
@@ -232,14 +234,15 @@ class FrechetDistance(FeatureMetric):
         return frechet_distance(self.own_statistics(real=True), self.own_statistics(real=False))
 
     def counts(self) -> dict[str, int]:
-        """How many real and drawn samples the distance stands on."""
+        """The numbers of real and drawn samples."""
         with self.sync_context(self.dist_sync_fn):
             return {side: self.own_statistics(real=side == "real").count for side in ("real", "drawn")}
 
 
 def story_features(features: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b e"]:
-    """A story's contents and its changes: the mean of its frames' features, and the root mean square of the
-    differences between neighbouring frames; ``e = 2 d``. Raises ``ValueError`` for a story without two neighbours.
+    """A story's content and change: [mean_i x_i, sqrt(mean_i (x_i+1 - x_i)^2)] of its frames' features x; ``e = 2 d``.
+
+    Raises ``ValueError`` for a story without two frames in a row.
     """
     neighbours = mask[:, 1:] & mask[:, :-1]
     short = int((neighbours.sum(1) == 0).sum())
@@ -260,19 +263,21 @@ def random_projection(dim: int, num_projections: int, seed: int) -> Float[Tensor
 
 
 class FrechetStoryDistance(FrechetDistance):
-    """A Fréchet distance over stories: are they as varied, and do they change as much, as real ones?
+    """A Fréchet distance over stories: do they vary, and change from frame to frame, as much as real ones?
 
     A distance over frames can't see which frames belong together. Here each story is one sample, its
-    ``story_features``: frames shuffled between stories, a look that wanders and a frame repeated all tell. It is blind
-    to a story told backwards. 0 is best; numbers compare for one network, one number of frames, and equal counts.
+    ``story_features``. Frames shuffled between stories, a look that changes within a story, and repeated frames all
+    raise it. A story told backwards does not. 0 is best; compare numbers only for the same network, the same number of
+    frames, and equal numbers of stories.
 
     Differs from CP-CSV's FSD (Song et al. 2020), which takes features of a video network, R(2+1)D, trained on clips of
-    actions: a story's frames are scenes apart, where such a network has nothing to see move, and any frame features,
-    those of the other metrics too, serve here. The two numbers don't compare.
+    actions. The frames of a story are separate scenes without motion for such a network to see; here any features of
+    frames serve, also those of the other metrics. The two numbers can't be compared.
 
-    A covariance needs more stories than dimensions, and test sets have some hundred. Features wider than
-    ``num_projections`` are therefore first projected on that many random directions (seeded, so part of the protocol;
-    nothing is fitted, so stories can still come in parts): the distance has ``2 num_projections`` dimensions.
+    A covariance needs more stories than dimensions, and test sets have some hundreds. Features wider than
+    ``num_projections`` are therefore first projected on that many random directions; the distance then has
+    ``2 num_projections`` dimensions. The directions are drawn from a seed, which is part of the protocol; nothing is
+    fitted, so stories can still come in parts.
     """
 
     asked_as = "frechet_story"
@@ -301,7 +306,7 @@ class FrechetStoryDistance(FrechetDistance):
 
     @classmethod
     def is_enough(cls, extent: Extent) -> bool:
-        """Tell whether the covariance of the projected features has full rank."""
+        """True if the covariance of the projected features has full rank."""
         return extent.num_stories > 2 * min(extent.feature_dim, NUM_PROJECTIONS)
 
     def judge(self, drawn: Seen, truth: Truth) -> None:
@@ -311,7 +316,7 @@ class FrechetStoryDistance(FrechetDistance):
     def update(self, inputs: Shaped[Tensor, "b f ..."], real: bool, mask: Bool[Tensor, "b f"] | None = None) -> None:
         """Add stories: frame features ``(b, f, d)`` or, with a network, frames; ``mask`` is true at those that exist.
 
-        Whether the source is the first frame is the caller's choice, and part of the protocol.
+        The caller decides if the source is the first frame; that is part of the protocol.
         """
         mask = torch.ones(inputs.shape[:2], dtype=torch.bool) if mask is None else mask
         mask = mask.to(self.device)

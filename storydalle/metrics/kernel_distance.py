@@ -1,9 +1,9 @@
-"""The kernel distance between two sets of pictures as a network's features see them: KID, or its like on others.
+"""The kernel distance between two sets of pictures, by the features of a network: KID, and the same on other features.
 
-A benchmark's real and drawn pictures come from the same stories. Compared as they come they are no independent
-samples: a drawn frame is near to the true one of its own story, which takes the estimate below zero, and the further
-the more a system copies. So where stories are named, each term of the estimate is over pairs from two different ones:
-the real pictures of one half of the stories against the drawn ones of the other half, both ways.
+The real and drawn pictures of a benchmark come from the same stories, so they are not independent: a drawn frame is
+near the true frame of its own story. That pushes the estimate below zero, and further the more a system copies. So,
+where stories are named, each term of the estimate uses pairs from two different stories: the real pictures of one half
+of the stories against the drawn pictures of the other half, both ways.
 """
 
 from collections import Counter
@@ -25,14 +25,14 @@ LARGEST_SUBSET, SMALLEST_SUBSET = 1000, 20
 
 
 class KernelResult(NamedTuple):
-    """A kernel distance, and the standard deviation of it over subsets."""
+    """A kernel distance, and its standard deviation over subsets."""
 
     mean: float
     deviation: float
 
 
 class Samples(NamedTuple):
-    """Features of some samples, and the story of each by number; samples without stories have one each."""
+    """Features of some samples, and the number of each one's story; without stories each sample has its own number."""
 
     features: Float[Tensor, "n d"]
     stories: Int[Tensor, " n"]
@@ -41,7 +41,7 @@ class Samples(NamedTuple):
         return Samples(self.features[chosen], self.stories[chosen])
 
     def drawn(self, size: int, generator: torch.Generator) -> "Samples":
-        """So many of them, at random, in double precision."""
+        """``size`` random samples, in double precision."""
         chosen = torch.randperm(len(self.features), generator=generator)[:size].to(self.features.device)
         return Samples(self.features[chosen].double(), self.stories[chosen])
 
@@ -49,20 +49,20 @@ class Samples(NamedTuple):
 class KernelDistance(FeatureMetric):
     """The kernel distance between real and drawn samples: KID on Inception's pool3 (Binkowski et al. 2018, section 4).
 
-    The squared maximum mean discrepancy under the kernel ``(x y / d + 1)^3``, unbiased, so 0 on average for equal
-    distributions (a single value may be below), lower is better, and sets of any size compare. ``compute`` gives the
-    mean over ``num_subsets`` random subsets of ``subset_size`` a side, and the deviation over them, which describes
-    subsets of that size and not the mean's error.
+    The squared maximum mean discrepancy with the kernel ``k(x, y) = (x y / d + 1)^3``. It is unbiased: 0 on average for
+    equal distributions (a single value may be below), for sets of any size; lower is better. ``compute`` gives the mean
+    over ``num_subsets`` random subsets of ``subset_size`` a side, and the deviation over them, which describes subsets
+    of that size and is not the error of the mean.
 
-    Samples are independent, or ``stories`` says which of them are not: those of one story (or episode, or book, where
-    stories of one share frames), on either side. The two sides are then of different stories: the halves of the stories
-    by the hash of their names (``in_second_half``), both ways, whose mean is given; and no two samples of one story are
-    compared within a side. ``compute`` raises ``ValueError`` where a half has fewer samples than a subset, or a subset
-    could be of one story alone.
+    ``stories`` tells which samples are not independent: those of one story (or of one episode or book, whose stories
+    share frames), on either side. The two sides then come from different stories: the stories are split into halves by
+    the hash of their names (``in_second_half``), and the mean of both ways is given; within a side, no two samples of
+    one story are compared. ``compute`` raises ``ValueError`` if a half has fewer samples than a subset, or if a subset
+    could be from a single story.
 
-    Of each side at most ``max_samples`` are kept, those of the lowest hash: memory is bounded, and neither order nor
-    batches nor processes matter. The hash is of the sample's id where ``ids`` are given (prefer them: the same picture
-    in another batch has the same id, but in the last bits other features), else of its features.
+    Of each side at most ``max_samples`` are kept, those with the lowest hashes: memory is limited, and the order,
+    batches and processes make no difference. The hash is of the sample's id if ``ids`` are given, else of its features.
+    Prefer ids: the features of a picture may differ in the last bits when it is in another batch.
     """
 
     asked_as = "kernel"
@@ -94,7 +94,7 @@ class KernelDistance(FeatureMetric):
 
     @classmethod
     def is_enough(cls, extent: Extent) -> bool:
-        """Tell whether there is a subset size."""
+        """True if there is a possible subset size."""
         return largest_subset(extent.cluster_of_frame) is not None
 
     @classmethod
@@ -133,14 +133,14 @@ class KernelDistance(FeatureMetric):
         keys = feature_keys(features) if ids is None else story_keys(ids)
         side = "real" if real else "drawn"
         if getattr(self, f"{side}_count") and bool(len(getattr(self, f"{side}_stories"))) != (stories is not None):
-            raise ValueError("some samples came with stories and some without: name the story of each or of none")
+            raise ValueError("some samples have stories and some have none: name the story of each sample, or of none")
         self.keep(side, features, keys, None if stories is None else story_keys(stories))
         setattr(self, f"{side}_count", getattr(self, f"{side}_count") + len(features))
 
     def keep(
         self, side: str, features: Float[Tensor, "n d"], keys: Int[Tensor, "n 2"], stories: Int[Tensor, "n 2"] | None
     ) -> None:
-        """Add samples to those of a side, of which the lowest are kept when they become too many."""
+        """Add samples to a side; when they become too many, those with the lowest hashes are kept."""
         parts = {"features": features, "keys": keys} | ({} if stories is None else {"stories": stories})
         for what, rows in parts.items():
             getattr(self, f"{side}_{what}").append(rows.to(self.device))
@@ -174,7 +174,7 @@ class KernelDistance(FeatureMetric):
         kept = [self.lowest(side) for side in SIDES]
         named = ["stories" in rows for rows in kept]
         if any(named) != all(named):
-            raise ValueError("the samples of one side alone came with stories: name those of both sides or of neither")
+            raise ValueError("the samples of only one side have stories: name the stories of both sides, or of neither")
         if not all(named):
             real, drawn = (Samples(each["features"], torch.arange(len(each["features"]))) for each in kept)
             return [(real, drawn)]
@@ -207,21 +207,21 @@ class KernelDistance(FeatureMetric):
             )
 
     def counts(self) -> dict[str, int]:
-        """How many real and drawn samples came; of each side at most ``max_samples`` are compared."""
+        """The numbers of real and drawn samples; of each side at most ``max_samples`` are compared."""
         with self.sync_context(self.dist_sync_fn):
             return {side: int(getattr(self, f"{side}_count")) for side in SIDES}
 
 
 def in_second_half(stories: Int[Tensor, " n"], num_stories: int) -> Bool[Tensor, " n"]:
-    """Which samples are of the second half of the stories, which are numbered in the order of their names' hashes."""
+    """Marks samples from the second half of the stories; stories are numbered by the hashes of their names."""
     return stories >= num_stories // 2
 
 
 def largest_subset(stories: Sequence[str]) -> int | None:
     """The subset size for samples of these stories, one name a sample: half of the smaller half, at most 1000.
 
-    None where there is no such size: with fewer than four stories, and where a half would be too small for subsets of
-    ``SMALLEST_SUBSET`` samples, or hold a story as large as a subset.
+    None if there is no such size: with fewer than four stories, or if a half is too small for subsets of
+    ``SMALLEST_SUBSET`` samples, or has a story as large as a subset.
     """
     counts = Counter(stories)
     names = list(counts)
@@ -234,24 +234,26 @@ def largest_subset(stories: Sequence[str]) -> int | None:
 
 
 def feature_keys(features: Float[Tensor, "n d"]) -> Int[Tensor, "n 2"]:
-    """Keys of the rows' bytes: equal for equal features, wherever they stand."""
+    """Hashes of the rows' bytes: equal for equal features, wherever they are."""
     return hashed_keys(row.tobytes() for row in features.cpu().numpy())
 
 
 def squared_discrepancy(x: Samples, y: Samples) -> Float[Tensor, ""]:
     """The unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, lemma 6).
 
-    Within a side it is over pairs of different stories; the stories of the two sides are taken for different ones.
+    mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
+
+    Within a side, only samples of different stories are compared. The stories of x are taken to differ from those of y.
     """
     own = sum(mean_between(each.features, each.stories) for each in (x, y))
     return own - 2 * polynomial_kernel(x.features, y.features).mean()
 
 
 def mean_between(x: Float[Tensor, "n d"], stories: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """The mean kernel of two samples of different stories."""
-    apart = stories[:, None] != stories
+    """The mean of the kernel over pairs of samples from different stories."""
+    apart = stories[:, None] != stories  # n n, with a diagonal of False
     return (polynomial_kernel(x, x) * apart).sum() / apart.sum()
 
 
 def polynomial_kernel(x: Float[Tensor, "m d"], y: Float[Tensor, "k d"]) -> Float[Tensor, "m k"]:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    return (x @ y.T / x.shape[1] + 1) ** 3  # Binkowski et al. 2018, eq. 4

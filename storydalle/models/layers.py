@@ -14,13 +14,14 @@ def attend(
     value: Float[Tensor, "b heads m head_dim"],
     visible: Bool[Tensor, "#b #heads #n m"] | None = None,
 ) -> Float[Tensor, "b heads n head_dim"]:
-    """Attend to the keys that ``visible`` marks (all of them where it is None); each query must see at least one.
+    """softmax(Q K^T / sqrt(head_dim)) V (Vaswani et al. 2017, eq. 1) over the keys that ``visible`` marks.
 
-    A CPU runs the backward of the fused kernel, and single queries, slower than two plain products.
+    ``visible=None`` marks all keys. Each query must see at least one.
     """
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-    scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)
+    # On a CPU two plain products are faster than the fused kernel, for its backward pass and for single queries.
+    scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)  # b heads n m
     if visible is not None:
         scores = scores.masked_fill(~visible, float("-inf"))
     return scores.softmax(-1).to(value.dtype) @ value
@@ -30,8 +31,8 @@ class KeyValues:
     """Keys and values of one self-attention while it decodes, allocated once for all columns."""
 
     def __init__(self, num_rows: int, num_heads: int, length: int, like: Float[Tensor, "d _"]) -> None:
-        """``like`` is a weight of the attention: its width, precision and device are taken."""
-        shape = (num_rows, num_heads, length, like.shape[0] // num_heads)
+        """Take width, precision and device from ``like``, a weight of the attention."""
+        shape = (num_rows, num_heads, length, like.shape[0] // num_heads)  # b heads m head_dim
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
 
@@ -47,5 +48,5 @@ class KeyValues:
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = old.new_empty(len(old) * num_candidates, *old.shape[1:])
-            new[:, :, :length] = old[:, :, :length].repeat_interleave(num_candidates, 0)
+            new[:, :, :length] = old[:, :, :length].repeat_interleave(num_candidates, 0)  # copies stand side by side
             setattr(self, name, new)

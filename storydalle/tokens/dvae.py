@@ -1,8 +1,8 @@
 """Frames <-> codes: the discrete VAE of DALL-E (Ramesh et al. 2021, section 2.1 and appendix A), for inference.
 
-Known from the released code (openai/DALL-E): every layer below, the map of pixels, what stays in full precision. Known
-from the paper alone: that codes are the argmax of the logits, without noise. Unverified: the released weights
-themselves, which have not been at hand.
+From the released code (openai/DALL-E): every layer below, the map of pixels, and what stays in full precision. From
+the paper alone: codes are the argmax of the logits, without noise. Not verified: the released weights themselves,
+which were not available.
 """
 
 from collections import OrderedDict
@@ -35,7 +35,10 @@ class VocabularyConv2d(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """Four convolutions, each behind a ReLU, a quarter as wide inside; ``gain`` keeps their sum over blocks small."""
+    """x + gain * f(x): four convolutions, each after a ReLU, a quarter as wide inside.
+
+    ``gain`` is 1 / n^2 for n blocks in the network, so that the sum over all of them stays small.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernels: Sequence[int], gain: float) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class ResidualBlock(nn.Module):
 def residual_groups(
     widths: Sequence[int], num_blocks: int, kernels: Sequence[int], name: str, resample: nn.Module
 ) -> OrderedDict[str, nn.Module]:
-    """``group_1`` and so on, from ``widths[0]`` over every later width; between two groups stands ``resample``."""
+    """``group_1``, ``group_2`` and so on, one for each width after the first; ``resample`` between two groups."""
     gain = 1.0 / ((len(widths) - 1) * num_blocks) ** 2
     groups = OrderedDict[str, nn.Module]()
     for number, (before, width) in enumerate(pairwise(widths), start=1):
@@ -74,7 +77,7 @@ def output(in_channels: int, out_channels: int, layer: type[nn.Conv2d]) -> nn.Se
 
 
 class DVAEEncoder(nn.Module):
-    """Pixels to a logit of each code at each place."""
+    """Pixels to one logit a code at each place."""
 
     def __init__(self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int) -> None:
         super().__init__()
@@ -100,8 +103,8 @@ class DVAEDecoder(nn.Module):
         self.blocks = nn.Sequential(layers)
 
     def forward(self, codes: Int[Tensor, "b grid grid"]) -> Float[Tensor, "b 6 h w"]:
-        """Of every pixel and colour the two numbers of a logit-Laplace distribution: three means, three ln b."""
-        codebook, *layers = self.blocks
+        """The logit-Laplace distribution of every pixel: three means and three ln b, one a colour (appendix A.3)."""
+        codebook, *layers = self.blocks  # a convolution of one-hot codes is a look-up
         x = cast(VocabularyConv2d, codebook).look_up(codes)
         for layer in layers:
             x = layer(x)
@@ -112,9 +115,9 @@ class DVAEDecoder(nn.Module):
 class DVAESettings(NetworkSettings):
     """The defaults are the released one's: 256 pixels, 32 x 32 codes out of 8192.
 
-    Pictures reach the encoder as ``phi`` of pixels in [0, 1], which keeps ``margin`` away from 0 and 1, where the
-    logit-Laplace distribution of the decoder has no value; what the decoder says goes through the inverse of it.
-    ``hidden`` is the narrowest group's width, a multiple of 4; every further group is twice as wide.
+    The encoder reads ``phi`` of pixels in [0, 1], which keeps a distance of ``margin`` from 0 and 1, where the
+    decoder's logit-Laplace distribution is not defined; the decoder's output goes through the inverse of ``phi``.
+    ``hidden`` is the width of the narrowest group, a multiple of 4; each further group is twice as wide.
     """
 
     resolution: int = 256
@@ -136,7 +139,7 @@ class DVAESettings(NetworkSettings):
 
     @property
     def patch(self) -> int:
-        """Pixels a side that one code stands for."""
+        """Side of the square of pixels that one code stands for."""
         return 2 ** (self.num_groups - 1)
 
 
@@ -174,7 +177,7 @@ class DVAE(ImageTokenizer):
         return ((pixels - self.margin) / (1.0 - 2.0 * self.margin)).clamp(0.0, 1.0) * 2.0 - 1.0
 
     def logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v grid grid"]:
-        """A logit of every code at every place, of pictures in [-1, 1]."""
+        """One logit a code at every place, for pictures in [-1, 1]."""
         self.check_images(images)
         return self.encoder(self.phi(images))
 
@@ -182,9 +185,9 @@ class DVAE(ImageTokenizer):
         return rearrange(self.logits(images).argmax(dim=1), "b h w -> b (h w)")
 
     def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
-        """The median of the decoder's distribution; how sure it is of it goes unused."""
+        """The median of the decoder's distribution, sigmoid(mean); its width b is not used."""
         self.check_codes(codes)
-        means = self.decoder(rearrange(codes, "b (h w) -> b h w", h=self.grid))[:, :3]
+        means = self.decoder(rearrange(codes, "b (h w) -> b h w", h=self.grid))[:, :3]  # of six channels
         return self.inverse_phi(means.float().sigmoid())
 
     def encoding_weights(self) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Frames <-> codes: the VQGAN of minDALL-E (taming-transformers). Its parameter names are the released file's keys.
 
-The one name of ours is ``quantize.embedding`` of the Gumbel variant, which taming calls ``quantize.embed``.
+One name differs: ``quantize.embedding`` of the Gumbel variant is ``quantize.embed`` in taming.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NORM_EPS = 1e-6  # the released weights; torch's own default of 1e-5 shifts ever
 
 
 class Quantized(NamedTuple):
-    """Latents as their nearest codebook vectors."""
+    """Latents, replaced by their nearest codebook vectors."""
 
     quantized: Float[Tensor, "b d grid grid"]  # gradients pass straight through to the latents
     codes: Int[Tensor, "b l"]  # raster order
@@ -75,19 +75,19 @@ class AttnBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         normed = self.norm(x)
         q, k, v = (rearrange(layer(normed), "b c h w -> b (h w) c") for layer in (self.q, self.k, self.v))
-        attention = (q @ k.transpose(1, 2) * x.shape[1] ** -0.5).softmax(dim=-1)
+        attention = (q @ k.transpose(1, 2) * x.shape[1] ** -0.5).softmax(dim=-1)  # b (h w) (h w)
         return x + self.proj_out(rearrange(attention @ v, "b (h w) c -> b c h w", h=x.shape[2]))
 
 
 class Downsample(nn.Module):
-    """Halve the picture. The zeros stand right and below only: symmetric padding would shift it by half a pixel."""
+    """Halve the side. Zeros are added right and below only: symmetric padding would shift the map by half a pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h/2 w/2"]:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # left, right, top, bottom
 
 
 class Upsample(nn.Module):
@@ -149,7 +149,7 @@ class VQGANEncoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], settings.z_channels, 3, padding=1)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d grid grid"]:
-        x = self.conv_in(self.unshuffle(images))
+        x = self.conv_in(self.unshuffle(images))  # b ch h/p w/p for pixel_shuffle=p
         for level in self.down:
             x = level(x)
         return self.conv_out(swish(self.norm_out(self.mid(x))))
@@ -178,22 +178,27 @@ class VQGANDecoder(nn.Module):
         x = self.mid(self.conv_in(latents))
         for level in reversed(self.up):
             x = level(x)
-        return self.shuffle(self.conv_out(swish(self.norm_out(x))))
+        return self.shuffle(self.conv_out(swish(self.norm_out(x))))  # b (3 p p) h/p w/p -> b 3 h w
 
 
 class Codebook(nn.Module):
-    """The vectors behind the codes; of latents the nearest."""
+    """The vectors of the codes; a latent becomes the nearest one."""
 
     def __init__(self, codebook_size: int, embed_dim: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(codebook_size, embed_dim)
-        nn.init.uniform_(self.embedding.weight, -1.0 / codebook_size, 1.0 / codebook_size)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """taming's: uniform within 1 / codebook_size of zero. Convolutions start as torch draws them."""
+        bound = 1.0 / self.embedding.num_embeddings
+        nn.init.uniform_(self.embedding.weight, -bound, bound)
 
     def nearest(self, vectors: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-        """argmin_k |e_k|^2 - 2 z e_k, in fp32 under any autocast: bf16 distances confuse neighbouring codes."""
-        with torch.autocast(vectors.device.type, enabled=False):
+        """argmin_k |z - e_k|^2 = argmin_k |e_k|^2 - 2 z e_k (van den Oord et al. 2017, eq. 1)."""
+        with torch.autocast(vectors.device.type, enabled=False):  # bf16 distances confuse neighbouring codes
             codebook = self.embedding.weight.float()
-            # The vectors' own squared norms are the same for every code and do not move the minimum.
+            # |z|^2 is the same for every code and does not move the minimum.
             distances = torch.addmm(codebook.square().sum(dim=1), vectors.float(), codebook.T, alpha=-2.0)
         return distances.argmin(dim=1)
 
@@ -203,18 +208,18 @@ class Codebook(nn.Module):
         return rearrange(flat, "(b l) -> b l", b=latents.shape[0])
 
     def forward(self, latents: Float[Tensor, "b d grid grid"]) -> Quantized:
-        with torch.no_grad():
+        with torch.no_grad():  # the codebook is moved by running means, not by gradients
             codes = self.choose(latents)
             chosen = rearrange(self.embedding(codes), "b (h w) d -> b d h w", h=latents.shape[2])
         commitment = F.mse_loss(latents.float(), chosen.float())
-        quantized = latents + (chosen - latents).detach()
+        quantized = latents + (chosen - latents).detach()  # forward chosen, backward straight to latents
         return Quantized(quantized, codes, commitment)
 
 
 class GumbelCodebook(Codebook):
-    """Codes are the likeliest of a projection's, whatever the distance of their vectors: taming's ``GumbelQuantize``.
+    """Codes are those with the highest logit of a projection, taming's ``GumbelQuantize``; distances play no part.
 
-    For inference. taming itself draws with Gumbel noise, in evaluation too; here the same picture has the same codes.
+    For inference only. taming draws codes with Gumbel noise, in evaluation too; here a picture keeps its codes.
     """
 
     def __init__(self, codebook_size: int, embed_dim: int) -> None:
@@ -222,7 +227,7 @@ class GumbelCodebook(Codebook):
         self.proj = nn.Conv2d(embed_dim, codebook_size, 1)
 
     def choose(self, latents: Float[Tensor, "b d grid grid"]) -> Int[Tensor, "b l"]:
-        """In fp32 under any autocast, as the nearest vectors are found."""
+        """Codes of latents, in raster order; fp32 under any autocast, as in ``nearest``."""
         with torch.autocast(latents.device.type, enabled=False):
             assert self.proj.bias is not None
             logits = F.conv2d(latents.float(), self.proj.weight.float(), self.proj.bias.float())
@@ -236,17 +241,18 @@ QUANTIZERS: dict[str, type[Codebook]] = {"nearest": Codebook, "gumbel": GumbelCo
 class VQGANSettings(NetworkSettings):
     """The defaults are minDALL-E's stage 1.
 
-    taming's own models of 256 pixels differ from the defaults in ``codebook_size=1024`` (f16-1024, by the config in
-    its repository), in nothing (f16-16384), and in ``ch_mult=(1, 1, 2, 4), attn_resolutions=(32,), codebook_size=8192,
-    quantizer="gumbel"`` (Gumbel f8-8192; by a copy of the config that lies beside its weights, second-hand).
+    taming's own models of 256 pixels: f16-16384 has these defaults; f16-1024 differs in ``codebook_size=1024`` (by the
+    config in its repository); Gumbel f8-8192 differs in ``ch_mult=(1, 1, 2, 4), attn_resolutions=(32,),
+    codebook_size=8192, quantizer="gumbel"`` (second-hand: by a copy of the config beside its weights).
 
-    ``pixel_range`` is the range of pictures that the weights know. ``norm_eps`` is taming's; code that ran its weights
-    with torch's default of 1e-5 (min-dalle, and StoryDALL-E after it) gets slightly other latents, so other codes.
-    ``encoder_window=w`` shows the encoder each w x w window of a picture alone, so that a code says what is in its
-    own window and nothing else. Keep some channels a norm group then: of a flat window, two would keep but a sign.
-    Differs from the paper: there the encoder's norms and receptive fields see the whole picture.
+    ``pixel_range`` is the range of pictures that the weights were trained on. ``norm_eps`` is taming's; programs that
+    run the same weights with torch's default of 1e-5 (min-dalle, and StoryDALL-E after it) get slightly different
+    latents, and so some different codes.
+    ``encoder_window=w`` shows the encoder each w x w window of a picture alone, so that a code depends on its own
+    window and nothing else. Norm groups must then have several channels: in a flat window, a group of two channels
+    keeps only a sign. Differs from the paper: there the encoder's norms and receptive fields see the whole picture.
     ``pixel_shuffle=p`` folds p x p pixels into channels before the encoder's first convolution and back after the
-    decoder's last one, which saves the levels where most of the time would go. Differs from the paper where p > 1.
+    decoder's last one, which saves the levels that take most of the time. Differs from the paper where p > 1.
     """
 
     resolution: int = 256
@@ -269,7 +275,7 @@ class VQGANSettings(NetworkSettings):
         if self.quantizer not in QUANTIZERS:
             raise ValueError(f"quantizer={self.quantizer} is unknown: there are {', '.join(QUANTIZERS)}")
         if len(self.pixel_range) != 2 or self.pixel_range[0] >= self.pixel_range[1]:
-            raise ValueError(f"pixel_range={list(self.pixel_range)} must be the darkest value and the brightest")
+            raise ValueError(f"pixel_range={list(self.pixel_range)}: give the darkest value, then the brightest")
         object.__setattr__(self, "pixel_range", PixelRange(*map(float, self.pixel_range)))
         resolution, window, patch = self.resolution, self.window, self.patch
         if resolution % patch or resolution % window or window % patch:
@@ -281,12 +287,12 @@ class VQGANSettings(NetworkSettings):
 
     @property
     def patch(self) -> int:
-        """Pixels a side that one code stands for."""
+        """Side of the square of pixels that one code stands for."""
         return self.pixel_shuffle * 2 ** (len(self.ch_mult) - 1)
 
     @property
     def window(self) -> int:
-        """Pixels a side that the encoder sees at once."""
+        """Side of the square of pixels that the encoder sees at once."""
         return self.resolution if self.encoder_window is None else self.encoder_window
 
     @property
@@ -296,7 +302,7 @@ class VQGANSettings(NetworkSettings):
 
     @property
     def attention(self) -> list[bool]:
-        """True for the levels whose maps are of a side with attention."""
+        """True for the levels that have attention, by the side of their maps."""
         side = self.resolution // self.pixel_shuffle
         return [side // 2**i in self.attn_resolutions for i in range(len(self.ch_mult))]
 
@@ -333,12 +339,12 @@ class VQGAN(ImageTokenizer):
         return rearrange(latents, "(b row column) d h w -> b d (row h) (column w)", row=rows, column=rows)
 
     def window_latents(self, windows: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d grid grid"]:
-        """The latents of single windows of pictures in [-1, 1]: all that the encoder ever sees at once."""
+        """The latents of single windows of pictures in [-1, 1]."""
         return self.quant_conv(self.encoder(self.pixel_range.inward(windows)))
 
     def reconstruct(self, latents: Float[Tensor, "b d grid grid"]) -> Float[Tensor, "b 3 h w"]:
-        """Pictures around [-1, 1], not clamped, so that a loss keeps its gradient beyond the range."""
-        # Vectors looked up in a codebook lie channels last, a layout in which GroupNorm's backward is ten times slower.
+        """Pictures, not clamped to [-1, 1], so that a loss keeps its gradient beyond the range."""
+        # Vectors from a codebook are channels last in memory, where GroupNorm's backward pass is ten times slower.
         return self.pixel_range.outward(self.decoder(self.post_quant_conv(latents.contiguous())))
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b l"]:
@@ -348,7 +354,7 @@ class VQGAN(ImageTokenizer):
         return self.quantize.choose(self.window_latents(windows))
 
     def embed(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b d grid grid"]:
-        """The codebook vectors of codes, in their places."""
+        """The codebook vectors of codes, as a map."""
         self.check_codes(codes)
         return rearrange(self.quantize.embedding(codes), "b (h w) d -> b d h w", h=self.grid)
 

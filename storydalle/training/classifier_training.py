@@ -1,4 +1,4 @@
-"""Training of a character classifier: one sigmoid a character, and the weights that read the most frames exactly."""
+"""Training of a character classifier: one sigmoid a character; the weights with the best frame accuracy are kept."""
 
 from typing import Any, Protocol, cast
 
@@ -19,7 +19,7 @@ def presence_loss(logits: Float[Tensor, "n k"], characters: Int[Tensor, "n k"]) 
 
 
 class Reader(Protocol):
-    """The part of a classifier beside its logits that training asks for."""
+    """What training needs of a classifier beside its logits."""
 
     def present(self, logits: Tensor) -> Tensor: ...
 
@@ -27,9 +27,9 @@ class Reader(Protocol):
 class CharacterClassifierTraining(pl.LightningModule):
     """Trains ``classifier(images) -> (main, auxiliary)``, logits, as the field does (StoryViz, StoryGPT-V).
 
-    Adam on all layers, at a constant rate where ``final_rate`` is 1, otherwise falling to that share of it in half a
-    cosine. Of all validations the weights of the best are kept, by exact frame accuracy, the share of frames of which
-    every character is read right; when the fit ends the classifier has them, the last ones where none was validated.
+    Adam on all layers, at a constant rate if ``final_rate`` is 1; otherwise the rate falls to that share of itself in
+    half a cosine. When the fit ends, the classifier has the weights of the best validation, by frame accuracy: the
+    share of frames in which every character is read correctly. Without a validation it keeps the last weights.
     """
 
     MONITOR = "val/loss"  # by which a validation judges the model
@@ -66,7 +66,7 @@ class CharacterClassifierTraining(pl.LightningModule):
         logits, true = self.classifier(batch.images).main, batch.characters
         read = cast(Reader, self.classifier).present(logits)
         self.frame_accuracy.update((read == true).all(-1).float())
-        self.hits.update(2 * (read & true).sum())
+        self.hits.update(2 * (read & true).sum())  # F1 = 2 tp / (2 tp + fp + fn)
         self.claims.update(read.sum() + true.sum())
         self.loss.update(presence_loss(logits, true), weight=len(true))
 

@@ -14,15 +14,15 @@ from storydalle.training.optimisation import build_adamw, clip_groups, step_gene
 
 
 def equal_texts(tokens: Int[Tensor, "n t"]) -> Bool[Tensor, "n n"]:
-    """Which rows say the same."""
+    """Marks pairs of rows with the same text."""
     return (tokens[:, None] == tokens[None]).all(-1)
 
 
 def contrastive_loss(logits: Float[Tensor, "n n"], equal: Bool[Tensor, "n n"]) -> Float[Tensor, ""]:
     """Symmetric cross-entropy of the diagonal (Radford et al. 2021, figure 3), in nats.
 
-    A text that stands twice in the batch is right for both frames: off the diagonal it is neither right nor wrong, but
-    left out.
+    -mean_i (ln softmax_j(l_ij)[i] + ln softmax_j(l_ji)[i]) / 2. A text that is twice in the batch is right for both
+    frames: off the diagonal such pairs are left out.
     """
     twins = equal & ~torch.eye(len(equal), dtype=torch.bool, device=equal.device)
     logits = logits.float().masked_fill(twins, float("-inf"))

@@ -1,4 +1,4 @@
-"""Shared by the systems: losses over codes and tokens, the schedule, groups of parameters and their clipping."""
+"""Used by several trainings: losses over codes and tokens, schedules, groups of parameters and their clipping."""
 
 import importlib.util
 import math
@@ -18,16 +18,17 @@ from storydalle.models.backbones.backbone import Backbone, Logits
 
 
 class FrameLosses(NamedTuple):
-    """Losses of frames, in nats; ``text`` is None where the backbone predicts no text."""
+    """Losses of frames, in nats; ``text`` is None if the backbone predicts no text."""
 
     image: Float[Tensor, ""]
     text: Float[Tensor, ""] | None
 
     def total(self, text_weight: float | int) -> Float[Tensor, ""]:
+        """image + text_weight * text; DALL-E's 7/8 and 1/8 (Ramesh et al. 2021, section 2.2) are text_weight = 1/7."""
         return self.image if self.text is None else self.image + text_weight * self.text
 
     def named(self, stage: str) -> dict[str, Tensor]:
-        """The losses that there are, by the names of the log."""
+        """The losses by their names in the log."""
         named = {f"{stage}/loss_image": self.image}
         return named if self.text is None else named | {f"{stage}/loss_text": self.text}
 
@@ -39,9 +40,9 @@ def frame_losses(
     weights: Float[Tensor, "b l"] | None = None,
     exists: Bool[Tensor, " b"] | None = None,
 ) -> FrameLosses:
-    """Loss of the codes, weighted where ``weights`` are given, and of the text where there are logits of it.
+    """Loss of the codes, weighted by ``weights`` if given, and of the text if there are logits of it.
 
-    The text of frames that do not exist has no part in it; what ``weights`` are given weighs their codes at 0.
+    ``exists`` leaves the text of frames that do not exist out; ``weights`` must be 0 for their codes.
     """
     image = code_loss(logits.image, codes, weights)
     if logits.text is None or logits.text_targets is None:
@@ -50,7 +51,7 @@ def frame_losses(
 
 
 def check_text_weight(backbone: Backbone, text_weight: float | int) -> None:
-    """Raises ValueError where a text loss is asked of a backbone that has none."""
+    """Raise ValueError if a text loss is requested of a backbone that predicts no text."""
     if text_weight > 0 and not backbone.predicts_text:
         raise ValueError(f"text_weight={text_weight}: a backbone of kind {backbone.kind} predicts no text; set it to 0")
 
@@ -58,7 +59,7 @@ def check_text_weight(backbone: Backbone, text_weight: float | int) -> None:
 def code_loss(
     logits: Float[Tensor, "*b l v"], codes: Int[Tensor, "*b l"], weights: Float[Tensor, "*b l"] | None = None
 ) -> Float[Tensor, ""]:
-    """Weighted mean cross-entropy over codes, in nats."""
+    """Weighted mean cross-entropy over codes in nats, sum_i w_i CE_i / sum_i w_i."""
     losses = code_nats(logits, codes)
     return losses.mean() if weights is None else ranks.ratio((losses * weights).sum(), weights.sum())
 
@@ -75,7 +76,7 @@ def text_loss(
     pad_id: int | None,
     exists: Bool[Tensor, " b"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the tokens that exist, of rows that do; 0 where there are none."""
+    """Mean cross-entropy in nats over tokens that are no padding, in rows that exist; 0 if there are none."""
     ignored = -100 if pad_id is None else pad_id
     if exists is not None:
         targets = targets.masked_fill(~exists[:, None], ignored)
@@ -105,7 +106,7 @@ def warmup_constant(optimizer: Optimizer, warmup_steps: int, max_steps: int) -> 
 
 
 def decays(parameter: Tensor) -> bool:
-    """Weight decay is for matrices; biases, norms and single vectors are left alone."""
+    """True for matrices; biases, norms and single vectors have no weight decay."""
     return parameter.dim() >= 2
 
 
@@ -117,9 +118,9 @@ def build_adamw(
     optimizer: str = "adamw",
     undecayed: Sequence[str] = (),
 ) -> Optimizer:
-    """AdamW with one learning rate a named group, each split into what decays and what does not.
+    """AdamW with one learning rate for each named group; a group is split by weight decay (``decays``).
 
-    Groups of ``undecayed`` do not decay at all. ``optimizer`` is one of ``OPTIMIZERS``.
+    Groups named in ``undecayed`` have none at all. ``optimizer`` is one of ``OPTIMIZERS``.
     """
     options: list[dict[str, Any]] = []
     for name, parameters in groups.items():
@@ -138,14 +139,14 @@ def fused_adamw(options: list[dict[str, Any]], betas: tuple[float, float]) -> Op
 
 
 def eight_bit_adamw(options: list[dict[str, Any]], betas: tuple[float, float]) -> Optimizer:
-    """AdamW that keeps its two running means in 8 bits a number (Dettmers et al. 2022)."""
+    """AdamW with its two running means in 8 bits a number (Dettmers et al. 2022)."""
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(options, betas=betas)
 
 
 def check_optimizer(name: str) -> None:
-    """Raises ValueError for an unknown optimizer, and where its library is missing."""
+    """Raise ValueError for an unknown optimizer, or if its library is missing."""
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer={name} is unknown; choose one of {', '.join(OPTIMIZERS)}")
     if name == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
@@ -159,9 +160,9 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], tuple[float, float]], Opti
 
 
 def clip_groups(optimizer: Optimizer, max_norm: float | int | None) -> dict[str, Tensor]:
-    """Clip the gradient of each named group on its own, not at all for None, and return the norms before it.
+    """Clip the gradient of each named group on its own (not at all for None); return the norms before clipping.
 
-    One norm over all parameters would let the large gradient of one path scale the small one of another away.
+    With one norm over all parameters, the large gradient of one group would scale the small one of another to nothing.
     """
     members: dict[str, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
@@ -172,7 +173,7 @@ def clip_groups(optimizer: Optimizer, max_norm: float | int | None) -> dict[str,
 
 
 def train_rows(table: Tensor, rows: Sequence[int]) -> None:
-    """Train these rows of a frozen table alone: the others get no gradient, and without decay Adam leaves them."""
+    """Train only these rows of a frozen table: others get no gradient, and without decay Adam does not move them."""
     mask = torch.zeros(len(table), 1, dtype=torch.bool)
     mask[list(rows)] = True
     table.requires_grad_(True)
@@ -181,5 +182,5 @@ def train_rows(table: Tensor, rows: Sequence[int]) -> None:
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers of one step: a function of (seed, step), so a resumed run draws the same ones."""
-    mixed = (seed * 1_000_003 + step) * 0x9E3779B97F4A7C15 % 2**63
+    mixed = (seed * 1_000_003 + step) * 0x9E3779B97F4A7C15 % 2**63  # spreads near seeds over all bits
     return torch.Generator(device).manual_seed(mixed)

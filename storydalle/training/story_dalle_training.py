@@ -1,4 +1,4 @@
-"""StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper; recipe in experiments/)."""
+"""StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -31,25 +31,28 @@ from storydalle.training.probes import Match, OtherStories, probe_paths
 
 
 class StoryDALLETraining(pl.LightningModule):
-    """Loss, parameter groups and probes around a ``StoryDALLE``.
+    """Loss, parameter groups and probes of a ``StoryDALLE``.
 
-    Three things open the paths from story and source, which the plain loss leaves shut (the backbone alone explains
-    95 % of it):
+    L = image + text_weight * text + bag_weight * bag, each a mean cross-entropy in nats. DALL-E weighs image and text
+    7/8 and 1/8 (Ramesh et al. 2021, section 2.2), which is ``text_weight`` = 1/7.
 
-    - ``story_warmup_steps``: at first the story encoder alone learns to tell, from the vectors of a frame and the
-      source's bag of codes, the bag of codes in which that frame differs from the source. No label is needed. The
-      loss stays as an auxiliary one with weight ``bag_weight``;
-    - codes that differ from the source's code in the same place weigh ``changed_weight`` times the others;
-    - the gradients of base, source attention and story encoder are clipped each on its own.
+    With image and text alone, the model hardly learns to use story and source: the backbone alone explains 95 % of that
+    loss. Three measures help:
+
+    - ``story_warmup_steps``: at first only the story encoder trains. It learns to predict, from the vectors of a frame
+      and the source's bag of codes, the bag of codes in which the frame differs from the source. No label is needed.
+      Later this loss stays, with weight ``bag_weight``;
+    - codes that differ from the source's code at the same place weigh ``changed_weight`` times as much as the others;
+    - the gradients of base, source attention and story encoder are clipped separately.
 
     ``source_dropout`` and ``caption_dropout`` are the shares of stories trained without source, or without captions
     (the latter allows classifier-free guidance). ``probes`` names the frames where other captions should matter, and
-    ``source_probes`` those where another source of the data set's should: name -> (label, value), true where any
-    entry of the label has the value.
+    ``source_probes`` those where another source of the data set should: name -> (label, value), true where any entry
+    of the label has the value.
 
-    ``train_names``: words added to the vocabulary train in every mode of tuning, though the rest of their tables be
-    frozen; for names that the pretrained model has not met. ``schedule`` is one of ``SCHEDULES``; ``clip=None`` leaves
-    gradients as they are.
+    With ``train_names``, words that were added to the vocabulary train in every mode of tuning, even if the rest of
+    their tables is frozen: the pretrained model does not know these names. ``schedule`` is one of ``SCHEDULES``;
+    ``clip=None`` leaves gradients as they are.
     """
 
     MONITOR = "val/nats"  # by which a validation judges the model
@@ -106,13 +109,13 @@ class StoryDALLETraining(pl.LightningModule):
             raise ValueError(f"schedule={schedule} is unknown; choose one of {', '.join(cls.SCHEDULES)}")
 
     def _freeze(self) -> None:
-        """Let train what ``tuning`` names, and nothing else."""
+        """Freeze all parameters except those that ``tuning`` trains."""
         self.story_dalle.image_tokenizer.requires_grad_(False)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(is_trained(name, self.tuning))
 
     def _unfrozen_names(self) -> list[Tensor]:
-        """The frozen tables whose rows of added names train from now on."""
+        """Let the rows of added names train, and return the frozen tables that they are in."""
         ids = self.story_dalle.caption_tokenizer.added_ids
         if not ids:
             return []
@@ -135,7 +138,7 @@ class StoryDALLETraining(pl.LightningModule):
             bag = self._bag_loss(batch, story)
             self.log("train/loss_bag", bag, prog_bar=True, sync_dist=True)
             if self.global_step < self.story_warmup_steps:
-                return bag
+                return bag  # the transformer is not computed yet
             loss = self.bag_weight * bag
         logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source)
         losses = self._losses(logits, batch)
@@ -143,29 +146,30 @@ class StoryDALLETraining(pl.LightningModule):
         return loss + losses.total(self.text_weight)
 
     def _drop_conditions(self, batch: EncodedStories, batch_idx: int = 0) -> tuple[EncodedStories, Tensor | None]:
-        """Take the captions, or the source, from some of the stories; each batch of a step has draws of its own."""
+        """Remove the captions, or the source, of some stories; each batch of an accumulated step has its own draws."""
         if not self.source_dropout and not self.caption_dropout:
             return batch, None
         batches = self._trainer.accumulate_grad_batches if self._trainer else 1
         number = self.global_step * batches + batch_idx % batches
         num_stories, generator = len(batch.codes), step_generator(self.seed, number)
         draws = torch.rand(2, ranks.num_ranks() * num_stories, generator=generator)
-        draws = ranks.own_rows(draws.T, num_stories).to(batch.codes.device)
-        dropped = (draws[:, 0] < self.caption_dropout)[:, None, None]
+        draws = ranks.own_rows(draws.T, num_stories).to(batch.codes.device)  # b 2
+        dropped = (draws[:, 0] < self.caption_dropout)[:, None, None]  # b 1 1
         empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
         tokens = torch.where(dropped, empty, batch.tokens)
         return batch._replace(tokens=tokens), draws[:, 1] >= self.source_dropout
 
     def _losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
-        changed = batch.codes != batch.source[:, None]
-        weights = torch.where(changed, self.changed_weight, 1.0) * batch.mask[..., None]
+        changed = batch.codes != batch.source[:, None]  # b f l
+        weights = torch.where(changed, self.changed_weight, 1.0) * batch.mask[..., None]  # 0 where no frame is
         codes, weights = (rearrange(each, "b f l -> (b f) l") for each in (batch.codes, weights))
         return frame_losses(logits, codes, self.model.backbone.pad_id, weights, batch.mask.flatten())
 
     def _bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
         """Cross-entropy of the codes that differ from the source, in any order."""
         assert self.bag_head is not None
-        logits = self.bag_head(story, batch.source, self.model.backbone.code_table.detach())
+        # Detached: this loss teaches the story encoder what codes mean, and leaves the codes as they are.
+        logits = self.bag_head(story, batch.source, self.model.backbone.code_table.detach())  # b f v
         changed = (batch.codes != batch.source[:, None]) & batch.mask[..., None]
         nats = -F.log_softmax(logits.float(), -1).gather(-1, batch.codes)
         return ranks.ratio((nats * changed).sum(), changed.sum(), least=1)
@@ -197,10 +201,10 @@ class StoryDALLETraining(pl.LightningModule):
 
 
 class BagHead(nn.Module):
-    """Reads which codes a frame has, in any order, off its story vectors and the mean code of its source.
+    """Predicts which codes a frame has, in any order, from its story vectors and the mean code of its source.
 
-    The source is given since captions seldom name the setting, which most codes depend on: without it the captions'
-    share of the loss is too small to learn from. Used in training alone.
+    The source is given because captions seldom name the setting, which most codes depend on: without it the captions
+    explain too little of the loss to learn from. Used in training only.
     """
 
     def __init__(self, num_story_tokens: int, dim: int) -> None:
@@ -213,6 +217,6 @@ class BagHead(nn.Module):
     def forward(
         self, story: Float[Tensor, "b f s d"], source: Int[Tensor, "b l"], codes: Float[Tensor, "v d"]
     ) -> Float[Tensor, "b f v"]:
-        mean = self.ln_source(F.embedding(source, codes).mean(1))
+        mean = self.ln_source(F.embedding(source, codes).mean(1))  # b d, over the l codes
         hidden = self.story(rearrange(story, "b f s d -> b f (s d)")) + self.source(mean)[:, None]
-        return F.linear(self.out(F.gelu(hidden)), codes)
+        return F.linear(self.out(F.gelu(hidden)), codes)  # read out with the table of codes

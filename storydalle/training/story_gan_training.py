@@ -1,4 +1,4 @@
-"""StoryGANc's training: two discriminators against a generator, optimised by hand, fakes made once a step."""
+"""StoryGANc's training: two discriminators against a generator, with manual optimisation; one drawing a step."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,26 +28,30 @@ Discriminator = ImageDiscriminator | StoryDiscriminator
 
 
 class StoryGANTraining(pl.LightningModule):
-    """One step: frames are drawn once; each discriminator learns from them, then the generator from both, frozen.
+    """One step: frames are drawn once; each discriminator learns from them; then the generator learns from both.
 
-    Each discriminator learns the true pictures as real, and as false the drawn ones and the true ones under another
-    story's captions (*wrong*), these two at half the weight. The generator lowers
+    Each discriminator D learns true pictures as real. Drawn pictures, and true ones under another story's captions
+    (*wrong*), it learns as false, each at half the weight; l is one of ``LOSSES``:
+
+    ``l_real(D(true)) + l_drawn(D(drawn)) / 2 + l_drawn(D(wrong)) / 2``
+
+    The generator minimises
 
     ``image + story_weight * story + class_weight * characters + kl_weight * KL``
 
-    and, with ``reconstruction_weight``, the absolute error to the true frame, weighed up near edges by
-    ``edge_emphasis``, and with ``word_weight`` the nats of a caption's own words, told from its vector. Differs from
-    the paper: these two, and ``order_weight``, which counts a story under its own captions in another order as false,
-    are off unless a config says so. So is ``adversarial_start``, the number of steps before the discriminators begin to
-    judge; the image discriminator names characters from the first one on.
+    Differs from the paper: four more terms and settings, all off unless a config sets them. ``reconstruction_weight``
+    adds the absolute error to the true frame, with more weight near edges by ``edge_emphasis``. ``word_weight`` adds
+    the cross-entropy of a caption's own words, predicted from its vector. ``order_weight`` counts a story whose
+    captions are in another order as false. ``adversarial_start`` is the number of steps before the discriminators begin
+    to judge; until then the image discriminator only learns to name characters.
 
-    Against a discriminator that wins too early: ``loss="hinge"``, ``r1_weight`` every ``r1_every`` steps,
-    ``augmentation`` (names of ``POLICIES``), ``clip`` of the generator's gradient, and learning rates apart. The rates
-    halve every ``halve_every`` steps, or follow half a cosine to ``max_steps`` where that is None.
+    Against a discriminator that wins too early: ``loss="hinge"``, ``r1_weight`` (every ``r1_every`` steps),
+    ``augmentation`` (names of ``POLICIES``), ``clip`` of the generator's gradient, and separate learning rates. The
+    rates halve every ``halve_every`` steps; where that is None they follow half a cosine to ``max_steps``.
     """
 
     MONITOR = "val/error"  # by which a validation judges the model
-    NOT_AVERAGED = ("story_gan.image_discriminator", "story_gan.story_discriminator")  # by a running mean of weights
+    NOT_AVERAGED = ("story_gan.image_discriminator", "story_gan.story_discriminator")  # in the running mean of weights
 
     def __init__(
         self,
@@ -103,15 +107,16 @@ class StoryGANTraining(pl.LightningModule):
                 group["lr"] = rate
         draws = step_generator(self.seed, self.global_step)
         imagined = self.imagine(batch, draws)
-        condition = imagined.state.condition().detach()
+        condition = imagined.state.condition().detach()  # the discriminators do not train the story encoder
         augment = Augmentation(self.augmentation, len(batch.mask), draws)
         real, drawn = augment(batch.frames), augment(imagined.frames)
         judges = zip(self.judges().items(), others, strict=False)  # the image discriminator comes first in both
         for (name, discriminator), optimizer in judges:
+            # Detached: here the drawn frames are data, and the generator takes its gradient below.
             loss = self.discriminator_loss(name, discriminator, real, drawn.detach(), condition, batch)
             optimizer.zero_grad()
             self.manual_backward(loss)
-            # Past Lightning's wrapper, which would count this as a training step of its own.
+            # Not through Lightning's wrapper, which would count this as a training step of its own.
             optimizer.optimizer.step()
         with frozen(self.judges().values()):
             loss = self.generator_loss(imagined, drawn, condition, batch)
@@ -123,7 +128,7 @@ class StoryGANTraining(pl.LightningModule):
         generator.step()
 
     def judges(self) -> dict[str, Discriminator]:
-        """The discriminators that take part in this step; before their start, the one that names characters."""
+        """The discriminators that take part in this step; before their start, only the one that names characters."""
         names = {"image", "story"} if self.is_adversarial else {"image"} if self.class_weight else set()
         return {name: each for name, each in self.story_gan.discriminators().items() if name in names}
 
@@ -136,8 +141,9 @@ class StoryGANTraining(pl.LightningModule):
         return self.is_adversarial and self.r1_weight > 0 and self.global_step % self.r1_every == 0
 
     def imagine(self, batch: StoryBatch, draws: torch.Generator) -> Imagined:
-        """The step's fakes, with the generator's graph."""
-        encoder, num_frames = self.story_gan.story_encoder, int(batch.mask.sum())  # draws of those that exist alone
+        """The frames that are drawn in this step, with the graph for the generator's gradient."""
+        # Noise only for frames that exist: the draws do not depend on how the batch is padded.
+        encoder, num_frames = self.story_gan.story_encoder, int(batch.mask.sum())
         of_stories = ranks.drawn(torch.randn, len(batch.mask), encoder.content_dim, generator=draws).to(self.device)
         of_frames = ranks.drawn(torch.randn, num_frames, encoder.noise_dim, generator=draws).to(self.device)
         noise = Noise(of_stories, placed(of_frames, batch.mask))
@@ -153,8 +159,8 @@ class StoryGANTraining(pl.LightningModule):
         condition: Float[Tensor, "b f d"],
         batch: StoryBatch,
     ) -> Float[Tensor, ""]:
-        """Of a discriminator that takes part: what is real, and who is in the true pictures."""
-        real = real.detach().requires_grad_(self.is_penalised)
+        """A discriminator's loss: what is real, and who is in the true pictures."""
+        real = real.detach().requires_grad_(self.is_penalised)  # R1 needs the gradient by the pixels
         features, loss = discriminator.encode(real, batch.mask), torch.zeros((), device=self.device)
         if self.is_adversarial:
             loss = self.adversarial_loss(name, discriminator, real, features, drawn, condition, batch.mask)
@@ -175,7 +181,7 @@ class StoryGANTraining(pl.LightningModule):
         condition: Float[Tensor, "b f d"],
         mask: Bool[Tensor, "b f"],
     ) -> Float[Tensor, ""]:
-        """True pictures, encoded as ``features``, are real; drawn ones are not, nor true ones under wrong captions."""
+        """True pictures, encoded as ``features``, are real; drawn ones and true ones under wrong captions are not."""
         judged, has_others = discriminator.judged(mask), ranks.num_ranks() * len(mask) > 1
         verdict = discriminator.judge(features, condition, mask)
         loss = self.verdict_loss(name, "real", verdict, True, judged)
@@ -189,14 +195,14 @@ class StoryGANTraining(pl.LightningModule):
             if self.order_weight and name == "story":
                 logits = discriminator.judge(features, shifted(condition, mask), mask)
                 loss = loss + self.order_weight * self.verdict_loss(name, "order", logits, False, mask.sum(1) > 1)
-        if self.is_penalised:
+        if self.is_penalised:  # times its interval: on average as if added in every step
             loss = loss + self.r1_weight * self.r1_every * gradient_penalty(verdict, real)
         return loss
 
     def verdict_loss(
         self, name: str, kind: str, logits: Float[Tensor, "*n"], is_real: bool, mask: Bool[Tensor, "*n"]
     ) -> Float[Tensor, ""]:
-        """Mean loss of logits that should all say one thing; logs the share that do."""
+        """Mean loss of logits that should all say real, or all say drawn; logs the share that do."""
         self.log(f"train/{name}_right_{kind}", masked(((logits > 0) == is_real).float(), mask), sync_dist=True)
         return masked(LOSSES[self.loss](logits, is_real), mask)
 
@@ -207,7 +213,7 @@ class StoryGANTraining(pl.LightningModule):
         condition: Float[Tensor, "b f d"],
         batch: StoryBatch,
     ) -> Float[Tensor, ""]:
-        """The discriminators' verdicts on the drawn frames, and the divergence of the story's posterior."""
+        """The generator's loss: the discriminators' logits of drawn frames, and the divergence of the posterior."""
         mask, weights = batch.mask, {"image": 1.0, "story": self.story_weight}
         divergence = imagined.state.divergence()
         entropy = ranks.ratio(imagined.entropy * mask.sum(), mask.sum())
@@ -234,29 +240,29 @@ class StoryGANTraining(pl.LightningModule):
         return loss
 
     def word_loss(self, imagined: Imagined, batch: StoryBatch) -> Float[Tensor, ""]:
-        """Nats for each word of a caption, told from the caption's vector alone."""
+        """Cross-entropy of a caption's words, in nats a word, predicted from the caption's vector alone."""
         assert self.words is not None
-        shares = self.story_gan.caption_encoder.words(batch.captions).to(self.device)
+        shares = self.story_gan.caption_encoder.words(batch.captions).to(self.device)  # n v, rows sum to 1
         nats = -(shares * self.words(imagined.state.sentences[batch.mask]).float().log_softmax(-1)).sum(1)
         return ranks.ratio(nats.sum(), batch.mask.sum())
 
     def reconstruction_loss(self, frames: Float[Tensor, "b f c h w"], batch: StoryBatch) -> Float[Tensor, ""]:
-        """Mean absolute error to the true frames in [-1, 1], weighed up near their edges."""
-        drawn, true = frames[batch.mask], batch.frames[batch.mask]
+        """Mean absolute error to the true frames in [-1, 1], with more weight near their edges."""
+        drawn, true = frames[batch.mask], batch.frames[batch.mask]  # n c h w
         weight = edge_weight(true, self.edge_emphasis)
         return ranks.ratio(((drawn - true).abs().mean(1, keepdim=True) * weight).sum(), weight.sum())
 
     # ------------------------------------------------------------------------------------------------- validation
 
     def validation_step(self, batch: StoryBatch, batch_idx: int) -> None:
-        """Mean absolute error as a share of the full range; logits of the story discriminator for its order score."""
+        """Log the mean absolute error as a share of the range; keep logits of the story discriminator for its AUC."""
         mask, gan = batch.mask, self.story_gan
         drawn = gan.draw_stories(batch.captions, batch.source, first=self.num_validated)[:, :, 0]
         self.num_validated += len(mask)
         error = (drawn - batch.frames).abs()[mask].mean() / 2
         self.log("val/error", error, prog_bar=True, batch_size=int(mask.sum()), sync_dist=True)
         if gan.story_discriminator is not None:
-            longer = mask.sum(1) > 1
+            longer = mask.sum(1) > 1  # one frame has no other order
             self.real_logits.append(self.story_logits(batch, batch.frames)[longer])
             self.permuted_logits.append(self.story_logits(batch, shifted(batch.frames, mask))[longer])
 
@@ -274,14 +280,14 @@ class StoryGANTraining(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------- optimisation
 
     def configure_optimizers(self) -> list[Adam]:
-        """The generator's, then one a discriminator; their rates are set each step."""
+        """The generator's optimizer, then one a discriminator; their rates are set in each step."""
         words = [] if self.words is None else list(self.words.parameters())
         parameters = [self.story_gan.drawing_parameters() + words]
         parameters += [list(each.parameters()) for each in self.story_gan.discriminators().values()]
         return [Adam(each, rate, self.betas, fused=True) for each, rate in zip(parameters, self.rates(0), strict=True)]
 
     def rates(self, step: int) -> list[float]:
-        """The learning rates of all optimizers at a step; the discriminators' fall from their start on."""
+        """The learning rates of all optimizers at a step; the schedule of the discriminators begins when they start."""
         rate, judging = self.learning_rates
         start = self.adversarial_start
         if self.halve_every is not None:
@@ -295,8 +301,8 @@ class StoryGANTraining(pl.LightningModule):
         saved, own = len(checkpoint["optimizer_states"]), 1 + len(self.story_gan.discriminators())
         if saved != own:
             raise ForeignState(
-                f"the checkpoint holds {saved} optimizers and this run has {own}: go on with the settings that it "
-                "began with (network.has_story_discriminator), or start without resume=true"
+                f"the checkpoint holds {saved} optimizers, but this run has {own}: resume with the settings that the "
+                "run began with (network.has_story_discriminator), or start without resume=true"
             )
 
 
@@ -307,7 +313,7 @@ def check_teaching(
     adversarial_start: int,
     reconstruction_weight: float,
 ) -> None:
-    """Raise ValueError where a part of the loss would have nothing to learn from."""
+    """Raise ValueError if a part of the loss would have nothing to learn from."""
     if class_weight and not story_gan.num_characters:
         raise ValueError(
             f"class_weight={class_weight}: this data set names no characters, so there is nothing to classify; "
@@ -317,13 +323,13 @@ def check_teaching(
         raise ValueError("batch_size=1: batch normalisation and wrong captions need another story; use 2 or more")
     if adversarial_start and not reconstruction_weight:
         raise ValueError(
-            f"adversarial_start={adversarial_start} with reconstruction_weight=0: until then nothing would teach "
-            "the generator; give it a weight, or start at 0"
+            f"adversarial_start={adversarial_start} with reconstruction_weight=0: until that step the generator would "
+            "have nothing to learn from; set reconstruction_weight above 0, or adversarial_start=0"
         )
 
 
 def check_names(loss: str, augmentation: Sequence[str]) -> None:
-    """Raise ValueError for a loss or a policy that there is not."""
+    """Raise ValueError for an unknown loss or augmentation."""
     unknown = set(augmentation) - set(POLICIES)
     if unknown:
         raise ValueError(f"augmentation={sorted(unknown)}: choose from {', '.join(POLICIES)}")
@@ -332,9 +338,9 @@ def check_names(loss: str, augmentation: Sequence[str]) -> None:
 
 
 def rolled(x: Tensor) -> Tensor:
-    """Every story's rows in the place of the story after it: no story keeps its own, where there are two or more.
+    """Give each story the rows of the story before it; of two or more stories, none keeps its own.
 
-    The stories are those of all ranks; rows of other ranks bring no gradient.
+    The stories are those of all ranks; no gradient flows to rows of other ranks.
     """
     if ranks.num_ranks() == 1:
         return x.roll(1, 0)
@@ -342,8 +348,8 @@ def rolled(x: Tensor) -> Tensor:
 
 
 def shifted(x: Shaped[Tensor, "b f *d"], mask: Bool[Tensor, "b f"]) -> Shaped[Tensor, "b f *d"]:
-    """Every frame in the place of the one before it within its story, the first in the last's."""
-    place, lengths = torch.arange(mask.shape[1], device=mask.device), mask.sum(1, keepdim=True)
+    """Move every frame of a story one place forward; the first goes to the end."""
+    place, lengths = torch.arange(mask.shape[1], device=mask.device), mask.sum(1, keepdim=True)  # f and b 1
     order = torch.where(mask, (place + 1) % lengths, place)
     return x[torch.arange(len(x), device=x.device)[:, None], order]
 
@@ -356,7 +362,7 @@ def separation(high: Float[Tensor, " n"], low: Float[Tensor, " m"]) -> Float[Ten
 
 @contextmanager
 def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """Networks that pass gradients on without taking any, and that keep nothing of what they see."""
+    """Networks that pass gradients on but take none themselves, and whose batch norms keep no statistics."""
     networks = list(networks)
     for network in networks:
         network.requires_grad_(False)
@@ -372,8 +378,8 @@ def frozen(networks: Iterable[nn.Module]) -> Iterator[None]:
 def unrecorded(networks: Iterable[nn.Module]) -> Iterator[None]:
     """Networks whose batch norms keep no statistics of what they see.
 
-    A trained discriminator judges by the statistics of true pictures: mixed with those of drawn ones, of which training
-    sees as many, they would fit neither.
+    A trained discriminator uses the statistics of true pictures. Training sees as many drawn ones; statistics of both
+    together would fit neither.
     """
     norms = [module for network in networks for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -1,4 +1,4 @@
-"""The pretrained DALL-E of the paper: single frames from captions that say everything."""
+"""Training of the pretrained DALL-E: single frames from full descriptions of them."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ from storydalle.training.optimisation import (
 
 
 class TextToImageTraining(pl.LightningModule):
-    """Trains the backbone of ``story_dalle`` on the frames of stories with their full descriptions.
+    """Trains the backbone of ``story_dalle`` on frames of stories with their full descriptions.
 
-    ``frames_per_story`` frames of each story are used a step, in turn.
+    Each step uses ``frames_per_story`` frames of each story, in turn.
     """
 
     MONITOR = "val/loss_image"  # by which a validation judges the model
-    texts = "descriptions"  # what is read of a story's outline
+    texts = "descriptions"  # the texts of a story that are tokenized
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class TextToImageTraining(pl.LightningModule):
         """Descriptions and codes of some frames of each story, source included; which ones depends on the step."""
         if not batch.descriptions.shape[1]:
             raise ValueError("text-to-image training needs descriptions of the frames; this data set has none")
-        codes = torch.cat([batch.source[:, None], batch.codes], 1)
-        num_frames = 1 + batch.mask.sum(1, keepdim=True)
+        codes = torch.cat([batch.source[:, None], batch.codes], 1)  # b g l; g = f + 1
+        num_frames = 1 + batch.mask.sum(1, keepdim=True)  # b 1, without padding
         turns = step * self.frames_per_story + torch.arange(self.frames_per_story, device=num_frames.device)
         stories, chosen = torch.arange(len(codes), device=num_frames.device)[:, None], turns % num_frames
-        return batch.descriptions[stories, chosen].flatten(0, 1), codes[stories, chosen].flatten(0, 1)
+        return batch.descriptions[stories, chosen].flatten(0, 1), codes[stories, chosen].flatten(0, 1)  # (b k) t or l
 
     def _losses(self, tokens: Tensor, codes: Tensor) -> FrameLosses:
         backbone = self.story_dalle.model.backbone

@@ -1,4 +1,4 @@
-"""Training of the VQGAN: reconstruction, a codebook moved by running means, and a recipe against its collapse."""
+"""Training of the VQGAN: reconstruction, a codebook moved by running means, and measures against its collapse."""
 
 import math
 from typing import Any, NamedTuple, cast
@@ -19,60 +19,63 @@ from storydalle.training.optimisation import warmup_cosine_factor
 
 
 class Pictures(NamedTuple):
-    """A batch that says which pixels matter: ``weight`` multiplies each pixel's error."""
+    """A batch of pictures; ``weight`` multiplies the error of each pixel."""
 
     images: Float[Tensor, "b c h w"]  # in [-1, 1]
     weight: Float[Tensor, "b 1 h w"] | None = None
 
 
 def pictures_of(batch: Tensor | Pictures | StoryBatch) -> Pictures:
-    """A tensor's or ``Pictures``' own; of stories all sources and all frames that exist."""
+    """The pictures of a batch: of stories, all sources and all frames that exist."""
     if isinstance(batch, StoryBatch):
         return Pictures(torch.cat([batch.source, batch.frames[batch.mask]]))
     return Pictures(batch) if isinstance(batch, Tensor) else Pictures(*batch)
 
 
 def edge_weight(images: Float[Tensor, "b c h w"], emphasis: float) -> Float[Tensor, "b 1 h w"]:
-    """1 on flat colour, up to 1 + emphasis within two pixels of an edge: faces are small, the sky is not."""
+    """1 on flat colour, up to 1 + emphasis within two pixels of an edge: faces are small, the sky is large."""
     across = F.pad((images[..., :, 1:] - images[..., :, :-1]).abs().amax(dim=1, keepdim=True), (0, 1, 0, 0))
     down = F.pad((images[..., 1:, :] - images[..., :-1, :]).abs().amax(dim=1, keepdim=True), (0, 0, 0, 1))
     edges = torch.maximum(across, down).clamp(max=1.0)
-    # One 5 x 5 maximum as two passes: twice as fast.
+    # A 5 x 5 maximum as two passes is twice as fast.
     edges = F.max_pool2d(edges, (5, 1), stride=1, padding=(2, 0))
     return 1.0 + emphasis * F.max_pool2d(edges, (1, 5), stride=1, padding=(0, 2))
 
 
 def perplexity(share: Float[Tensor, " v"]) -> Float[Tensor, ""]:
-    """How many codes, used evenly, would have the entropy of these shares."""
+    """exp(-sum_k p_k ln p_k): the number of codes that, used evenly, would have the entropy of these shares."""
     return torch.special.entr(share).sum().exp()
 
 
 def check_trainable(image_tokenizer: VQGAN) -> None:
-    """Raise ValueError for an image tokenizer whose codebook is learned in another way."""
+    """Raise ValueError for an image tokenizer that this recipe cannot train."""
     kind, quantizer = image_tokenizer.kind, image_tokenizer.config.get("quantizer")
     if (kind, quantizer) != ("vqgan", "nearest"):
         raise ValueError(
-            f"an image tokenizer of kind {kind} (quantizer={quantizer}) is not trained here: only a vqgan with "
-            "quantizer=nearest is"
+            f"an image tokenizer of kind {kind} (quantizer={quantizer}) cannot be trained here: only a vqgan with "
+            "quantizer=nearest can"
         )
 
 
 class ImageTokenizerTraining(pl.LightningModule):
     """Trains ``image_tokenizer``; every random draw is keyed by (seed, step), so a resumed run goes on exactly.
 
-    For the first ``steps_without_quantization`` steps the decoder sees the latents themselves, and the codebook is
-    then filled with latents of the last ten of them. From there on a code's vector is the running mean of the latents
-    it stood for, ``sum / share`` with ``share <- d share + (1 - d) n_k / n`` and ``sum <- d sum + (1 - d) sum_k z / n``
-    for ``n_k`` of ``n`` latents z and ``d = codebook_decay``; and a code used less than ``restart_below`` times its
-    even share moves to a latent drawn in proportion to its quantisation error.
+    In the first ``steps_without_quantization`` steps the decoder sees the latents themselves; latents of the last ten
+    of these steps fill the codebook. From then on the vector of code k is the running mean of the latents that it stood
+    for (van den Oord et al. 2017, appendix A.1), with d = ``codebook_decay`` and n_k of a step's n latents z:
 
-    The codebook is no gradient's business: of several processes each moves its own by the latents of all, alike.
-    Perplexity and usage in training are those of one batch, in validation those of the whole validation set.
+    e_k = sum_k / share_k,  share_k <- d share_k + (1 - d) n_k / n,  sum_k <- d sum_k + (1 - d) (sum of these z) / n
 
-    ``decoder_only`` keeps encoder and codebook as they are: pictures get better, and codes made before stay valid.
-    ``edge_emphasis`` weighs pixels near edges up (``edge_weight``). ``perceptual(reconstruction, images)`` adds a
-    distance per picture; ``discriminator(images)`` adds hinge losses from step ``adversarial_start`` on.
-    Differs from the paper: the adversarial weight is constant instead of following the gradients' ratio.
+    A code used less than ``restart_below`` times its even share moves to a latent, drawn in proportion to its
+    quantisation error.
+
+    No gradient moves the codebook: each of several processes moves its own by the latents of all, so they stay equal.
+    Perplexity and usage are of one batch in training, and of the whole validation set in validation.
+
+    ``decoder_only`` keeps encoder and codebook as they are: pictures get better, and existing codes stay valid.
+    ``edge_emphasis`` gives pixels near edges more weight (``edge_weight``). ``perceptual(reconstruction, images)`` adds
+    a distance for each picture; ``discriminator(images)`` adds hinge losses from step ``adversarial_start`` on.
+    Differs from the paper: the adversarial weight is constant and does not follow the ratio of gradients.
     """
 
     MONITOR = "val/reconstruction_error"  # by which a validation judges the model
@@ -128,7 +131,7 @@ class ImageTokenizerTraining(pl.LightningModule):
             reconstruction = self.image_tokenizer.reconstruct(self.image_tokenizer.quantize(latents).quantized)
             loss = self.reconstruction_loss(reconstruction, images, weight)
         elif self.global_step < self.steps_without_quantization:
-            self.remember(latents.detach())
+            self.remember(latents.detach())  # into the codebook, which no gradient moves
             reconstruction = self.image_tokenizer.reconstruct(latents)
             loss = self.reconstruction_loss(reconstruction, images, weight)
         else:
@@ -143,11 +146,14 @@ class ImageTokenizerTraining(pl.LightningModule):
         return None
 
     def adversarial_step(self, discriminator: nn.Module, loss: Tensor, reconstruction: Tensor, images: Tensor) -> None:
-        """One step of the tokenizer, then one of the discriminator (hinge losses, Esser et al. 2021)."""
+        """One step of the tokenizer, then one of the discriminator (Esser et al. 2021), D its logits:
+
+        -E D(drawn) for the tokenizer, (E max(0, 1 - D(true)) + E max(0, 1 + D(drawn))) / 2 for the discriminator.
+        """
         optimizer, discriminator_optimizer = cast(list[LightningOptimizer], self.optimizers())
         is_adversarial = self.global_step >= self.adversarial_start
         if is_adversarial:
-            discriminator.requires_grad_(False)
+            discriminator.requires_grad_(False)  # its own weights take no gradient from this loss
             loss = loss - self.adversarial_weight * discriminator(reconstruction).mean()
             discriminator.requires_grad_(True)
         optimizer.zero_grad()
@@ -156,7 +162,7 @@ class ImageTokenizerTraining(pl.LightningModule):
         optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
         if is_adversarial:
-            real, drawn = discriminator(images), discriminator(reconstruction.detach())
+            real, drawn = discriminator(images), discriminator(reconstruction.detach())  # no gradient to the tokenizer
             discriminator_loss = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + drawn).mean())
             discriminator_optimizer.zero_grad()
             self.manual_backward(discriminator_loss)
@@ -187,7 +193,7 @@ class ImageTokenizerTraining(pl.LightningModule):
     ) -> Float[Tensor, ""]:
         """Absolute plus squared error, each pixel by its weight, plus the perceptual distance."""
         error = (reconstruction.float() - images).abs()
-        error = (error + error.square()).mean(dim=1, keepdim=True)
+        error = (error + error.square()).mean(dim=1, keepdim=True)  # b 1 h w
         if self.edge_emphasis > 0.0:
             edges = edge_weight(images, self.edge_emphasis)
             weight = edges if weight is None else weight * edges
@@ -203,28 +209,28 @@ class ImageTokenizerTraining(pl.LightningModule):
     @torch.no_grad()
     def remember(self, latents: Float[Tensor, "b d grid grid"]) -> None:
         """Replace the oldest tenth of the codebook with latents of this step."""
-        vectors = ranks.gathered(rearrange(latents, "b d h w -> (b h w) d").float())
+        vectors = ranks.gathered(rearrange(latents, "b d h w -> (b h w) d").float())  # of all processes
         codebook = self.image_tokenizer.quantize.embedding.weight
         tenth = math.ceil(len(codebook) / 10)
         drawn = torch.randint(len(vectors), (tenth,), generator=self.generator(vectors.device), device=vectors.device)
         codebook.copy_(torch.cat([codebook[tenth:], vectors[drawn]]))
-        self.code_share.fill_(1.0 / len(codebook))
+        self.code_share.fill_(1.0 / len(codebook))  # as if each code had been used evenly
         self.code_sum.copy_(codebook / len(codebook))
 
     @torch.no_grad()
     def move_codebook(self, latents: Float[Tensor, "b d grid grid"], codes: Int[Tensor, "b l"]) -> None:
-        """Move each code towards the latents it stood for in this step; restart those that stand for nothing."""
+        """Move each code towards the latents it stood for in this step; restart codes that are hardly used."""
         vectors = ranks.gathered(rearrange(latents, "b d h w -> (b h w) d").float())
         flat = ranks.gathered(codes.flatten())
         codebook = self.image_tokenizer.quantize.embedding.weight
         even_share = 1.0 / len(codebook)
 
-        share = torch.bincount(flat, minlength=len(codebook)) / len(flat)
-        total = torch.zeros_like(codebook).index_add_(0, flat, vectors) / len(flat)
+        share = torch.bincount(flat, minlength=len(codebook)) / len(flat)  # n_k / n
+        total = torch.zeros_like(codebook).index_add_(0, flat, vectors) / len(flat)  # v d
         self.code_share.lerp_(share, 1.0 - self.codebook_decay)
         self.code_sum.lerp_(total, 1.0 - self.codebook_decay)
 
-        errors = (vectors - codebook[flat]).square().sum(dim=1) + 1e-12  # so that perfect codes can be drawn from too
+        errors = (vectors - codebook[flat]).square().sum(dim=1) + 1e-12  # not all zero, to draw from
         drawn = torch.multinomial(errors, len(codebook), replacement=True, generator=self.generator(flat.device))
         is_dead = self.code_share < self.restart_below * even_share
         self.code_share.masked_fill_(is_dead, even_share)
@@ -249,7 +255,7 @@ class ImageTokenizerTraining(pl.LightningModule):
         )
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Here and not in the Trainer, which refuses to clip for a fused optimizer under mixed precision."""
+        """Clip here and not in the Trainer, which refuses to with a fused optimizer under mixed precision."""
         nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), self.gradient_clip)
 
     def rate(self, step: int) -> float:

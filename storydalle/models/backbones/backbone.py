@@ -26,7 +26,7 @@ class Logits(NamedTuple):
 
 
 class Words(NamedTuple):
-    """Sizes of a caption tokenizer, as a backbone is built for it."""
+    """Sizes of the caption tokenizer that a backbone is built for."""
 
     text_vocab_size: int
     text_length: int
@@ -34,16 +34,16 @@ class Words(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """Sizes of an image tokenizer, as a backbone is built for it."""
+    """Sizes of the image tokenizer that a backbone is built for."""
 
-    num_codes: int  # that there are
-    image_length: int  # of a picture
+    num_codes: int  # size of the codebook
+    image_length: int  # codes of one picture
     codes_of: str  # the tokenizer's kind
 
 
 @runtime_checkable
 class DecodingCache(Protocol):
-    """A state kept between the steps of decoding; only the backbone that made it looks inside."""
+    """The state between two steps of decoding; only the backbone that made it looks inside."""
 
     def repeat(self, num_candidates: int) -> None:
         """Give every row ``num_candidates`` copies: the prompt is prefilled once and shared by its candidates."""
@@ -52,23 +52,22 @@ class DecodingCache(Protocol):
 class Backbone(Configured, nn.Module, ABC):
     """A text-to-image transformer that knows nothing of stories.
 
-    What comes from outside attaches in two places: ``prefix`` embeddings ahead of the text, and one hook a block,
-    whose result is added to the residual stream at the positions that predict a code.
-    ``kind`` names the class in files.
-    ``activation_checkpointing`` keeps of each block what goes in, and computes the rest again for the gradients.
+    A story enters in two places: ``prefix`` embeddings ahead of the text, and one hook a block, whose result is added
+    to the residual stream at the positions that predict a code. ``kind`` names the class in files.
+    With ``activation_checkpointing`` only the input of each block is kept; the backward pass computes the rest again.
     """
 
     kind: ClassVar[str]
-    predicts_text: ClassVar[bool]  # there are logits of the text to train on
+    predicts_text: ClassVar[bool]  # True where there are logits of the text to train on
     text_vocab_size: int
-    num_codes: int  # codes that are predicted, and may be drawn
+    num_codes: int  # codes that can be predicted and drawn
     text_length: int
     image_length: int
     dim: int
     depth: int  # blocks that call a hook
     num_heads: int
     pad_id: int | None
-    codes_of: str | None  # the kind of image tokenizer whose codes these are, where it is known: sizes do not tell
+    codes_of: str | None  # the kind of the image tokenizer, if known: its sizes do not tell it
     activation_checkpointing: bool = False
 
     @classmethod
@@ -87,9 +86,9 @@ class Backbone(Configured, nn.Module, ABC):
     ) -> Logits:
         """Logits of the next tokens and codes; the same call trains (no cache), prefills and decodes.
 
-        Training: all ``tokens`` and all ``codes`` (the last code is not read: nothing follows it).
-        Prefill: ``tokens`` and a cache of ``new_cache``, no codes; decoding: the newest code of each row and the cache.
-        Raises ValueError where the caption is not exactly ``text_length`` long.
+        Training: all ``tokens`` and all ``codes`` (the last code is not read, since nothing follows it).
+        Prefill: ``tokens`` and a cache of ``new_cache``, no codes. Decoding: the newest code of each row and the cache.
+        Raises ValueError if the captions are not exactly ``text_length`` long.
         """
 
     @abstractmethod
@@ -106,7 +105,7 @@ class Backbone(Configured, nn.Module, ABC):
 
     @abstractmethod
     def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
-        """Indices of the text columns worth computing."""
+        """Indices of the text columns that have to be computed."""
 
     @property
     @abstractmethod
@@ -114,7 +113,7 @@ class Backbone(Configured, nn.Module, ABC):
         """The layers with a row for each text token: the embedding and, where text is predicted, its head."""
 
     def add_tokens(self, num_tokens: int) -> None:
-        """Make room for ``num_tokens`` more text tokens, their ids behind the old ones; no old row changes."""
+        """Make room for ``num_tokens`` more text tokens; their ids follow the old ones, and no old row changes."""
         for table in self.word_tables:
             add_rows(table, num_tokens)
         self.text_vocab_size += num_tokens
@@ -127,11 +126,11 @@ class Backbone(Configured, nn.Module, ABC):
 
     @abstractmethod
     def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
-        """The memory that each block takes of a training step: of an encoder's first, then of the ``depth`` others."""
+        """The memory that each block needs in a training step: an encoder's blocks first, then the ``depth`` others."""
 
     @property
     def num_fused(self) -> int:
-        """Weights that are copied once to decode faster."""
+        """The number of weights that are copied once to decode faster."""
         return 0
 
     @property
@@ -139,7 +138,7 @@ class Backbone(Configured, nn.Module, ABC):
         return self.code_table.device
 
     def cache_bytes(self, num_prefix: int) -> int:
-        """Bytes of keys and values that one row keeps, at most, while it decodes."""
+        """Upper bound of the bytes of keys and values that one row keeps while it decodes."""
         num_columns = num_prefix + self.text_length + self.image_length
         return 2 * self.depth * num_columns * self.dim * self.code_table.element_size()
 
@@ -149,7 +148,7 @@ class Backbone(Configured, nn.Module, ABC):
 
 
 def add_rows(table: nn.Embedding | nn.Linear, num_rows: int) -> None:
-    """Append fresh rows, N(0, 0.02) as all tables begin, to an embedding or to a linear layer without bias."""
+    """Append fresh rows from N(0, 0.02) to an embedding or to a linear layer without bias."""
     old = table.weight.detach()
     fresh = nn.init.normal_(old.new_empty(num_rows, old.shape[1]), std=0.02)
     table.weight = nn.Parameter(torch.cat([old, fresh]), requires_grad=table.weight.requires_grad)
@@ -160,15 +159,15 @@ def add_rows(table: nn.Embedding | nn.Linear, num_rows: int) -> None:
 
 
 def through(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
-    """Call a block; with ``recompute`` nothing inside it is kept for the gradients, and it is computed again."""
+    """Call a block; with ``recompute`` the backward pass computes it again instead of keeping what is inside."""
     if recompute and torch.is_grad_enabled():
-        # Nothing in a block is random, so there is no state of a generator to keep.
+        # Nothing in a block is random, so the state of the random generator need not be kept.
         return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
     return block(*inputs)
 
 
 def init_weights(module: nn.Module) -> None:
-    """minDALL-E's initialisation: N(0, 0.02) for matrices and tables, zero biases."""
+    """minDALL-E's initialisation of one module: N(0, 0.02) for matrices and tables, zero biases."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -176,7 +175,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 def open_backbone(config: Mapping[str, Any]) -> Backbone:
-    """A fresh backbone of the kind and the settings that ``config`` holds."""
+    """A fresh backbone of the kind and with the settings that ``config`` names."""
     found, settings = BACKBONES.split(config)
     return found(**settings)
 
@@ -187,5 +186,5 @@ BACKBONES: Registry[Backbone] = Registry(
         "dalle": "storydalle.models.backbones.dalle.DALLE",
         "mega": "storydalle.models.backbones.mega.MegaDALLE",
     },
-    unnamed="dalle",  # once there was no other
+    unnamed="dalle",  # files from the time when there was no other kind do not name it
 )

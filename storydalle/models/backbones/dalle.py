@@ -1,9 +1,9 @@
 """minDALL-E's transformer: caption tokens and image codes in one causal sequence, ``[prefix | text | image]``.
 
 Two vocabularies with an embedding table, a position table and a bias-free head each; pre-LN GPT blocks.
-It knows nothing of stories. What comes from outside attaches in two places: ``prefix`` embeddings ahead of the text,
-and one ``hook`` a block, called after the self-attention residual at the positions that predict a code.
-Parameter names equal the keys of the released checkpoint (minDALL-E 1.3B, stage 2).
+It knows nothing of stories. A story enters in two places: ``prefix`` embeddings ahead of the text, and one ``hook`` a
+block, called after the self-attention residual at the positions that predict a code.
+Parameter names are the keys of the released checkpoint (minDALL-E 1.3B, stage 2).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from storydalle.models.layers import KeyValues, attend
 
 
 class BlockCache(KeyValues):
-    """Keys and values of one block; with them the fused projection, made once for all steps."""
+    """Keys and values of one block, and its fused projection, which is made once for all steps."""
 
     def __init__(self, attention: "SelfAttention", num_rows: int, length: int) -> None:
         super().__init__(num_rows, attention.num_heads, length, attention.query.weight)
@@ -60,8 +60,8 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def fused_projection(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of query, key and value as one: a third of the launches, and one read of the input."""
-        layers = (self.query, self.key, self.value)
+        """Join weight and bias of query, key and value: one product instead of three, and one read of the input."""
+        layers = (self.query, self.key, self.value)  # (3 d) d, and 3 d
         return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
     def forward(self, x: Tensor, visible: Tensor, cache: BlockCache | None = None, start: int = 0) -> Tensor:
@@ -95,13 +95,14 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         x = x + self.attn(self.ln1(x), visible, cache, start)
         if hook is not None:
-            predicting = x[:, first:]
+            predicting = x[:, first:]  # the positions whose output predicts a code
             x = torch.cat([x[:, :first], predicting + hook(predicting)], 1)
         return x + self.mlp(self.ln2(x))
 
     def kept(self, num_rows: int, columns: int, step: StepSizes) -> KeptByBlock:
-        """Inside: queries, keys, values (3) and the hidden layer (4); to train weights also what each product reads
-        (7). Query, key and value weights are copied to be one."""
+        """Inside: queries, keys, values (3) and the hidden layer (4); to train weights also the input of each product
+        (7). The weights of query, key and value are copied when they are joined.
+        """
         square, is_trained = self.attn.proj.weight.numel(), trains(self)
         return KeptByBlock(
             positions=num_rows * columns,
@@ -119,9 +120,9 @@ class DALLESettings(NetworkSettings):
     """The defaults are minDALL-E 1.3B.
 
     ``pad_id`` makes padding invisible to every other position, and drops columns that hold nothing but padding
-    (all but the last, which predicts the first code). minDALL-E attends to its padding: leave it None there.
-    ``tie_codes`` reads codes out with the table that read them in: copying a code, as source attention must, is then
-    one linear map for all codes instead of one to learn for each. minDALL-E has two tables.
+    (except the last one, which predicts the first code). minDALL-E attends to its padding: leave it None there.
+    ``tie_codes`` uses one table for the embedding and the head of the codes. Source attention must learn to copy codes;
+    with one table a single linear map copies all of them. minDALL-E has two tables.
     ``codes_of`` is the kind of image tokenizer whose codes these are.
     ``prefix_positions`` adds the text's first positions to the prefix, as the released StoryDALL-E does.
     """
@@ -200,7 +201,7 @@ class DALLE(Backbone):
         return self.tok_emb_img(codes) + self.pos_emb_img.weight[start : start + codes.shape[1]]
 
     def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
-        """Indices of the text columns worth computing: with a token in some row, and the last one."""
+        """Indices of the text columns that have to be computed: those with a token in some row, and the last one."""
         if self.pad_id is None:
             return torch.arange(tokens.shape[1], device=tokens.device)
         used = (tokens != self.pad_id).any(0)
@@ -223,7 +224,7 @@ class DALLE(Backbone):
             visible = cache.visible[:, :end]
             cache.length = end
             cache.num_codes += 0 if codes is None else codes.shape[1]
-        mask = causal_mask(visible, x.shape[1])
+        mask = causal_mask(visible, x.shape[1])  # b 1 n m; n new columns, m columns so far
         recompute = self.activation_checkpointing and cache is None
         for i, block in enumerate(self.blocks):
             hook = hooks[i] if hooks is not None else None
@@ -231,8 +232,9 @@ class DALLE(Backbone):
             x = through(block, x, mask, hook, first, memory, start, recompute=recompute)
         x = self.ln_f(x)
         num_prefix = 0 if prefix is None else prefix.shape[1]
-        text = self.head_txt(x[:, num_prefix:first]) if cache is None else None
-        return Logits(text, self.head_img(x[:, first:]), targets)
+        # Text is only trained on, never sampled: with a cache its logits are not computed.
+        text = self.head_txt(x[:, num_prefix:first]) if cache is None else None  # b (t - 1) v_text
+        return Logits(text, self.head_img(x[:, first:]), targets)  # column i of x predicts column i + 1
 
     def _embed(
         self, tokens: Tensor | None, codes: Tensor | None, prefix: Tensor | None, cache: Cache | None
@@ -244,19 +246,19 @@ class DALLE(Backbone):
             return x, torch.ones(codes.shape, dtype=torch.bool, device=codes.device), 0, None
         self.check_captions(tokens)
         columns = self.used_columns(tokens)
-        tokens = tokens[:, columns]
+        tokens = tokens[:, columns]  # the columns that are left keep their own positions
         parts = [self.tok_emb_txt(tokens) + self.pos_emb_txt(columns)]
         seen = [torch.ones_like(tokens, dtype=torch.bool) if self.pad_id is None else tokens != self.pad_id]
         if prefix is not None:
             parts.insert(0, self._placed(prefix))
             seen.insert(0, seen[0].new_ones(prefix.shape[:2]))
-        first = sum(part.shape[1] for part in parts) - 1
+        first = sum(part.shape[1] for part in parts) - 1  # the last text column predicts the first code
         if codes is not None and cache is None:
-            codes = codes[:, :-1]
+            codes = codes[:, :-1]  # nothing follows the last code
         if codes is not None:
             parts.append(self.embed_codes(codes))
             seen.append(seen[0].new_ones(codes.shape))
-        return torch.cat(parts, 1), torch.cat(seen, 1), first, tokens[:, 1:]
+        return torch.cat(parts, 1), torch.cat(seen, 1), first, tokens[:, 1:]  # b n d, b n, and the text shifted by one
 
     def _placed(self, prefix: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
         """The prefix as it enters the first block."""
@@ -270,7 +272,7 @@ class DALLE(Backbone):
 def causal_mask(visible: Bool[Tensor, "b m"], num_queries: int) -> Bool[Tensor, "b 1 n m"]:
     """Each of the last ``num_queries`` columns sees the visible ones before it, and always itself."""
     length = visible.shape[1]
-    rows = torch.arange(length - num_queries, length, device=visible.device)[:, None]
-    columns = torch.arange(length, device=visible.device)[None]
-    mask = (columns < rows) & visible[:, None] | (columns == rows)
-    return mask[:, None]
+    rows = torch.arange(length - num_queries, length, device=visible.device)[:, None]  # n 1
+    columns = torch.arange(length, device=visible.device)[None]  # 1 m
+    mask = (columns < rows) & visible[:, None] | (columns == rows)  # b n m; a softmax over nothing would be nan
+    return mask[:, None]  # one mask for all heads

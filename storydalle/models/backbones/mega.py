@@ -2,8 +2,8 @@
 
 BART with the norms of NormFormer and gated feed-forward networks, as in min-dalle (dalle-mini). ``prefix`` embeddings
 enter ahead of the text in the encoder; a decoder layer calls its ``hook`` after it has read the caption. Every decoder
-position predicts a code, so hooks act on all of them, and only the image is predicted: there are no text logits.
-Parameter names equal the keys of min-dalle's ``encoder.pt`` and ``decoder.pt`` behind ``encoder.`` and ``decoder.``.
+position predicts a code, so hooks act on all of them. Only the image is predicted: there are no text logits.
+Parameter names are the keys of min-dalle's ``encoder.pt`` and ``decoder.pt``, after ``encoder.`` and ``decoder.``.
 """
 
 from collections.abc import Sequence
@@ -75,15 +75,16 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "r n d"], memory: Memory, visible: Bool[Tensor, "#b 1 #n m"] | None
     ) -> Float[Tensor, "r n d"]:
-        """``r`` rows read ``b`` memories: one each, or the candidates of one beside each other."""
+        """``r`` rows read ``b`` memories: one each, or several rows (candidates, side by side) read the same one."""
         num_rows, num_columns = len(x) // len(memory.key), x.shape[1]
+        # Candidates become more queries of one attention: their memory is not copied for each.
         query = rearrange(self.q_proj(x), "(b r) n (h k) -> b h (r n) k", r=num_rows, h=self.num_heads)
         out = attend(query, memory.key, memory.value, visible)
         return self.out_proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows, n=num_columns))
 
 
 class GLU(nn.Module):
-    """A gated feed-forward network, with a norm of its own after the gate; GELU is the exact one, by erf."""
+    """A gated feed-forward network with a norm after the gate: W2 LN(GELU(W0 LN(x)) * W1 LN(x)); GELU by erf."""
 
     def __init__(self, dim: int, glu_dim: int) -> None:
         super().__init__()
@@ -143,16 +144,16 @@ class DecoderLayer(nn.Module):
         normed = self.pre_self_attn_layer_norm(x)
         own = self.self_attn.remember(normed)
         if cache is not None:
-            own = Memory(*cache.append(own.key, own.value, start))
+            own = Memory(*cache.append(own.key, own.value, start))  # and all columns before
         x = x + self.self_attn_layer_norm(self.self_attn(normed, own, causal))
         read = self.encoder_attn(self.pre_encoder_attn_layer_norm(x), text, text_visible)
         x = x + self.encoder_attn_layer_norm(read)
         if hook is not None:
-            x = x + hook(x)
+            x = x + hook(x)  # at every position: each predicts a code
         return x + self.glu(x)
 
     def kept(self, num_rows: int, columns: int, text: int, step: StepSizes) -> KeptByBlock:
-        """An encoder layer's, and what reading ``text`` columns of the caption takes: queries and what is said (2)."""
+        """As an encoder layer, and for reading ``text`` columns of the caption the queries and the result (2)."""
         dim, precision = self.glu.fc2.out_features, step.precision
         own = kept_by_layer(self, num_rows, columns, step)
         copies = 2 * dim**2 if precision.is_mixed else 0
@@ -167,9 +168,9 @@ class DecoderLayer(nn.Module):
 
 
 def kept_by_layer(layer: "EncoderLayer | DecoderLayer", num_rows: int, columns: int, step: StepSizes) -> KeptByBlock:
-    """Inside: queries, keys, values (3), what attention says (1), four tensors of the gated network's own width.
+    """Inside: queries, keys, values (3), the result of attention (1), four tensors as wide as the gated network.
 
-    To train weights also what each product reads, which autocast copies for each anew.
+    To train weights also the input of each product, which autocast copies for each of them.
     """
     dim, glu_dim = layer.glu.fc2.out_features, layer.glu.fc2.in_features
     ratio, mixed = glu_dim / dim, step.precision.is_mixed
@@ -207,12 +208,12 @@ class MegaEncoder(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """The state of ``[prefix | tokens]``; ``columns`` says where in the caption the tokens stand.
 
-        A prefix is a token without a place: it enters where embeddings do, ahead of their norm, so that the layers
-        see it at the size they were trained on, however large a fresh story encoder's vectors are.
+        A prefix is a token without a position. It enters before the norm of the embeddings, so the layers see it at the
+        scale that they were trained on, however large the vectors of a fresh story encoder are.
         """
         x = self.embed_tokens(tokens) + self.embed_positions(columns)
         if prefix is not None:
-            x = torch.cat([prefix, x], 1)
+            x = torch.cat([prefix, x], 1)  # b (p + t) d
         x = self.layernorm_embedding(x)
         for layer in self.layers:
             x = through(layer, x, visible, recompute=recompute)
@@ -233,7 +234,7 @@ class MegaDecoder(nn.Module):
         self.lm_head = nn.Linear(dim, settings.num_rows, bias=False)
 
     def remember(self, state: Float[Tensor, "b m d"]) -> list[Memory]:
-        """Keys and values of an encoded caption in each layer: computed once for all steps and candidates."""
+        """Keys and values of an encoded caption in each layer, computed once for all steps and candidates."""
         return [cast(DecoderLayer, layer).encoder_attn.remember(state) for layer in self.layers]
 
     def embed(self, codes: Int[Tensor, "b l"], start: int = 0) -> Float[Tensor, "b l d"]:
@@ -251,6 +252,7 @@ class MegaDecoder(nn.Module):
         start = 0 if cache is None else cache.length
         x = self.layernorm_embedding(self.embed(inputs, start))
         num_columns = inputs.shape[1]
+        # 1 1 n m: the first of the n new columns is column ``start`` of m, and sees itself.
         causal = torch.ones(1, 1, num_columns, start + num_columns, dtype=torch.bool, device=x.device).tril(start)
         for i, layer in enumerate(self.layers):
             hook = None if hooks is None else hooks[i]
@@ -266,8 +268,8 @@ class MegaDecoder(nn.Module):
 class MegaSettings(NetworkSettings):
     """The defaults are DALL-E Mega's.
 
-    Tables and head hold one row more than ``image_vocab_size``, as in the released files; ``num_codes`` of them are
-    codes of the image tokenizer. ``start_code`` is read ahead of the first code: 16383, which is a code as well.
+    Tables and head have one row more than ``image_vocab_size``, as in the released files; ``num_codes`` of the rows are
+    codes of the image tokenizer. ``start_code`` is read ahead of the first code: 16383, which is also a code.
     """
 
     text_vocab_size: int = 50272
@@ -313,11 +315,15 @@ class MegaDALLE(Backbone):
         self.pad_id, self.start_code, self.codes_of = settings.pad_id, settings.start_code, settings.codes_of
         self.encoder = MegaEncoder(settings)
         self.decoder = MegaDecoder(settings)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """minDALL-E's initialisation; the released weights replace it."""
         self.apply(init_weights)
 
     @classmethod
     def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "MegaDALLE":
-        """The start code is a row of its own, behind the codes."""
+        """The start code has a row of its own, after the codes."""
         rows = codes.num_codes
         return cls(**words._asdict(), **codes._asdict(), image_vocab_size=rows, start_code=rows, **sizes)
 
@@ -335,7 +341,7 @@ class MegaDALLE(Backbone):
         return read + [cast(DecoderLayer, layer).kept(rows, codes, text, step) for layer in self.decoder.layers]
 
     def new_cache(self, num_rows: int, num_prefix: int) -> MegaCache:
-        """The caption, and with it ``num_prefix``, is kept as prefill reads it."""
+        """The cache takes the caption and its prefix from the prefill, whatever ``num_prefix`` is."""
         return MegaCache(self, num_rows)
 
     def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
@@ -346,7 +352,7 @@ class MegaDALLE(Backbone):
         return self.decoder.embed(codes, start)
 
     def used_columns(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, " t_used"]:
-        """Indices of the text columns worth computing: with a token in some row, and the first one."""
+        """Indices of the text columns that have to be computed: those with a token in some row, and the first one."""
         used = (tokens != self.pad_id).any(0)
         used[0] = True
         return used.nonzero().squeeze(1)
@@ -360,12 +366,12 @@ class MegaDALLE(Backbone):
         cache: MegaCache | None = None,
     ) -> Logits:
         # Differs from the paper's released code: logits are cut to the codes that exist in training too, not only in
-        # sampling. The other rows of the head stand for no code, and the loss is that of what is sampled.
+        # sampling. The other rows of the head stand for no code, so the loss is of what can be sampled.
         if tokens is None:
             assert codes is not None and cache is not None and cache.text is not None, "this is a decoding step"
             return Logits(None, self.decoder(codes, cache.text, hooks, cache)[..., : self.num_codes], None)
         text = self._read(tokens, prefix)
-        inputs = torch.full_like(tokens[:, :1], self.start_code)
+        inputs = torch.full_like(tokens[:, :1], self.start_code)  # b 1
         if codes is not None:
             inputs = torch.cat([inputs, codes if cache is not None else codes[:, :-1]], 1)
         if cache is not None:
@@ -374,12 +380,12 @@ class MegaDALLE(Backbone):
         return Logits(None, self.decoder(inputs, text, hooks, cache, recompute)[..., : self.num_codes], None)
 
     def _read(self, tokens: Int[Tensor, "b t"], prefix: Float[Tensor, "b p d"] | None) -> Text:
-        """Encode captions; padding is seen by nobody, and dropped where no row has a token."""
+        """Encode captions; nothing attends to padding, and columns that are padding in every row are dropped."""
         self.check_captions(tokens)
         columns = self.used_columns(tokens)
         tokens = tokens[:, columns]
         visible = tokens != self.pad_id
-        # A row of nothing but padding needs something to attend to: it is read as its first column.
+        # A row that is all padding needs something to attend to: its first column is read.
         visible[:, 0] |= ~visible.any(1)
         if prefix is not None:
             visible = torch.cat([visible.new_ones(prefix.shape[:2]), visible], 1)

@@ -36,7 +36,7 @@ DECODED = 32  # pictures at once
 
 
 class StoryDALLE(PretrainedModel):
-    """Image tokenizer, caption tokenizer and retrofitted transformer, with the sizes of all three checked together.
+    """Image tokenizer, caption tokenizer and retrofitted transformer; the sizes of all three are checked together.
 
     A text-to-image model is the same object with an empty retrofit.
     """
@@ -62,8 +62,9 @@ class StoryDALLE(PretrainedModel):
                 raise ValueError(f"the backbone has {ours} {what}, its tokenizer {theirs}: they must agree")
         if backbone.codes_of not in (None, image_tokenizer.kind):
             raise ValueError(
-                f"the backbone writes codes of an image tokenizer of kind {backbone.codes_of}, and this one is of "
-                f"kind {image_tokenizer.kind}: both have {image_tokenizer.codebook_size} codes, of different meanings"
+                f"the backbone writes codes of an image tokenizer of kind {backbone.codes_of}, but this one is of "
+                f"kind {image_tokenizer.kind}: both have {image_tokenizer.codebook_size} codes, but they mean "
+                "different things"
             )
         self.image_tokenizer = image_tokenizer
         self.caption_tokenizer = caption_tokenizer
@@ -80,7 +81,7 @@ class StoryDALLE(PretrainedModel):
     # ------------------------------------------------------------------------------------------------- drawing
 
     def draw_candidates(self, request: StoryRequest) -> Candidates:
-        """Frames by way of codes; of each frame the likeliest candidate first."""
+        """Frames, drawn as codes; the likeliest candidate of each frame comes first."""
         assert isinstance(request.sampling, CodeSampling)
         tokens, mask = self._tokenize(request.captions)
         num_frames, num_candidates = tokens.shape[1], request.num_candidates
@@ -102,8 +103,8 @@ class StoryDALLE(PretrainedModel):
             drawn = draw_without_source(draw, keys, num_frames)
         else:
             drawn = draw(source=self.image_tokenizer.encode(request.source), keys=keys)
-        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)
-        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))
+        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)  # r k; r = b f
+        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))  # r k l
         parts = rearrange(codes, "r k l -> (r k) l").split(DECODED)
         images = torch.cat([self.image_tokenizer.decode(part) for part in parts])
         split = {"f": num_frames, "k": num_candidates}
@@ -113,17 +114,17 @@ class StoryDALLE(PretrainedModel):
         )
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """The image tokenizer, through which all that is drawn has to go."""
+        """The image tokenizer's reconstruction of true frames: no drawn frame can be better."""
         return {"tokenizer reconstruction": self.reconstruct}
 
     @torch.inference_mode()
     def reconstruct(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Pictures in [-1, 1] as the image tokenizer gives them back: what the model can draw at best."""
+        """Pictures in [-1, 1], encoded and decoded by the image tokenizer: the best that the model can draw."""
         parts = [self.image_tokenizer.encode(part.to(self.device)) for part in images.split(64)]
         return torch.cat([self.image_tokenizer.decode(part) for part in parts])
 
     def sampling(self, sampling: Sampling | None = None, **given: float | int | None) -> CodeSampling:
-        """As of every model; ValueError, too, for guidance where the model was not trained for it."""
+        """As for every model; also ValueError for guidance if the model was not trained for it."""
         chosen = super().sampling(sampling, **given)
         assert isinstance(chosen, CodeSampling)
         if chosen.guidance != 1 and not self.card.get("guidance", False):
@@ -157,7 +158,7 @@ class StoryDALLE(PretrainedModel):
     def _encode_story(
         self, tokens: Tensor, mask: Tensor | None = None, sentences: Tensor | None = None
     ) -> Tensor | None:
-        """Story vectors; a story longer than any in training is read through a window that ends at each frame."""
+        """Story vectors; in a story longer than those of training, each frame sees a window of captions up to it."""
         mask = torch.ones_like(tokens[..., 0], dtype=torch.bool) if mask is None else mask
 
         def encoded(near: slice) -> Tensor | None:
@@ -177,7 +178,7 @@ class StoryDALLE(PretrainedModel):
         return torch.cat(parts, 1)
 
     def _tokenize(self, captions: list[list[str]]) -> tuple[Int[Tensor, "b f t"], Bool[Tensor, "b f"]]:
-        """Tokens of stories, the shorter ones filled up with empty captions, and which frames there are."""
+        """Tokens of stories, the shorter ones filled up with empty captions, and a mask of the frames that exist."""
         num_frames = max(map(len, captions))
         mask = torch.tensor([[i < len(story) for i in range(num_frames)] for story in captions], device=self.device)
         padded = [caption for story in captions for caption in [*story, *[""] * (num_frames - len(story))]]
@@ -193,7 +194,7 @@ class StoryDALLE(PretrainedModel):
         return cut + super().caption_notes(captions)
 
     def request_notes(self, request: StoryRequest) -> list[str]:
-        """Remarks on a source that is missing or unlike the training's, and on a story encoder without its vectors."""
+        """Notes on a missing source, on one unlike those of training, and on a story encoder without its vectors."""
         notes = []
         if request.source is None:
             notes.append("no source given: the first frame is drawn from its caption alone and leads the others")
@@ -202,19 +203,20 @@ class StoryDALLE(PretrainedModel):
             limit = self.card.get("reconstruction_error_p99")
             if limit is not None and error > limit:
                 notes.append(
-                    f"the source lies outside what this model has seen: its tokenizer misses the picture by {error:.3f}"
-                    f" a pixel (at most {limit:.3f} on 99 % of its own world), so expect a free adaptation"
+                    f"the source looks unlike the pictures that this model was trained on: its tokenizer reconstructs "
+                    f"it with an error of {error:.3f} a pixel (at most {limit:.3f} for 99 % of its own pictures), so "
+                    "expect the drawn frames to differ from it"
                 )
         if self.sentence_dim is not None and request.sentences is None:
             notes.append(
-                f"the story encoder is left out: it reads vectors of a sentence encoder, {self.sentence_dim} wide, and "
-                "none are given (sentences)"
+                f"the story encoder is not used: it reads vectors of a sentence encoder, {self.sentence_dim} wide, but "
+                "none were given (sentences)"
             )
         return notes
 
     @torch.inference_mode()
     def reconstruction_errors(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-        """Mean absolute error of the image tokenizer on pictures in [-1, 1], as a share of the full range."""
+        """Mean absolute error of the image tokenizer on pictures in [-1, 1], as a share of the range of 2."""
         parts = [
             (self.image_tokenizer.decode(self.image_tokenizer.encode(part)) - part).abs().mean((1, 2, 3)) / 2
             for part in pixels.split(32)
@@ -222,7 +224,7 @@ class StoryDALLE(PretrainedModel):
         return torch.cat(parts)
 
     def measured(self, stories: Stories) -> dict[str, Any]:
-        """For the card: the error of the image tokenizer that 99 % of the stories' frames stay below."""
+        """For the card: the error of the image tokenizer that 99 % of the stories' frames do not exceed."""
         pixels = to_tensor(np.concatenate([story.frames for story in stories.readable(64)]))
         return {"reconstruction_error_p99": float(np.quantile(self.reconstruction_errors(pixels).numpy(), 0.99))}
 
@@ -235,7 +237,7 @@ class StoryDALLE(PretrainedModel):
         }
 
     def summary(self) -> dict[str, str]:
-        """For people: what is drawn, and by how large a model."""
+        """A summary for people: what is drawn, and how large the model is."""
         backbone, num_codes = self.model.backbone, self.image_tokenizer.num_codes
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
         return {
@@ -256,14 +258,14 @@ class StoryDALLE(PretrainedModel):
 
     @classmethod
     def without_numbers(cls, folder: Path) -> tuple["StoryDALLE", list[tuple[Path, str]]]:
-        """The model of a folder before its weights are read, and the files that hold them, as for ``load_files``.
+        """The model of a folder before its weights are read, and the files of the weights, as ``load_files`` takes.
 
-        Raises ValueError where the folder describes no such model.
+        Raises ValueError if the folder describes no such model.
         """
         named, otherwise = folder / CONFIG_NAME, "is no StoryDALL-E configuration"
         with described_by(named, otherwise):
             config = read_object(named)
-            lender = folder  # of the image tokenizer: models of one family may share one
+            lender = folder  # the folder of the image tokenizer, which models of one family may share
             if isinstance(config["image_tokenizer"], str):
                 lender = folder / config["image_tokenizer"]
                 config["image_tokenizer"] = read_object(lender / CONFIG_NAME)["image_tokenizer"]
@@ -285,10 +287,10 @@ class StoryDALLE(PretrainedModel):
     ) -> None:
         """Write config, weights (half precision), caption tokenizer, card and README.
 
-        The image tokenizer keeps its precision, as a rounding turns one code into another, unless it may be rounded
-        too. ``tokenizer_of`` is a folder, relative to this one, of a model with the same image tokenizer: it is then
-        read from there and not written again. Raises ValueError, before anything is written, where a weight is not
-        finite.
+        The image tokenizer keeps its precision, since rounding can turn one code into another;
+        ``is_tokenizer_rounded`` rounds it too. ``tokenizer_of`` is a folder, relative to this one, of a model with the
+        same image tokenizer: it is then read from there and not written again. Raises ValueError, before anything is
+        written, if a weight is not finite.
         """
         config = self.description()
         if tokenizer_of is not None:

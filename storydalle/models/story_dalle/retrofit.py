@@ -1,9 +1,9 @@
 """The paper's contribution, alone: what turns a text-to-image transformer into one that continues a story.
 
-StoryDALL-E (ECCV 2022, section 3): cross-attention to the source frame inside the pretrained blocks, a self-attention
-encoder over the captions of the whole story whose vector of each frame is prepended to that frame's caption, and
+StoryDALL-E (ECCV 2022, section 3) adds three parts: cross-attention to the source frame inside the pretrained blocks;
+an encoder over the captions of the whole story, whose vectors of a frame are prepended to that frame's caption; and
 prompt tokens for tuning with a frozen backbone. A frame's sequence is ``[prompt | story | caption | codes]``, in one
-transformer or, of an encoder-decoder, with the codes in the decoder.
+transformer; an encoder-decoder has the codes in its decoder.
 """
 
 import math
@@ -37,8 +37,9 @@ class SourceMemory(NamedTuple):
 class SourceCrossAttention(nn.Module):
     """Queries from the frame being drawn, keys and values from the source frame (section 3.2 of the paper).
 
-    The output projection starts at zero, so a fresh retrofit leaves the backbone as it was. ``start="random"`` is the
-    released code's: all projections as torch draws them, which disturbs the pretrained blocks from the first step on.
+    A block adds W_o softmax(Q K^T / sqrt(head_dim)) V to its residual stream. W_o is the gate: it starts at zero, so a
+    fresh retrofit leaves the backbone as it was. With ``start="random"``, the released code's, all projections start as
+    torch draws them, which disturbs the pretrained blocks from the first step on.
     """
 
     def __init__(self, dim: int, num_heads: int, start: str = "identity") -> None:
@@ -50,26 +51,34 @@ class SourceCrossAttention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
+        self._init_weights(start)
+
+    def _init_weights(self, start: str) -> None:
+        """N(0, 0.02) and a zero output ("identity"), or as torch draws layers ("random")."""
         if start == "identity":
             self.apply(init_weights)
-            nn.init.zeros_(self.proj.weight)
+            nn.init.zeros_(self.proj.weight)  # one zero factor alone: its gradient is not zero, so it learns
 
     def remember(self, context: Float[Tensor, "b m d"]) -> SourceMemory:
         context = self.ln2(context)
-        split = "b m (h k) -> b h m k"
+        split = "b m (h k) -> b h m k"  # m: codes of the source
         key = rearrange(self.key(context), split, h=self.num_heads)
         return SourceMemory(key, rearrange(self.value(context), split, h=self.num_heads))
 
     def forward(self, x: Float[Tensor, "r n d"], memory: SourceMemory) -> Float[Tensor, "r n d"]:
-        """``r`` rows are frames (and candidates) of ``b`` stories, those of one story beside each other."""
+        """``r`` rows are frames (and candidates) of ``b`` stories; rows of one story stand side by side."""
         num_stories, (num_rows, num_columns) = len(memory.key), x.shape[:2]
+        # All frames of a story become queries of one attention: the source's keys and values are not copied for each.
         query = rearrange(self.query(self.ln1(x)), "(b r) n (h k) -> b h (r n) k", b=num_stories, h=self.num_heads)
         out = attend(query, memory.key, memory.value)
         return self.proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows // num_stories, n=num_columns))
 
     def kept_beside(self, block: KeptByBlock, codes: int, step: StepSizes) -> KeptByBlock:
-        """The memory of a block with it, which trains in every mode: what its products read and say at the ``codes``
-        positions of every row, and the keys and values of the source."""
+        """The memory of ``block`` together with this attention, which trains in every mode of tuning.
+
+        Added are inputs and results of its products at the ``codes`` positions of every row, and the source's keys and
+        values.
+        """
         dim, share = self.proj.out_features, step.num_rows * codes / block.positions
         memory = 3 * step.num_stories * codes * dim
         copies = 2 * dim**2 if step.precision.is_mixed else 0
@@ -85,9 +94,9 @@ class SourceCrossAttention(nn.Module):
 class StoryEncoder(nn.Module):
     """Self-attention over the captions of a story; its vectors of frame i are prepended to caption i.
 
-    Bidirectional blocks read all captions of a story at once, f_self(S + S_pos) (section 3.1 of the paper), and each
-    frame's vectors are what ``num_story_tokens`` learned queries find among the outputs at its own caption. An input
-    of one vector a caption (a sentence encoder's) is the special case t = 1.
+    Bidirectional blocks read all captions of a story at once, f_self(S + S_pos) (section 3.1 of the paper). Then
+    ``num_story_tokens`` learned queries attend to the outputs at a frame's own caption; what they find are the frame's
+    story vectors. An input of one vector a caption (a sentence encoder's) is the special case t = 1.
 
     ``causal`` and ``positions=False`` are the released code's variant: caption i sees captions 1..i only, unordered.
     """
@@ -111,9 +120,13 @@ class StoryEncoder(nn.Module):
         self.ln_f = nn.LayerNorm(dim)
         self.queries = nn.Parameter(torch.randn(num_story_tokens, dim))
         self.ln_out = nn.LayerNorm(dim)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """N(0, 0.02), except for the input projection; the queries are N(0, 1)."""
         self.apply(init_weights)
         # Captions enter at the size of the positions; at a backbone's initial size they would drown in them.
-        nn.init.normal_(self.project.weight, std=input_dim**-0.5)
+        nn.init.normal_(self.project.weight, std=self.project.in_features**-0.5)
 
     @property
     def num_story_tokens(self) -> int:
@@ -127,30 +140,30 @@ class StoryEncoder(nn.Module):
     ) -> Float[Tensor, "b f s d"]:
         """Story vectors from caption embeddings; ``present`` marks tokens that exist, ``mask`` frames that do."""
         num_frames, num_tokens = embeddings.shape[1:3]
-        x = self.project(self.ln_in(embeddings))
+        x = self.project(self.ln_in(embeddings))  # b f t d
         if self.positions:
             frames = sinusoids(num_frames, x.shape[-1])
-            x = x + sinusoids(num_tokens, x.shape[-1]).to(x) + frames[:, None].to(x)
+            x = x + sinusoids(num_tokens, x.shape[-1]).to(x) + frames[:, None].to(x)  # t d and f 1 d
         x = rearrange(x, "b f t d -> b (f t) d")
         visible = self._visible(present & mask[..., None])
         for block in self.blocks:
             x = block(x, visible)
         captions = rearrange(self.ln_f(x), "b (f t) d -> b f t d", f=num_frames)
-        queries = self.queries.to(captions).expand(*captions.shape[:2], -1, -1)
-        # An empty caption is read at the first column, which there always is: others come and go with the batch.
+        queries = self.queries.to(captions).expand(*captions.shape[:2], -1, -1)  # b f s d
+        # An empty caption is read at its first column: that one always exists, others depend on the rest of the batch.
         own = present.clone()
         own[..., 0] |= ~present.any(-1)
-        own = own[:, :, None]
-        return self.ln_out(attend(queries, captions, captions, own))
+        own = own[:, :, None]  # b f 1 t
+        return self.ln_out(attend(queries, captions, captions, own))  # frames take the place of attention's heads
 
     def _visible(self, seen: Bool[Tensor, "b f t"]) -> Bool[Tensor, "b 1 n n"]:
         num_frames, num_columns = seen.shape[1:]
-        frame = torch.arange(num_frames, device=seen.device).repeat_interleave(num_columns)
+        frame = torch.arange(num_frames, device=seen.device).repeat_interleave(num_columns)  # the frame of each column
         visible = rearrange(seen, "b f t -> b 1 1 (f t)")
         if self.causal:
-            visible = visible & (frame[None] <= frame[:, None])
+            visible = visible & (frame[None] <= frame[:, None])  # b 1 n n
         itself = torch.eye(len(frame), dtype=torch.bool, device=seen.device)
-        return visible | itself
+        return visible | itself  # a softmax over nothing would be nan
 
 
 class SentenceStoryEncoder(nn.Module):
@@ -179,13 +192,16 @@ class SentenceStoryEncoder(nn.Module):
 
 
 def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
-    """Sinusoidal positions (Vaswani et al. 2017, section 3.5)."""
+    """Sinusoidal positions, sin and cos of p / 10000^(2 i / dim) (Vaswani et al. 2017, section 3.5).
+
+    The sines stand in the first half of the columns, the cosines in the second.
+    """
     angles = torch.arange(length)[:, None] * torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
     return torch.cat([angles.sin(), angles.cos()], 1)[:, :dim]
 
 
 class PromptTokens(nn.Module):
-    """Learned tokens ahead of everything else, through a small network as in prefix tuning (Li & Liang 2021)."""
+    """Learned tokens ahead of all others, made by a small network as in prefix tuning (Li & Liang 2021)."""
 
     def __init__(self, num_tokens: int, dim: int) -> None:
         super().__init__()
@@ -198,7 +214,7 @@ class PromptTokens(nn.Module):
 
 
 class Conditions(NamedTuple):
-    """A story, as its frames see it: tokens ahead of each caption, and the source's memory in every block."""
+    """What a story adds to each of its frames: tokens ahead of the caption, and the source's memory in every block."""
 
     prefix: Float[Tensor, "r p d"] | None
     memories: list[SourceMemory | None] | None
@@ -207,8 +223,9 @@ class Conditions(NamedTuple):
 @dataclass(frozen=True)
 class RetrofitSettings(NetworkSettings):
     """``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices;
-    ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the story encoder out;
-    ``sentence_dim`` takes the released code's in its place, of a sentence encoder's vectors that wide.
+    ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the story encoder out.
+    With ``sentence_dim`` the story encoder is the released code's, which reads a sentence encoder's vectors of that
+    width.
     """
 
     source_blocks: str | tuple[int, ...] = "all"
@@ -225,7 +242,7 @@ class RetrofitSettings(NetworkSettings):
             raise ValueError(f"source_start={self.source_start!r}: choose {' or '.join(STARTS)}")
 
     def of_depth(self, depth: int) -> "RetrofitSettings":
-        """The blocks as indices; ValueError for those that a backbone of so many blocks does not have."""
+        """Settings with the blocks as indices; ValueError for blocks that a backbone of ``depth`` blocks lacks."""
         named, blocks = {"all": range(depth), "third": range(2, depth, 3), "none": ()}, self.source_blocks
         if isinstance(blocks, str) and blocks not in named:
             raise ValueError(f"source_blocks={blocks!r}: choose all, third, none or a list of block indices")
@@ -262,7 +279,7 @@ class RetrofittedDALLE(Configured, nn.Module):
         """Logits of every frame, stories and frames flattened to rows.
 
         ``source`` holds the codes of ``g`` context frames (1: the source alone). ``story`` replaces the encoder's
-        vectors, for probes; ``has_source`` switches the source off for single stories.
+        vectors, for probes; where ``has_source`` is false a story is read without its source.
         """
         if story is None:
             story = self.encode_story(tokens, mask)
@@ -279,14 +296,14 @@ class RetrofittedDALLE(Configured, nn.Module):
     ) -> Float[Tensor, "b f s d"] | None:
         """Story vectors of every frame from the backbone's own token embeddings; None without a story encoder.
 
-        One that reads a sentence encoder's vectors gets these as ``sentences``; None without them.
+        A ``SentenceStoryEncoder`` reads ``sentences`` instead; without them the result is None.
         """
         if self.story_encoder is None:
             return None
         if isinstance(self.story_encoder, SentenceStoryEncoder):
             return None if sentences is None else self.story_encoder(sentences, mask)
         columns = self.backbone.used_columns(rearrange(tokens, "b f t -> (b f) t"))
-        tokens = tokens[:, :, columns]
+        tokens = tokens[:, :, columns]  # the same columns as the backbone computes
         present = torch.ones_like(tokens, dtype=torch.bool)
         if self.backbone.pad_id is not None:
             present = tokens != self.backbone.pad_id
@@ -302,8 +319,8 @@ class RetrofittedDALLE(Configured, nn.Module):
         """Prefix of every row, and the source's keys and values; ``source=None`` draws from text and story alone."""
         prefix = None if story is None else rearrange(story, "b f s d -> (b f) s d")
         if self.prompt_tokens is not None:
-            prompt = self.prompt_tokens(num_stories * num_frames)
-            prefix = prompt if prefix is None else torch.cat([prompt, prefix], 1)
+            prompt = self.prompt_tokens(num_stories * num_frames)  # (b f) p d
+            prefix = prompt if prefix is None else torch.cat([prompt, prefix], 1)  # [prompt | story]
         if source is None or not len(self.source_attention):
             return Conditions(prefix, None)
         context = rearrange(
@@ -328,6 +345,7 @@ class RetrofittedDALLE(Configured, nn.Module):
                 out = attention(x, memory)
                 if has_source is None:
                     return out
+                # Dropped by a factor of 0, so that the batch keeps its shape and each story its own source.
                 return out * repeat(has_source, "b -> (b r) 1 1", r=len(x) // len(has_source))
 
             return attend_to_source
@@ -336,7 +354,7 @@ class RetrofittedDALLE(Configured, nn.Module):
 
 
 def story_encoder(dim: int, num_heads: int, settings: RetrofitSettings) -> StoryEncoder | SentenceStoryEncoder | None:
-    """The paper's, the released code's, or none."""
+    """The story encoder of the paper, that of the released code, or none."""
     if settings.sentence_dim is not None:
         return SentenceStoryEncoder(dim, num_heads, settings.sentence_dim)
     if not settings.story_depth:
@@ -353,10 +371,9 @@ def retrofit(backbone: Backbone, *values: Any, **named: Any) -> RetrofittedDALLE
 def is_trained(name: str, mode: str) -> bool:
     """True for a parameter of a RetrofittedDALLE that trains in ``mode``: the one predicate of tuning.
 
-    It decides what the optimizer gets and what a checkpoint of the tuning alone must hold: "full" everything,
-    "retrofit" what the retrofit added, "prompt" the retrofit and prompt tokens plus the backbone's embeddings
-    (the released prompt tuning without its side effect on the text head).
-    Raises ValueError for an unknown mode.
+    It decides what the optimizer gets, and what a checkpoint of the tuning alone must hold. "full" trains everything,
+    "retrofit" what the retrofit added, "prompt" the retrofit with its prompt tokens and the backbone's embeddings (as
+    the released prompt tuning, without its side effect on the text head). Raises ValueError for an unknown mode.
     """
     if mode not in TUNING_MODES:
         raise ValueError(f"tuning={mode!r} is unknown; choose one of {', '.join(TUNING_MODES)}")

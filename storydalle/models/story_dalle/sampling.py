@@ -1,8 +1,8 @@
 """From logits to codes: one decode loop for every model.
 
-The prompt of a frame is prefilled once and shared by its candidates; all frames of a story and all candidates decode
-in one batch over a preallocated cache. Randomness is keyed by (seed, story, frame, candidate, position), so a frame
-is the same picture whatever it is batched with. A request too large for memory runs in waves.
+The prompt of a frame is prefilled once and shared by its candidates. All frames of a story and all candidates decode
+in one batch over a preallocated cache. Random numbers are keyed by (seed, story, frame, candidate, position), so a
+frame is the same picture whatever else is in its batch. A request too large for memory runs in several waves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,8 @@ from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 class CodeSampling(Sampling):
     """How a code is chosen from its logits: temperature, then top-k, then top-p among those, then a draw.
 
-    ``temperature=0`` is greedy. ``guidance`` is the scale of classifier-free guidance, 1 for none.
+    ``temperature=0`` takes the likeliest code. ``guidance`` is the scale g of classifier-free guidance, 1 for none:
+    logits l = l_empty + g (l_caption - l_empty) (Ho & Salimans 2022, eq. 6, with w = g - 1).
     """
 
     temperature: float | int = 1.0
@@ -44,7 +45,7 @@ class CodeSampling(Sampling):
 
 
 class FrameKey(NamedTuple):
-    """Names the randomness of one frame."""
+    """The key of one frame's random numbers."""
 
     seed: int
     story: int
@@ -68,31 +69,31 @@ def uniforms(keys: Sequence[FrameKey], candidates: range, length: int) -> Float[
 
 
 def choose(logits: Float[Tensor, "r v"], uniform: Float[Tensor, " r"], sampling: CodeSampling) -> Int[Tensor, " r"]:
-    """Draw one code a row by inverting the cumulative distribution of what the filters leave at ``uniform``."""
+    """Draw one code a row: invert the cumulative distribution of the codes that the filters leave, at ``uniform``."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
     num_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
     if num_kept < logits.shape[-1] or sampling.top_p is not None:
-        logits, indices = logits.topk(num_kept, dim=-1)
+        logits, indices = logits.topk(num_kept, dim=-1)  # r k, the likeliest first
     else:
         indices = None
-    weights = (logits.double() / sampling.temperature).softmax(-1)
+    weights = (logits.double() / sampling.temperature).softmax(-1)  # double, for the cumulative sum
     if sampling.top_p is not None:  # sorted by now: keep codes until their share reaches top_p, the first always
         weights = weights.masked_fill(weights.cumsum(-1) - weights >= sampling.top_p, 0)
     cumulative = weights.cumsum(-1)
-    threshold = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
+    threshold = uniform.to(cumulative)[:, None] * cumulative[:, -1:]  # r 1; top-p leaves a sum below 1
     # The smallest index whose cumulative weight exceeds the threshold: a code of weight zero is never chosen.
     place = (cumulative <= threshold).sum(-1).clamp(max=cumulative.shape[-1] - 1)
     return place if indices is None else indices.gather(-1, place[:, None]).squeeze(-1)
 
 
 class Prompt(NamedTuple):
-    """All that the frames of some stories are drawn from; rows of one story lie beside each other."""
+    """The inputs that the frames of some stories are drawn from."""
 
     tokens: Int[Tensor, "b f t"]
     story: Float[Tensor, "b f s d"] | None
     source: Int[Tensor, "b g l"] | None
-    keys: list[FrameKey]  # one a row (b f)
+    keys: list[FrameKey]  # one a frame, story by story
 
 
 @torch.inference_mode()
@@ -107,8 +108,8 @@ def sample(
 ) -> Sampled:
     """Draw ``num_candidates`` code grids for every frame of the prompt.
 
-    ``without_caption`` is the same prompt with empty captions, for guidance. ``max_bytes`` bounds the cache of one
-    wave. Raises ValueError for a seed out of range and for guidance without an unconditional prompt.
+    ``without_caption`` is the same prompt with empty captions, for guidance. ``max_bytes`` limits the cache of one
+    wave. Raises ValueError for a seed out of range, and for guidance without ``without_caption``.
     """
     sampling = sampling or CodeSampling()
     if sampling.guidance != 1 and without_caption is None:
@@ -137,7 +138,7 @@ def sample(
 
 
 class Wave(NamedTuple):
-    """A box of stories, frames and candidates that decodes together."""
+    """Stories, frames and candidates that decode together."""
 
     stories: range
     frames: range
@@ -155,7 +156,7 @@ class Wave(NamedTuple):
 
 
 def plan_waves(num_stories: int, num_frames: int, num_candidates: int, max_rows: int) -> Iterator[Wave]:
-    """Cut the request into boxes of at most ``max_rows`` rows: along candidates first, then frames, then stories."""
+    """Cut the request into waves of at most ``max_rows`` rows: along candidates first, then frames, then stories."""
     candidates = min(num_candidates, max_rows)
     frames = max(1, min(num_frames, max_rows // candidates))
     stories = max(1, min(num_stories, max_rows // (candidates * frames)))
@@ -184,7 +185,7 @@ def _sample_wave(
 ) -> Sampled:
     num_candidates, length = len(candidates), model.backbone.image_length
     uniform = uniforms(prompts[0].keys, candidates, length).to(prompts[0].tokens.device)
-    uniform = rearrange(uniform, "r k l -> l (r k)")
+    uniform = rearrange(uniform, "r k l -> l (r k)")  # candidates of a frame side by side, as the cache repeats them
     branches = [_Branch(model, prompt, num_candidates) for prompt in prompts]
     codes: list[Tensor] = []
     likelihood = torch.zeros(uniform.shape[1], device=uniform.device)
@@ -192,6 +193,7 @@ def _sample_wave(
         logits = [branch.next_logits(codes[-1] if codes else None) for branch in branches]
         mixed = logits[0] if len(logits) == 1 else logits[1] + sampling.guidance * (logits[0] - logits[1])
         code = choose(mixed, uniform[position], sampling)
+        # Of the unfiltered logits under the caption: how likely the model finds the picture, however it was drawn.
         likelihood += logits[0].log_softmax(-1).gather(-1, code[:, None]).squeeze(-1)
         codes.append(code)
         report(position + 1)
@@ -202,7 +204,7 @@ def _sample_wave(
 
 
 class _Branch:
-    """The decoding of one prompt: the first call prefills it, every further call feeds the newest codes."""
+    """The decoding of one prompt: the first call of ``next_logits`` prefills, each later call adds the newest codes."""
 
     def __init__(self, model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> None:
         self.backbone, self.num_candidates = model.backbone, num_candidates
@@ -217,5 +219,5 @@ class _Branch:
         if codes is not None:
             return self.backbone(None, codes[:, None], hooks=self.hooks, cache=self.cache).image[:, -1].float()
         logits = self.backbone(self.tokens, None, self.conditions.prefix, self.hooks, self.cache).image[:, -1].float()
-        self.cache.repeat(self.num_candidates)
-        return logits.repeat_interleave(self.num_candidates, 0)
+        self.cache.repeat(self.num_candidates)  # one prefill for all candidates of a frame
+        return logits.repeat_interleave(self.num_candidates, 0)  # (b f) v -> (b f k) v

@@ -1,4 +1,4 @@
-"""Captions of a story -> one vector a caption, each read with all captions of its story and a marker before its own.
+"""Captions of a story -> one vector a caption. Each is read together with the others, after a marker.
 
 StoryGANc's text encoder, following the description in the StoryDALL-E paper: the captions of a story are appended, and
 a special token marks the one whose frame is drawn, ``caption 1 | caption 2 | [CUR] caption 3 | caption 4``. A story of
@@ -33,7 +33,7 @@ class Pieces(NamedTuple):
 
 
 class MarkedRow(NamedTuple):
-    """A story's captions appended, as the one behind the marker is read."""
+    """A story's captions in one row, with the marker ahead of the caption that is read."""
 
     ids: list[int]
     marker: int  # column of the marker; the caption's own tokens follow it
@@ -41,7 +41,7 @@ class MarkedRow(NamedTuple):
 
 
 class MarkedRows(NamedTuple):
-    """Rows of any stories, padded on the right to the longest one."""
+    """Rows of several stories, padded on the right to the longest one."""
 
     ids: Int[Tensor, "r n"]
     present: Bool[Tensor, "r n"]
@@ -50,10 +50,10 @@ class MarkedRows(NamedTuple):
 
 
 class CaptionEncoder(Configured, nn.Module, ABC):
-    """Captions to vectors ``dim`` wide. ``config`` and ``save`` are what ``open`` needs.
+    """Captions to vectors of width ``dim``. ``open`` needs ``config`` and what ``save`` wrote.
 
     A subclass names the ids around captions: ``start`` and ``stop`` of a row, ``separator`` between two captions,
-    ``marker`` ahead of the current one, ``pad_id`` behind the end. The ids in captions are those below ``marker``.
+    ``marker`` ahead of the current one, ``pad_id`` after the end. The ids in captions are below ``marker``.
     """
 
     kind: ClassVar[str]  # its name in ``CAPTION_ENCODERS``
@@ -88,7 +88,7 @@ class CaptionEncoder(Configured, nn.Module, ABC):
         ]
 
     def words(self, captions: Sequence[Sequence[str]]) -> Float[Tensor, "n v"]:
-        """The share of each token in each caption, as far as it is read: the captions of all stories in one row."""
+        """The share of each token in each caption, as far as the caption is read; n captions of all stories."""
         pieces = [piece for story in captions for piece in self._tokenize(story).ids]
         counts = [torch.bincount(torch.tensor(piece, dtype=torch.long), minlength=self.marker) for piece in pieces]
         shares = torch.stack(counts).float()
@@ -105,7 +105,7 @@ class CaptionEncoder(Configured, nn.Module, ABC):
 
     @abstractmethod
     def _tokenize(self, captions: Sequence[str]) -> Pieces:
-        """Tokens of one story's captions, each cut on its own: the marker is put in afterwards, and never lost."""
+        """Tokens of one story's captions, each cut on its own. The marker is added later, so it is never cut off."""
 
     @abstractmethod
     def _read(self, rows: MarkedRows) -> Float[Tensor, "r d"]:
@@ -113,7 +113,7 @@ class CaptionEncoder(Configured, nn.Module, ABC):
 
     def _encode(self, captions: Sequence[Sequence[str]]) -> list[Float[Tensor, "_ d"]]:
         """The vectors of each story, all of them read as one batch."""
-        rows = [row for story in captions for row in self._rows(story)]
+        rows = [row for story in captions for row in self._rows(story)]  # f rows a story, one for each marker
         return list(self._read(self._pad(rows)).split([len(story) for story in captions]))
 
     def _rows(self, captions: Sequence[str]) -> list[MarkedRow]:
@@ -135,7 +135,7 @@ class CaptionEncoder(Configured, nn.Module, ABC):
         device = next(self.parameters()).device
         ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=self.pad_id)
         lengths = torch.tensor([len(row.ids) for row in rows])
-        present = torch.arange(ids.shape[1]) < lengths[:, None]
+        present = torch.arange(ids.shape[1]) < lengths[:, None]  # r n
         marker, end = (torch.tensor(columns) for columns in zip(*(row[1:] for row in rows), strict=True))
         return MarkedRows(*(part.to(device) for part in (ids, present, marker, end)))
 
@@ -152,10 +152,10 @@ class SmallEncoderSettings(NetworkSettings):
 
 
 class SmallCaptionEncoder(CaptionEncoder):
-    """A bidirectional transformer trained from nothing, read at the marker: nothing is downloaded.
+    """A bidirectional transformer, trained from scratch and read at the marker. Nothing is downloaded.
 
-    Positions count from the marker, so that a caption's own words stand at the same places whatever precedes them,
-    and stories of any length can be read.
+    Positions count from the marker, so that the words of the current caption have the same positions whatever precedes
+    them, and stories of any length can be read.
     """
 
     kind = "small"
@@ -172,13 +172,14 @@ class SmallCaptionEncoder(CaptionEncoder):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """Make fresh vectors differ: the marker is empty but for what it reads, and blocks pass on all of it.
+        """A zero marker, which holds only what it reads, and blocks that pass all of it on (Xavier).
 
-        A GAN's gradient alone does not open a path from words that starts nearly shut, as minDALL-E's N(0, 0.02) does.
+        Fresh vectors of different captions must differ: with minDALL-E's N(0, 0.02) they hardly do, and a GAN's
+        gradient alone does not change that.
         """
         nn.init.zeros_(self.embedding.weight.data[self.marker])
         for parameter in self.blocks.parameters():
-            if parameter.dim() == 2:
+            if parameter.dim() == 2:  # no biases, no norms
                 nn.init.xavier_normal_(parameter)
 
     @classmethod
@@ -197,12 +198,12 @@ class SmallCaptionEncoder(CaptionEncoder):
         visible = repeat(rows.present, "r m -> r 1 n m", n=x.shape[1])
         for block in self.blocks[:-1]:
             x = block(x, visible)
-        marker = x[torch.arange(len(x), device=x.device), rows.marker]
+        marker = x[torch.arange(len(x), device=x.device), rows.marker]  # r d
         return self.ln_f(read_column(cast(Block, self.blocks[-1]), marker, x, rows.present))
 
     def _positions(self, rows: MarkedRows) -> Float[Tensor, "r n d"]:
-        """Sinusoids of each column's distance from the marker; what precedes it has the sign of the sines turned."""
-        offset = torch.arange(rows.ids.shape[1], device=rows.ids.device) - rows.marker[:, None]
+        """Sinusoids of each column's distance from the marker; before it the sines have the opposite sign."""
+        offset = torch.arange(rows.ids.shape[1], device=rows.ids.device) - rows.marker[:, None]  # r n
         table = sinusoids(rows.ids.shape[1], self.dim).to(offset.device)
         num_sines = len(range(0, self.dim, 2))
         sign = torch.where(torch.arange(self.dim, device=offset.device) < num_sines, offset.sign()[..., None], 1)
@@ -212,9 +213,9 @@ class SmallCaptionEncoder(CaptionEncoder):
 def read_column(
     block: Block, own: Float[Tensor, "r d"], x: Float[Tensor, "r n d"], present: Bool[Tensor, "r n"]
 ) -> Float[Tensor, "r d"]:
-    """One column, ``own``, of each row of ``x`` behind a block: the last block's other columns serve nobody."""
+    """One column, ``own``, of each row of ``x`` after a block. The last block's other columns are not needed."""
     attention, heads = block.attn, "r n (h k) -> r h n k"
-    query = attention.query(block.ln1(own[:, None]))
+    query = attention.query(block.ln1(own[:, None]))  # r 1 d
     x = block.ln1(x)
     parts = (query, attention.key(x), attention.value(x))
     query, key, value = (rearrange(part, heads, h=attention.num_heads) for part in parts)
@@ -224,7 +225,7 @@ def read_column(
 
 
 def open_caption_encoder(config: dict[str, Any], folder: str | Path) -> CaptionEncoder:
-    """An encoder as ``config`` and ``save`` describe it; its weights are loaded with those of the whole model."""
+    """An encoder from ``config`` and the files of ``save``; its weights are loaded with those of the whole model."""
     found, settings = CAPTION_ENCODERS.split(config)
     return found.open(folder, **settings)
 

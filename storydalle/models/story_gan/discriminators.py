@@ -1,7 +1,7 @@
 """StoryGANc's discriminators: one judges a frame with its caption, the other a whole story by 3-D convolutions.
 
-Both first encode pictures and then judge them under a condition, so that a picture is encoded once however many
-conditions it is judged under. Logits: higher is more real.
+Both first encode pictures and then judge them under a condition: a picture is encoded once and can be judged under
+several conditions. Logits: higher is more real.
 """
 
 import math
@@ -50,7 +50,7 @@ class ImageDiscriminatorSettings(NetworkSettings):
 
 
 class ImageDiscriminator(Configured, nn.Module):
-    """Judges single frames; its head of ``num_characters`` logits names who is in them (none of a set without any)."""
+    """Judges single frames; a head of ``num_characters`` logits (none of a set without any) tells who is in them."""
 
     settings: ImageDiscriminatorSettings
 
@@ -62,7 +62,7 @@ class ImageDiscriminator(Configured, nn.Module):
         is_spectral, stages = settings.is_spectral, widths(settings.dim, resolution)
         blocks: list[nn.Module] = []
         for i, (dim_in, dim_out) in enumerate(zip([3, *stages], stages, strict=False)):
-            norm = [] if i == 0 or is_spectral else [SharedBatchNorm2d(dim_out)]
+            norm = [] if i == 0 or is_spectral else [SharedBatchNorm2d(dim_out)]  # none on pixels, as in DCGAN
             conv = nn.Conv2d(dim_in, dim_out, 4, stride=2, padding=1, bias=not norm)
             blocks += [conv, *norm, nn.LeakyReLU(0.2)]
         last = stages[-1]
@@ -73,24 +73,24 @@ class ImageDiscriminator(Configured, nn.Module):
         self.logit = nn.Conv2d(last, 1, LAST)
         if is_spectral:
             normalised_spectrally(self)
-        # Its gradients are bounded by its own loss: the class head stays free, as in the related code.
+        # Made after the spectral norms, and so without one, as in the related code: its own loss bounds its gradients.
         self.characters = nn.Conv2d(last, num_characters, LAST) if num_characters else None
 
     def encode(self, frames: Float[Tensor, "b f c h w"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b f d i j"]:
-        """Maps of single frames; what lies beyond a story's end is not looked at."""
+        """Maps of single frames; frames beyond a story's end are not read."""
         return placed(self.tower(existing(frames, mask)), mask)
 
     def judge(
         self, features: Float[Tensor, "b f d i j"], condition: Float[Tensor, "b f e"], mask: Bool[Tensor, "b f"]
     ) -> Float[Tensor, "b f"]:
-        """A logit a frame, under the frame's own condition; 0 where ``mask`` says that it is not to be judged."""
-        features = existing(features, mask)
+        """A logit a frame, under the frame's own condition; 0 where ``mask`` is false."""
+        features = existing(features, mask)  # n d i j
         tiled = repeat(existing(condition, mask).to(features), "n e -> n e i j", i=LAST, j=LAST)
         logits = self.logit(self.fuse(torch.cat([features, tiled], 1)))
         return placed(logits.float().flatten(), mask)
 
     def judged(self, mask: Bool[Tensor, "b f"]) -> Bool[Tensor, "b f"]:
-        """Which logits there are."""
+        """Marks the logits that exist."""
         return mask
 
     def name(self, features: Float[Tensor, "b f d i j"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "n k"]:
@@ -100,19 +100,19 @@ class ImageDiscriminator(Configured, nn.Module):
 
 
 class FrameLayer(nn.Sequential):
-    """A convolution over time and what follows it, which acts on the frames that exist alone."""
+    """A convolution over time, then layers that act only on the frames that exist."""
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "b d f h w"], mask: Bool[Tensor, "b f"]
     ) -> Float[Tensor, "b e f i j"]:
-        """Zeros where no frame is; ``x`` has zeros there too, as beyond the ends of the longest story."""
+        """Zeros where no frame is; ``x`` must have zeros there too, as the convolution's padding has."""
         convolution, *others = self
         x = convolution(x)
         if mask.all():
             for layer in others:
                 x = layer(x)
             return x
-        rows = existing(rearrange(x, "b d f i j -> b f d 1 i j"), mask)
+        rows = existing(rearrange(x, "b d f i j -> b f d 1 i j"), mask)  # n d 1 i j: batch norms count no padding
         for layer in others:
             rows = layer(rows)
         return rearrange(placed(rows, mask), "b f d 1 i j -> b d f i j")
@@ -120,9 +120,10 @@ class FrameLayer(nn.Sequential):
 
 @dataclass(frozen=True)
 class StoryDiscriminatorSettings(NetworkSettings):
-    """``time="conv3d"`` encodes them by 3-D convolutions over time, height and width, joins each frame's map with the
-    frame's own condition, and takes the mean over time: the order of the frames matters, and so does which caption is
-    whose. ``time="mean"`` is the related code's: frames encoded one by one, their mean judged under the mean condition.
+    """``time="conv3d"``: 3-D convolutions over time, height and width encode the frames; each frame's map is joined
+    with the frame's own condition, and the mean over time is judged. The order of the frames matters, and so does
+    which caption belongs to which frame. ``time="mean"``, as in the related code: frames are encoded one by one, and
+    their mean is judged under the mean condition.
     """
 
     dim: int = 64
@@ -135,7 +136,7 @@ class StoryDiscriminatorSettings(NetworkSettings):
 
 
 class StoryDiscriminator(Configured, nn.Module):
-    """Judges all frames of a story together; those beyond its end change nothing."""
+    """Judges all frames of a story together; frames beyond its end change nothing."""
 
     settings: StoryDiscriminatorSettings
 
@@ -153,7 +154,7 @@ class StoryDiscriminator(Configured, nn.Module):
             layers.append(FrameLayer(conv, *([SharedBatchNorm3d(dim_out)] if normed else []), nn.LeakyReLU(0.2)))
         self.tower = nn.ModuleList(layers)
         norm = [] if is_spectral else [SharedBatchNorm3d(last)]
-        # Over time where frames are joined with their captions; over space where the related code does it.
+        # Over time if each frame is joined with its own caption; over space as in the related code.
         kernel = (3, 1, 1) if time == "conv3d" else (1, 3, 3)
         fuse = nn.Conv3d(last + condition_dim, last, kernel, padding="same", bias=is_spectral)
         self.fuse = FrameLayer(fuse, *norm, nn.LeakyReLU(0.2))
@@ -163,7 +164,7 @@ class StoryDiscriminator(Configured, nn.Module):
 
     def encode(self, frames: Float[Tensor, "b f c h w"], mask: Bool[Tensor, "b f"]) -> Float[Tensor, "b d f i j"]:
         x = rearrange(frames, "b f c h w -> b c f h w").contiguous(memory_format=torch.channels_last_3d)
-        x = x * rearrange(mask, "b f -> b 1 f 1 1")
+        x = x * rearrange(mask, "b f -> b 1 f 1 1")  # zeros beyond the end, as FrameLayer wants them
         for layer in self.tower:
             x = layer(x, mask)
         return x
@@ -172,17 +173,17 @@ class StoryDiscriminator(Configured, nn.Module):
         self, features: Float[Tensor, "b d f i j"], condition: Float[Tensor, "b f e"], mask: Bool[Tensor, "b f"]
     ) -> Float[Tensor, " b"]:
         condition = condition.to(features)
-        if self.time == "mean":
-            features = mean_over_time(features, mask, keepdim=True)
-            condition = masked_mean(condition, mask)[:, None]
+        if self.time == "mean":  # a story as one frame
+            features = mean_over_time(features, mask, keepdim=True)  # b d 1 i j
+            condition = masked_mean(condition, mask)[:, None]  # b 1 e
             mask = torch.ones_like(mask[:, :1])
         tiled = repeat(condition * mask[..., None], "b f e -> b e f i j", i=LAST, j=LAST)
         features = features * rearrange(mask, "b f -> b 1 f 1 1")
-        fused = self.fuse(torch.cat([features, tiled], 1), mask)
-        return self.logit(mean_over_time(fused, mask)).flatten().float()
+        fused = self.fuse(torch.cat([features, tiled], 1), mask)  # b d f i j
+        return self.logit(mean_over_time(fused, mask)).flatten().float()  # the 4 x 4 map to one number
 
     def judged(self, mask: Bool[Tensor, "b f"]) -> Bool[Tensor, " b"]:
-        """Which logits there are: a story without a frame has none."""
+        """Marks the logits that exist: a story without a frame has none."""
         return mask.any(1)
 
 

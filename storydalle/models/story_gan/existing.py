@@ -1,7 +1,7 @@
-"""Frames of stories of several lengths as rows, and back: networks see the frames that exist, and no others.
+"""Frames of stories of different lengths as rows, and back: networks see only the frames that exist.
 
-Batch norms would count what stands behind a shorter story's end, so it is taken out ahead of them. Where all stories
-have one length nothing is moved.
+Batch norms would count the padding after the end of a shorter story, so it is removed before them. If all stories have
+the same length, nothing is moved.
 """
 
 from jaxtyping import Bool, Shaped
@@ -14,7 +14,7 @@ def existing(x: Shaped[Tensor, "b f ..."], mask: Bool[Tensor, "b f"]) -> Shaped[
 
 
 def placed(rows: Shaped[Tensor, "n ..."], mask: Bool[Tensor, "b f"]) -> Shaped[Tensor, "b f ..."]:
-    """The rows that ``existing`` took out, in their places again, with zeros where no frame is."""
+    """Put the rows of ``existing`` back in their places, with zeros where no frame is."""
     if mask.all():
         return rows.unflatten(0, mask.shape)
     filled = rows.new_zeros(mask.shape + rows.shape[1:])

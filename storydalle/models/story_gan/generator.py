@@ -1,4 +1,4 @@
-"""StoryGANc's generator: a frame's state becomes a map, takes from the source by contextual attention, and grows."""
+"""StoryGANc's generator: a small map from a frame's state, to which patches of the source are added; then it grows."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Generated(NamedTuple):
 
 
 class UpBlock(nn.Sequential):
-    """Twice the side."""
+    """Doubles the side."""
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__(
@@ -38,7 +38,7 @@ class UpBlock(nn.Sequential):
 
 
 class SourceEncoder(nn.Sequential):
-    """The source frame as a map of the same channels and side as the story's; learned with the generator."""
+    """The source frame as a map with the channels and side of the story's maps; trained with the generator."""
 
     def __init__(self, dim: int, num_halvings: int) -> None:
         dims = [3, *(max(dim >> (num_halvings - 1 - i), 8) for i in range(num_halvings - 1)), dim]
@@ -55,12 +55,12 @@ class SourceEncoder(nn.Sequential):
 @dataclass(frozen=True)
 class GeneratorSettings(NetworkSettings):
     """The first map has ``dim`` channels on 4 x 4; each up-block halves them (not below 16) and doubles the side. At a
-    side of ``attention_side`` contextual attention adds what it copies of the source; ``direction="off"`` leaves that
-    out, and the source is not looked at.
+    side of ``attention_side`` contextual attention adds what it copies of the source; with ``direction="off"`` it is
+    left out, and the source is not read.
 
-    Differs from the description with ``has_places``: a place is then part of what is matched, as a learned map added
-    to both. By looks alone no patch of the story's map finds the one of the source that lies where it does, and every
-    background has to be learned by heart.
+    Differs from the paper's description with ``has_places``: a learned map of places is added to both maps before they
+    are matched. Without it, a patch of the story's map cannot find the source's patch at the same place, and the
+    network has to memorise every background.
     """
 
     dim: int = 1024
@@ -95,18 +95,18 @@ class Generator(Configured, nn.Module):
         self.before = nn.Sequential(*blocks[:before])
         self.source = SourceEncoder(dims[before], after) if direction != "off" else None
         self.attention = ContextualAttention(dims[before], direction) if direction != "off" else None
-        places = torch.randn(dims[before], side, side)  # drawn in any case: other weights do not hang on it
+        places = torch.randn(dims[before], side, side)  # drawn in any case: later weights are the same without it
         self.places = nn.Parameter(places) if settings.has_places and self.attention is not None else None
         self.after = nn.Sequential(*blocks[before:], nn.Conv2d(dims[-1], 3, 3, padding=1), nn.Tanh())
 
     def forward(
         self, states: Float[Tensor, "b f d"], source: Float[Tensor, "b c h w"], mask: Bool[Tensor, "b f"]
     ) -> Generated:
-        """Frames that ``mask`` says exist; zeros in the place of the others, on which nothing depends."""
-        # Channels last: convolutions on a CPU take about three quarters of the time.
+        """Frames where ``mask`` is true, zeros elsewhere; nothing depends on the frames that do not exist."""
+        # Channels last: convolutions on a CPU take about three quarters of the time then.
         first = rearrange(self.start(existing(states, mask)), "n (c h w) -> n c h w", h=START, w=START)
         first, source = (x.contiguous(memory_format=torch.channels_last) for x in (first, source))
-        story = placed(self.before(self.start_norm(first)), mask)
+        story = placed(self.before(self.start_norm(first)), mask)  # b f c side side
         entropy = torch.zeros((), device=states.device)
         if self.source is not None and self.attention is not None:
             places = torch.zeros(()).to(source) if self.places is None else self.places

@@ -29,7 +29,6 @@ from storydalle.models.pretrained import (
     read_card,
 )
 from storydalle.models.story_gan.caption_encoder import CaptionEncoder, open_caption_encoder
-from storydalle.models.story_gan.contextual_attention import ContextualAttention
 from storydalle.models.story_gan.discriminators import (
     ImageDiscriminator,
     ImageDiscriminatorSettings,
@@ -55,7 +54,7 @@ class Imagined(NamedTuple):
 
 @dataclass(frozen=True)
 class GANSampling(Sampling):
-    """How frames are drawn: the standard deviation of the noise, 1 as in training."""
+    """How frames are drawn: ``noise_scale`` is the standard deviation of the noise, 1 as in training."""
 
     noise_scale: float | int = 1.0
 
@@ -66,8 +65,9 @@ class GANSampling(Sampling):
 
 @dataclass(frozen=True)
 class StoryGANSettings(NetworkSettings):
-    """Settings of each network, but for the sizes that must agree, which stand here once;
-    ``has_story_discriminator=False`` leaves that one out.
+    """Settings of each network; sizes that must agree are given here once.
+
+    ``has_story_discriminator=False`` leaves the story discriminator out.
     """
 
     num_characters: int = 0
@@ -85,7 +85,7 @@ class StoryGANc(Configured, PretrainedModel):
     settings: StoryGANSettings
     sampling_class = GANSampling
     needs_source = True
-    lacks = "a GAN draws no codes, so this means nothing to it"
+    lacks = "a GAN draws no codes, so it has no such setting"
 
     def __init__(
         self, caption_encoder: CaptionEncoder, *values: Any, card: dict[str, Any] | None = None, **named: Any
@@ -105,8 +105,19 @@ class StoryGANc(Configured, PretrainedModel):
         self.story_discriminator = None
         if settings.has_story_discriminator:
             self.story_discriminator = StoryDiscriminator(**judging, **settings.story_discriminator.to_config())
-        for network in (self.generator, self.image_discriminator, self.story_discriminator):
-            initialise(network)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """N(0, 0.02) for all convolutions but the spectral ones, as in StoryGAN; the encoders have started themselves.
+
+        What is copied from the source begins unmixed.
+        """
+        for network in filter(None, (self.generator, self.image_discriminator, self.story_discriminator)):
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.Conv3d) and not is_parametrized(module):
+                    nn.init.normal_(module.weight, std=0.02)
+        if self.generator.attention is not None:
+            nn.init.dirac_(self.generator.attention.out.weight)
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +129,7 @@ class StoryGANc(Configured, PretrainedModel):
         return {name: each for name, each in both.items() if each is not None}
 
     def drawing_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the generator's optimizer: all that drawing needs and that is not frozen."""
+        """Parameters of the generator's optimizer: all that drawing needs, except frozen ones."""
         networks = (self.caption_encoder, self.story_encoder, self.generator)
         return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
 
@@ -133,14 +144,14 @@ class StoryGANc(Configured, PretrainedModel):
     ) -> Imagined:
         """Frames from captions' vectors, a source in [-1, 1] and noise; zeros beyond a story's end.
 
-        What stands there, and how much of it, changes nothing, in training too.
+        Padding beyond a story's end changes nothing, in training too.
         """
         state = self.story_encoder(captions, mask, noise)
         frames, entropy = self.generator(state.frames, source, mask)
         return Imagined(frames, state, entropy)
 
     def draw_candidates(self, request: StoryRequest) -> Candidates:
-        """Candidates differ by their noise; the image discriminator's logits are their scores."""
+        """Candidates that differ in their noise; the image discriminator's logits are their scores."""
         assert not self.training, "call eval() before drawing"
         assert isinstance(request.sampling, GANSampling) and request.source is not None
         vectors = self.caption_encoder(request.captions)
@@ -152,7 +163,7 @@ class StoryGANc(Configured, PretrainedModel):
             parts.append(self.imagine(vectors, request.source, noise, mask).frames)
             if request.progress is not None:
                 request.progress(candidate + 1, request.num_candidates)
-        frames = torch.stack(parts, 2)
+        frames = torch.stack(parts, 2)  # b f k c h w
         return Candidates(frames, partial(self._scores, request.captions, frames))
 
     def caption_notes(self, captions: list[str]) -> list[str]:
@@ -173,9 +184,10 @@ class StoryGANc(Configured, PretrainedModel):
         return self.story_discriminator.judge(features, condition, mask)
 
     def _condition(self, captions: Sequence[Sequence[str]]) -> tuple[Float[Tensor, "b f d"], Bool[Tensor, "b f"]]:
-        """The condition that each frame is judged under, free of noise, and a mask of the frames that exist."""
+        """The condition that each frame is judged under, and a mask of the frames that exist."""
         vectors = self.caption_encoder(captions)
         mask = lengths_mask([len(story) for story in captions], vectors)
+        # The condition is made of sentences and the posterior's mean, which no noise reaches: any will do.
         noise = self._keyed_noise(GANSampling(), 0, range(len(captions)), vectors.shape[1], 0)
         return self.story_encoder(vectors, mask, noise).condition(), mask
 
@@ -183,24 +195,24 @@ class StoryGANc(Configured, PretrainedModel):
     def _scores(self, captions: list[list[str]], frames: Float[Tensor, "b f k c h w"]) -> Float[Tensor, "b f k"]:
         """Logits of the image discriminator, each under its frame's caption."""
         num_candidates = frames.shape[2]
-        condition, mask = self._condition([story for story in captions for _ in range(num_candidates)])
+        condition, mask = self._condition([story for story in captions for _ in range(num_candidates)])  # (b k) f d
         features = self.image_discriminator.encode(rearrange(frames, "b f k c h w -> (b k) f c h w"), mask)
         logits = self.image_discriminator.judge(features, condition, mask)
         return rearrange(logits, "(b k) f -> b f k", k=num_candidates)
 
     def summary(self) -> dict[str, str]:
-        """For people: what is drawn, and by what."""
+        """A summary for people: what is drawn, and how large the networks are."""
         drawing = sum(parameter.numel() for parameter in self.drawing_parameters())
         judging = sum(parameter.numel() for each in self.discriminators().values() for parameter in each.parameters())
         return {
-            "draws": f"{self.resolution} x {self.resolution} pixels, a frame at once",
+            "draws": f"{self.resolution} x {self.resolution} pixels, each frame in one pass",
             "parameters": f"{drawing / 1e6:.1f} M draw, {judging / 1e6:.1f} M judge",
             "captions": f"read by the {self.caption_encoder.config['kind']} caption encoder",
             "follows": "the description of StoryGANc in the StoryDALL-E paper, of which no code was released",
         }
 
     def _keyed_noise(self, sampling: GANSampling, seed: int, stories: range, num_frames: int, candidate: int) -> Noise:
-        """Normal draws of a counter-based generator keyed by their place: a story's own, and one for each frame."""
+        """Normal draws of a counter-based generator keyed by their place: one of the story, and one of each frame."""
 
         def draws(story: int, place: int, dim: int) -> np.ndarray:
             entropy = np.random.SeedSequence([seed, story, candidate, place])
@@ -232,9 +244,9 @@ class StoryGANc(Configured, PretrainedModel):
         return story_gan.eval()
 
     def save_folder(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write config, weights (half precision; the discriminators' in a file of their own), captions and card.
+        """Write config, weights (half precision; the discriminators in a separate file), caption encoder and card.
 
-        Raises ValueError before anything is written where a weight is not finite.
+        Raises ValueError before anything is written, if a weight is not finite.
         """
         config = {"model_type": MODEL_TYPE, "caption_encoder": self.caption_encoder.config, **self.config}
         weights: dict[str, dict[str, Tensor]] = {WEIGHTS_NAME: {}, DISCRIMINATORS_NAME: {}}
@@ -248,14 +260,3 @@ class StoryGANc(Configured, PretrainedModel):
 def lengths_mask(lengths: Sequence[int], vectors: Float[Tensor, "b f d"]) -> Bool[Tensor, "b f"]:
     """True at the frames that exist."""
     return torch.arange(vectors.shape[1], device=vectors.device) < torch.tensor(lengths, device=vectors.device)[:, None]
-
-
-def initialise(network: nn.Module | None) -> None:
-    """Weights of convolutions from N(0, 0.02), as in StoryGAN; what is copied from the source begins unmixed."""
-    modules = [] if network is None else list(network.modules())
-    for module in modules:
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and not is_parametrized(module):
-            nn.init.normal_(module.weight, std=0.02)
-    for module in modules:
-        if isinstance(module, ContextualAttention):
-            nn.init.dirac_(module.out.weight)

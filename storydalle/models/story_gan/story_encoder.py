@@ -1,7 +1,7 @@
 """StoryGAN's story and context encoder (Li et al. 2019, sections 3.2 and 3.3): captions' vectors -> one vector a frame.
 
-A Gaussian posterior of the whole story opens a recurrent roll-out over its frames; Text2Gist then filters each frame's
-state with filters made from its sentence.
+A draw from a Gaussian posterior of the whole story starts a recurrent network over its frames; Text2Gist then filters
+each frame's state with filters made from its sentence.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from storydalle.models.ranks import SharedBatchNorm1d
 
 GIST_CHANNELS, GIST_WIDTH = 3, 21  # of the dynamic filters, as the related code has them
 MAX_LOG_VARIANCE = 10.0
-START_LOG_VARIANCE = -2.0  # of the posterior: at 0 its noise is all that the recurrent roll-out opens with
+START_LOG_VARIANCE = -2.0  # of the posterior: at 0 the recurrent network would start from little but noise
 FILTERS_FROM = ("sentence", "context")
 
 
@@ -30,7 +30,7 @@ class Noise(NamedTuple):
 
 
 class StoryState(NamedTuple):
-    """A story as the generator and the discriminators know it, frame by frame."""
+    """A story, frame by frame, as the generator and the discriminators read it."""
 
     frames: Float[Tensor, "b f d"]  # for the generator: recurrent state, story content, gist
     sentences: Float[Tensor, "b f s"]
@@ -45,7 +45,7 @@ class StoryState(NamedTuple):
     def divergence(self) -> Float[Tensor, ""]:
         """KL divergence of the posterior from a standard normal in nats, its mean over stories and dimensions.
 
-        KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - ln s^2) / 2
+        KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - ln s^2) / 2  (Kingma and Welling 2014, appendix B)
         """
         mean, log_variance = self.content.float(), self.log_variance.float()
         return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
@@ -53,8 +53,8 @@ class StoryState(NamedTuple):
 
 @dataclass(frozen=True)
 class StoryEncoderSettings(NetworkSettings):
-    """``filters_from`` names the source of Text2Gist's filters: "sentence" is the paper's equations, "context" the
-    roles as the related code has them.
+    """``filters_from`` tells what Text2Gist's filters are made from: "sentence" as in the paper's equations, "context"
+    as in the related code.
     """
 
     sentence_dim: int = 256
@@ -68,8 +68,9 @@ class StoryEncoderSettings(NetworkSettings):
 
 
 class GANStoryEncoder(Configured, nn.Module):
-    """Caption vectors and noise in, a state a frame out; a frame's state depends on the frames up to it and on all
-    captions.
+    """Caption vectors and noise in, one state a frame out.
+
+    A frame's state depends on all captions, and on the noise of the frames up to it.
     """
 
     settings: StoryEncoderSettings
@@ -82,34 +83,38 @@ class GANStoryEncoder(Configured, nn.Module):
         self.condition_dim = sentence_dim + content_dim
         self.dim = sentence_dim + 2 * content_dim
         self.sentence = nn.Linear(caption_dim, sentence_dim)
-        # At first most of a caption's vector is what all captions share, and the rest would drown in the noise.
+        # At first caption vectors hardly differ; without a norm the difference between them would drown in the noise.
         self.sentence_norm = SharedBatchNorm1d(sentence_dim)
         self.posterior = nn.Linear(sentence_dim, 2 * content_dim)
         self.sentence_rnn = nn.GRU(sentence_dim + noise_dim, sentence_dim, batch_first=True)
         self.context_rnn = nn.GRU(sentence_dim, content_dim, batch_first=True)
         self.gist = Text2Gist(sentence_dim, content_dim, settings.filters_from)
-        nn.init.constant_(self.posterior.bias[content_dim:], START_LOG_VARIANCE)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """As torch draws layers, with a narrow posterior: its standard deviation starts at e^-1."""
+        nn.init.constant_(self.posterior.bias[self.content_dim :], START_LOG_VARIANCE)
 
     def forward(self, captions: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"], noise: Noise) -> StoryState:
-        raw = self.sentence(captions)
-        normed = self.sentence_norm(raw[mask])  # what is padded has no part in the batch's statistics
+        raw = self.sentence(captions)  # b f s
+        normed = self.sentence_norm(raw[mask])  # n s: padding has no part in the batch's statistics
         sentences = torch.zeros_like(raw, dtype=normed.dtype).masked_scatter(mask[..., None], normed)
         content, log_variance = self.posterior(masked_mean(sentences, mask)).chunk(2, -1)
         log_variance = log_variance.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        # A draw of the posterior opens the roll-out: m + s e.
+        # A draw of the posterior starts the network: m + s e, whose gradient reaches m and s.
         start = content + (0.5 * log_variance).exp() * noise.story.to(content)
-        states, _ = self.sentence_rnn(torch.cat([sentences, noise.frames.to(sentences)], -1))
-        contexts, _ = self.context_rnn(states, start[None].to(states))
+        states, _ = self.sentence_rnn(torch.cat([sentences, noise.frames.to(sentences)], -1))  # b f s
+        contexts, _ = self.context_rnn(states, start[None].to(states))  # b f c
         gists = self.gist(states, contexts)
-        # The mean and not the draw, whose noise would outweigh the words until training has made it small.
+        # The posterior's mean and not its draw, whose noise would outweigh the words until training has made it small.
         frames = torch.cat([states, repeat(content, "b c -> b f c", f=states.shape[1]), gists], -1)
         return StoryState(frames, sentences, content, log_variance)
 
 
 class Text2Gist(nn.Module):
-    """A frame's gist: a one-dimensional convolution of one vector with filters made from another.
+    """A frame's gist: one vector, convolved in one dimension with filters made from another (Li et al. 2019).
 
-    All frames of a batch are one grouped convolution, a group a frame.
+    All frames of a batch are computed as one grouped convolution, one group a frame.
     """
 
     def __init__(self, sentence_dim: int, content_dim: int, filters_from: str = "sentence") -> None:
