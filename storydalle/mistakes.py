@@ -13,8 +13,8 @@ from typing import cast
 FULL = {
     errno.ENOSPC: "no disk space left",
     errno.EDQUOT: "the disk quota is used up: no disk space left for you",
-    errno.EFBIG: "a file grew larger than it may: no disk space left for it",
-    errno.EROFS: "the disk can be read and not written",
+    errno.EFBIG: "a file would be larger than allowed: no disk space left for it",
+    errno.EROFS: "the disk is read-only",
 }
 MAX_SEED = 2**63 - 1
 MOST_SHOWN = 40  # names of a list of choices

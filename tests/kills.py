@@ -198,7 +198,7 @@ def ended(pid: int, seconds: float) -> int | None:
 def is_done(status: int, folder: Path) -> bool:
     """It ended well, or found that a run killed after its last write had left nothing to do."""
     last = (folder / LOG).read_text(errors="replace").strip().rpartition("\n")[2]
-    return status == 0 or (status == 2 and ("is finished" in last or "is in use" in last))
+    return status == 0 or (status == 2 and ("is finished" in last or "exists already" in last))
 
 
 def kill(pid: int) -> int:

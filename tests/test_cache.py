@@ -232,7 +232,7 @@ def test_another_set_or_tokenizer_has_a_cache_of_its_own(tmp_path: Path) -> None
 def test_codes_of_another_tokenizer_are_refused_with_both_hashes(tmp_path: Path) -> None:
     made, other = tiny_story_dalle(), encoding_hash(tiny_story_dalle(3).image_tokenizer)
     cached(TinyStories(7), tmp_path, made)
-    with pytest.raises(ValueError, match=f"{encoding_hash(made.image_tokenizer)}, the model's is {other}"):
+    with pytest.raises(ValueError, match=f"{encoding_hash(made.image_tokenizer)}, but the model has {other}"):
         CachedStories(tmp_path, tables_folder(tmp_path, made.caption_tokenizer), other)
 
 

@@ -248,7 +248,7 @@ def test_the_number_of_outputs_must_be_that_of_the_names(released: tuple[Path, S
     with pytest.raises(ValueError, match=r"fc.weight is \(9, 2048\), .* there are 7 names \(Fred, Wilma"):
         released_classifier(released[0], ["Fred", "Wilma", *names_of(5)])
     torch.save({"fc.weight": torch.ones(323, 2048)}, tmp_path / "classifier_bg.pt")
-    with pytest.raises(ValueError, match=r"the one of backgrounds, bring classifier_char.pt"):
+    with pytest.raises(ValueError, match=r"the one of backgrounds, use classifier_char.pt"):
         released_classifier(tmp_path / "classifier_bg.pt", FlintstonesSV.characters)
 
 
@@ -282,7 +282,7 @@ def test_imagenets_weights_are_taken_but_for_the_last_layers(tmp_path: Path, mon
     assert {name for name, value in state.items() if not torch.equal(own[name], value)} == fresh
     assert own["fc.weight"].shape == (len(CHARACTERS), 2048) and network.transform_input
     monkeypatch.setenv("STORYDALLE_WEIGHTS", str(tmp_path / "elsewhere"))
-    with pytest.raises(ValueError, match=f"elsewhere/{IMAGENET_WEIGHTS}: bring {IMAGENET_WEIGHTS} .*download.pytorch"):
+    with pytest.raises(ValueError, match=f"elsewhere/{IMAGENET_WEIGHTS}: get {IMAGENET_WEIGHTS} .*download.pytorch"):
         new_classifier(ToonSV("val", 1), pretrained="imagenet")
 
 

@@ -196,13 +196,13 @@ def test_a_training_on_a_released_story_dalle_says_what_it_leaves(
     with released_story_dalle(tmp_path / "49.pth", num_heads=HEADS) as conversion:
         write_conversion(conversion, tmp_path / "ours")
     made = story_dalle(str(tmp_path / "ours"), "runs", {"source_blocks": "all"})
-    assert "its own is left: source_attention, story_encoder, prompt_tokens" in capsys.readouterr().out
+    assert "its own is discarded: source_attention, story_encoder, prompt_tokens" in capsys.readouterr().out
     assert list(made.model.source_attention) == ["0", "1", "2"]
     write_min_dalle(tmp_path / "min")
     with min_dalle(tmp_path / "min", HEADS) as conversion:
         write_conversion(conversion, tmp_path / "plain")
     story_dalle(str(tmp_path / "plain"), "runs", {})
-    assert "is left" not in capsys.readouterr().out
+    assert "discarded" not in capsys.readouterr().out
 
 
 def test_sentence_vectors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_target_in_use_is_refused_and_an_interruption_leaves_nothing(tmp_path:
     write_min_dalle(tmp_path)
     (tmp_path / "ours").mkdir()
     with min_dalle(tmp_path, num_heads=HEADS) as conversion:
-        with pytest.raises(FileExistsError, match="in use"):
+        with pytest.raises(FileExistsError, match="exists already"):
             write_conversion(conversion, tmp_path / "ours")
 
         def stop(num_bytes: int) -> None:

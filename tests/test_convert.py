@@ -117,7 +117,7 @@ def test_mistakes_are_one_line_and_lose_nothing(folder: Path, capsys: pytest.Cap
     for change, said in (
         ("format=null", "format is not set"),
         ("format=mindale", "did you mean mindalle?"),
-        ("source=gone.ckpt", "gone.ckpt is not there"),
+        ("source=gone.ckpt", "gone.ckpt does not exist"),
         ("target=used", "target=used is in use"),
         ("dtype=int8", "dtype=int8 is none of"),
         ("megabytes_a_file=0", "megabytes_a_file"),

@@ -214,7 +214,7 @@ def test_num_targets_decides_which_stories_are_too_short(root: Path):
         (b'[{"desc_to_frame": [["a", 1]]}]', "is no pair"),
         (b'[{"desc_to_frame": [["a", "../1.png"]]}]', "is no frame path"),
         (b'[{"desc_to_frame": [["a", "/1.png"]]}]', "is no frame path"),
-        (b'[{"desc_to_frame": [["a', "is no JSON, or truncated"),
+        (b'[{"desc_to_frame": [["a', "is not JSON, or truncated"),
         (b'[{"desc_to_frame": [["caf\xe9", "didemo/1.png"]]}]', r"is not in UTF-8 \(byte 25\)"),
         (None, "is missing"),
     ],

@@ -95,7 +95,7 @@ def test_a_position_counts_in_the_whole_split_when_a_part_of_it_is_scored(tmp_pa
     drawn = opened(tmp_path, scored=[THIRD])
     assert drawn.survey().check() == [THIRD]
     np.testing.assert_array_equal(drawn.read(THIRD), frames_of(THIRD))
-    assert drawn.notes[-1] == "4 pictures of stories that are not scored were left aside"
+    assert drawn.notes[-1] == "4 pictures of stories that are not scored were ignored"
 
 
 def test_stories_of_another_split_may_lie_beside(tmp_path):
@@ -213,7 +213,7 @@ def test_the_first_five_problems_are_named_and_all_are_counted(tmp_path):
     said = str(raised.value)
     assert said.startswith(f"{tmp_path} has 6 problems (4 no story, 2 missing): nobody/01.png: no story")
     assert said.count("no story:") == 4 and said.count("missing:") == 1
-    assert said.endswith("; and 1 more; mend them, or score the 2 whole stories of 3 with allow_partial=true")
+    assert said.endswith("; and 1 more; fix them, or score the 2 whole stories of 3 with allow_partial=true")
     assert survey.check(allow_partial=True) == [FIRST, THIRD]
     assert dict(survey.counts) == {"no story": 4, "missing": 2}
 

@@ -56,7 +56,7 @@ def test_what_generate_writes_beside_the_frames_is_left_aside(tmp_path):
         (tmp_path / story / "story.json").write_text("{}")
     drawn = opened(tmp_path)
     assert_as_drawn(drawn)
-    assert drawn.notes == ("6 further candidates of frames were left aside",)
+    assert drawn.notes == ("6 further candidates of frames were ignored",)
 
 
 def test_released_samples_are_numbered_in_the_splits_order_from_0(tmp_path):

@@ -320,7 +320,7 @@ def test_pictures_of_other_stories_and_splits_may_lie_beside_those_that_are_scor
     shutil.copytree("frames/toon/test", "frames/toon/unseen")
     assert evaluate("images=frames", "splits=[test]", "num_stories=2") == 0
     assert record_of()["values"]["frames"]["error"] == 0
-    assert "32 pictures of stories that are not scored were left aside" in capsys.readouterr().out
+    assert "32 pictures of stories that are not scored were ignored" in capsys.readouterr().out
     shutil.copytree("frames/toon/test", "frames/elsewhere/test")
     assert evaluate("images=frames", "splits=[test]", "num_stories=2") == 2
     assert "no story" in capsys.readouterr().err

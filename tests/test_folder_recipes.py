@@ -71,7 +71,7 @@ def test_the_commands_of_the_readme_lead_from_twelve_stories_to_a_strip(run: Cal
         command = line.split()[1]
         told = run(line, *(("trainer=smoke", "tokenizer.image.ch=8") if command == "train" else ()))
         if command == "evaluate":
-            assert "leaves test empty: " in told and "test has no story: val is judged in its place" in told
+            assert "leaves test empty: " in told and "test has no story: val is scored instead" in told
         if command == "train":
             assert "sized for 50 pictures in 10 stories of train: max_steps=" in told
     with Image.open("strip/strip.png") as strip:
@@ -90,7 +90,7 @@ def test_one_story_with_characters_is_evaluated(run: Callable[..., str], tmp_pat
         captions.unlink()
     tiny_story_dalle(source_blocks="none", story_depth=0).save_pretrained(tmp_path / "base")
     told = run("storydalle evaluate data=folder data.root=. model=base out=scores")
-    assert "test has no story: train is judged in its place" in told
+    assert "test has no story: train is scored instead" in told
     record = json.loads(Path("scores/train/metrics.json").read_text())
     assert record["protocol"]["num_stories"] == 1
     assert record["values"]["real frames"]["error"] == 0 < record["values"]["base"]["error"]

@@ -55,7 +55,7 @@ def test_absent_weights_are_told_with_the_file_to_bring_and_where_it_goes(
 ) -> None:
     monkeypatch.setenv("STORYDALLE_WEIGHTS", str(tmp_path / "here"))
     with pytest.raises(
-        ValueError, match=f"no weights at {tmp_path}/here/{FID_WEIGHTS}: bring {FID_WEIGHTS} .*pytorch-fid"
+        ValueError, match=f"no weights at {tmp_path}/here/{FID_WEIGHTS}: get {FID_WEIGHTS} .*pytorch-fid"
     ):
         open_weights()
     with pytest.raises(ValueError, match=f"no weights at {tmp_path}/{FID_WEIGHTS}"):
@@ -69,7 +69,7 @@ def test_torchvisions_weights_are_no_network_of_fid(torchvision_state: State) ->
     with pytest.raises(
         ValueError, match=rf"fc.weight is \(1000, 2048\) and should be \(1008, 2048\).*bring {FID_WEIGHTS}"
     ):
-        load_weights(FIDInception(), torchvision_state, "the file", f"bring {FID_WEIGHTS}")
+        load_weights(FIDInception(), torchvision_state, "the file", f"get {FID_WEIGHTS}")
 
 
 @pytest.mark.parametrize(

@@ -178,4 +178,5 @@ def test_the_real_stories_have_the_counts_of_their_authors() -> None:
 def test_words_alone_are_neither_trained_on_nor_scored(command: list[str], capsys: pytest.CaptureFixture) -> None:
     assert main([*command, "data=longstory", "data.root=anywhere"]) == 2
     said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and "a set of words only is prepared, and drawn by generate" in said
+    assert len(said.splitlines()) == 1
+    assert "a data set without pictures can only be prepared, and drawn with generate" in said

@@ -41,7 +41,7 @@ def test_a_copy_without_train_is_enough_to_evaluate(root: Path, lists: dict[str,
     flintstones = FlintstonesSV(root)
     assert flintstones.splits == ("val", "test")
     assert stories(flintstones, "test") == STORIES["test"] and stories(flintstones, "val") == STORIES["val"]
-    assert named(flintstones, "no train: this copy serves to evaluate, and not to train") == [SPLIT_FILE]
+    assert named(flintstones, "no train: this copy can be used to evaluate, but not to train") == [SPLIT_FILE]
     with pytest.raises(ValueError, match=r"split train of flintstones has no story \(val, test have\)"):
         flintstones.records("train")
 

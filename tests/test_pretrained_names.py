@@ -76,14 +76,14 @@ def test_a_shipped_model_stands_in_for_an_experiment_without_a_run_and_a_line_sa
 ) -> None:
     assert model_folder(experiment, tmp_path / "runs") == kinds.zoo_folder() / shipped
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"note: no finished run of {experiment}, so the shipped {shipped} is built on")
+    assert line.startswith(f"note: {experiment} has no finished run, so the shipped {shipped} is used")
     assert f"storydalle train experiment={experiment}" in line
 
 
 def test_what_is_found_nowhere_is_told_with_what_would_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"openstory/text_to_image holds no finished run: storydalle train experiment="):
+    with pytest.raises(UserError, match=r"openstory/text_to_image has no finished run: storydalle train experiment="):
         model_folder("openstory/text_to_image", tmp_path / "runs")
-    with pytest.raises(UserError, match=r"pretrained=nothing is no model's folder"):
+    with pytest.raises(UserError, match=r"pretrained=nothing is not a model's folder"):
         model_folder("nothing", tmp_path / "runs")
 
     def offline(name: str) -> Path:
@@ -107,7 +107,7 @@ def test_a_retrofit_is_trained_on_where_it_is_the_one_asked_for(
     assert {parameter_group(name) for name in own} == {"base", "source", "story"}
     assert all(torch.equal(value, own[name]) for name, value in kept.model.named_parameters())
     fresh = story_dalle(str(tmp_path), "runs", RETROFIT | {"story_depth": 2})
-    assert "a fresh retrofit goes around" in capsys.readouterr().out
+    assert "gets a new retrofit" in capsys.readouterr().out
     assert len(list(fresh.model.parameters())) > len(own)
     named = story_dalle(str(tmp_path), "runs", RETROFIT, ["pororo"])
     assert "pororo" in named.caption_tokenizer.added_names
@@ -145,7 +145,7 @@ def test_a_gan_is_trained_on_with_its_discriminators_on_stories_that_fit_it(tmp_
     again = story_gan(fresh, ShapeStories(), str(tmp_path), "runs")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in saved.state_dict().items())
     assert again.training, "batch norms learn on"
-    with pytest.raises(UserError, match=r"knows 3 characters, and the stories have 0"):
+    with pytest.raises(UserError, match=r"knows 3 characters, but the stories have 0"):
         story_gan(fresh, ShapeStories(is_labelled=False), str(tmp_path), "runs")
 
 

@@ -119,7 +119,7 @@ def test_a_dead_process_is_told_in_one_line_and_takes_the_others_along() -> None
     killed.kill()
     trainer = plain_trainer()
     trainer.strategy._launcher = cast(Any, SimpleNamespace(procs=[waiting, killed]))
-    told = f"process 2 .*pid {killed.pid}.* signal 9: go on with resume=true"
+    told = f"process 2 .*pid {killed.pid}.* signal 9: continue with resume=true"
     with pytest.raises(Failure, match=told), processes.running(trainer):
         raise RuntimeError("Connection closed by peer")
     assert waiting.poll() is not None
@@ -231,7 +231,7 @@ def test_a_run_goes_on_exactly_after_one_of_its_processes_was_killed(base: Path)
     os.kill(child, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err[-3000:]
-    assert f"process 1 of the training (pid {child}) was killed by signal 9: go on with resume=true" in err
+    assert f"process 1 of the training (pid {child}) was killed by signal 9: continue with resume=true" in err
     assert "Traceback" not in err
     assert not (cut / "model").exists()
     process = started(base, *TRAINING, *TWO, *steps, "name=cut", "runs=killed", "resume=true")

@@ -107,7 +107,7 @@ def test_what_a_protocol_says_of_the_data_reaches_the_data():
     [
         (["data=toon", "protocol=pororo_legacy"], "protocol=pororo_legacy is of data=pororo, and data=toon was given"),
         (["leave_out=[fid]"], "no score 'fid'"),
-        (["data=didemo", "protocol=didemo_legacy", "leave_out=frechet"], "leaves no score"),
+        (["data=didemo", "protocol=didemo_legacy", "leave_out=frechet"], "leaves nothing to score"),
     ],
 )
 def test_settings_that_contradict_the_protocol_are_refused_by_name(overrides: list[str], said: str):

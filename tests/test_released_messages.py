@@ -84,7 +84,7 @@ def test_an_image_encoder_is_a_file_that_is_there(
 ) -> None:
     write, source, _ = FORMATS[format]
     write(folder / "released")
-    assert "image_encoder=gone.ckpt is not there" in refused(capsys, format, source=source, image_encoder="gone.ckpt")
+    assert "image_encoder=gone.ckpt does not exist" in refused(capsys, format, source=source, image_encoder="gone.ckpt")
     said = refused(capsys, format, source=source, image_encoder="released")
     assert "image_encoder=released is a folder: give the VQGAN's checkpoint itself" in said
 

@@ -105,7 +105,7 @@ def test_tokenizers_of_our_own_keep_their_ids_and_their_files(tmp_path: Path) ->
     ours.save(tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
     assert config == {"kind": "words", "text_length": 64, "added_names": list(FLINTSTONES)}
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="is given twice"):
         CaptionTokenizer.from_files(*files, 64, ["[PAD]"])
 
 

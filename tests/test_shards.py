@@ -256,9 +256,9 @@ def test_members_are_named_by_number_and_column_and_hold_the_id(folder: Path) ->
 def test_shards_of_other_tokenizers_are_refused_with_both_hashes(made: Any, folder: Path) -> None:
     images, captions = encoding_hash(made.image_tokenizer), made.caption_tokenizer.fingerprint
     assert len(StoryShards(folder, images, captions)) == NUM_STORIES
-    with pytest.raises(ValueError, match=f"image tokenizer {images}, the model's is other"):
+    with pytest.raises(ValueError, match=f"image tokenizer {images}, but the model has other"):
         StoryShards(folder, "other", captions)
-    with pytest.raises(ValueError, match=f"caption tokenizer {captions}, the model's is other"):
+    with pytest.raises(ValueError, match=f"caption tokenizer {captions}, but the model has other"):
         StoryShards(folder, images, "other")
 
 

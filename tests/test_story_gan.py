@@ -185,7 +185,7 @@ def test_captions_that_are_cut_are_counted_before_training(capsys: pytest.Captur
         encoder = SmallCaptionEncoder(tokenizer, dim=16, depth=1, num_heads=2)
         story_gan(encoder, stories, generator={"dim": 32, "attention_side": 8})
         num_cut = sum(length > text_length for length in lengths)
-        said = f"{num_cut} of {len(told)} captions are longer than the caption encoder reads, and are cut\n"
+        said = f"{num_cut} of {len(told)} captions are longer than the caption encoder can read, and are cut\n"
         assert capsys.readouterr().out == (said if num_cut else "")
     assert num_cut > 0
 

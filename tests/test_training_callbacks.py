@@ -27,9 +27,9 @@ def test_a_run_stops_when_it_gets_no_better_and_its_model_is_the_best_one(train:
     assert ended.status == 0 and state_of(folder) is State.FINISHED
     done, best, last = record(folder), load_state(folder / BEST), load_state(folder / LAST)
     assert best["global_step"] + 2 == last["global_step"] == done["n"]["steps"] < 9
-    told = f"step {last['global_step']} of 9: {ERROR} has not got better than "
+    told = f"step {last['global_step']} of 9: {ERROR} has not improved on "
     assert f"stopped early, after {told}" in ended.out and done["stopped_early"].startswith(told)
-    assert f"the model is that of step {best['global_step']}" in ended.out
+    assert f"the model is from step {best['global_step']}" in ended.out
     assert done["values"][ERROR] == best["values"][ERROR] < last["values"][ERROR]
     weights, prefix = load_file(folder / "model" / "model.safetensors"), "image_tokenizer."
     kept = {name.removeprefix(prefix): value for name, value in best["state_dict"].items()}

@@ -130,7 +130,7 @@ def test_without_an_answer_the_run_is_offline_and_one_line_says_so(
     run = logger.experiment
     assert [asked["mode"] for asked in client.asked] == ["online", "offline"]
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("note: Weights & Biases cannot be had (Timed out while retrying: no such host ")
+    assert line.startswith("note: Weights & Biases is not available (Timed out while retrying: no such host ")
     assert "offline" in line and "wandb sync" in line
     logger.log_metrics({"train/loss": 1.0}, step=3)
     assert logger.experiment is run and run.rows == [{"train/loss": 1.0, "trainer/global_step": 3}]

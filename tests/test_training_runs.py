@@ -238,7 +238,7 @@ def test_a_run_shorter_than_every_interval_leaves_losses_and_scores_and_is_told(
         "+system.steps_without_quantization=2",
     )
     assert ended.status == 0
-    assert "note: system.steps_without_quantization=2 is not over when trainer.max_steps=2 is" in ended.out
+    assert "note: trainer.max_steps=2 ends the training before system.steps_without_quantization=2 is over" in ended.out
     values = record(train.runs / "short")["values"]
     assert "val/reconstruction_error" in values
     (loss,) = [row for row in rows(train.runs / "short") if row["train/loss"]]
@@ -249,7 +249,7 @@ def test_a_run_shorter_than_every_interval_leaves_losses_and_scores_and_is_told(
     ("override", "says"),
     [
         ("data_module.batch_size=9", ("batch_size=9 is larger than the data (4)",)),
-        ("trainer.accelerator=gpu", ("trainer.accelerator=gpu", "accelerator=auto takes what there is")),
+        ("trainer.accelerator=gpu", ("trainer.accelerator=gpu", "accelerator=auto uses what is")),
         ("trainer.precision=64-mixed", ("64-mixed",)),
         ("save_every=0", ("save_every=0", "1 or more")),
     ],
@@ -267,10 +267,10 @@ def test_a_setting_that_would_spoil_a_run_is_one_line(override: str, says: tuple
         ({"trainer__accumulate_grad_batches": 0}, r"accumulate_grad_batches=0"),
         ({"data_module__batch_size": 0}, r"data_module\.batch_size=0"),
         ({"ema_decay": 1.5}, r"ema_decay=1\.5.*between 0 and 1"),
-        ({"system__clip": 0}, r"system\.clip=0 takes every gradient away"),
+        ({"system__clip": 0}, r"system\.clip=0 sets every gradient to zero"),
         ({"system__gradient_clip": -1.0}, r"system\.gradient_clip=-1"),
         ({"system__clip": float("nan")}, r"system\.clip=nan"),
-        ({"pretrained": "story_dalle"}, r"pretrained=story_dalle.*begins from nothing"),
+        ({"pretrained": "story_dalle"}, r"pretrained=story_dalle.*starts from scratch"),
     ],
 )
 def test_counts_and_limits_under_which_nothing_trains_are_refused(changed: dict[str, Any], says: str) -> None:

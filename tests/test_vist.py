@@ -210,7 +210,7 @@ def test_opening_a_set_reads_no_picture(root: Path, monkeypatch: pytest.MonkeyPa
         ('{"annotations": [[{"photo_flickr_id": "1", "original_text": "x"}]]}', "has no story_id"),
         ('{"annotations": [[{"story_id": "1", "photo_flickr_id": "", "original_text": "x"}]]}', "no photo_flickr_id"),
         ('{"annotations": []}', "gives no story of 0"),
-        ('{"annotations": [[', "is no JSON, or truncated"),
+        ('{"annotations": [[', "is not JSON, or truncated"),
         (None, "is missing"),
     ],
 )

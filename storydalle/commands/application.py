@@ -99,7 +99,7 @@ def check_texts(tree: object, key: str = "") -> None:
             check_texts(value, f"a text of {key}" if key in typed.SENTENCES else key)
     elif isinstance(tree, str):
         if "\0" in tree:
-            raise UserError(f"{key}={tree!r} holds a zero byte: give one without")
+            raise UserError(f"{key}={tree!r} contains a zero byte: remove it")
         if key.rpartition(".")[2] in typed.PATHS:
             user_path(tree)
 
@@ -143,7 +143,7 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
 
     message = str(error)
     if isinstance(error, OverrideParseException):
-        form = "write key=value" if "=" not in error.override else "quote the value as the shell and Hydra read it"
+        form = "write key=value" if "=" not in error.override else "put quotes around the value, for shell and Hydra"
         return UserError(f"cannot read {error.override!r}: {form}; see storydalle {command} --help")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).removeprefix("hydra/").partition("/")
@@ -161,8 +161,8 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
         return UserError(f"{command} has no setting {key!r}; {nearest(key, choices)}")
     if missing := re.search(r"Interpolation key 'data\.(\w+)' not found", message):
         return UserError(
-            f"the chosen data has no {missing[1]}, which {command} needs: a set of words only is prepared, and drawn "
-            "by generate; for pictures choose another data=NAME"
+            f"the chosen data has no {missing[1]}, which {command} needs: a data set without pictures can only be "
+            "prepared, and drawn with generate; choose another data=NAME"
         )
     return UserError(next(iter(message.splitlines()), type(error).__name__))
 

@@ -70,7 +70,7 @@ class BenchSettings:
 
     def __post_init__(self) -> None:
         if self.num_stories < self.batch_size:
-            raise UserError(f"num_stories={self.num_stories} fill no batch: give at least {self.batch_size}")
+            raise UserError(f"num_stories={self.num_stories} do not fill a batch: give at least {self.batch_size}")
 
 
 def run(request: Request) -> None:

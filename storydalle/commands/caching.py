@@ -39,7 +39,7 @@ def encode_splits(data: ChosenData, pretrained: str, runs: Path, workers: int, s
             lines.append(encode_split(split, stories, image_tokenizer, caption_tokenizer, root, workers))
             if shards is not None:
                 if caption_tokenizer is None:
-                    raise UserError(f"shards hold tokens, and pretrained={pretrained} has no caption tokenizer")
+                    raise UserError(f"shards hold tokens, but pretrained={pretrained} has no caption tokenizer")
                 folder = cache_folder(root, split, stories, image_tokenizer)
                 cached = CachedStories(folder, tables_folder(folder, caption_tokenizer))
                 lines.append(shard_split(split, cached, shards))
@@ -66,7 +66,7 @@ def encode_split(
         cached = CachedStories(folder, tables_folder(folder, caption_tokenizer))
         told += f", {len(cached):,} stories"
         if cached.left_out:
-            told += f" ({cached.left_out:,} left out, for want of a picture)"
+            told += f" ({cached.left_out:,} left out, because a picture is missing)"
     return f"encoded {told}, in {folder}"
 
 

@@ -53,7 +53,7 @@ def write(out: Path, settings: DemoSettings, asked: Mapping[str, object]) -> Non
     """Draw stories, and put their page into ``out``, with a record of what was asked."""
     folder = kinds.locate(settings.model)
     model = kinds.open_model(folder)
-    with told_in_one_line(f"model={settings.model} draws no ToonSV"):
+    with told_in_one_line(f"model={settings.model} does not draw ToonSV"):
         stories = toon.ToonSV(settings.split, settings.num_stories, resolution=model.resolution)
     drawn = [draw(model, story, settings.seed) for story in tqdm(stories, desc="drawing stories", disable=None)]
     tables = [str(table) for table in getattr(model, "card", {}).get("tables", [])]

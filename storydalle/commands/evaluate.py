@@ -139,13 +139,13 @@ def default_models(request: Request) -> list[str]:
         return ["story_dalle"]
     newest = newest_model(experiment, runs)
     if newest is not None:
-        print(f"note: the model of the newest finished run of {experiment} is scored, {newest}; model= names another")
+        print(f"note: scoring the model of the newest finished run of {experiment}, {newest}; model= chooses another")
         return [str(newest)]
     shipped = [name for name, made_by in EXPERIMENTS.items() if made_by == experiment]
     if not shipped:
         raise UserError(
-            f"experiment={experiment} has no finished run in {runs / experiment}, and no shipped model is of it: "
-            f"storydalle train experiment={experiment} makes one, or give model=FOLDER; {nearest('', zoo_names())}"
+            f"experiment={experiment} has no finished run in {runs / experiment}, and did not make a shipped model: "
+            f"train it with storydalle train experiment={experiment}, or give model=FOLDER; {nearest('', zoo_names())}"
         )
     return shipped
 
@@ -233,10 +233,10 @@ def paths_table(split: str, intervals: Mapping[str, Mapping[str, Interval]]) -> 
     variants = {name.partition("-seed")[0].replace("_", " "): each for name, each in intervals.items()}
     ablations = {name: variants[name] for name in OWN_METRICS if name in variants}
     if "full" not in variants:
-        return f"{split}: no run is called full, so nothing says what a path is worth"
+        return f"{split}: no run is called full, so the others have nothing to be compared with"
     if not ablations:
         return ""
-    return f"**{split}**: each path taken away\n\n{ablation_table(variants['full'], ablations)}"
+    return f"**{split}**: without each path\n\n{ablation_table(variants['full'], ablations)}"
 
 
 def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]]) -> None:

@@ -190,8 +190,8 @@ def source_of(story: Path, named: object) -> str | None:
         is_inside = False
     if not is_inside:
         raise UserError(
-            f"story={story} names the source {named!r}, which lies outside of its folder: if it is meant, give "
-            "source=FILE yourself"
+            f"story={story} names the source {named!r}, which is outside its folder: if you want to use it, give "
+            "source=FILE"
         )
     return str(story.parent / str(named))
 

@@ -68,7 +68,7 @@ def dispatch(arguments: list[str]) -> None:
         from storydalle.commands import application
 
         if lent := lend_home():
-            print(f"note: this user has no home: what libraries keep there goes to {lent}", file=sys.stderr)
+            print(f"note: this user has no home folder: files that libraries keep there go to {lent}", file=sys.stderr)
         application.run(command, lambda request: command_module(command).run(request), rest)
 
 
@@ -88,8 +88,8 @@ def overview() -> str:
             *lines,
             "",
             "storydalle COMMAND --help         what a command reads and writes, with its settings",
-            "storydalle COMMAND --cfg job      the settings as they would be used",
-            "storydalle train -m key=1,2,3     one run a value",
+            "storydalle COMMAND --cfg job      the values that the settings would have",
+            "storydalle train -m key=1,2,3     one run for each value",
             'eval "$(storydalle --shell-completion install=bash)"   tab completion (also zsh, fish)',
         ]
     )

@@ -180,8 +180,8 @@ def read_clips(
             return inspect(story_set, clips, out, key, workers, bar.update)
         except BrokenProcessPool as error:
             raise UserError(
-                f"a process that reads pictures was killed after {bar.n} of {len(clips)} clips, perhaps for want of "
-                "memory: run the same again, which goes on from there, with workers=1"
+                f"a process that reads pictures was killed after {bar.n} of {len(clips)} clips, perhaps because memory "
+                "ran out: run the same command with workers=1; it continues from there"
             ) from error
 
 

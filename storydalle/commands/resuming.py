@@ -47,8 +47,8 @@ def resumed_settings(request: Request, folder: Path) -> dict[str, Any]:
     if refused:
         more = f" and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
         raise UserError(
-            f"{folder} goes on with the settings that it began with, which differ: {', '.join(refused[:MOST_NAMED])}"
-            f"{more}; leave them out, or begin a run of its own without resume=true"
+            f"{folder} can only be resumed with the settings that it began with; these differ: "
+            f"{', '.join(refused[:MOST_NAMED])}{more}; leave them out, or start a new run without resume=true"
         )
     return request.settings | own
 

@@ -256,7 +256,7 @@ def with_best(trained: Trained) -> Trained:
     with told_in_one_line(""):
         state = load_state(path)
     trained.system.load_state_dict(state["state_dict"])
-    print(f"the model is that of step {state['global_step']}, whose validation was the best")
+    print(f"the model is from step {state['global_step']}, which had the best validation")
     return trained._replace(values=state["values"], num_model_steps=state["global_step"])
 
 
@@ -264,8 +264,8 @@ def device_of(settings: TrainSettings) -> str:
     """The beginning of a message about a device that is not there."""
     accelerator, devices = (settings.trainer.get(key, "auto") for key in ("accelerator", "devices"))
     return (
-        f"trainer.accelerator={accelerator} with trainer.devices={devices} cannot be had here (accelerator=auto takes "
-        "what there is)"
+        f"trainer.accelerator={accelerator} with trainer.devices={devices} is not available here (accelerator=auto "
+        "uses what is)"
     )
 
 

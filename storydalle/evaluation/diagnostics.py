@@ -24,7 +24,7 @@ GREY = 127
 LEGEND = (
     "Scores are against the story that the captions tell; *change* is to the frames drawn with the true inputs: mean "
     "absolute difference, and 1 - cosine of features. That of *other seeds* is between the frames of any two of "
-    f"{NUM_SEEDS} seeds, which is what chance alone makes."
+    f"{NUM_SEEDS} seeds, which is the change by chance alone."
 )
 
 

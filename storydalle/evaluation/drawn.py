@@ -107,7 +107,7 @@ class Survey:
         remedy = "none of its stories is whole"
         if self.whole:
             some = f"{len(self.whole)} whole stories of {len(self.stories)}"
-            remedy = f"mend them, or score the {some} with allow_partial=true"
+            remedy = f"fix them, or score the {some} with allow_partial=true"
         raise ValueError(f"{self.root} has {len(self.problems)} problems ({summary}): {first}{more}; {remedy}")
 
     def record(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class DrawnFrames:
                 num_aside += 1
             else:
                 self._strays.append(Problem(str(place), f"no story: {story!r} is none of this split"))
-        aside = [f"{num_aside} pictures of stories that are not scored were left aside"] if num_aside else []
+        aside = [f"{num_aside} pictures of stories that are not scored were ignored"] if num_aside else []
         self.notes = (*listing.notes, *aside)
 
     @classmethod

@@ -94,7 +94,7 @@ def list_own(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
         elif path.stem != "strip":
             listing.problems.append(Problem(path.as_posix(), "no frame: its name is no number"))
     if num_candidates:
-        listing.notes.append(f"{num_candidates} further candidates of frames were left aside")
+        listing.notes.append(f"{num_candidates} further candidates of frames were ignored")
     _check_root(root, listing, lengths)
     return listing
 

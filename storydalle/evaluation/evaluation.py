@@ -131,8 +131,8 @@ def told_of_pictures(split: Split) -> Iterator[None]:
             yield
         except ClipError as error:
             raise UserError(
-                f"a picture of {data}, {split.name}, cannot be read ({error}): storydalle prepare names it; then "
-                f"data.ids=prepared/{data} scores the stories whose pictures are whole"
+                f"a picture of {data}, {split.name}, cannot be read ({error}): storydalle prepare lists it; then "
+                f"data.ids=prepared/{data} scores only stories with all their pictures"
             ) from error
 
 

@@ -75,7 +75,7 @@ class EvaluationSettings:
         if self.compare is not None and (self.images or self.card):
             raise UserError("compare= scores the models of several runs: leave out images= and card=")
         if self.card and len(self.model) > 1:
-            raise UserError(f"card=true fills the card of one model, and {len(self.model)} are named; give one")
+            raise UserError(f"card=true fills the card of one model, and {len(self.model)} are given; give one")
         if self.export is not None and not self.images:
             raise UserError(f"export={self.export} copies the frames of images=: draw them first with save=DIR")
         if self.card and (self.data.name != "toon" or self.images):
@@ -89,7 +89,7 @@ def checked_metrics(values: Mapping[str, Any]) -> list[str]:
     protocol, data = values["protocol"], values["data"]["name"]
     if protocol["dataset"] != data:
         raise UserError(
-            f"protocol={protocol['name']} is of data={protocol['dataset']}, and data={data} was given: "
+            f"protocol={protocol['name']} is for data={protocol['dataset']}, but data={data} was given: "
             f"give data={protocol['dataset']}, or another protocol"
         )
     left_out, known = names_of(values["leave_out"]), by_name()
@@ -100,7 +100,7 @@ def checked_metrics(values: Mapping[str, Any]) -> list[str]:
         raise UserError(f"no protocol.interpolation={way}; {nearest(str(way), list(INTERPOLATIONS))}")
     metrics = [name for name in protocol["metrics"] if name not in left_out]
     if not metrics:
-        raise UserError(f"leave_out={left_out} leaves no score of protocol {protocol['name']}")
+        raise UserError(f"leave_out={left_out} leaves nothing to score in protocol {protocol['name']}")
     return metrics
 
 

@@ -36,7 +36,7 @@ class JudgedData(NamedTuple):
         if not asked:
             had = [split for split in splits if split in story_set.splits]
             instead = "val" if "val" in story_set.splits else story_set.splits[0]  # val's stories were not trained on
-            tell([] if had else [f"{' and '.join(splits)} has no story: {instead} is judged in its place"])
+            tell([] if had else [f"{' and '.join(splits)} has no story: {instead} is scored instead"])
             splits = had or [instead]
         return cls(settings, [chosen_split(story_set, split, is_given=True) for split in splits], story_set)
 

@@ -20,7 +20,7 @@ def put(tree: MutableMapping[str, object], key: str, value: object) -> None:
     *parts, last = key.split(".")
     for part in parts:
         inner = tree.setdefault(part, {})
-        assert isinstance(inner, MutableMapping), f"{part} of {key} is a value and no group"
+        assert isinstance(inner, MutableMapping), f"{part} of {key} is a value, not a group"
         tree = inner
     tree[last] = value
 

@@ -130,7 +130,7 @@ def commit(partial: Path, folder: Path) -> None:
     written = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
     for path in written:
         if leads_away(folder, path.parent.as_posix()):
-            raise UserError(f"out={folder} holds a link in the place of the folder {path.parent}: remove it")
+            raise UserError(f"out={folder} has a link in place of the folder {path.parent}: remove it")
     stale = own_files(folder) - {path.as_posix() for path in written}
     for path in sorted(written, key=lambda path: path.name in RECORDS):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

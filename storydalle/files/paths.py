@@ -23,19 +23,19 @@ def user_path(given: object) -> Path:
     """
     text = str(given)
     if "\0" in text:
-        raise PathError(f"the path {text!r} holds a zero byte: give one without")
+        raise PathError(f"the path {text!r} contains a zero byte: remove it")
     try:
         longest = max(map(len, os.fsencode(text).split(b"/")))
     except UnicodeEncodeError as error:
-        raise PathError(f"the path {text!r} is no text that a file can be called: write it again") from error
+        raise PathError(f"the path {text!r} cannot be the name of a file: write it again") from error
     if longest > MAX_PART_BYTES or len(text) > MAX_PATH:
-        raise PathError(f"the path {text[:60]}... is longer than a file's may be: give a shorter one")
+        raise PathError(f"the path {text[:60]}... is too long for a file: give a shorter one")
     if not text.startswith("~"):  # pathlib takes "./~x" for one too
         return Path(text)
     home = text.partition("/")[0]
     full = os.path.expanduser(home)
     if full == home or (home == "~" and HOMELESS in os.environ):
-        raise PathError(f"the path {text} begins with {home}, a home that is not known here: write it out")
+        raise PathError(f"the path {text} begins with {home}, a home that is not known here: write the whole path")
     return Path(full + text.removeprefix(home))
 
 

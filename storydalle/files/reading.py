@@ -41,7 +41,7 @@ def read_json(path: Path, most: int = MAX_BYTES) -> Any:
     try:
         return parsed(text)
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON, or truncated: {error}") from error
+        raise ValueError(f"{path} is not JSON, or truncated: {error}") from error
 
 
 def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:

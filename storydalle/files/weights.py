@@ -112,7 +112,7 @@ def write_safetensors(
 def check_room(target: Path, num_bytes: int) -> None:
     """Raise FileExistsError where ``target`` is there, NoRoom where its disk has no space for so many bytes."""
     if target.exists():
-        raise FileExistsError(f"target={target} is in use: choose a folder that is not there yet")
+        raise FileExistsError(f"target={target} exists already: choose a new folder")
     parent = next(path for path in target.absolute().parents if path.exists())
     free = shutil.disk_usage(parent).free
     if free < 1.01 * num_bytes + 2**20:

@@ -63,7 +63,7 @@ class Consistency(StoryMetric):
     }
     explanations: ClassVar = {
         "consistency_self": "How alike the frames drawn for one story are, as the mean cosine of their features. "
-        "It is 1 where all frames are the same, so the true frames' own value is the mark, not the highest.",
+        "It is 1 where all frames are the same, so the value of the true frames is the one to reach.",
         "consistency_self_chance": "How alike drawn frames are to those drawn for another story. "
         "A story's own frames belong together as far as they exceed this level.",
         "consistency_source": "How alike the drawn frames are to the source frame, as the mean cosine of their "

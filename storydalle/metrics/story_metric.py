@@ -171,7 +171,7 @@ def check_finite(
         story, frame = broken.nonzero()[0].tolist()
         name = f"number {story + 1} of the batch" if ids is None else repr(ids[story])
         raise ValueError(
-            f"{what} of story {name}, frame {frame + 1}, hold nan or infinity: mend what made them, or leave the frame "
+            f"{what} of story {name}, frame {frame + 1}, hold nan or infinity: fix what made them, or leave the frame "
             "out of the mask"
         )
 

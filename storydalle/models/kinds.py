@@ -71,7 +71,7 @@ def downloaded(model: str) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
-    unknown = f"no model {model!r}: it is no folder, and the hub did not give it"
+    unknown = f"no model {model!r}: it is not a folder, and the hub does not have it"
     with told_in_one_line(unknown, OSError, ValueError, HfHubHTTPError):
         return Path(huggingface_hub.snapshot_download(model))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 UNSTATED = "not stated by its authors"
 TAMING = f"{UNSTATED} (its program is under MIT)"
-STAGE2 = "CC-BY-NC-SA 4.0 (not for commercial use; what is built on it is shared alike)"
+STAGE2 = "CC-BY-NC-SA 4.0 (not for commercial use; what is built on it must be shared under the same licence)"
 # Of every format the licence of each part.
 TERMS: Mapping[str, Mapping[str, str]] = {
     "mindalle": {

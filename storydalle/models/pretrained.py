@@ -169,7 +169,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         """
         captions, picture, said = handed_in(captions, source, num_candidates, seed)
         if picture is None and self.needs_source:
-            raise ValueError(f"{type(self).__name__} continues a picture and draws none without: give a source")
+            raise ValueError(f"{type(self).__name__} continues a picture and cannot draw without one: give a source")
         chosen = self.sampling(sampling, temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance)
         pixels = None if picture is None else from_images([picture], self.resolution).to(self.device)
         vectors = self._sentence_vectors(sentences, len(captions))

@@ -131,7 +131,7 @@ class StepData(pl.LightningDataModule):
         if saved != own:
             differing = [f"{name}: {saved.get(name)}, now {own[name]}" for name in own if own[name] != saved.get(name)]
             raise ValueError(
-                f"the run would lose its place in the data ({', '.join(differing)}): go on with the batch_size, "
+                f"the run would lose its place in the data ({', '.join(differing)}): resume with the batch_size, "
                 "devices and workers that it began with, or start without resume=true"
             )
         self.start = state_dict["start"]

@@ -37,7 +37,7 @@ class SetStories(Stories):
     ) -> None:
         self.notes = [*story_set.problem_notes, *story_set.notes]
         if instead is not None and split in story_set.empty_splits:
-            self.notes = [*self.notes, f"{split} is empty: {instead} is read in its place"]
+            self.notes = [*self.notes, f"{split} is empty: {instead} is used instead"]
             split = instead
         if split not in story_set.splits:
             raise ValueError(f"{story_set.name} has no split {split!r}: choose one of {', '.join(story_set.splits)}")

@@ -213,7 +213,7 @@ def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
         # Captions are lower-cased, so that no piece of the vocabulary is a name in capitals and would lend its id.
         is_new = tokenizer.add_tokens([AddedToken(name.upper(), single_word=True, normalized=True)]) == 1
         if not is_new or tokenizer.token_to_id(name.upper()) != num_words + i:
-            raise ValueError(f"added name {name!r} stands twice or has no letters: give each name once")
+            raise ValueError(f"added name {name!r} is given twice or has no letters: give each name once")
 
 
 def byte_level_bpe(model: BPE) -> Tokenizer:

@@ -100,8 +100,8 @@ class CachedStories:
         found = codes["key"]["image_tokenizer"]
         if image_tokenizer not in (None, found):
             raise ValueError(
-                f"{folder} holds codes of the image tokenizer {found}, the model's is {image_tokenizer}: "
-                "encode the stories with the model's"
+                f"{folder} holds codes of the image tokenizer {found}, but the model has {image_tokenizer}: "
+                "encode the stories with the model's tokenizer"
             )
         self.pad_id, self.num_codes, self.columns = stories["pad_id"], codes["num_codes"], stories["columns"]
         self.left_out = stories["left_out"]
@@ -209,8 +209,8 @@ class StoryCodes(StepData):
             left_out = self.cached(split).left_out
             if left_out:
                 print(
-                    f"{split}: {left_out} of {len(stories)} stories are left out, since a picture of theirs cannot be "
-                    "read; storydalle prepare names it"
+                    f"{split}: {left_out} of {len(stories)} stories are left out, because a picture of them cannot be "
+                    "read; storydalle prepare lists these pictures"
                 )
 
     def cached(self, split: str) -> CachedStories:

@@ -129,7 +129,7 @@ class CaptionTokenizer(TextTokenizer):
             index = tokenizer.token_to_id(content)
             may_be = index is not None if names_as_released else index == len(ids) + i
             if not may_be or contents.count(content) > 1:
-                raise ValueError(f"added name {name!r} stands twice or has no letters: give each name once")
+                raise ValueError(f"added name {name!r} is given twice or has no letters: give each name once")
         every = tokenizer.get_vocab()
         self._added_ids = [every[content] for content in contents]
         self._vocab_size = len(ids) + len(contents)

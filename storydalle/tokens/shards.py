@@ -59,7 +59,7 @@ def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 10
     Equal caches give equal bytes. Without a header, as after a kill, everything is written again.
     """
     if stories_per_shard < 1:
-        raise ValueError(f"stories_per_shard={stories_per_shard} is to be at least 1")
+        raise ValueError(f"stories_per_shard={stories_per_shard} must be at least 1")
     parts = list(batched(range(len(cache)), stories_per_shard))
     paths = [folder / shard_name(shard) for shard in range(len(parts))]
     header = header_of(cache, [len(part) for part in parts])
@@ -150,8 +150,8 @@ class StoryShards:
         for name, model in (("image_tokenizer", image_tokenizer), ("caption_tokenizer", caption_tokenizer)):
             if model not in (None, header[name]):
                 raise ValueError(
-                    f"{folder} was written with the {name.replace('_', ' ')} {header[name]}, the model's is {model}: "
-                    "write shards of a cache of the model's"
+                    f"{folder} was made with the {name.replace('_', ' ')} {header[name]}, but the model has {model}: "
+                    "write shards from a cache of this model"
                 )
         self.folder, self.buffer = folder, buffer
         self.num_codes, self.pad_id, self.columns = header["num_codes"], header["pad_id"], header["columns"]

@@ -55,7 +55,7 @@ def text_to_image(
     if (folder / CAPTIONS_FOLDER).is_dir():
         base = opened(folder)
         if not retrofit_of(base):
-            print(f"note: {folder} is trained on, with its own tokenizers and backbone")
+            print(f"note: training continues from {folder}, with its own tokenizers and backbone")
             return base
     images = tokenizers(folder)[0]
     tokenizer = CaptionTokenizer.train(training_captions(stories), **captions)
@@ -88,10 +88,10 @@ def story_dalle(
         backbone.add_tokens(captions.vocab_size - backbone.text_vocab_size)
     model, parts = retrofitted(backbone, **retrofit), retrofit_of(base)
     if parts and model.config == base.model.config:
-        print(f"note: {folder} is trained on, with its retrofit: {', '.join(parts)}")
+        print(f"note: training continues from {folder}, with its retrofit: {', '.join(parts)}")
         model = base.model
     elif parts:
-        print(f"note: a fresh retrofit goes around the backbone of {folder}; its own is left: {', '.join(parts)}")
+        print(f"note: the backbone of {folder} gets a new retrofit; its own is discarded: {', '.join(parts)}")
     made = StoryDALLE(base.image_tokenizer, captions, model, unguided(base.card))
     made.words = base.words
     return made
@@ -142,8 +142,10 @@ def trained_story_gan(folder: Path, num_characters: int, resolution: int) -> Sto
         ("pixels a side", story_gan.resolution, resolution),
     ):
         if own != wanted:
-            raise UserError(f"{folder} knows {own} {what}, and the stories have {wanted}: train it on others, or anew")
-    print(f"note: {folder} is trained on, generator and discriminators, with its own sizes")
+            raise UserError(
+                f"{folder} knows {own} {what}, but the stories have {wanted}: use other stories, or train a new model"
+            )
+    print(f"note: training continues from {folder}, generator and discriminators, with its own sizes")
     return story_gan.train()
 
 
@@ -151,7 +153,7 @@ def cut_captions(encoder: CaptionEncoder, stories: Stories, num_stories: int = 4
     """Says how many captions of the first stories are longer than the encoder reads of each; empty if none is."""
     told = [stories.outline(i).captions for i in range(min(num_stories, len(stories)))]
     num_cut, total = sum(len(encoder.notes(captions)) for captions in told), sum(len(captions) for captions in told)
-    return f"{num_cut} of {total} captions are longer than the caption encoder reads, and are cut" if num_cut else ""
+    return f"{num_cut} of {total} captions are longer than the caption encoder can read, and are cut" if num_cut else ""
 
 
 def small_caption_encoder(captions: Mapping[str, Any], stories: Stories, **sizes: int) -> CaptionEncoder:
@@ -187,7 +189,7 @@ def model_folder(pretrained: str | None, runs: Path) -> Path:
         return newest
     makes_one = f"storydalle train experiment={pretrained} makes one"
     if shipped := kinds.stand_in(pretrained):
-        print(f"note: no finished run of {pretrained}, so the shipped {shipped} is built on; {makes_one}")
+        print(f"note: {pretrained} has no finished run, so the shipped {shipped} is used; {makes_one}")
         return kinds.zoo_folder() / shipped
     experiments = config_names("experiment")
     if pretrained not in experiments and kinds.is_hub_id(pretrained):
@@ -196,7 +198,7 @@ def model_folder(pretrained: str | None, runs: Path) -> Path:
         except UserError as error:
             raise UserError(f"{error}; of experiments: {nearest(pretrained, experiments)}") from error
     raise UserError(
-        f"pretrained={pretrained} is no model's folder, and {runs / pretrained} holds no finished run: {makes_one}"
+        f"pretrained={pretrained} is not a model's folder, and {runs / pretrained} has no finished run: {makes_one}"
     )
 
 

@@ -91,7 +91,7 @@ class FiniteSteps(Callback):
 def told(step: int, what: str, kept: Kept, trainer: pl.Trainer) -> str:
     """The message of a training that stops: step, cause, what there is, what to do."""
     rate = max((group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups), default=0.0)
-    return f"step {step}: {what}; {kept}; train anew with a smaller learning rate (here {rate:.3g}) or with clipping"
+    return f"step {step}: {what}; {kept}; train again with a smaller learning rate (here {rate:.3g}) or with clipping"
 
 
 def values_of(trainer: pl.Trainer) -> dict[str, float]:

@@ -27,7 +27,7 @@ TENSORBOARD = ("tensorboard", "tensorboardX")  # either of these packages writes
 def check_loggers(names: Iterable[str]) -> None:
     """Raise UserError where the package of a chosen logger is missing."""
     if "tensorboard" in names and not any(map(importlib.util.find_spec, TENSORBOARD)):
-        raise UserError("logger=tensorboard needs the package tensorboard, which is not here: pip install tensorboard")
+        raise UserError("logger=tensorboard needs the package tensorboard, which is missing: pip install tensorboard")
 
 
 class RunLog(Logger):
@@ -130,7 +130,7 @@ class WandbLog(WandbLogger):
         except wandb.Error as error:
             reason = " ".join(str(error).splitlines()[:2]) or type(error).__name__
             print(
-                f"note: Weights & Biases cannot be had ({reason}); the run is logged offline, and wandb sync "
+                f"note: Weights & Biases is not available ({reason}); the run is logged offline, and wandb sync "
                 f"{self.save_dir}/wandb/offline-* sends it later"
             )
             wandb.teardown()  # its service still holds the run's id

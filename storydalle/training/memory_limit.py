@@ -36,4 +36,4 @@ def less_memory(system: StoryDALLETraining, settings: TrainSettings) -> str:
         "system.tuning=prompt or retrofit": system.tuning == "full",
     }
     possible = [change for change, helps in changes.items() if helps]
-    return f"try {', '.join(possible)}" if possible else "take a trainer= of a larger device"
+    return f"try {', '.join(possible)}" if possible else "choose a trainer= for a larger device"

@@ -162,7 +162,7 @@ def prepare(trainer: pl.Trainer, arguments: Sequence[str]) -> None:
         isinstance(each, WeightAveraging)
         for each in trainer.callbacks  # type: ignore[attr-defined]
     ):
-        raise UserError("a running mean is not kept of a sharded model: set ema_decay=null with trainer=fsdp")
+        raise UserError("a sharded model cannot keep a running mean: set ema_decay=null with trainer=fsdp")
     if isinstance(strategy, DDPStrategy):
         strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     launcher = strategy.launcher
@@ -207,7 +207,7 @@ def first_dead(started: Sequence[subprocess.Popen]) -> str | None:
     for rank, process in enumerate(started, start=1):
         if process.returncode:
             how = f"was killed by signal {-process.returncode}" if process.returncode < 0 else "failed"
-            return f"process {rank} of the training (pid {process.pid}) {how}: go on with resume=true"
+            return f"process {rank} of the training (pid {process.pid}) {how}: continue with resume=true"
     return None
 
 

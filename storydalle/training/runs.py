@@ -53,7 +53,7 @@ def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
         folder = experiment / str(name)
         check_unfinished(folder)
         if (folder / LAST).is_file() and not resume:
-            raise UserError(f"{folder} holds a run: go on with resume=true, or choose another name=")
+            raise UserError(f"{folder} already holds a run: continue it with resume=true, or choose another name=")
         return folder
     return newest_unfinished(experiment) if resume else new_folder(experiment)
 
@@ -77,8 +77,8 @@ def check_unfinished(folder: Path) -> None:
 
 def finished(folder: Path) -> str:
     return (
-        f"{folder} is finished, with nothing left to resume, and stays as it is; to train on from its model begin a "
-        f"run of another name with pretrained={folder}, or a longer one with max_steps="
+        f"{folder} is finished: there is nothing to resume, and it is not changed; to train its model further, start "
+        f"a run with another name and pretrained={folder}, or a longer one with max_steps="
     )
 
 

@@ -76,10 +76,10 @@ class TrainSettings(RunChoice):
         check_loggers(self.logger)
         for name in ("clip", "gradient_clip"):
             if self.system.get(name) is not None and not self.system[name] > 0:
-                raise UserError(f"system.{name}={self.system[name]} takes every gradient away: use a number above 0")
+                raise UserError(f"system.{name}={self.system[name]} sets every gradient to zero: use a number above 0")
         if self.pretrained is not None and self.pretrained not in self.network.values():
             raise UserError(
-                f"pretrained={self.pretrained}: this system begins from nothing and builds on no model; leave it out"
+                f"pretrained={self.pretrained}: this training starts from scratch, not from a model; leave it out"
             )
 
     @property
@@ -118,8 +118,8 @@ def unfinished_stages(settings: TrainSettings) -> list[str]:
     """Notes on what a system begins with and would not be over when the training is."""
     max_steps = settings.steps.max_steps
     return [
-        f"note: system.{name}={settings.system[name]} is not over when trainer.max_steps={max_steps} is: what comes "
-        "after it is not trained"
+        f"note: trainer.max_steps={max_steps} ends the training before system.{name}={settings.system[name]} is over: "
+        "what comes after it is not trained"
         for name in STAGES
         if isinstance(settings.system.get(name), int) and settings.system[name] >= max_steps
     ]

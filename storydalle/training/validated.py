@@ -60,7 +60,7 @@ class EarlyStop(EarlyStopping):
         """Why it has ended the training."""
         if self.wait_count < self.patience:
             return f"{self.monitor} is not finite"
-        return f"{self.monitor} has not got better than {self.best_score:.4g} in {self.wait_count} validations"
+        return f"{self.monitor} has not improved on {self.best_score:.4g} in {self.wait_count} validations"
 
 
 class BestCheckpoint(Checkpoint):

@@ -193,7 +193,7 @@ def check_outputs(weights: Mapping[str, Tensor], names: Sequence[str], file: Pat
     """Refuse a network of another number of classes in words: it is the likeliest mistake."""
     outputs = len(weights["fc.weight"]) if "fc.weight" in weights and weights["fc.weight"].ndim == 2 else len(names)
     if outputs != len(names):
-        hint = "; it is the one of backgrounds, bring classifier_char.pt" if outputs == BACKGROUNDS else ""
+        hint = "; it is the one of backgrounds, use classifier_char.pt" if outputs == BACKGROUNDS else ""
         raise ValueError(
             f"{file}: fc.weight is {tuple(weights['fc.weight'].shape)}, one output for each of {outputs} classes, and "
             f"there are {len(names)} names ({', '.join(names)}){hint}"
@@ -222,6 +222,6 @@ def new_classifier(
                 f"pretrained={pretrained}: there are no weights for network={network}; give pretrained=null"
             )
         file = inception.find_weights(inception.IMAGENET_WEIGHTS, None if pretrained == "imagenet" else pretrained)
-        remedy = f"bring {inception.IMAGENET_WEIGHTS}"
+        remedy = f"get {inception.IMAGENET_WEIGHTS}"
         inception.load_weights(made, inception.read_weights(file), file, remedy, fresh=HEADS)
     return CharacterClassifier(made, names, resolution or RESOLUTIONS[network], threshold, RESIZES[network])

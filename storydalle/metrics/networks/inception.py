@@ -9,7 +9,7 @@ inception_v3_google-0cc3c7bd.pth          ``ClassifierInception``:     1000 outp
                                           torchvision's                averages count padding as zeros
 ========================================= ============================ =========================================
 
-Nothing is downloaded: ``find_weights`` says which file to bring, and where it goes.
+Nothing is downloaded: ``find_weights`` says which file to get, and where to put it.
 """
 
 import os
@@ -211,21 +211,21 @@ class ClassifierInception(Configured, Inception):
 
 
 def weights_folder() -> Path:
-    """Where weights that a user brings are expected: ``$STORYDALLE_WEIGHTS``, by default ~/.cache/storydalle."""
+    """The folder where a user puts weights: ``$STORYDALLE_WEIGHTS``, by default ~/.cache/storydalle."""
     return user_path(os.environ.get("STORYDALLE_WEIGHTS") or "~/.cache/storydalle")
 
 
 def find_weights(name: str, path: Path | str | None = None) -> Path:
     """The file ``path``, the file of that name in the folder ``path``, or in ``weights_folder()`` where it is None.
 
-    Raises ValueError, saying which file to bring and where it goes, where it is not there.
+    Raises ValueError, naming the file to get and where to put it, if it is missing.
     """
     given = weights_folder() if path is None else user_path(path)
     file = given / name if path is None or given.is_dir() else given
     if not file.is_file():
         origin = f" ({ORIGINS[name]})" if name in ORIGINS else ""
         raise ValueError(
-            f"no weights at {file}: bring {name}{origin} and put it there, or set STORYDALLE_WEIGHTS to the folder "
+            f"no weights at {file}: get {name}{origin} and put it there, or set STORYDALLE_WEIGHTS to the folder "
             "that holds it"
         )
     return file
@@ -244,7 +244,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # what a damaged pickle raises can be anything
         raise ValueError(
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or holds code or objects "
-            f"beside tensors, which are never opened; bring it again, or {remedy}"
+            f"beside tensors, which are never opened; get it again, or {remedy}"
         ) from error
     entries: list[Any] = list(weights.items()) if isinstance(weights, Mapping) else [(type(weights).__name__, None)]
     foreign = [name for name, value in entries if not (isinstance(name, str) and isinstance(value, Tensor))]
@@ -284,6 +284,6 @@ def open_weights(path: Path | str | None = None) -> FIDInception:
     """
     file = find_weights(FID_WEIGHTS, path)
     network = FIDInception()
-    load_weights(network, read_weights(file), file, f"bring {FID_WEIGHTS}")
+    load_weights(network, read_weights(file), file, f"get {FID_WEIGHTS}")
     network.weights_sha256 = sha256_of_file(file)
     return network.eval().requires_grad_(False)

@@ -112,7 +112,8 @@ class StoryGANc(Configured, PretrainedModel):
 
         What is copied from the source begins unmixed.
         """
-        for network in filter(None, (self.generator, self.image_discriminator, self.story_discriminator)):
+        networks: list[nn.Module] = [self.generator, *self.discriminators().values()]
+        for network in networks:
             for module in network.modules():
                 if isinstance(module, nn.Conv2d | nn.Conv3d) and not is_parametrized(module):
                     nn.init.normal_(module.weight, std=0.02)
