@@ -82,7 +82,7 @@ def test_of_two_captions_of_a_clip_the_last_is_used_and_the_clip_named(root: Pat
         (b"[]", "is no list of annotations"),
         (b'[{"globalID": "a", "description": "b"}, {"globalID": "c"}]', "no globalID and description in its entry 1"),
         (b'[{"globalID": "a", "description": ["b"]}]', r"has \['b'\] for the description of a"),
-        (b'[{"globalID": "a", "descr', "is no JSON, or truncated"),
+        (b'[{"globalID": "a", "descr', "is not JSON, or truncated"),
         (b'[{"globalID": "a", "description": "caf\xe9"}]', r"is not in UTF-8 \(byte 38\): save it as text in UTF-8"),
         (None, r"flintstones_annotations_v1-0\.json is missing"),
     ],

@@ -91,7 +91,7 @@ def test_files_behind_links_are_neither_removed_nor_written_over(folder: Path, c
     edited(Path("strip/story.json"), source=None, files=["story.json", "strip.png", "frames/09.png", "frames/01.png"])
     assert "holds other files (frames)" in refused(capsys, "story=strip/story.json")
     said = refused(capsys, "story=strip/story.json", "overwrite=true")
-    assert "out=strip holds a link in the place of the folder frames" in said
+    assert "out=strip has a link in place of the folder frames" in said
     assert all(path.read_text() == "years of work" for path in elsewhere.iterdir()) and len(names(elsewhere)) == 4
     assert Path("strip/strip.png").is_file()
 

@@ -156,7 +156,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path, name: str) -> Non
             write_release(found, tmp_path / name, stop)
         assert set(tmp_path.iterdir()) == before
         (tmp_path / name).mkdir()
-        with pytest.raises(FileExistsError, match="in use"):
+        with pytest.raises(FileExistsError, match="exists already"):
             write_release(found, tmp_path / name)
 
 
@@ -200,14 +200,14 @@ def test_what_is_not_written_is_told_in_one_line(
     for change, said in (
         ("reverse=true", "no place for the retrofit: source_attention, story_encoder"),
         ("reverse=1", "reverse=1: use true or false"),
-        ("source=captions", "source=captions is not there"),
+        ("source=captions", "source=captions does not exist"),
         ("target=ours", "target=ours is in use"),
         (
             "format=storydalle",
-            "format=storydalle is read and not written: its files have no place for the source attention",
+            "format=storydalle can be read but not written: its files have no place for the source attention",
         ),
-        ("format=openai-dvae", "format=openai-dvae is read and not written: its files are pickled networks"),
-        ("format=rudalle", "format=rudalle is not read: ruDALL-E is another transformer"),
+        ("format=openai-dvae", "format=openai-dvae can be read but not written: its files are pickled networks"),
+        ("format=rudalle", "format=rudalle is not supported: ruDALL-E is a different transformer"),
         ("dtype=float16", "dtype has no effect with reverse=true"),
         ("megabytes_a_file=10", "megabytes_a_file has no effect with reverse=true"),
         ("num_heads=2", "num_heads has no effect with reverse=true"),
