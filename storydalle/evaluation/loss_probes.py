@@ -2,7 +2,7 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import singledispatch
 
 import numpy as np
@@ -57,8 +57,7 @@ def _(
         last = OtherStories.last_of(encode_batch([stories[len(stories) - 1]], encode, model.caption_tokenizer))
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
-    for start in range(0, len(stories), batch_size):
-        chunk = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
+    for chunk in in_batches(stories, batch_size):
         batch = encode_batch(chunk, encode, model.caption_tokenizer)
         others = None if last is None else OtherStories.before(batch, last)
         with torch.inference_mode():
@@ -82,14 +81,19 @@ def _(
         return {}
     true: list[Tensor] = []
     permuted: list[Tensor] = []
-    for start in range(0, len(stories), batch_size):
-        chunk = [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
+    for chunk in in_batches(stories, batch_size):
         several = [story for story in chunk if len(story.captions) > 1]
         for logits, each in ((true, several), (permuted, [reordered(story) for story in several])):
             if each:
                 batch = batch_of(each)
                 logits.append(model.story_logits(batch.captions, batch.frames))
     return {"story_order_auc": separation(torch.cat(true), torch.cat(permuted)).item()} if true else {}
+
+
+def in_batches(stories: Sequence[Story], batch_size: int) -> Iterator[list[Story]]:
+    """The stories in order, ``batch_size`` at a time; each is read when its turn comes."""
+    for start in range(0, len(stories), batch_size):
+        yield [stories[i] for i in range(start, min(start + batch_size, len(stories)))]
 
 
 def reordered(story: Story) -> Story:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, Column, Ranking, Setting
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
+from storydalle.stories.labelled_frames import f1_terms
 
 NUMBERS = ("0", "1", "2", "3+")
 """Frames are told apart by how many characters should be in them."""
@@ -72,9 +73,9 @@ def pair(right: Bool[Tensor, "b f"], of: Bool[Tensor, "b f"]) -> Int[Tensor, "b 
 
 
 def f1(cells: Float[Tensor, "*r 3"]) -> Float[Tensor, "*r"]:
-    """``2 tp / (2 tp + fp + fn)``, nan where a character is neither read nor true."""
-    found, read, true = cells.unbind(-1)
-    return 2 * found / (read + true)
+    """F1 of (found, read, true); nan where a character is neither read nor true."""
+    twice_found, read_and_true = f1_terms(*cells.unbind(-1))
+    return twice_found / read_and_true
 
 
 def precision(cells: Float[Tensor, "*r 3"]) -> Float[Tensor, "*r"]:

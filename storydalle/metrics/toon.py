@@ -16,6 +16,7 @@ from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, GUESTS,
 from storydalle.metrics.resampling import Interval as Interval
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
+from storydalle.stories.labelled_frames import f1_terms
 from storydalle.stories.toon import CAST_KNOWN, HAT_KNOWN, SETTING_KNOWN
 
 EXPLICIT, PRONOUN = (CAST_KNOWN.index(known) for known in ("explicit", "pronoun"))
@@ -97,10 +98,10 @@ def hat_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> d
 
 
 def character_ratio(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> Ratio:
-    """Each character's F1 as the ratio ``2 tp / (2 tp + fp + fn)``."""
+    """Each character's F1, as a ratio."""
     read = mask[..., None] & (predicted["characters"] > 0)
     true = mask[..., None] & (truth["characters"] > 0)
-    return Ratio(2 * (read & true).long(), read.long() + true.long())
+    return Ratio(*f1_terms((read & true).long(), read.long(), true.long()))
 
 
 def story_sums(ratio: Ratio) -> Int[Tensor, "b 2"]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from storydalle.stories.data import BatchDataset, StepData
@@ -16,6 +16,17 @@ from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.stories.toon import CHARACTERS, ToonSV
 
 Augment = Callable[[Float[Tensor, "n c h w"], torch.Generator], Float[Tensor, "n c h w"]]
+
+
+def f1_terms(
+    found: Shaped[Tensor, "..."], read: Shaped[Tensor, "..."], true: Shaped[Tensor, "..."]
+) -> tuple[Shaped[Tensor, "..."], Shaped[Tensor, "..."]]:
+    """Numerator and denominator of F1 = 2 tp / (2 tp + fp + fn), to be summed before they are divided.
+
+    ``found`` counts characters that are read and true (tp), ``read`` those that are read (tp + fp), ``true`` those that
+    are true (tp + fn).
+    """
+    return 2 * found, read + true
 
 
 class LabelledPictures(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, SumMetric
 
-from storydalle.stories.labelled_frames import LabelledPictures
+from storydalle.stories.labelled_frames import LabelledPictures, f1_terms
 from storydalle.training.optimisation import warmup_cosine
 
 
@@ -66,8 +66,9 @@ class CharacterClassifierTraining(pl.LightningModule):
         logits, true = self.classifier(batch.images).main, batch.characters
         read = cast(Reader, self.classifier).present(logits)
         self.frame_accuracy.update((read == true).all(-1).float())
-        self.hits.update(2 * (read & true).sum())  # F1 = 2 tp / (2 tp + fp + fn)
-        self.claims.update(read.sum() + true.sum())
+        hits, claims = f1_terms((read & true).sum(), read.sum(), true.sum())
+        self.hits.update(hits)
+        self.claims.update(claims)
         self.loss.update(presence_loss(logits, true), weight=len(true))
 
     def on_validation_epoch_end(self) -> None:
