@@ -14,7 +14,7 @@ from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.released.release import mindalle_release, write_release
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN
 from tests.test_byte_level import tiny_tokenizer

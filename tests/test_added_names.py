@@ -12,7 +12,7 @@ from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.tokens.byte_level import ByteLevelTokenizer
-from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
 from storydalle.training.building import story_dalle, text_to_image
 from storydalle.training.story_dalle_training import StoryDALLETraining
 from tests.test_byte_level import write_files

@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from storydalle.tokens.byte_level import ByteLevelTokenizer
-from storydalle.tokens.captions import CaptionTokenizer, load_caption_tokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer, load_caption_tokenizer
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 LEARNED = ["pip waves at momo on the beach.", "she puts on a red hat!", "they run, and pip's hat flies away."] * 4

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers.implementations import CharBPETokenizer
 
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 
 RELEASED = Path(__file__).parents[1] / "../shared/data/bpe-16k"
 VOCAB, MERGES = RELEASED / "bpe-16k-vocab.json", RELEASED / "bpe-16k-merges.txt"

@@ -26,8 +26,8 @@ from storydalle.metrics.networks.clip import (
 from storydalle.metrics.networks.label_reader_training import roughened
 from storydalle.stories.images import to_tensor
 from storydalle.stories.toon import ToonSV
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.captioned_frames import CaptionedFrames, CaptionedStories
-from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.training.clip_training import ClipTraining, contrastive_loss, equal_texts, retrieval_accuracy
 from tests.tiny import CAPTIONS, TinyStories, felt
 

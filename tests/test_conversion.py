@@ -15,7 +15,7 @@ from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.released.conversion import mega, min_dalle, released_story_dalle, write_conversion
 from storydalle.released.layouts import LayoutError
 from storydalle.released.model_layouts import ADDED_NAMES
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.training.building import story_dalle
 from tests.released_models import (
     FULL_MEGA,

@@ -9,7 +9,7 @@ from PIL import Image
 from storydalle.commands import demo, evaluate
 from storydalle.commands.application import Request, compose, plain
 from storydalle.commands.default_folders import LONGEST, beside, named
-from storydalle.evaluation.settings import EvaluationSettings
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from tests.command_line import Command, assert_mistake, command, files, painting, story  # noqa: F401
 
 

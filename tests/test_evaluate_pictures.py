@@ -13,7 +13,7 @@ from storydalle.commands.application import compose
 from storydalle.commands.main import main
 from storydalle.evaluation.drawn import DrawnFrames
 from storydalle.evaluation.entries import as_judged
-from storydalle.evaluation.settings import EvaluationSettings
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.metrics.declared import explanation
 from storydalle.metrics.networks.features import TextNetworkFeatures, features_of
 from storydalle.metrics.networks.inception import resized

@@ -15,7 +15,7 @@ from storydalle.metrics.networks.clip import TinyCLIP
 from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_gan.model import StoryGANc
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from tests.tiny import CAPTIONS, tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan

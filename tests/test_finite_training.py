@@ -13,8 +13,8 @@ from torch import nn
 from storydalle.metrics.networks.clip import TinyCLIP
 from storydalle.mistakes import Failure
 from storydalle.stories.data import Frames
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.captioned_frames import CaptionedStories
-from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.training.callbacks import Checkpoints, LastRow, RunningMean
 from storydalle.training.classifier_training import CharacterClassifierTraining
 from storydalle.training.clip_training import ClipTraining

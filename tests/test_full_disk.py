@@ -17,7 +17,7 @@ from storydalle.metrics.frechet import FeatureStatistics, save_statistics
 from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.mistakes import told_of_disk
 from storydalle.released.torch_writing import write_torch_file
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.training.state import load_state, save_state
 from tests.test_convert import FORMATS, write_vqgan
 from tests.tiny import CAPTIONS, tiny_story_dalle

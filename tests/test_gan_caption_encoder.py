@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from storydalle.models.story_gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder, open_caption_encoder
 from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, RobertaCaptionEncoder
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from tests.tiny import felt
 
 STORY = ["Pip waves.", "She jumps at the beach.", "Momo puts on a red hat and runs.", "They sleep."]

@@ -16,7 +16,7 @@ from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.tokens.cache import EncodedStories
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.vqgan import VQGAN
 from storydalle.training.memory import TrainingMemory, training_memory
 from storydalle.training.memory_limit import check_memory

@@ -13,7 +13,7 @@ from storydalle.models.story_dalle.sampling import FrameKey
 from storydalle.released.conversion import mega, write_conversion
 from storydalle.released.release import mega_release, write_release
 from storydalle.tokens.byte_level import ByteLevelTokenizer, spelled
-from storydalle.tokens.captions import load_caption_tokenizer
+from storydalle.tokens.caption_tokenizer import load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.training.building import story_dalle
 from tests.released_tokenizers import Taming

@@ -20,7 +20,7 @@ from storydalle.mistakes import UserError
 from storydalle.tokens.vqgan import VQGAN
 from storydalle.training import precision
 from storydalle.training.precision import ProductSeconds, choose, resolved, speed_of
-from storydalle.training.settings import TrainSettings
+from storydalle.training.train_settings import TrainSettings
 from tests.test_metrics_label_reader import plain_story
 
 WITH_UNITS, WITHOUT = ProductSeconds(bf16=0.0001, fp32=0.0004), ProductSeconds(bf16=0.02, fp32=0.0004)

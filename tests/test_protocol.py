@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from storydalle.commands.application import compose
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.protocol import Network, Protocol, differing_fields
-from storydalle.evaluation.settings import EvaluationSettings
 from storydalle.files.conf import config_names
 from storydalle.files.records import protocol_hash
 from storydalle.metrics.declared import by_name

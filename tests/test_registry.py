@@ -7,7 +7,7 @@ from storydalle.metrics.networks.clip import IMAGE_TEXT_NETWORKS
 from storydalle.models.backbones.backbone import BACKBONES, Backbone
 from storydalle.models.kinds import MODELS
 from storydalle.models.story_gan.caption_encoder import CAPTION_ENCODERS, CaptionEncoder
-from storydalle.tokens.captions import CAPTION_TOKENIZERS, TextTokenizer
+from storydalle.tokens.caption_tokenizer import CAPTION_TOKENIZERS, TextTokenizer
 from storydalle.tokens.image_tokenizer import IMAGE_TOKENIZERS, ImageTokenizer
 
 REGISTRIES = (BACKBONES, CAPTION_ENCODERS, CAPTION_TOKENIZERS, IMAGE_TOKENIZERS, IMAGE_TEXT_NETWORKS, MODELS)

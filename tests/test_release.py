@@ -14,7 +14,7 @@ from storydalle.released.conversion import Source, mega, min_dalle, write_conver
 from storydalle.released.release import mega_release, released, taming_release
 from storydalle.released.tokenizer_layouts import read_vqgan
 from storydalle.tokens.byte_level import ByteLevelTokenizer
-from storydalle.tokens.captions import load_caption_tokenizer
+from storydalle.tokens.caption_tokenizer import load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from tests.our_folders import assert_same, our_dalle, our_mega, release, weights_of
 from tests.released_tokenizers import taming_losses, taming_weights

@@ -10,7 +10,7 @@ from tokenizers.implementations import CharBPETokenizer
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.released.conversion import released_story_dalle, write_conversion
 from storydalle.released.model_layouts import ADDED_NAMES
-from storydalle.tokens.captions import CaptionTokenizer, load_caption_tokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer, load_caption_tokenizer
 from storydalle.training.building import story_dalle
 from tests.test_captions import MERGES, VOCAB, released
 from tests.test_conversion import HEADS, write_story_dalle, write_vocabulary

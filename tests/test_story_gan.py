@@ -23,7 +23,7 @@ from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
 from storydalle.stories.toon import ToonSV
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.training.building import story_gan
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import RESOLUTION, ShapeStories, settled, shape_batch, tiny_story_gan

@@ -22,7 +22,7 @@ from storydalle.stories.toon import (
     ToonSV,
 )
 from storydalle.stories.toon.backgrounds import background
-from storydalle.stories.toon.drawing import TINT_MAPS, Figure, draw_frame, draw_sprite
+from storydalle.stories.toon.cartoons import TINT_MAPS, Figure, draw_frame, draw_sprite
 from storydalle.stories.toon.pen import PATCH, Layer, Pen, over
 
 NOBODY = (0,) * len(CHARACTERS)

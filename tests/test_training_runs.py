@@ -15,8 +15,8 @@ from storydalle.commands import main
 from storydalle.commands.report import Report
 from storydalle.mistakes import UserError
 from storydalle.training.runs import LAST, State, finished_models, run_folder, state_of
-from storydalle.training.settings import unfinished_stages
 from storydalle.training.state import load_state
+from storydalle.training.train_settings import unfinished_stages
 from tests.training import EXPERIMENT, TINY, Killed, Trainer, killed_after, train, train_settings
 
 __all__ = ["train"]

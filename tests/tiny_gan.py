@@ -10,7 +10,7 @@ from storydalle.models.story_gan.model import StoryGANc
 from storydalle.models.story_gan.story_encoder import Noise
 from storydalle.stories.data import WholeStories, batch_of
 from storydalle.stories.story import Outline, Shot, Stories, StoryBatch
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 PLACES = {"left": slice(0, 8), "right": slice(8, 16)}

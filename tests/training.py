@@ -7,7 +7,7 @@ import pytest
 
 from storydalle.commands import main
 from storydalle.settings import filled
-from storydalle.training.settings import TrainSettings
+from storydalle.training.train_settings import TrainSettings
 
 EXPERIMENT = "toon/image_tokenizer"
 TINY = (

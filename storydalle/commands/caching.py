@@ -10,7 +10,7 @@ from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories.opening import ChosenData
 from storydalle.stories.story import Stories
 from storydalle.tokens.cache import CachedStories, cache_folder
-from storydalle.tokens.captions import TextTokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, build_cache, tables_folder
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.shards import write_shards

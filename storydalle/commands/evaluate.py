@@ -31,8 +31,8 @@ from storydalle.evaluation.entries import (
     without_gaps,
 )
 from storydalle.evaluation.evaluation import Evaluation, evaluate
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.judges import Judges, open_judges
-from storydalle.evaluation.settings import EvaluationSettings
 from storydalle.evaluation.splits import JudgedData, Split
 from storydalle.evaluation.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
 from storydalle.evaluation.vistorybench import export_shots

@@ -137,7 +137,7 @@ def token_counter(name: str | None) -> findings.Tokens | None:
         return None
     folder = kinds.zoo_folder() / name if name in kinds.zoo_names() else user_path(name)
     folder = folder / "captions" if (folder / "captions").is_dir() else folder
-    from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
+    from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
 
     vocabularies, merges = sorted(folder.glob("*vocab.json")), sorted(folder.glob("*merges.txt"))
     with told_in_one_line(f"caption_tokenizer={name} is none"):

@@ -60,8 +60,8 @@ from storydalle.training.runs import (
     memory,
     run_folder,
 )
-from storydalle.training.settings import RunChoice, TrainSettings, fitted_trainer, unfinished_stages
 from storydalle.training.state import SafetensorsCheckpointIO, load_state
+from storydalle.training.train_settings import RunChoice, TrainSettings, fitted_trainer, unfinished_stages
 from storydalle.training.validated import best_of, reason_to_stop
 
 NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every", "logger")

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from storydalle.evaluation.drawn import DrawnFrames, Survey
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.judges import open_text_network
-from storydalle.evaluation.settings import EvaluationSettings
 from storydalle.evaluation.splits import Split
 from storydalle.evaluation.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE
 from storydalle.files.paths import file_name, user_path

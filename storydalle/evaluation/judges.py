@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from storydalle.evaluation.evaluation_settings import ProtocolSettings
 from storydalle.evaluation.protocol import LABEL_READER, Protocol, protocol_of
-from storydalle.evaluation.settings import ProtocolSettings
 from storydalle.evaluation.splits import Split
 from storydalle.files.paths import user_path
 from storydalle.metrics.declared import DeclaredMetric, Setting, by_name, needs_of

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from storydalle.evaluation.settings import ProtocolSettings
+from storydalle.evaluation.evaluation_settings import ProtocolSettings
 from storydalle.files.records import canonical_json, protocol_hash, sha256_of_file, sha256_of_text
 from storydalle.metrics.declared import Extent, by_name, needs_of
 from storydalle.metrics.networks.features import feature_dim

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from storydalle.evaluation.settings import EvaluationSettings
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.stories import toon
 from storydalle.stories.data import batch_of

@@ -48,7 +48,7 @@ from storydalle.released.tokenizer_layouts import (
     vqgan_config,
 )
 from storydalle.tokens.byte_level import ByteLevelTokenizer
-from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN

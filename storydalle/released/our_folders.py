@@ -14,7 +14,7 @@ from storydalle.released.conversion import Source, shapes_of
 from storydalle.released.layouts import LayoutError, Shape, listed
 from storydalle.released.stored_weights import stored_weights
 from storydalle.released.torch_files import ForeignFile
-from storydalle.tokens.captions import TextTokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.vqgan import VQGAN
 

@@ -45,7 +45,7 @@ from storydalle.released.tokenizer_layouts import (
 )
 from storydalle.released.torch_writing import write_torch_file
 from storydalle.tokens.byte_level import ByteLevelTokenizer
-from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN
 

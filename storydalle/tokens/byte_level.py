@@ -22,7 +22,7 @@ from torch import Tensor
 
 from storydalle.files.reading import read_object
 from storydalle.files.whole import write_text
-from storydalle.tokens.captions import (
+from storydalle.tokens.caption_tokenizer import (
     CONFIG_NAME,
     MAX_TEXT_LENGTH,
     MERGES_HEADER,

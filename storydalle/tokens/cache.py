@@ -15,7 +15,7 @@ from storydalle.files.paths import user_path
 from storydalle.files.reading import object_if_whole
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.story import Stories, Story
-from storydalle.tokens.captions import TextTokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.encoding import (
     CODES,
     HEADER,

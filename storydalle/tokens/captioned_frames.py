@@ -11,7 +11,7 @@ from torch import Tensor
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Stories, Story
-from storydalle.tokens.captions import TextTokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer
 
 
 class CaptionedFrames(NamedTuple):

@@ -26,7 +26,7 @@ from storydalle.files.whole import folder_when_whole, replaced_when_whole, write
 from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
-from storydalle.tokens.captions import TextTokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 HEADER, CODES, IDS = "header.json", "codes", "ids.txt"

@@ -27,7 +27,7 @@ from storydalle.files.reading import object_if_whole
 from storydalle.files.whole import replaced_when_whole, write_json
 from storydalle.stories.data import StepData
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
-from storydalle.tokens.captions import TextTokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 

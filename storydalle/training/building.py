@@ -19,7 +19,7 @@ from storydalle.models.story_gan.caption_encoder import CaptionEncoder, SmallCap
 from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
 from storydalle.models.story_gan.model import StoryGANc
 from storydalle.stories.story import Stories
-from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.known_words import KnownWords
 from storydalle.training.runs import MODEL, finished_models

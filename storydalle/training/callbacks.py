@@ -16,7 +16,7 @@ from storydalle.training.finite import FiniteSteps, Kept, any_rank, local, told,
 from storydalle.training.loggers import RunLog
 from storydalle.training.processes import StepsMade
 from storydalle.training.runs import LAST
-from storydalle.training.settings import TrainSettings
+from storydalle.training.train_settings import TrainSettings
 
 
 class Checkpoints(ModelCheckpoint):

@@ -3,8 +3,8 @@
 from storydalle.mistakes import UserError
 from storydalle.stories.story import Stories
 from storydalle.training.memory import training_memory
-from storydalle.training.settings import TrainSettings
 from storydalle.training.story_dalle_training import StoryDALLETraining
+from storydalle.training.train_settings import TrainSettings
 
 
 def check_memory(system: object, stories: Stories, settings: TrainSettings, on_cpu: bool) -> None:

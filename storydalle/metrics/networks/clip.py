@@ -25,7 +25,7 @@ from storydalle.metrics.networks.label_reader import resized, strided_maps
 from storydalle.models.layers import attend
 from storydalle.models.story_gan.language_models import LOCAL
 from storydalle.stories.story import Stories
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 
 CONFIG, WEIGHTS, CAPTIONS = "config.json", "model.safetensors", "captions"
 TINY = "tiny_clip"  # of config.json, where transformers writes "clip"

@@ -27,7 +27,7 @@ from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceSto
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Stories
-from storydalle.tokens.captions import TextTokenizer, load_caption_tokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.known_words import KnownWords
 

@@ -22,7 +22,7 @@ from storydalle.files.registry import Registry
 from storydalle.models.backbones.dalle import Block
 from storydalle.models.layers import attend
 from storydalle.models.story_dalle.retrofit import sinusoids
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 
 
 class Pieces(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 
 from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.stories.toon.captions import captions_of, descriptions_of
-from storydalle.stories.toon.drawing import check_resolution, draw_frame
+from storydalle.stories.toon.cartoons import check_resolution, draw_frame
 from storydalle.stories.toon.names import possible_names
 from storydalle.stories.toon.world import (
     ACCESSORIES,

@@ -277,7 +277,7 @@ def read_config(file: Path) -> dict[str, Any]:
 CAPTION_TOKENIZERS: Registry[TextTokenizer] = Registry(
     "a caption tokenizer",
     {
-        "words": "storydalle.tokens.captions.CaptionTokenizer",
+        "words": "storydalle.tokens.caption_tokenizer.CaptionTokenizer",
         "byte_level": "storydalle.tokens.byte_level.ByteLevelTokenizer",
     },
     unnamed="words",  # once there was no other
