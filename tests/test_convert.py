@@ -118,7 +118,7 @@ def test_mistakes_are_one_line_and_lose_nothing(folder: Path, capsys: pytest.Cap
         ("format=null", "format is not set"),
         ("format=mindale", "did you mean mindalle?"),
         ("source=gone.ckpt", "gone.ckpt does not exist"),
-        ("target=used", "target=used is in use"),
+        ("target=used", "target=used exists already"),
         ("dtype=int8", "dtype=int8 is none of"),
         ("megabytes_a_file=0", "megabytes_a_file"),
         ("format=dalle-mega", "format=dalle-mega needs image_encoder=FILE"),

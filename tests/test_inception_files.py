@@ -67,7 +67,7 @@ def test_absent_weights_are_told_with_the_file_to_bring_and_where_it_goes(
 
 def test_torchvisions_weights_are_no_network_of_fid(torchvision_state: State) -> None:
     with pytest.raises(
-        ValueError, match=rf"fc.weight is \(1000, 2048\) and should be \(1008, 2048\).*bring {FID_WEIGHTS}"
+        ValueError, match=rf"fc.weight is \(1000, 2048\) and should be \(1008, 2048\).*get {FID_WEIGHTS}"
     ):
         load_weights(FIDInception(), torchvision_state, "the file", f"get {FID_WEIGHTS}")
 

@@ -105,7 +105,7 @@ def test_what_a_protocol_says_of_the_data_reaches_the_data():
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["data=toon", "protocol=pororo_legacy"], "protocol=pororo_legacy is of data=pororo, and data=toon was given"),
+        (["data=toon", "protocol=pororo_legacy"], "protocol=pororo_legacy is for data=pororo, but data=toon was given"),
         (["leave_out=[fid]"], "no score 'fid'"),
         (["data=didemo", "protocol=didemo_legacy", "leave_out=frechet"], "leaves nothing to score"),
     ],

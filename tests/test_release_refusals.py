@@ -201,7 +201,7 @@ def test_what_is_not_written_is_told_in_one_line(
         ("reverse=true", "no place for the retrofit: source_attention, story_encoder"),
         ("reverse=1", "reverse=1: use true or false"),
         ("source=captions", "source=captions does not exist"),
-        ("target=ours", "target=ours is in use"),
+        ("target=ours", "target=ours exists already"),
         (
             "format=storydalle",
             "format=storydalle can be read but not written: its files have no place for the source attention",

@@ -1,6 +1,6 @@
-"""README.md of a saved model, from its record: what a person reads first in a folder or on the hub.
+"""README.md of a saved model, made from its record (``card.json``), for people and for the hub.
 
-Its front matter is the hub's: licence, tags, and a ``model-index`` where the record holds scores.
+The front matter is for the hub: licence, tags, and a ``model-index`` if the record has scores.
 """
 
 import math
@@ -55,8 +55,8 @@ drawn.frames[0].show()
 def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[str, Any]) -> str:
     """The README of a model that draws stories.
 
-    ``kind`` is the class that opens it, ``summary`` tells of the network and ``card`` of how it was made. ``name`` is
-    for a model that neither an experiment nor a released format names.
+    ``kind`` is the class that opens it, ``summary`` describes the network, and ``card`` how it was made. ``name`` is
+    used if the card names neither an experiment nor a released format.
     """
     purpose = "Continues a story: a source frame and captions in, one frame a caption out."
     results = list(results_of(name, card))
@@ -88,14 +88,14 @@ def rendered(
 
 
 def add_results(readme: Path, name: str, card: Mapping[str, Any]) -> None:
-    """Put the scores of a record into the front matter of the README beside it, whose text stays."""
+    """Put the scores of a record into the front matter of a README; its text stays."""
     made = ModelCard.load(readme)
     made.data.model_name, made.data.eval_results = name, list(results_of(name, card)) or None
     write_text(readme, str(made))
 
 
 def results_of(name: str, card: Mapping[str, Any]) -> Iterator[EvalResult]:
-    """The shown scores of the model's own row, ``name`` or a path that ends in it, on each split that was scored."""
+    """The scores to show, from the model's row (``name``, or a path that ends in it) of each split."""
     dataset = str((card.get("data") or {}).get("name"))
     for split, row, scores in rows_of(card.get("scores")):
         for score, words in SCORES.items() if Path(row).name == name else ():
@@ -114,7 +114,7 @@ def results_of(name: str, card: Mapping[str, Any]) -> Iterator[EvalResult]:
 
 
 def rows_of(scores: object) -> Iterator[tuple[str, str, Mapping[str, object]]]:
-    """Split, row and scores of each row that a card holds; nothing of what a stranger put there instead."""
+    """Split, row and scores of each row of a card; entries of another form are skipped."""
     for split, rows in scores.items() if isinstance(scores, Mapping) else ():
         for row, found in rows.items() if isinstance(rows, Mapping) else ():
             if isinstance(found, Mapping):
@@ -122,7 +122,7 @@ def rows_of(scores: object) -> Iterator[tuple[str, str, Mapping[str, object]]]:
 
 
 def origin(card: Mapping[str, Any]) -> dict[str, str]:
-    """Tell how a model came about, as far as its record says."""
+    """Facts about how a model was made, as far as its record says."""
     data, made, base = (card.get(key) or {} for key in ("data", licences.CONVERTED, licences.DERIVED))
     told = {
         "recipe": [f"`storydalle train experiment={card.get('experiment')}`" * ("experiment" in card)],

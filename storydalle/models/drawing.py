@@ -1,4 +1,4 @@
-"""The words between a caller and a model that draws stories: request, candidates, drawn story."""
+"""The interface between a caller and a model that draws stories: request, candidates, drawn story."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ Reranker = Callable[[list[Image.Image], str], Sequence[float] | Tensor]  # a fra
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a model draws. A kind of model has a subclass with its settings, which refuses values out of range."""
+    """How a model draws. Each kind of model has a subclass with its settings, which refuses values out of range."""
 
 
 class StoryRequest(NamedTuple):
-    """Stories to draw, checked. Story i of the list is story ``first + i`` of the draws of ``seed``."""
+    """Stories to draw, checked. Story i of the list uses the random numbers of story ``first + i`` under ``seed``."""
 
     captions: list[list[str]]  # cleaned; stories may differ in length
     source: Float[Tensor, "b c h w"] | None  # in [-1, 1], at the model's resolution and on its device
@@ -32,9 +32,9 @@ class StoryRequest(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Frames of a request, of each its candidates in the order that drawing itself gives them.
+    """The drawn frames of a request; the model decides the order of a frame's candidates.
 
-    Frames beyond the end of a shorter story mean nothing.
+    Frames beyond the end of a shorter story have no meaning.
     """
 
     frames: Float[Tensor, "b f k c h w"]  # in [-1, 1]
@@ -42,7 +42,7 @@ class Candidates(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A drawn story: the best candidate of every frame, all candidates, their scores, remarks for the user."""
+    """A drawn story: the best candidate of every frame, all candidates, their scores, notes for the user."""
 
     frames: list[Image.Image]
     candidates: list[list[Image.Image]]  # of each frame, the best first
@@ -51,7 +51,7 @@ class Drawn(NamedTuple):
 
 
 def ranked(images: list[list[Image.Image]], scores: Real[Tensor, "f k"], notes: list[str]) -> Drawn:
-    """Put the best candidate of every frame first; those of one score keep their order."""
+    """Put the best candidate of every frame first; candidates with equal scores keep their order."""
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     candidates = [[row[i] for i in ranks] for row, ranks in zip(images, order.tolist(), strict=True)]
     return Drawn([row[0] for row in candidates], candidates, scores, notes)
@@ -64,7 +64,7 @@ def reranked(reranker: Reranker, images: list[list[Image.Image]], captions: list
 
 
 def crop_notes(picture: Image.Image | None) -> list[str]:
-    """A remark where a source is no square: the model sees its centre."""
+    """A note if a source is not square: the model sees its centre."""
     if picture is None or picture.width == picture.height:
         return []
     side = min(picture.size)

@@ -1,8 +1,8 @@
-"""The terms in which a block tells what it keeps of a training step: numbers of tensors, and bytes at a precision.
+"""The memory that a block keeps for the backward pass: numbers of tensors, and bytes at a precision.
 
-The forward pass keeps of each block the tensors of the residual stream, which autocast leaves in single precision, and
-those inside, at the precision of the computation; attention's scores on a CPU alone, as a GPU's fused kernel keeps
-none; and copies of the weights, as autocast makes for every product.
+For each block the forward pass keeps the tensors of the residual stream, which autocast leaves in single precision; the
+tensors inside the block, at the precision of the computation; the scores of attention, only on a CPU, since the fused
+kernel of a GPU keeps none; and the copies of weights that autocast makes for every product.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class NumberBytes(NamedTuple):
-    """Bytes of a number of the weights and of the residual stream, and of one inside a block."""
+    """Bytes of one number: in the weights and the residual stream, and inside a block."""
 
     stream: int
     inside: int
@@ -22,7 +22,7 @@ class NumberBytes(NamedTuple):
 
 
 class StepSizes(NamedTuple):
-    """Sizes of one batch of stories, and how it is computed."""
+    """Sizes of a batch of stories, and how it is computed."""
 
     num_stories: int
     num_frames: int  # of a story
@@ -35,7 +35,7 @@ class StepSizes(NamedTuple):
 
 
 class KeptByBlock(NamedTuple):
-    """Tensors of the width of the model that one block keeps, by their numbers, and the rest."""
+    """Numbers of tensors, as wide as the model, that one block keeps, and the rest of its memory."""
 
     positions: int  # of all rows
     stream: float | int  # tensors of the residual stream
@@ -56,5 +56,5 @@ class KeptByBlock(NamedTuple):
 
 
 def trains(module: nn.Module) -> bool:
-    """True where some parameter of the module gets a gradient."""
+    """True if some parameter of the module gets a gradient."""
     return any(parameter.requires_grad for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""``model=``: a name in the zoo, a folder or a hub id, opened with errors of one line."""
+"""``model=``: a name in the zoo, a folder or a hub id; errors are one line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ def zoo_names() -> list[str]:
 
 
 def stand_in(experiment: str) -> str | None:
-    """The shipped model that an experiment has made, or that holds what it has made."""
+    """The shipped model that an experiment made, or that contains what it made."""
     made = {made_by: name for name, made_by in EXPERIMENTS.items()} | TOKENIZERS
     return made.get(experiment)
 
@@ -49,7 +49,7 @@ def is_hub_id(model: str) -> bool:
 
 
 def locate(model: str) -> Path:
-    """The folder of a model; one of the hub is downloaded first."""
+    """The folder of a model; a model of the hub is downloaded first."""
     if model in zoo_names():
         return zoo_folder() / model
     folder = user_path(model)
@@ -67,7 +67,7 @@ def locate(model: str) -> Path:
 
 
 def downloaded(model: str) -> Path:
-    """The folder of a hub model, from the local cache where it is there."""
+    """The folder of a hub model, from the local cache if it is there."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -106,7 +106,7 @@ MODELS: Registry[Any] = Registry(
 
 
 def weights_sha256(folder: Path) -> str:
-    """Of the file of weights, or of all its parts one after the other."""
+    """The sha256 of the file of weights, or of all its parts one after the other."""
     return sha256_of_files(weight_files(folder))
 
 

@@ -1,6 +1,6 @@
-"""Licences of released weights, as their authors tell them, and how they stay with models that are made of them.
+"""Licences of released weights, as their authors state them, and how models that are made from them keep them.
 
-Known from the licence files and model cards of the programs, November 2026; nothing here is more than they say.
+From the licence files and model cards of the programs, November 2026.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ CONVERTED, DERIVED = "converted", "derived_from"  # entries of a card
 
 
 def converted(format: str, files: Sequence[str], is_flava: bool = False) -> dict[str, Any]:
-    """The entries of a card that say what was converted, of which files, and under which licences its parts are."""
+    """The entries of a card about a conversion: the format, the files, and the licences of the parts."""
     licences = {**TERMS[format], **(FLAVA if is_flava else {})}
     return {
         "license": HUB.get(format, "other"),
@@ -40,7 +40,7 @@ def converted(format: str, files: Sequence[str], is_flava: bool = False) -> dict
 
 
 def inherited(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries that a model's card keeps of the card of its base; none where the base is of our own making."""
+    """Entries that a model takes from the card of its base; none if the base was trained from scratch."""
     made = card.get(DERIVED) or card.get(CONVERTED)
     if not isinstance(made, Mapping):
         return {}
@@ -53,9 +53,9 @@ def inherited(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def told(card: Mapping[str, Any]) -> str:
-    """The licences of a converted model, or of what a trained one is built on, in one line; empty where there is none.
+    """The licences of a converted model, or of the base of a trained one, in one line; empty if there are none.
 
-    Cards from before licences were kept have those of their format.
+    For older cards without licences, those of their format.
     """
     made = inherited(card).get(DERIVED, {"licences": {}})
     return "; ".join(f"{part}: {licence}" for part, licence in made["licences"].items())

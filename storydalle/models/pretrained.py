@@ -1,4 +1,4 @@
-"""The one face of models that draw stories: opened, saved and published alike, and asked for stories alike."""
+"""The common interface of models that draw stories: open, save, publish, draw."""
 
 import json
 from abc import ABC, abstractmethod
@@ -53,29 +53,29 @@ Model = TypeVar("Model", bound="PretrainedModel")
 
 
 class PretrainedModel(nn.Module, ModelHubMixin, ABC):
-    """A model that continues stories: a folder of the zoo, of this disk or of the hub, and one way to draw.
+    """A model that continues stories, opened from the zoo, a folder or the hub.
 
-    A further model (another decoder, a diffusion model) is a subclass. Drawing is one method:
+    Another kind of model (another decoder, a diffusion model) is a subclass. It draws in one method:
 
-    ``draw_candidates(request)``: frames (b f k c h w) in [-1, 1] at ``resolution``, and how good each is. A candidate
-    depends on its story's captions and source, on the seed, and on its number: story, frame, candidate. Others drawn
-    beside it change nothing but rounding, and the same request gives the same bytes. All randomness is drawn from
-    (seed, story, frame, candidate); the global generators are neither read nor moved.
+    ``draw_candidates(request)``: frames (b f k c h w) in [-1, 1] at ``resolution``, and a score for each. A candidate
+    depends only on its story's captions and source, on the seed, and on its place (story, frame, candidate). What else
+    is in the batch may change its rounding, nothing more, and the same request gives the same bytes. All random numbers
+    are keyed by (seed, story, frame, candidate); torch's global generators are neither read nor changed.
 
-    Beside it there are ``open_folder`` and ``save_folder`` (saved and opened again it draws the same), ``device``,
-    ``resolution``, set by the constructor, and ``sampling_class``, whose fields are what ``card["sampling"]`` may hold.
-    The rest has defaults: ``needs_source``, ``lacks``, ``sentence_dim``, ``caption_notes``, ``request_notes``,
-    ``measured``, ``ceilings``, ``summary``. The class is named in ``kinds.MODELS`` by the ``model_type`` of its
-    ``config.json``. ``tests/conformance.py`` holds a model to all of this.
+    A subclass also needs ``open_folder`` and ``save_folder`` (a model that is saved and opened draws the same),
+    ``device``, ``resolution``, which the constructor sets, and ``sampling_class``, whose fields are the entries allowed
+    in ``card["sampling"]``. The rest has defaults: ``needs_source``, ``lacks``, ``sentence_dim``, ``caption_notes``,
+    ``request_notes``, ``measured``, ``ceilings``, ``summary``. ``kinds.MODELS`` names the class by the ``model_type``
+    of its ``config.json``. ``tests/conformance.py`` tests all of this.
     """
 
     resolution: int  # of a frame's side
     sampling_class: ClassVar[type[Sampling]]
-    needs_source: ClassVar[bool] = False  # True: it continues a picture, and draws none without
-    lacks: ClassVar[str] = "this model has no such setting"  # the answer to a setting that sampling_class has not
+    needs_source: ClassVar[bool] = False  # True: it cannot draw without a source
+    lacks: ClassVar[str] = "this model has no such setting"  # the message for a setting that sampling_class lacks
     sentence_dim: int | None = None  # width of the sentence vectors it reads; None: it reads the captions themselves
     card: dict[str, Any]
-    words: KnownWords | None = None  # those read in training, where they are known: a converted model has read others
+    words: KnownWords | None = None  # words of the training captions, if known: those of a converted model are not
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -90,8 +90,8 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     ) -> Model:
         """Open a model by its name in the zoo, a folder, or a hub id; no code of the file is executed.
 
-        The settings are the hub's, for a model that is downloaded. Raises ValueError where there is no such model, or
-        where its files are damaged or of another kind.
+        The settings are the hub's, for a model that is downloaded. Raises ValueError if there is no such model, or if
+        its files are damaged or of another kind.
         """
         return super().from_pretrained(
             str(find_model(name_or_folder)),
@@ -120,9 +120,10 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         """Write what ``open_folder`` reads, weights in half precision."""
 
     def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs: Any) -> str | None:
-        """Write the model's folder, and with ``push_to_hub`` publish it; a refused model leaves the folder as it was.
+        """Write the model's folder, and publish it with ``push_to_hub``; if the model is refused, the folder stays as
+        it was.
 
-        Raises ValueError, naming it, where a weight is not finite.
+        Raises ValueError, naming the weight, if a weight is not finite.
         """
         self.save_folder(save_directory)  # before the hub's own, which begins by removing the configuration
         return super().save_pretrained(save_directory, push_to_hub=True, **kwargs) if push_to_hub else None
@@ -139,7 +140,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
 
     @abstractmethod
     def draw_candidates(self, request: StoryRequest) -> Candidates:
-        """Draw every frame of the stories ``request.num_candidates`` times; the class says what that must keep to."""
+        """Draw every frame of the stories ``request.num_candidates`` times; the class docstring has the rules."""
 
     @torch.inference_mode()
     def generate(
@@ -160,12 +161,13 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     ) -> Drawn:
         """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
 
-        A single text is one caption; ``stories.handed_in.source_of`` says what a source may be. Without one the first
-        frame is drawn from its caption alone and is the source of the others, where the model can. ``sampling`` is the
-        model's card's where it is left out; settings given by name go before it. Candidates are ordered by the model's
-        own score, or by ``reranker``. ``sentences`` are a sentence encoder's vectors of the captions, for a released
-        story encoder; without them it is left out, which a note says. Raises ValueError for no captions or none that
-        are sentences, a source that is missing or cannot be opened, and settings out of range or that the model lacks.
+        A single text is one caption; ``stories.handed_in.source_of`` lists the forms of a source. Without a source the
+        first frame is drawn from its caption alone and becomes the source of the others, if the model can do that.
+        ``sampling`` defaults to that of the model's card; settings given by name replace its fields. Candidates are
+        ordered by the model's own score, or by ``reranker``. ``sentences`` are a sentence encoder's vectors of the
+        captions, for a released story encoder; without them that encoder is not used, and a note says so. Raises
+        ValueError for missing or invalid captions, for a source that is missing or cannot be opened, and for settings
+        that are out of range or that the model lacks.
         """
         captions, picture, said = handed_in(captions, source, num_candidates, seed)
         if picture is None and self.needs_source:
@@ -189,20 +191,20 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         first: int = 0,
         num_candidates: int = 1,
     ) -> Float[Tensor, "b f k c h w"]:
-        """Frames of many stories at once, in [-1, 1]; of each frame ``k`` candidates in drawing order.
+        """Frames of many stories at once, in [-1, 1], with ``k`` candidates for each frame, not ordered by score.
 
         ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
-        depend on the seed and its number, and not on the stories beside it. Behind the end of a shorter story stand
-        frames that mean nothing. Raises ValueError for the captions of one story alone, and for numbers out of range.
+        depend on the seed and its number, and not on the stories in the same batch. Frames after the end of a shorter
+        story have no meaning. Raises ValueError for the captions of only one story, and for numbers out of range.
         """
         stories = stories_of(captions, num_candidates, seed)
         request = StoryRequest(stories, source.to(self.device), self.sampling(), num_candidates, seed, first)
         return self.draw_candidates(request).frames
 
     def sampling(self, sampling: Sampling | None = None, **given: float | int | None) -> Sampling:
-        """``sampling``, by default the card's, with the settings that are ``given`` (not None) in their place.
+        """Return ``sampling``, by default the card's, with the fields replaced that are ``given`` (not None).
 
-        Raises ValueError for one out of range, and for one that the model lacks, unless it is 1, which is neutral.
+        Raises ValueError for a value out of range, and for a setting that the model lacks, unless it is 1 (neutral).
         """
         kind = self.sampling_class
         if not isinstance(sampling, kind | None):
@@ -219,7 +221,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         return [] if self.words is None else self.words.notes(captions)
 
     def request_notes(self, request: StoryRequest) -> list[str]:
-        """Remarks on a source, or on its absence, for the user."""
+        """Notes for the user about a source, or about a missing one."""
         return []
 
     def _sentence_vectors(
@@ -236,25 +238,24 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     # ------------------------------------------------------------------------------------------------- its description
 
     def measured(self, stories: Stories) -> dict[str, Any]:
-        """For the card: numbers that depend on the data trained on."""
+        """Entries for the card that depend on the training data."""
         return {}
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Functions of true frames that show the best that the model could draw, by the names of table rows."""
+        """Functions of true frames that give the best frames the model could draw, by the names of table rows."""
         return {}
 
     def summary(self) -> dict[str, str]:
-        """For people: what is drawn, and by how large a model."""
+        """A summary for people: what is drawn, and how large the model is."""
         return {"parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M"}
 
     # ------------------------------------------------------------------------------------------------- its files
 
     def load_files(self, *parts: tuple[Path, str]) -> None:
-        """Take the weights of all files together, in single precision: of each those whose names have its prefix.
+        """Load the weights of all files, in single precision; a prefix selects the weights of its file by name.
 
-        They replace what the networks were built with, which may be nothing: on torch's meta device a network takes no
-        memory until now, and then that of its weights. Raises ValueError where a file is damaged, or where a weight is
-        missing, unknown, of another shape or not finite.
+        They replace the networks' own parameters, which may be on torch's meta device and take no memory until now.
+        Raises ValueError if a file is damaged, or if a weight is missing, unknown, of another shape or not finite.
         """
         try:
             weights = {name: value for whole, prefix in parts for name, value in stored_floats(whole, prefix)}
@@ -264,7 +265,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
             raise ValueError(message) from error
 
     def write_description(self, folder: Path, config: dict[str, Any]) -> None:
-        """Write config, card, known words and README, all but the last in place of older ones; the folder is made."""
+        """Write config, card, known words and, if there is none yet, README; the folder is created."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
         if self.card:
@@ -279,10 +280,10 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     def write_weights(
         self, folder: Path, files: dict[str, dict[str, Tensor]], dtype: torch.dtype, exact: str | None = None
     ) -> None:
-        """Write files of weights by name in a precision, but for weights that begin with ``exact``, which keep theirs.
+        """Write files of weights, by name, in ``dtype``; weights whose names begin with ``exact`` keep their precision.
 
-        Weights of more than ``MAX_FILE_BYTES`` go into several files with an index. Raises ValueError, naming it, where
-        a weight is not finite in its precision; nothing is written then.
+        Weights of more than ``MAX_FILE_BYTES`` go into several files with an index. If a weight is not finite in its
+        precision, ValueError names it, and nothing is written.
         """
         weights = {name: value for values in files.values() for name, value in values.items()}
 
@@ -301,7 +302,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
 
 
 def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, with one parameter for names that stand for one in the model."""
+    """The weights, with one shared parameter for names that share one in the model."""
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in weights:
@@ -314,7 +315,7 @@ def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a model's folder; ValueError, naming the file, for a value of another kind than is read of it."""
+    """The card of a model's folder; ValueError, naming the file, for an entry of the wrong type."""
     path = folder / CARD_NAME
     card = read_object(path) if path.is_file() else {}
     for key, (kind, form) in CARD_FORMS.items():

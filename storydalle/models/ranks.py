@@ -1,8 +1,8 @@
 """Several processes (ranks) that train one model: sums, rows and random draws over all of them.
 
-Each rank has its own stories of a step, in the order of the ranks. What is computed here makes a step what one process
-with all the stories would make of it; in one process every function returns what it is given. All ranks must call a
-function together.
+Each rank has its own stories of a step. With these functions a step gives the result of one process with all the
+stories, in the order of the ranks; in one process every function returns its input. All ranks must call a function
+together.
 """
 
 from collections.abc import Callable
@@ -33,18 +33,17 @@ def mean(x: Tensor) -> Tensor:
 
 
 def ratio(total: Float[Tensor, ""], count: Tensor, least: float | int = 0) -> Float[Tensor, ""]:
-    """``total / count`` such that the mean over ranks is the sum of all totals by the sum of all counts.
+    """Return total / mean(count): its mean over ranks is sum(totals) / sum(counts).
 
-    The gradients and losses of ranks are averaged: a mean over a number of items that differs between ranks (frames
-    that exist, tokens, weights) must be divided by the mean number. The sum of all counts is taken as at least
-    ``least``.
+    The gradients and losses of ranks are averaged, so a total over items whose number differs between ranks (frames
+    that exist, tokens, weights) must be divided by the mean number. The sum of counts counts as at least ``least``.
     """
     return total / mean(count).clamp(min=least / num_ranks())
 
 
 @torch.no_grad()
 def gathered(x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
-    """The rows of all ranks, rank by rank; other sizes are padded with zeros to the largest. No gradient."""
+    """The rows of all ranks, rank by rank, without gradient; other axes are padded with zeros to the largest size."""
     if num_ranks() == 1:
         return x
     sizes = torch.tensor(x.shape, device=x.device)
@@ -60,26 +59,26 @@ def gathered(x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
 
 
 def own_rows(x: Shaped[Tensor, "m ..."], num_rows: int) -> Shaped[Tensor, "n ..."]:
-    """This rank's ``num_rows`` of the rows of all ranks, each of which has as many."""
+    """This rank's part of the rows of all ranks; each rank has ``num_rows``."""
     return x[rank() * num_rows : (rank() + 1) * num_rows]
 
 
 def drawn(
     draw: Callable[..., Tensor], num_rows: int, *shape: int, generator: torch.Generator
 ) -> Shaped[Tensor, "n ..."]:
-    """This rank's ``num_rows`` of the rows that ``draw`` (torch.rand, torch.randn) makes for all ranks together."""
+    """This rank's ``num_rows`` of the rows that ``draw`` (torch.rand, torch.randn) draws for all ranks together."""
     counts = gathered(torch.tensor([num_rows], device=device())).tolist()
     start = sum(counts[: rank()])
     return draw(sum(counts), *shape, generator=generator)[start : start + num_rows]
 
 
 def device() -> torch.device:
-    """Where the ranks exchange numbers."""
+    """The device on which the ranks exchange numbers."""
     return torch.device("cuda" if num_ranks() > 1 and dist.get_backend() == "nccl" else "cpu")
 
 
 class _SharedStatistics(_BatchNorm):
-    """Batch norm over the stories of all ranks. torch's own, SyncBatchNorm, takes no tensors on a CPU."""
+    """Batch norm over the stories of all ranks. (torch's SyncBatchNorm does not work on a CPU.)"""
 
     def forward(self, input: Float[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:
         if not self.training or num_ranks() == 1:

@@ -1,4 +1,4 @@
-"""A file of captions, read as what it is: lines, a list, a table, a page; or refused with the form that is wanted."""
+"""Read a file of captions: lines, a list, a table or a page; anything else is refused with the forms that are read."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,8 @@ EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)(.{1,300}?)(?<=\S)\1")
 
 
 def read_caption_file(path: Path) -> list[str]:
-    """The captions of a file, cleaned, one a frame; its name's ending says the form, and .txt may hold a JSON list.
+    """The captions of a file, cleaned, one a frame. The ending of the name tells the form; a .txt may also hold a JSON
+    list.
 
     - a line of text each (also without a known ending), empty lines left out;
     - .csv and .tsv: the column that the first row calls caption or text, or the only one;
@@ -94,7 +95,7 @@ def list_captions(text: str) -> list[Any]:
 
 
 def caption_of(entry: Any) -> Any:
-    """The caption of an object; what is none is returned, to be refused by its number."""
+    """The caption of an object; anything else is returned as it is, to be refused by its number."""
     if isinstance(entry, dict):
         return next((entry[key] for key in KEYS if isinstance(entry.get(key), str)), entry)
     return entry
@@ -114,7 +115,7 @@ def row_captions(text: str) -> Iterator[str]:
 
 
 def table_captions(text: str, delimiter: str | None) -> Iterator[str]:
-    """The captions of a table: of the column that is called so, or of the only one."""
+    """The captions of a table: its column caption or text, or its only column."""
     try:
         rows = table_rows(text, KEYS, delimiter)
     except ValueError as error:
@@ -138,7 +139,7 @@ def table_captions(text: str, delimiter: str | None) -> Iterator[str]:
 
 
 def page_captions(text: str) -> Iterator[str]:
-    """List items, with the lines that go on beneath them; without a list, lines. Headings are left out."""
+    """List items with their continuation lines; without a list, the lines. Headings are left out."""
     items: list[str] = []
     lines: list[tuple[int, str]] = []
     for number, line in enumerate(split_lines(text), start=1):

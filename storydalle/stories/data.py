@@ -24,10 +24,10 @@ class Step(NamedTuple):
 class StepSampler:
     """Batches of indices without end: epoch after epoch, each in its own order, from step ``start`` on.
 
-    The batch of a step depends on (seed, step) only, so a resumed run reads on exactly where it was killed; where
-    gradients are accumulated over several batches, a step here is one of them. Of
-    ``num_ranks`` processes each reads its own ``batch_size`` items of a step. Items of several ``lengths`` are
-    batched with those of about their own: of ``BUCKET_BATCHES`` batches in the epoch's order, sorted, each is one.
+    The batch of a step depends on (seed, step) only, so a resumed run continues exactly where it was killed. If
+    gradients are accumulated over several batches, each of these is a step here. Each of ``num_ranks`` processes reads
+    its own ``batch_size`` items of a step. Items of different ``lengths`` are batched with items of about the same
+    length: ``BUCKET_BATCHES`` batches at a time, in the epoch's order, are sorted by length and cut again.
     """
 
     BUCKET_BATCHES = 32
@@ -71,7 +71,7 @@ class StepSampler:
 class BatchDataset(Dataset):
     """A data set whose unit is a batch: ``read(indices, step)`` returns one, ready for the model.
 
-    A worker process may be started afresh: ``read`` is then pickled, and so is all that it holds.
+    ``read`` must be picklable, with all that it holds: a worker process may be started by ``spawn``.
     """
 
     def __init__(self, read: Callable[[list[int], int | None], object], lengths: np.ndarray) -> None:
@@ -117,7 +117,7 @@ class StepData(pl.LightningDataModule):
         return DataLoader(dataset, batch_size=None, sampler=batches)
 
     def counted_in(self) -> dict[str, int]:
-        """In what the position in the data is counted: another run's is a position of its own where these are other."""
+        """The unit of the position in the data: positions of two runs compare only if these numbers are equal."""
         return {"stories a step": self.batch_size * (self.trainer.world_size if self.trainer else 1)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class StepData(pl.LightningDataModule):
         return {"start": start, "counted_in": self.counted_in()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there; ValueError where the position was counted otherwise, with both numbers."""
+        """Continue from a saved position; ValueError, with both numbers, if it was counted in another unit."""
         saved, own = state_dict.get("counted_in", self.counted_in()), self.counted_in()
         if saved != own:
             differing = [f"{name}: {saved.get(name)}, now {own[name]}" for name in own if own[name] != saved.get(name)]
@@ -140,7 +140,7 @@ class StepData(pl.LightningDataModule):
 class Frames(StepData):
     """Single frames for an image tokenizer: some of each story's, source or target, chosen by (seed, index).
 
-    A batch holds ``batch_size * frames_per_story`` frames: drawing a story costs the same however many are used.
+    A batch holds ``batch_size * frames_per_story`` frames: reading a story costs the same for one frame or several.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class FrameBatches:
 class WholeStories(StepData):
     """Stories with their pictures, read when they are asked for.
 
-    Of a clip with several frames training draws one anew each time, keyed by (seed, step, index).
+    If a clip has several frames, training draws one of them each time, keyed by (seed, step, index).
     """
 
     def __init__(self, train: Stories, val: Stories, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:

@@ -1,6 +1,6 @@
-"""Captions, a picture and numbers that a person hands in to have a story drawn: understood, or refused by name.
+"""Captions, a picture and numbers that a user gives to draw a story: read, or refused by name.
 
-The models and the commands call the same functions. Nothing here needs torch.
+Models and commands call the same functions. Nothing here needs torch.
 """
 
 import os
@@ -27,7 +27,7 @@ else:  # whatever is given is looked at here, and refused in words
 
 
 class HandedIn(NamedTuple):
-    """A story to be drawn, and remarks on what was done to it."""
+    """A story to be drawn, and notes about changes to its captions and source."""
 
     captions: list[str]
     source: Image.Image | None
@@ -35,13 +35,13 @@ class HandedIn(NamedTuple):
 
 
 def handed_in(captions: Captions, source: Source, num_candidates: int, seed: int) -> HandedIn:
-    """Captions and source of a story, as ``captions_of`` and ``source_of`` understand them, beside checked numbers."""
+    """Captions and source of a story, as ``captions_of`` and ``source_of`` read them; the numbers are checked."""
     check_draws(num_candidates, seed)
     return HandedIn(captions_of(captions), *source_of(source))
 
 
 def captions_of(captions: Captions, where: str = "captions") -> list[str]:
-    """Cleaned captions: a single text is one caption. ValueError for none, an empty one, and what is no text."""
+    """Cleaned captions; a single text is one caption. ValueError for none, an empty one, or one that is not a text."""
     if isinstance(captions, str):
         captions = [captions]
     if not isinstance(captions, Iterable) or isinstance(captions, bytes | dict):
@@ -78,7 +78,7 @@ def check_draws(num_candidates: object, seed: object) -> None:
 
 
 def source_of(source: Source) -> tuple[Image.Image | None, list[str]]:
-    """The picture that opens a story, upright and in RGB, and remarks on it.
+    """The picture that a story begins with, upright and in RGB, and notes about it.
 
     A file's path (``decode_picture`` says what is done to it), a Pillow picture, or an array ``(h, w)``, ``(h, w, 3)``
     or ``(h, w, 4)`` of uint8, uint16, bool or floats in [0, 1]. Raises ValueError, naming the file or the value.

@@ -27,7 +27,7 @@ def to_images(images: Float[Tensor, "n c h w"]) -> list[Image.Image]:
 
 
 def to_picture(pixels: np.ndarray) -> Image.Image:
-    """A picture of values in [0, 255], channels last, rounded to 8 bits where they are not."""
+    """A picture of values in [0, 255], channels last; floats are rounded to 8 bits."""
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 

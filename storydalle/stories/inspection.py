@@ -1,4 +1,4 @@
-"""Reads every clip of a story set once: hashes, shapes and damages, in shards on disk that a later run goes on from."""
+"""Read every clip of a story set once: hashes, shapes and damage, kept in shards on disk for later runs."""
 
 import hashlib
 import json
@@ -31,14 +31,14 @@ _SHARD_NAME = re.compile(r"\.?\d{5}\.json(\.partial)?")
 
 
 class Stamp(NamedTuple):
-    """Size and time of a file, which change when it does; zeros where there is none."""
+    """Size and time of a file, which change with it; zeros if there is no file."""
 
     size: int
     mtime_ns: int
 
 
 class ClipFacts(NamedTuple):
-    """Facts of a clip that reading it shows."""
+    """Facts of a clip, from reading it."""
 
     clip: str
     file: str  # relative to the set's root
@@ -54,7 +54,7 @@ class ClipFacts(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """A shard in work: what is known of its clips, and which are to be read."""
+    """A shard in progress: the facts that are known, and the clips that are still to be read."""
 
     number: int
     clips: list[str]
@@ -72,9 +72,9 @@ def inspect(
 ) -> dict[str, ClipFacts]:
     """Facts of all clips, in sorted order; also written to ``folder/clips``.
 
-    What an earlier call wrote there is used again for clips whose file has kept its size and time, if ``key``, which
-    stands for everything else that the facts depend on, is the same. ``progress`` is told numbers of clips. With more
-    than one worker, processes read; they are given a copy of the set each. A kill loses the shards in work at most.
+    Facts from an earlier call are used again for clips whose file has the same size and time, if ``key`` is the same;
+    ``key`` stands for everything else that the facts depend on. ``progress`` gets numbers of clips. With more than one
+    worker, processes read, each with its own copy of the set. If the run is killed, only unfinished shards are lost.
     """
     shards = folder / CLIPS
     shards.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def inspect(
 
 
 def hash_annotations(story_set: StorySet, folder: Path) -> dict[str, str | None]:
-    """SHA-256 of each annotation file; the earlier one where the file has kept its size and time."""
+    """SHA-256 of each annotation file; an earlier one if the file has the same size and time."""
     try:
         earlier = dict(parsed((folder / ANNOTATIONS).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -134,7 +134,7 @@ def read_clip(story_set: StorySet, clip: str, is_shared: bool = False) -> ClipFa
 
 
 def difference_hash(picture: Image.Image) -> str:
-    """64 bits as 16 hex digits: of 8 rows of 9 grey cells, which are brighter than their left neighbours."""
+    """64 bits as 16 hex digits: which of 8 rows of 9 grey cells are brighter than the cell to their left."""
     cells = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX))
     return np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes().hex()
 
@@ -174,7 +174,7 @@ def _shard_text(key: str, facts: Iterable[ClipFacts]) -> str:
 
 
 def _facts_of(shard: bytes, key: str) -> list[ClipFacts]:
-    """Facts that a shard holds; none where it was made by another key or version, or is no whole shard."""
+    """Facts in a shard; none if it has another key or version, or is not complete."""
     try:
         content = parsed(shard)
         if (content["version"], content["key"]) != (VERSION, key):
@@ -206,7 +206,7 @@ def _planned(story_set: StorySet, clips: Sequence[str], earlier: Mapping[str, Cl
 def _read(
     story_set: StorySet, readings: Sequence[_Reading], workers: int
 ) -> Iterator[tuple[_Reading, list[ClipFacts]]]:
-    """Every shard with the facts of its unread clips: known ones first, then as they are read."""
+    """Every shard with the facts of its clips: shards that are known first, then others as they are read."""
     yield from ((reading, []) for reading in readings if not reading.unread)
     unread = [reading for reading in readings if reading.unread]
     workers = min(workers, len(unread))

@@ -1,4 +1,4 @@
-"""Single frames with the characters that are in them, of any story set that says so."""
+"""Single frames with the characters in them, from any story set that has such labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class LabelledPictures(NamedTuple):
 
 
 def character_names(stories: Stories) -> tuple[str, ...]:
-    """Names of the columns of the stories' label "characters"; raises ValueError where there are none."""
+    """Names of the columns of the stories' label "characters"; raises ValueError if there are none."""
     names: tuple[str, ...] = ()
     if isinstance(stories, ToonSV):
         names = CHARACTERS
@@ -56,7 +56,7 @@ def told_name(stories: Stories) -> str:
 
 
 def labelled(stories: Stories) -> list[int]:
-    """The stories whose characters are known; a set may lack them for some."""
+    """The indices of stories with known characters; a set may lack them for some."""
     if isinstance(stories, SetStories):
         return [i for i, record in enumerate(stories.records) if record.characters is not None]
     return list(range(len(stories))) if "characters" in stories.outline(0).labels else []
@@ -65,9 +65,9 @@ def labelled(stories: Stories) -> list[int]:
 class LabelledFrames(StepData):
     """Frames for a character classifier.
 
-    Training draws ``frames_per_story`` of each story's, source or target, anew in every step, any frame of its clip,
-    mirrored half of the time; then ``augment(images, generator)`` where it is given. All draws are functions of
-    (seed, step). Validation sees every frame of each story, the one of its clip that every evaluation sees.
+    In every step training draws ``frames_per_story`` frames of each story, source or targets, and for each any frame of
+    its clip; half of them are mirrored, then ``augment(images, generator)`` is applied if given. All draws are
+    functions of (seed, step). Validation sees every frame of each story, as every evaluation does.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Story sets as the commands meet them: opened on the user's copy, with their mistakes told in one line."""
+"""Story sets for the commands: opened on the user's copy, with mistakes reported in one line."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from storydalle.stories.story_set import StorySet
 
 @dataclass(frozen=True)
 class ChosenData:
-    """The config group ``data``: of ToonSV what draws it, of other sets what opens them on the user's copy."""
+    """The config group ``data``: settings that draw ToonSV, or that open the user's copy of another set."""
 
     name: str
     resolution: int  # pixels of a frame's side
@@ -20,7 +20,7 @@ class ChosenData:
 
 
 def opened(chosen: Mapping[str, object]) -> StorySet:
-    """The set of a config's ``data.set``, on the user's copy; its notes are printed."""
+    """Open the set of a config's ``data.set`` on the user's copy, and print its notes."""
     options = {key: value for key, value in chosen.items() if key != "_target_"}
     given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "root")
     with (
@@ -40,7 +40,7 @@ def tell(notes: Iterable[str]) -> None:
 
 
 def chosen_split(story_set: StorySet, split: str, is_given: bool) -> str:
-    """The split to be shown; the first one where the set lacks a split that nobody asked for."""
+    """The split to be shown; the first one if the set lacks the default split."""
     if split in story_set.splits:
         return split
     if is_given:

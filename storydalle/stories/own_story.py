@@ -1,4 +1,4 @@
-"""A story of the user's own as ``FolderStories`` reads it, and what every layout asks of its frames and texts."""
+"""A story of the user, as ``FolderStories`` reads it, and the checks of frames and texts for every layout."""
 
 import os
 import re
@@ -18,7 +18,7 @@ Names = tuple[tuple[str, ...], ...]  # of the characters of each frame
 
 
 class RefusedStory(ValueError):
-    """A story or row that is left out; the message is a ``Problem``'s ``what``, ``where`` its place if it is known."""
+    """A story or row that is left out; the message becomes a ``Problem``'s ``what``, ``where`` its place if known."""
 
     def __init__(self, what: str, line: int | None = None, where: str | None = None) -> None:
         super().__init__(what)
@@ -26,7 +26,7 @@ class RefusedStory(ValueError):
 
 
 class OwnStory(NamedTuple):
-    """A story before windows are cut."""
+    """A story before it is cut into windows."""
 
     id: str
     where: str  # the file and line that tell it
@@ -41,9 +41,9 @@ class OwnStory(NamedTuple):
 
 
 def checked_captions(captions: Sequence[str], num_frames: int) -> tuple[str, ...]:
-    """One caption a frame, of which the source's alone may be empty.
+    """One caption a frame; only that of the source may be empty.
 
-    One caption less than frames is refused: the source may have none, or one may be forgotten.
+    One caption less than frames is refused: either the source has none, or one was forgotten.
     """
     cleaned = tuple(clean(caption) for caption in captions)
     if num_frames < 2:
@@ -81,7 +81,7 @@ def checked_split(value: object, of_folder: str | None) -> str | None:
 
 
 def spelled_twice(places: Iterable[tuple[str, str]]) -> str | None:
-    """Tell of the first two names that differ by case or spaces only, with their places; None where all are apart."""
+    """A message about the first two names that differ only by case or spaces; None if there are no such names."""
     seen: dict[str, tuple[str, str]] = {}
     for name, place in places:
         key = "".join(unicodedata.normalize("NFKC", name).casefold().split())
@@ -97,8 +97,8 @@ def spelled_twice(places: Iterable[tuple[str, str]]) -> str | None:
 def below_root(frame: str, prefix: str = "") -> str:
     """A frame's path below the root in its shortest form; refuses one that is absolute or climbs out of the root.
 
-    ``prefix`` is the path of the folder that it is relative to. A backslash separates folders as a slash does, since
-    tables are written on Windows too.
+    ``prefix`` is the path of the folder that it is relative to. A backslash separates folders like a slash, for tables
+    written on Windows.
     """
     path = frame.replace("\\", "/")
     shortest = os.path.normpath(prefix + path)
@@ -111,7 +111,7 @@ def below_root(frame: str, prefix: str = "") -> str:
 
 
 def is_picture(file: Path) -> bool:
-    """The name is a picture's; a link that leads nowhere is one too, and is missing when it is read."""
+    """True for the name of a picture; a broken link is one too, and is reported as missing when it is read."""
     return file.suffix.lower() in PICTURES and not file.name.startswith(".") and not file.is_dir()
 
 
@@ -121,10 +121,10 @@ def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
 
 
 def in_order(names: Sequence[str], is_whole: bool = True) -> list[str]:
-    """File names by the number in them; refused where numbers leave a gap, occur twice or give two orders.
+    """File names, ordered by the number in them; refused if numbers have a gap, occur twice or give two orders.
 
-    Of several numbers in the names that one counts which goes up by ones. ``is_whole`` says that no other story is
-    numbered together with this one, so that its first number is 0 or 1, or above 9 as a camera counts.
+    If names have several numbers, the one that goes up in steps of one counts. ``is_whole``: no other story is numbered
+    together with this one, so its first number must be 0 or 1, or above 9 as cameras number pictures.
     """
     if not names:
         return []
@@ -151,7 +151,7 @@ def in_order(names: Sequence[str], is_whole: bool = True) -> list[str]:
 
 
 def gap_in(numbers: Iterable[int], is_whole: bool = True) -> range | None:
-    """The first numbers that are missing; None where all are there. ``is_whole`` as in ``in_order``."""
+    """The first missing numbers; None if none is missing. ``is_whole`` as in ``in_order``."""
     ordered = sorted(numbers)
     if is_whole and ordered[0] <= 9:
         ordered.insert(0, min(ordered[0], 1) - 1)
@@ -163,7 +163,7 @@ def missing(gap: range) -> str:
 
 
 def _same(reading: Mapping[str, int]) -> tuple[str, str]:
-    """The first two names of one number."""
+    """The first two names with the same number."""
     seen: dict[int, str] = {}
     for name, number in reading.items():
         if seen.setdefault(number, name) != name:

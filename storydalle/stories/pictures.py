@@ -1,4 +1,4 @@
-"""Pictures of files, brought to one form: RGB of 8 bits a channel, upright. Nothing here needs torch."""
+"""Pictures from files, converted to one form: RGB of 8 bits a channel, upright. Nothing here needs torch."""
 
 import warnings
 from io import BytesIO
@@ -15,11 +15,11 @@ RANGE_SLACK = 1e-3  # of shares of white stored in half precision
 
 
 class ClipError(ValueError):
-    """A clip's pictures cannot be had; the message begins with a few stable words: missing, truncated, corrupt, ..."""
+    """A clip's pictures cannot be read; the message begins with a fixed word: missing, truncated, corrupt, ..."""
 
 
 class Decoded(NamedTuple):
-    """A picture in RGB, and what the file held."""
+    """A picture in RGB, and what the file contained."""
 
     picture: Image.Image
     mode: str  # as Pillow names it: L, RGB, P, I;16, F, ...
@@ -29,15 +29,15 @@ class Decoded(NamedTuple):
 
 
 def open_picture(file: Path | BytesIO, on_white: bool = True) -> Image.Image:
-    """The picture of a file as ``decode_picture`` gives it, which says what is raised."""
+    """Open the file and return ``decode_picture`` of it; raises the same errors."""
     return decode_picture(file, on_white).picture
 
 
 def decode_picture(file: Path | BytesIO, on_white: bool = True) -> Decoded:
     """A file's picture in RGB of 8 bits a channel, upright as its EXIF says; the first one of an animation.
 
-    Transparency is laid on white, or dropped where ``on_white`` is false. Of 16 bits a channel the upper 8 are taken;
-    ``eight_bits`` says what becomes of floats and of 32 bits. Raises ClipError, whose message does not name the file
+    Transparency is laid on white, or dropped if ``on_white`` is false. Of 16 bits a channel the upper 8 are taken;
+    ``eight_bits`` converts floats and 32 bits. Raises ClipError, whose message does not name the file
     and begins with missing, unreadable, too large (more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``), truncated, corrupt
     or unsupported.
     """
@@ -111,10 +111,11 @@ def decode_array(values: np.ndarray) -> Decoded:
 
 
 def eight_bits(picture: Image.Image, mode: str) -> tuple[Image.Image, bool]:
-    """A picture of more than 8 bits a channel in grey of 8, which Pillow would clip to white, and if it is stretched.
+    """A picture of more than 8 bits a channel in 8-bit grey (Pillow would clip it to white), and True if it was
+    stretched.
 
-    Floats within [0, 1] are shares of white. Other floats, and integers of 32 bits, do not say what white is: zero (or
-    the smallest number, if that is below) becomes black, and the largest one white. Raises ClipError for numbers that
+    Floats within [0, 1] are shares of white. For other floats and for 32-bit integers white is unknown: zero (or the
+    smallest number, if that is below zero) becomes black, and the largest one white. Raises ClipError for numbers that
     are not finite.
     """
     if not mode.startswith(("I", "F")):
@@ -133,7 +134,7 @@ def eight_bits(picture: Image.Image, mode: str) -> tuple[Image.Image, bool]:
 
 
 def open_photo(file: Path | BytesIO) -> Image.Image:
-    """A picture in RGB; raises ClipError for a damaged one, and for one of a few pixels, which shows nothing."""
+    """A picture in RGB; raises ClipError if it is damaged or has only a few pixels."""
     picture = open_picture(file)
     if min(picture.size) < MIN_SIDE:
         raise ClipError(f"wrong shape: {picture.width}x{picture.height} pixels")
@@ -157,5 +158,5 @@ def centre_square(image: Image.Image) -> Image.Image:
 
 
 def squared(image: Image.Image, resolution: int) -> Image.Image:
-    """A picture as a model sees it: its centred square, at ``resolution``."""
+    """The input of a model: the centred square of a picture, at ``resolution``."""
     return centre_square(image).resize((resolution, resolution), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""How a picture reaches the size at which it is judged: by one way in a protocol, whichever door it came by."""
+"""Resize pictures for judging: in one way for all pictures of a protocol, wherever they come from."""
 
 from collections.abc import Callable
 

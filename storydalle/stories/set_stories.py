@@ -15,14 +15,14 @@ from storydalle.stories.story_set import StoryRecord, StorySet
 
 
 class SetStories(Stories):
-    """The stories of ``split``: those of ``ids_folder``'s list where it is given, and at most ``num_stories`` of them.
+    """The stories of ``split``, or only those listed in ``ids_folder``, and at most ``num_stories`` of them.
 
     ``ids_folder`` holds ``ids-SPLIT.txt``, one id a line, as ``storydalle prepare`` writes it for the stories whose
-    pictures can all be read. A smaller number of stories is spread evenly over the split. ``instead`` is read where
-    the set could have stories of ``split`` and has none; ``notes`` then says so. ``interpolation`` says how pictures
-    reach the resolution (``resizing.at_size``); with "clean" they are floats in [0, 255].
+    pictures can all be read. A smaller number of stories is spread evenly over the split. ``instead`` names a split to
+    read if ``split`` is a possible split of the set but has no stories; ``notes`` then says so. ``interpolation`` is
+    the way of ``resizing.at_size``; with "clean" pictures are floats in [0, 255].
 
-    Raises ValueError where the split does not exist, or a listed id is in no story of it.
+    Raises ValueError if the split does not exist, or if a listed id is not in it.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SetStories(Stories):
 
 
 def listed(records: list[StoryRecord], path: Path) -> list[StoryRecord]:
-    """The records whose ids stand in a file, in the records' order."""
+    """The records whose ids are listed in a file, in the records' order."""
     ids = {id for id in map(clean, split_lines(read_text(path))) if id}
     unknown = sorted(ids - {clean(record.id) for record in records})
     if unknown:

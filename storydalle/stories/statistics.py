@@ -1,4 +1,4 @@
-"""A story set in numbers: captions, characters, pictures that occur twice, and leaks across splits.
+"""A story set in numbers: captions, characters, duplicate pictures, and leaks between splits.
 
 Everything here is a function of records and of facts of the clips that can be used; no file is read.
 """
@@ -30,7 +30,7 @@ class Leak(NamedTuple):
 
 
 class CaptionStatistics(NamedTuple):
-    """Of the captions of target frames, each frame's once."""
+    """Statistics of the captions of target frames, one caption for each frame."""
 
     num_captions: int
     num_empty: int
@@ -43,19 +43,19 @@ class CaptionStatistics(NamedTuple):
 
 
 def problem_kinds(problems: Iterable[Problem]) -> dict[str, int]:
-    """How often each kind occurs, the commonest first; a kind is what stands before the colon."""
+    """How often each kind of problem occurs, the most common first; the kind is the part before the colon."""
     counts = Counter(problem.what.partition(":")[0] for problem in problems)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def usable(records: Iterable[StoryRecord], bad: Collection[str]) -> list[StoryRecord]:
-    """Stories without a bad clip."""
+    """The stories without a bad clip."""
     bad = set(bad)
     return [record for record in records if bad.isdisjoint(record.clips)]
 
 
 def whole_story(record: StoryRecord) -> str:
-    """The book that ``book#3`` is a window of, or else the group that a story is cut from, such as an episode."""
+    """The book that ``book#3`` is a window of, or the group that a story is cut from, such as an episode."""
     window = WINDOW.fullmatch(record.id)
     return window[1] if window else record.group
 
@@ -64,7 +64,7 @@ def whole_story(record: StoryRecord) -> str:
 
 
 def same_bytes(facts: Facts) -> list[tuple[str, ...]]:
-    """Clips of each content that more than one clip has."""
+    """Groups of clips with the same bytes."""
     clips = defaultdict(list)
     for clip, each in facts.items():
         if each.sha256 is not None:
@@ -73,7 +73,7 @@ def same_bytes(facts: Facts) -> list[tuple[str, ...]]:
 
 
 def look_alikes(facts: Facts) -> list[tuple[str, ...]]:
-    """Clips that have a frame of the same look without being the same bytes, for each such look."""
+    """Groups of clips with a frame that looks the same, without the same bytes."""
     clips: dict[str, dict[str, str | None]] = defaultdict(dict)
     for clip, each in facts.items():
         for look in _looks(each):
@@ -82,7 +82,7 @@ def look_alikes(facts: Facts) -> list[tuple[str, ...]]:
 
 
 def in_several_stories(records: Iterable[StoryRecord], facts: Facts) -> list[tuple[str, ...]]:
-    """Clips of each content that more than one ``whole_story`` has."""
+    """Groups of clips with the same bytes in more than one ``whole_story``."""
     clips: dict[str, dict[str, None]] = defaultdict(dict)
     stories: dict[str, set[str]] = defaultdict(set)
     for record in records:
@@ -94,13 +94,13 @@ def in_several_stories(records: Iterable[StoryRecord], facts: Facts) -> list[tup
 
 
 def repeated_frames(records: Iterable[StoryRecord], facts: Facts) -> list[tuple[str, str]]:
-    """Clips that follow each other in a story and are the same bytes, each pair once."""
+    """Pairs of clips that follow each other in a story and have the same bytes."""
     pairs = {pair: None for record in records for pair in pairwise(record.clips) if _are_same(pair, facts)}
     return list(pairs)
 
 
 def repeated_sources(records: Iterable[StoryRecord], facts: Facts) -> list[tuple[str, str]]:
-    """Stories whose source is, byte for byte, one of their targets, with that target's clip."""
+    """Stories whose source has the same bytes as one of their targets, with the clip of that target."""
     found = []
     for record in records:
         source, *targets = record.clips
@@ -122,7 +122,7 @@ def _looks(facts: ClipFacts) -> set[str]:
 
 
 def leaks(splits: Mapping[str, Sequence[StoryRecord]], facts: Facts) -> list[Leak]:
-    """Everything that two splits share, for each pair of them in the order given; nothing where they share nothing.
+    """What two splits share, for each pair of splits in the order given.
 
     ``kind`` is "groups", "clips", "pictures" (the same bytes), "looks" (alike, and not only the same bytes) or
     "captions" (of targets, in any case).

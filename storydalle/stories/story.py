@@ -1,4 +1,4 @@
-"""``Stories``, which every data set yields, each told by an ``Outline`` before its pictures are read."""
+"""``Stories``, the form of every data set; an ``Outline`` describes a story before its pictures are read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,14 +38,14 @@ class StoryBatch(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """A frame of a clip; any of them where ``frame`` is None: training draws one, evaluation sees a fixed one."""
+    """A frame of a clip. ``frame=None`` means any of them: training draws one, evaluation always sees the same one."""
 
     clip: str
     frame: int | None = None
 
 
 class Outline(NamedTuple):
-    """A story before its pictures are read; the fields of ``Story`` are as there."""
+    """A story before its pictures are read; fields that ``Story`` has too mean the same."""
 
     id: str
     captions: list[str]
@@ -63,7 +63,7 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
 
     @abstractmethod
     def outline(self, index: int) -> Outline:
-        """The captions of a story, and the frames that show it; nothing is read or drawn."""
+        """The captions of a story and its shots; nothing is read or drawn."""
 
     @abstractmethod
     def read(self, clip: str) -> np.ndarray:
@@ -75,10 +75,10 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A short hash of all that the outlines tell."""
+        """A short hash of all outlines."""
 
     def made_up_names(self) -> Sequence[str]:
-        """All names, in lower case, that captions of these and other splits make up by a rule; none by default."""
+        """All names, in lower case, that captions of any split can make up by a rule; none by default."""
         return ()
 
     def story_lengths(self) -> np.ndarray:
@@ -114,7 +114,7 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
         return self._story(index, shown_frame)
 
     def drawn(self, index: int, rng: np.random.Generator) -> Story:
-        """A story as training sees it: of a clip with several frames one is drawn."""
+        """A story for training: of a clip with several frames one is drawn at random."""
 
         def drawn_frame(shot: Shot, num_frames: int) -> int:
             return int(rng.integers(num_frames)) if shot.frame is None else shot.frame
@@ -142,7 +142,7 @@ class Stories(Sequence, ABC):  # not Sequence[Story]: run-time checks of that ty
 
 
 def shown_frame(shot: Shot, num_frames: int) -> int:
-    """The frame of a clip that every evaluation sees: the shot's own, or one by a hash of the clip's name."""
+    """The frame of a clip for evaluation: the shot's own, or one chosen by a hash of the clip's name."""
     return fixed_choice(shot.clip, num_frames) if shot.frame is None else shot.frame
 
 

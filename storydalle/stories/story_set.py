@@ -1,7 +1,7 @@
-"""``StorySet``: stories as records, and the pictures of their clips, read off a data set's own files.
+"""``StorySet``: stories as records, and the pictures of their clips, from a data set's own files.
 
-A set is named once (``conf/data``), opened from the folder that a user got from its authors, and checked: what is
-missing or damaged becomes a named ``Problem`` or one ``ValueError``, never a silent change of the number of stories.
+A set is named in ``conf/data``, opened from the folder that a user got from its authors, and checked. Whatever is
+missing or damaged becomes a ``Problem`` or a ``ValueError``; it never changes the number of stories silently.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from storydalle.files.paths import user_path
 
 
 class Problem(NamedTuple):
-    """Something that is wrong with a copy of a set: where, and what."""
+    """A problem in a copy of a set: where, and what."""
 
     where: str  # a file below the root, or the key of a clip or story
     what: str  # "missing", "truncated", ...: one of few words first, then details
@@ -40,9 +40,9 @@ class StoryRecord:
 
 
 class StorySet(ABC):
-    """A story data set, opened. Subclasses read all annotations when they are made, and no picture.
+    """An opened data set. Subclasses read all annotations, but no pictures, in their constructor.
 
-    Raises ValueError, naming the file and the remedy, where an annotation file is missing or has another layout.
+    Raises ValueError, naming the file and the remedy, if an annotation file is missing or has another layout.
     """
 
     name: ClassVar[str]
@@ -66,12 +66,12 @@ class StorySet(ABC):
 
     @property
     def problem_notes(self) -> list[str]:
-        """Lines about the problems where they are not listed; none by default."""
+        """Lines about problems, for output that does not list them; none by default."""
         return []
 
     @property
     def empty_splits(self) -> tuple[str, ...]:
-        """Splits that a copy of this set may have and this one lacks."""
+        """Splits that this set can have but this copy lacks."""
         return ()
 
     def records(self, split: str) -> list[StoryRecord]:
@@ -85,7 +85,7 @@ class StorySet(ABC):
 
     @abstractmethod
     def pictures(self, clip: str) -> list[Image.Image]:
-        """All frames of a clip, RGB, in time; raises ClipError for a missing or damaged one."""
+        """All frames of a clip in RGB, in order of time; raises ClipError for a missing or damaged one."""
 
     @abstractmethod
     def clip_file(self, clip: str) -> Path:
@@ -96,28 +96,28 @@ class StorySet(ABC):
         """The files that decide which stories there are."""
 
     def official_count(self, split: str) -> int | None:
-        """The stories that its authors or papers state of a split; None where this copy's is cut otherwise."""
+        """The number of stories that authors or papers state for a split; None if this copy is cut in another way."""
         return self.official_counts.get(split)
 
     def unusable(self, hashes: Mapping[str, str]) -> list[Problem]:
-        """Clips, as ``where``, whose stories are to be left out for what only the hashes of all clips can show."""
+        """Clips (as ``where``) whose stories must be left out, for problems that only the hashes of all clips show."""
         return []
 
     def contents(self) -> Mapping[str, int]:
-        """Counts of what the copy holds before stories are cut or left out, such as its books."""
+        """Numbers of things in the copy before stories are cut or left out, such as its books."""
         return {}
 
     def credit(self, record: StoryRecord) -> str:
-        """The credit that stands beside the pictures of a story when they are shown."""
+        """The credit to show with the pictures of a story."""
         return ""
 
 
 def find_root(
     root: Path, name: str, markers: Sequence[str], remedy: str, holds: Callable[[Path], bool] | None = None
 ) -> Path:
-    """``root`` where it holds one of ``markers`` (glob patterns), or what ``holds`` knows them by.
+    """Return ``root`` if it contains one of ``markers`` (glob patterns), or if ``holds`` recognises it.
 
-    Raises ValueError where it does not, saying where the set seems to be: one level up, or up to two down.
+    Raises ValueError if not, and says where the set seems to be: one level up, or up to two levels down.
     """
     if not root.is_dir():
         raise ValueError(f"data.root={root} is no folder: give the folder of your copy of {name}")
@@ -141,5 +141,5 @@ def find_root(
 
 
 def fixed_choice(key: str, num_choices: int) -> int:
-    """One of ``num_choices``, by a hash of the key: the frame of a clip that every evaluation sees."""
+    """A number below ``num_choices`` from a hash of the key: it chooses the frame of a clip for evaluation."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % num_choices

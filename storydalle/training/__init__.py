@@ -1,1 +1,1 @@
-"""LightningModules, optimisation, callbacks, a run's whole state and its memory."""
+"""LightningModules, optimisation, callbacks, checkpoints and memory."""

@@ -1,4 +1,4 @@
-"""Models to train, from what a config says: ``_target_`` of conf/system."""
+"""Build the models to train, from settings: ``_target_``s of conf/system."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,12 +26,12 @@ from storydalle.training.runs import MODEL, finished_models
 
 
 def trained_image_tokenizer(folder: str | None, runs: str) -> ImageTokenizer:
-    """An image tokenizer that a run has trained, its own or that of a model which draws with one."""
+    """A trained image tokenizer, from its own folder or from that of a StoryDALL-E."""
     return tokenizers(model_folder(folder, user_path(runs)))[0]
 
 
 def tokenizers(folder: Path) -> tuple[ImageTokenizer, TextTokenizer | None]:
-    """Those of a StoryDALL-E's folder, or an image tokenizer alone where it is one's."""
+    """Both tokenizers of a StoryDALL-E's folder, or only the image tokenizer of its own folder."""
     with told_in_one_line(f"cannot open the tokenizers of {folder}", ValueError, OSError):
         if not (folder / CAPTIONS_FOLDER).is_dir():
             return ImageTokenizer.from_pretrained(folder), None
@@ -46,7 +46,7 @@ def text_to_image(
     stories: Stories,
     backbone: Mapping[str, Any],
 ) -> StoryDALLE:
-    """A fresh backbone behind a trained image tokenizer and a caption tokenizer trained on the stories.
+    """A fresh backbone, with a trained image tokenizer and a caption tokenizer trained on the stories.
 
     ``backbone`` names its ``kind``, by default a DALLE, and its sizes. Where ``image_tokenizer`` names a text-to-image
     model, all of that is trained on, as it is; of a model with a retrofit the image tokenizer alone is taken.
@@ -75,10 +75,10 @@ def text_to_image(
 def story_dalle(
     text_to_image: str | None, runs: str, retrofit: Mapping[str, Any], added_names: Sequence[str] = ()
 ) -> StoryDALLE:
-    """A trained model with the retrofit that is asked for; ``added_names`` become words of it.
+    """A trained model with the requested retrofit; ``added_names`` are added to its vocabulary.
 
-    A retrofit that the model has is trained on where it is built as the one that is asked for. Else a fresh one goes
-    around the backbone, which is said where one is left.
+    If the model already has a retrofit with the same settings, its training continues. Otherwise the backbone gets a
+    new one; prints a note if the model's own retrofit is discarded.
     """
     folder = model_folder(text_to_image, user_path(runs))
     base = opened(folder)
@@ -98,7 +98,7 @@ def story_dalle(
 
 
 def unguided(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of a model that is about to be trained: whether captions may be weighed up is for that to say."""
+    """The card of a base model without its guidance: the training decides if the new model has it."""
     sampling = {name: value for name, value in card.get("sampling", {}).items() if name != "guidance"}
     return {**card, "sampling": sampling, "guidance": False} if card.get("guidance") else dict(card)
 
@@ -109,7 +109,7 @@ def opened(folder: Path) -> StoryDALLE:
 
 
 def retrofit_of(model: StoryDALLE) -> list[str]:
-    """The parts of a model around its backbone."""
+    """The names of the parts of a model around its backbone."""
     parts = dict.fromkeys(name.partition(".")[0] for name, _ in model.model.named_parameters())
     return [part for part in parts if part != "backbone"]
 
@@ -121,7 +121,7 @@ def story_gan(
     runs: str = "runs",
     **networks: Any,
 ) -> StoryGANc:
-    """A fresh StoryGANc for the characters and the size of the stories, or a trained one with all that it has."""
+    """A fresh StoryGANc for the characters and the size of the stories, or a trained one, as it is."""
     labels = stories.outline(0).labels
     num_characters = labels["characters"].shape[-1] if "characters" in labels else 0
     if pretrained is not None:
@@ -150,14 +150,14 @@ def trained_story_gan(folder: Path, num_characters: int, resolution: int) -> Sto
 
 
 def cut_captions(encoder: CaptionEncoder, stories: Stories, num_stories: int = 4000) -> str:
-    """Says how many captions of the first stories are longer than the encoder reads of each; empty if none is."""
+    """A note about captions of the first stories that are longer than the encoder can read; empty if there are none."""
     told = [stories.outline(i).captions for i in range(min(num_stories, len(stories)))]
     num_cut, total = sum(len(encoder.notes(captions)) for captions in told), sum(len(captions) for captions in told)
     return f"{num_cut} of {total} captions are longer than the caption encoder can read, and are cut" if num_cut else ""
 
 
 def small_caption_encoder(captions: Mapping[str, Any], stories: Stories, **sizes: int) -> CaptionEncoder:
-    """A fresh encoder behind a caption tokenizer trained on the stories."""
+    """A fresh encoder, with a caption tokenizer trained on the stories."""
     return SmallCaptionEncoder(CaptionTokenizer.train(training_captions(stories), **captions), **sizes)
 
 
@@ -175,8 +175,8 @@ def pretrained_caption_encoder(kind: str, folder: str | None, tuning: str) -> Ca
 def model_folder(pretrained: str | None, runs: Path) -> Path:
     """The folder of a model to build on.
 
-    ``pretrained`` is a name in the zoo, a folder of a model or of a finished run, an experiment, which stands for its
-    newest finished run or, before there is one, for the shipped model of it, or a model of the hub.
+    ``pretrained`` is a name in the zoo, a folder of a model or of a finished run, a model of the hub, or an experiment,
+    which means its newest finished run or, if there is none yet, the shipped model that it made.
     """
     if pretrained is None:
         raise UserError("pretrained is not set: give pretrained=EXPERIMENT or pretrained=FOLDER")
@@ -208,9 +208,9 @@ def newest_model(experiment: str, runs: Path) -> Path | None:
 
 
 def learn_words(model: PretrainedModel, stories: object, texts: str = "captions") -> None:
-    """Add the words of all stories' ``texts`` to those that a model knows, unless what it read before is not known.
+    """Add the words of all stories' ``texts`` to the known words of a model, unless its earlier words are unknown.
 
-    Of encoded stories, such as shards, the words are not known either.
+    The words of encoded stories, such as shards, are unknown too.
     """
     if model.words is None or not isinstance(stories, Stories):
         model.words = None

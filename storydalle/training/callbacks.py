@@ -1,4 +1,4 @@
-"""Work beside the steps of a training: checkpoints, the running mean of the weights, strips, the last row."""
+"""Callbacks of a training: checkpoints, the running mean of the weights, the last row of the log."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,11 +20,10 @@ from storydalle.training.train_settings import TrainSettings
 
 
 class Checkpoints(ModelCheckpoint):
-    """The last checkpoint, every few steps, with the newest values of what is logged.
+    """Write the last checkpoint every few steps, with the newest logged values.
 
-    Where a validation follows a step, its checkpoint is written after that: what the validation found is in it, and a
-    run that goes on from there has nothing to catch up on. Raises Failure where the weights are not finite, and keeps
-    the file that is there.
+    If a validation follows a step, the checkpoint is written after it and contains its results, so a resumed run does
+    not have to repeat it. If the weights are not finite, raises Failure and keeps the earlier file.
     """
 
     FILE_EXTENSION = ".safetensors"
@@ -85,9 +84,9 @@ class Checkpoints(ModelCheckpoint):
 
 
 class LastRow(Callback):
-    """Logs the last step of a training where the interval of logging has left it out, also where it ends in an error.
+    """Logs the last step of a training if the logging interval skipped it, also if the training ends with an error.
 
-    So even a run that is shorter than that leaves its losses.
+    So even a run that is shorter than the interval logs its losses.
     """
 
     def __init__(self, interval: int) -> None:
@@ -109,7 +108,7 @@ class LastRow(Callback):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's, which ends its line where an error ends the training: the message stands on one of its own."""
+    """Lightning's progress bar; if an error ends the training, it ends its line before the message."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if trainer.training and self._train_progress_bar is not None:
@@ -117,16 +116,16 @@ class ProgressBar(TQDMProgressBar):
 
 
 class RunningMean(WeightAveraging):
-    """The running mean of the weights, which is the model when the run has ended.
+    """The running mean of the weights; when the run ends, it becomes the model.
 
-    ``mean <- k mean + (1 - k) weights`` after step t, with ``k = min(decay, (1 + t) / (10 + t))``: over its first steps
-    the mean is shorter than ``decay`` makes it, as what it began with is random and must not weigh on a short run.
+    ``mean <- k mean + (1 - k) weights`` after step t, with ``k = min(decay, (1 + t) / (10 + t))``, the ramp of
+    TensorFlow's ExponentialMovingAverage: in a short run the random start must not dominate the mean.
 
-    Parts that a system names in ``NOT_AVERAGED`` are kept as they are: judges that begin to learn late would be, for
-    the most part, what they were before.
+    Parts that a system names in ``NOT_AVERAGED`` are copied: the mean of a discriminator that starts late would mostly
+    be its state before the start.
 
-    A run killed between its last checkpoint and its end has no step left to train: Lightning then skips the hook that
-    puts the mean in place, but not this one.
+    ``on_fit_end``: a run that was killed between its last checkpoint and its end has no step left to train. Lightning
+    then skips ``on_train_end``, which puts the mean in place, but calls this hook.
     """
 
     def __init__(self, decay: float) -> None:
@@ -151,7 +150,7 @@ def running_mean(decay: float, averaged: Tensor, current: Tensor, num_averaged: 
 
 
 class LearningRates(Callback):
-    """Logs the learning rate of each group of parameters, as it is when a loss goes backward."""
+    """Logs the learning rate of each group of parameters before each backward pass."""
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
@@ -161,7 +160,7 @@ class LearningRates(Callback):
 
 
 def callbacks(folder: Path, settings: TrainSettings, chosen: Sequence[Callback] = ()) -> list[Callback]:
-    """Those of every run, around the ``chosen`` ones, whose state each checkpoint has."""
+    """The callbacks of every run and the ``chosen`` ones, in an order that puts the state of these into checkpoints."""
     average = [RunningMean(decay=settings.ema_decay)] if settings.ema_decay else []
     checkpoints = Checkpoints(folder, settings.save_every)
     return [
@@ -176,13 +175,13 @@ def callbacks(folder: Path, settings: TrainSettings, chosen: Sequence[Callback] 
 
 
 def newest_values(trainer: pl.Trainer) -> dict[str, float]:
-    """The newest of every value that the run has logged, before it was resumed too."""
+    """The newest value of everything that the run has logged, also before it was resumed."""
     saved = [callback.values for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoints)]
     return {name: value for values in [*saved, values_of(trainer)] for name, value in values.items()}
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:
-    """Tell if the trainer validates after the batch that has just ended."""
+    """True if the trainer validates after the batch that has just ended."""
     number = trainer.fit_loop.total_batch_idx + 1
     return (
         trainer.enable_validation and isinstance(trainer.val_check_batch, int) and number % trainer.val_check_batch == 0

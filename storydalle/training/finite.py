@@ -1,4 +1,4 @@
-"""Numbers of a training that are not finite: found before they reach a weight, or a file."""
+"""Find numbers that are not finite before they reach a weight or a file."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MOST_NAMED = 3  # losses of a message
 
 
 class Kept:
-    """The remains of a run that goes wrong: its last checkpoint, and of which step that is."""
+    """What remains of a failed run: its last checkpoint, and the step of it."""
 
     def __init__(self, folder: Path, step: int | None = None) -> None:
         self.folder, self.step = folder, step
@@ -34,11 +34,12 @@ class Kept:
 
 
 class FiniteSteps(Callback):
-    """Stops a training before the step whose loss or gradient is not finite: no weight has taken it in.
+    """Stops a training if a loss or gradient is not finite, before it changes a weight.
 
-    Losses are looked at where they go backward and gradients before each optimizer's step, those too that a system
-    makes past Lightning. It costs a pass over the gradients and one synchronisation with the device a step. Where a
-    scaler skips steps of infinite gradients itself (precision 16-mixed), they are its business.
+    Losses are checked before their backward pass, gradients before each optimizer's step, also steps that a system
+    makes without Lightning. The cost is one pass over the gradients and one synchronisation with the device a step.
+    With a gradient scaler (precision 16-mixed), which skips steps with infinite gradients itself, gradients are not
+    checked.
     """
 
     def __init__(self, kept: Kept) -> None:
@@ -66,7 +67,7 @@ class FiniteSteps(Callback):
         self.check(trainer, optimizer)
 
     def check(self, trainer: pl.Trainer, optimizer: Optimizer) -> None:
-        """Raise Failure, in every process, where a loss since the last call or a gradient is not finite."""
+        """Raise Failure in every process if a loss since the last call, or a gradient, is not finite."""
         losses, self.losses = self.losses, []
         numbers = [loss.float() for loss in losses]
         if getattr(trainer.precision_plugin, "scaler", None) is None:
@@ -78,7 +79,7 @@ class FiniteSteps(Callback):
 
     @staticmethod
     def named(trainer: pl.Trainer, optimizer: Optimizer, losses: Sequence[Tensor]) -> str:
-        """Which losses and gradients are not finite, by the names of the log and of the weights."""
+        """The losses and gradients that are not finite, by their names in the log and in the state dict."""
         values = {name: value for name, value in values_of(trainer).items() if not math.isfinite(value)}
         found = [f"{name} is {value}" for name, value in values.items() if name.startswith("train/loss")][:MOST_NAMED]
         found = found or [f"the loss is {loss.item()}" for loss in losses if not loss.isfinite()][:1]
@@ -89,7 +90,7 @@ class FiniteSteps(Callback):
 
 
 def told(step: int, what: str, kept: Kept, trainer: pl.Trainer) -> str:
-    """The message of a training that stops: step, cause, what there is, what to do."""
+    """The message of a training that stops: step, cause, what is kept, what to do."""
     rate = max((group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups), default=0.0)
     return f"step {step}: {what}; {kept}; train again with a smaller learning rate (here {rate:.3g}) or with clipping"
 
@@ -99,7 +100,7 @@ def values_of(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def any_rank(trainer: pl.Trainer, is_so: bool) -> bool:
-    """Tell if it is so in any process of the training."""
+    """True if it is true in any process of the training."""
     return is_so if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(is_so, all=False)
 
 
@@ -109,12 +110,12 @@ def members(optimizer: Optimizer) -> list[Any]:
 
 
 def gradients(optimizer: Optimizer) -> list[Tensor]:
-    """The gradients of an optimizer, of sharded ones this process's part."""
+    """The gradients of an optimizer; of sharded ones, this process's part."""
     return [local(parameter.grad) for parameter in members(optimizer)]
 
 
 def local(value: Tensor) -> Tensor:
-    """This process's part of a sharded tensor; another one as it is."""
+    """This process's part of a sharded tensor; other tensors as they are."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 

@@ -1,6 +1,6 @@
-"""Where a run's numbers are logged: what conf/logger chooses, by default a csv and Weights & Biases beside it.
+"""Loggers of a run, chosen by conf/logger: by default a csv file and Weights & Biases.
 
-A resumed run goes on with each of them.
+A resumed run continues each of them.
 """
 
 import csv
@@ -25,15 +25,15 @@ TENSORBOARD = ("tensorboard", "tensorboardX")  # either of these packages writes
 
 
 def check_loggers(names: Iterable[str]) -> None:
-    """Raise UserError where the package of a chosen logger is missing."""
+    """Raise UserError if the package of a chosen logger is missing."""
     if "tensorboard" in names and not any(map(importlib.util.find_spec, TENSORBOARD)):
         raise UserError("logger=tensorboard needs the package tensorboard, which is missing: pip install tensorboard")
 
 
 class RunLog(Logger):
-    """One csv of a run: a row a logged step. Rows from the step on where the run starts are made again, and dropped.
+    """The csv file of a run: one row for each logged step. A resumed run drops the rows that it will write again.
 
-    Each row is on the disk when it is logged, so a run that is killed has all up to there.
+    Each row is written to disk at once, so a run that is killed keeps all its rows.
     """
 
     def __init__(self, run: TrainingRun) -> None:
@@ -54,7 +54,7 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *rest: Any, **more: Any) -> None:
-        """Nothing: the run's config lies in its folder."""
+        """Do nothing: the run's config is in its folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | int], step: int | None = None) -> None:
@@ -70,14 +70,14 @@ class RunLog(Logger):
 
     @rank_zero_only
     def complete(self, row: Mapping[str, float | int]) -> None:
-        """Log the row of the step before ``start`` where a kill came between that step's checkpoint and its row."""
+        """Log the row of the step before ``start`` if the run was killed between its checkpoint and its row."""
         self.rows = self._kept() if self.rows is None else self.rows
         last = [each for each in self.rows if int(each["step"]) == self.start - 1]
         if self.start and row and not any(each.get(name) for each in last for name in row):
             self.log_metrics({"epoch": 0, **row}, step=self.start - 1)
 
     def _kept(self) -> list[dict[str, Any]]:
-        """The rows of before the run goes on; the file is cut to them."""
+        """The rows before the step that the run resumes from; the file is cut to them."""
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
@@ -99,15 +99,15 @@ class RunLog(Logger):
 def wandb_log(
     run: TrainingRun, project: str, entity: str | None = None, tags: Sequence[str] = (), group: str | None = None
 ) -> "WandbLog | None":
-    """The run's log at Weights & Biases; None where the user has disabled that."""
+    """The run's log at Weights & Biases; None if the user has disabled it."""
     mode = wandb_mode()
     return None if mode == "disabled" else WandbLog(run, mode, project=project, entity=entity, tags=tags, group=group)
 
 
 class WandbLog(WandbLogger):
-    """A run of Weights & Biases, the same whenever the run goes on; ``where`` says in which project it is.
+    """A run of Weights & Biases, which continues when the training is resumed; ``where`` names its project.
 
-    Offline, which one line says, where the service does not answer in time or refuses the key.
+    If the service does not answer in time or refuses the key, the run is logged offline, and one line says so.
     """
 
     def __init__(self, run: TrainingRun, mode: str, **where: Any) -> None:
@@ -139,12 +139,12 @@ class WandbLog(WandbLogger):
 
 
 def tensorboard_log(run: TrainingRun) -> Logger:
-    """TensorBoard's files, in ``tensorboard/`` of the run's folder; a run that goes on drops what it makes again."""
+    """TensorBoard's files, in ``tensorboard/`` of the run's folder; a resumed run drops what it will write again."""
     return TensorBoardLogger(run.folder, name="tensorboard", version="", purge_step=run.start or None)
 
 
 def wandb_mode() -> str:
-    """``disabled``, ``offline`` or ``online``: as WANDB_MODE or ``wandb offline`` say, and offline without a key."""
+    """``disabled``, ``offline`` or ``online``: by WANDB_MODE or ``wandb offline``; without a key, offline."""
     settings = wandb.setup().settings
     mode = os.environ.get("WANDB_MODE") or settings.mode
     if mode == "disabled":

@@ -1,21 +1,23 @@
-"""How much memory a training of StoryDALL-E needs, by counting what is kept: before it starts, and on any machine.
+"""The memory that a training of StoryDALL-E needs, computed from sizes before it starts, on any machine.
 
-The peak is in the backward pass of a step whose gradients are accumulated over several batches, when there are at once
+The peak is in the backward pass of a step with gradients accumulated over several batches. Then there are
 
-- **weights**: every number of the model, the image tokenizer included, at the precision it trains in;
-- **gradients**: one number for each that trains;
-- **optimizer**: two running means for each that trains, as precise as the weights with adamw, in 8 bits with adamw8bit;
-- **average**: a second copy of all weights, where a running mean of them is kept;
-- **activations**: what the forward pass keeps for the backward pass, and what that works with. Of each block these are
-  the tensors of the residual stream, which autocast leaves in single precision, and those inside, at the precision of
-  the computation; attention's scores too on a CPU, whereas a GPU's fused kernel keeps none; the source frame's keys and
-  values; and copies of the weights, as autocast makes for every product. With activation checkpointing a block keeps
-  its input alone, and one block at a time is as large as all of them otherwise. At the end stand the logits, rows x
-  positions x vocabulary, three times in single precision: log-probabilities, their gradient, and that of the logits.
-  Where drawing sample strips needs more than all that, it is what that needs.
+- **weights**: all parameters of the model, including the image tokenizer, at the precision of the training;
+- **gradients**: one number for each trained parameter;
+- **optimizer**: two running means for each trained parameter, as precise as the weights with adamw, 8 bits with
+adamw8bit;
+- **average**: a second copy of all weights, if a running mean of them is kept;
+- **activations**: what the forward pass keeps for the backward pass, and the working memory of that. For each block:
+the
+  tensors of the residual stream, which autocast leaves in single precision; the tensors inside the block, at the
+  precision of the computation; the scores of attention, only on a CPU, since the fused kernel of a GPU keeps none; keys
+  and values of the source frame; and the copies of weights that autocast makes for every product. With activation
+  checkpointing a block keeps only its input, and only one block at a time needs the rest. Then the logits (rows x
+  positions x vocabulary) three times in single precision: log-probabilities, their gradient, and the logits' gradient.
+  If drawing sample strips needs more than all this, its memory counts instead.
 
-A step without accumulation needs less: its gradients come while its activations go. What the allocator, the CUDA
-context (about half a GB) and a data loader take is not counted.
+A step without accumulation needs less: gradients appear while activations are freed. Not counted are the allocator, the
+CUDA context (about half a GB) and the data loader.
 """
 
 from typing import NamedTuple, cast
@@ -32,7 +34,7 @@ HALF = ("bf16-mixed", "16-mixed", "bf16-true", "16-true")
 
 
 class TrainingMemory(NamedTuple):
-    """Bytes, by what they are for."""
+    """Bytes by purpose."""
 
     weights: float | int
     gradients: float | int
@@ -70,7 +72,7 @@ def training_memory(
 
 
 def activations(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
-    """Bytes beside weights, gradients and states when the backward pass begins, or a block's is at its largest."""
+    """Bytes beside weights, gradients and optimizer, at the largest point of the backward pass."""
     model, precision = story_dalle.model, step.precision
     backbone, dim = model.backbone, model.backbone.dim
     blocks = kept_blocks(model, step)
@@ -99,7 +101,7 @@ def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[KeptByBlock]:
 
 
 def drawing_bytes(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
-    """Bytes to draw the sample strips, a story at a time, between two steps."""
+    """Bytes to draw the sample strips between two steps, one story at a time."""
     model, backbone = story_dalle.model, story_dalle.model.backbone
     caches = step.num_frames * backbone.cache_bytes(num_prefix(model))
     sources = 2 * len(model.source_attention) * backbone.image_length * backbone.dim * step.precision.stream
@@ -112,7 +114,7 @@ def num_prefix(model: RetrofittedDALLE) -> int:
 
 
 def logit_bytes(backbone: Backbone, step: StepSizes) -> float | int:
-    """Three of each logit of the image, and one of the text's, in single precision; or the gradient of the head."""
+    """Bytes of logits: three numbers for each image logit and one for each text logit, or the gradient of the head."""
     image = step.num_rows * backbone.image_length * backbone.num_codes
     text = step.num_rows * (backbone.text_length - 1) * backbone.text_vocab_size if backbone.predicts_text else 0
     head = backbone.num_codes * backbone.dim * (step.precision.stream + step.precision.inside)
@@ -120,7 +122,7 @@ def logit_bytes(backbone: Backbone, step: StepSizes) -> float | int:
 
 
 def story_bytes(encoder: StoryEncoder, backbone: Backbone, step: StepSizes) -> float | int:
-    """Bytes that the story encoder keeps: of blocks over all tokens of a story, and three tensors before and behind."""
+    """Bytes that the story encoder keeps: its blocks over all tokens of a story, and three tensors before and after."""
     dim, precision = backbone.dim, step.precision
     columns = step.num_frames * backbone.text_length
     blocks = [cast(Block, block).kept(step.num_stories, columns, step) for block in encoder.blocks]

@@ -1,4 +1,4 @@
-"""The memory of a device: said before a training starts, and refused where it is not enough."""
+"""Check the memory of a device before a training starts."""
 
 from storydalle.mistakes import UserError
 from storydalle.stories.story import Stories
@@ -8,7 +8,7 @@ from storydalle.training.train_settings import TrainSettings
 
 
 def check_memory(system: object, stories: Stories, settings: TrainSettings, on_cpu: bool) -> None:
-    """Say what a StoryDALL-E's training needs where the trainer sets a limit, and refuse one that needs more."""
+    """Print the memory that a StoryDALL-E's training needs if the trainer sets a limit; refuse if it is more."""
     limit, num_frames = settings.memory_limit_gb, settings.num_targets
     if limit is None or not isinstance(system, StoryDALLETraining):
         return
@@ -26,7 +26,7 @@ def check_memory(system: object, stories: Stories, settings: TrainSettings, on_c
 
 
 def less_memory(system: StoryDALLETraining, settings: TrainSettings) -> str:
-    """Name the changes that would need less memory and are not made yet; the cheapest one comes first."""
+    """Name the changes of settings that would save memory; the cheapest comes first."""
     changes = {
         "system.activation_checkpointing=true": not system.model.backbone.activation_checkpointing,
         "data_module.batch_size=1 with trainer.accumulate_grad_batches": settings.batch_size > 1,

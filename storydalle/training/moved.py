@@ -1,4 +1,4 @@
-"""Names that configs of earlier runs have for what lies in other modules now."""
+"""Translate names in configs of earlier runs: modules that have moved, classes that have other names."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ NAMES = {  # of modules, and of classes that are called otherwise, too
 
 
 def with_names_of_today(tree: Any) -> Any:
-    """A config in which every name of ours (``_target_``, and what other targets are given) is that of today."""
+    """Return the config with today's name for every name of this package, in ``_target_`` and in other values."""
     if isinstance(tree, list):
         return [with_names_of_today(each) for each in tree]
     if isinstance(tree, dict):

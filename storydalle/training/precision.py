@@ -1,7 +1,7 @@
-"""``precision: auto``: products in bf16 where the device multiplies it fast, and in fp32 elsewhere.
+"""``precision: auto``: bf16 if the device multiplies it fast, else fp32.
 
-Without units for it a processor works a bf16 product out number by number, at a fiftieth of the speed of fp32. Which
-one there is, a small product in each tells within a tenth of a second.
+A processor without bf16 units is about fifty times slower in bf16 than in fp32. A small product in each precision,
+which takes a tenth of a second, shows which kind of processor this is.
 """
 
 import time
@@ -26,7 +26,7 @@ class ProductSeconds(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """How a device multiplies bf16, and how that is known."""
+    """If a device multiplies bf16 fast, and how that is known."""
 
     is_fast: bool
     is_slow: bool
@@ -38,7 +38,7 @@ def speed_of(seconds: ProductSeconds) -> Speed:
 
 
 def bf16_speed(device: torch.device) -> Speed:
-    """Of a processor measured, of a graphics card known from its generation; others are not trusted with bf16."""
+    """Measured for a processor, known by generation for a GPU; on other devices bf16 is not used."""
     if device.type == "cpu":
         return speed_of(product_seconds())
     if device.type == "cuda":
@@ -64,9 +64,9 @@ def product_seconds() -> ProductSeconds:
 
 
 def choose(asked: str, speed: Speed) -> tuple[str, str | None]:
-    """The precision to train in, as the trainer names it, and what to tell the user, if anything.
+    """The precision to train in, as the trainer names it, and a note for the user if one is needed.
 
-    What was asked for by name is taken, whatever it costs.
+    A precision that was given by name is used, even if it is slow.
     """
     if asked == AUTO:
         precision = HALF if speed.is_fast else SINGLE
@@ -77,14 +77,14 @@ def choose(asked: str, speed: Speed) -> tuple[str, str | None]:
 
 
 def resolved(asked: str, accelerator: str) -> tuple[str, str | None]:
-    """``choose`` for the device that a trainer's ``accelerator`` stands for; measured only where it matters."""
+    """``choose`` for the device of a trainer's ``accelerator``; measured only if needed."""
     if asked != AUTO and not asked.startswith("bf16"):
         return asked, None
     return choose(asked, bf16_speed(device_of(accelerator)))
 
 
 def device_of(accelerator: str) -> torch.device:
-    """The kind of device that Lightning takes."""
+    """The kind of device that Lightning will use."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():

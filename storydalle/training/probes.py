@@ -1,7 +1,7 @@
-"""Is a path used? Swap one input for another story's and read the rise of the loss, in nats a frame.
+"""Is a path used? Replace one input by another story's and measure how much the loss rises, in nats a frame.
 
-A probe moves long before drawn pictures do, and it is read on the frames where the path should matter. The other story
-is the one before, in the order of the data: who is in a batch with whom does not matter.
+A probe shows progress long before drawn pictures do. It is computed on frames where the path should matter. The other
+story is the one before in the order of the data, so batches make no difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Match = Sequence[Any]  # (label, value): the frames where the label, or any entr
 
 
 class OtherStories(NamedTuple):
-    """Inputs of others, a story a row; ``mask`` is true at frames that it has, nowhere where there is no other."""
+    """Inputs of other stories, one a row; ``mask`` is true at their frames, false everywhere if there is no other."""
 
     tokens: Int[Tensor, "b g t"]
     mask: Bool[Tensor, "b g"]
@@ -32,7 +32,7 @@ class OtherStories(NamedTuple):
 
     @classmethod
     def before(cls, batch: EncodedStories, last: "OtherStories | None") -> "OtherStories":
-        """Of each story the one before it; ``last`` is that of the batch's first, which else has none."""
+        """The story before each story of the batch; ``last`` comes before the first, which has none without it."""
         own = cls(batch.tokens, batch.mask, batch.source)
         if last is None:
             last = cls(own.tokens[:1], torch.zeros_like(own.mask[:1]), own.source[:1])
@@ -61,9 +61,9 @@ def probe_paths(
 ) -> dict[str, Probed]:
     """The loss of true frames (``nats``) and its rise (``probe_...``) under other inputs, by name.
 
-    ``probe_source`` takes the source of ``others``, ``probe_captions`` their story vectors (the frame's own caption
-    stays) on the frames that both stories have; with a name of ``caption_probes`` behind it, on those frames alone.
-    ``probe_source_NAME`` takes the data set's other source of that name. Without ``others`` these two are left out.
+    ``probe_source`` uses the source of ``others``; ``probe_captions`` uses their story vectors, but the frame's own
+    caption, on frames that both stories have; ``probe_captions_NAME`` counts only the frames of that caption probe.
+    ``probe_source_NAME`` uses the data set's other source of that name. Without ``others`` the first two are left out.
     """
     story = model.encode_story(batch.tokens, batch.mask)
     source = batch.source[:, None]
@@ -92,7 +92,7 @@ def probe_paths(
 
 
 def fitted(x: Shaped[Tensor, "b f *d"], num_frames: int) -> Shaped[Tensor, "b g *d"]:
-    """So many frames of each story: the first ones, and zeros behind the last."""
+    """The first ``num_frames`` frames of each story; zeros after its last one."""
     missing = num_frames - x.shape[1]
     filled = torch.cat([x, x.new_zeros(len(x), missing, *x.shape[2:])], 1) if missing > 0 else x
     return filled[:, :num_frames]

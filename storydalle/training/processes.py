@@ -1,7 +1,7 @@
-"""Several processes that train one model: how they are started, what the first decides for all, how they end.
+"""Several processes that train one model: start them, share decisions of the first, end them together.
 
-The first process checks, decides, prints and writes; the others take what it has decided, and train. It may start them
-itself (Lightning's strategies ddp, ddp_spawn, ddp_fork), or a launcher such as torchrun has started all of them.
+The first process checks, decides, prints and writes; the others receive its decisions and train. Either it starts them
+(Lightning's strategies ddp, ddp_spawn, ddp_fork), or a launcher such as torchrun starts all of them.
 """
 
 import json
@@ -42,7 +42,7 @@ def is_first() -> bool:
 
 @contextmanager
 def beside_the_first() -> Iterator[None]:
-    """In every process but the first: print nothing, and let the first one end first."""
+    """In every process but the first: print nothing, and end after the first one."""
     if is_first():
         yield
         return
@@ -70,7 +70,7 @@ def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 class _Launcher:
-    """The store through which processes that another program has started find each other."""
+    """The store through which processes of an external launcher find each other."""
 
     def __init__(self) -> None:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -78,7 +78,7 @@ class _Launcher:
         self.number = 0
 
     def key(self) -> str:
-        """Of the next decision; a sweep takes one a run, and a launcher may start all processes again."""
+        """The key of the next decision: different for each run of a sweep and for each start by a launcher."""
         self.number += 1
         return f"storydalle/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{self.number}"
 
@@ -90,7 +90,7 @@ class _Launcher:
 
 
 def _launcher() -> _Launcher | None:
-    """That of processes which are told of each other as torchrun does it; nothing where we start them ourselves."""
+    """The store of processes started by torchrun or in the same way; None if this program starts them itself."""
     told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
     return _joined() if told and int(os.environ["WORLD_SIZE"]) > 1 else None
 
@@ -104,19 +104,19 @@ def _joined() -> _Launcher:
 
 
 class StepsMade(Callback):
-    """Puts the number of steps among the results, which come back from processes that Lightning spawns."""
+    """Adds the number of steps to the results that come back from spawned processes."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.callback_metrics[STEPS] = torch.tensor(trainer.global_step)
 
 
 def steps_made(trainer: pl.Trainer) -> int:
-    """Takes the number of steps out of the results."""
+    """Remove the number of steps from the results and return it."""
     return int(trainer.callback_metrics.pop(STEPS, trainer.global_step))
 
 
 class _Scripts(_SubprocessScriptLauncher):
-    """Starts the other processes of this machine as ``storydalle train`` with the settings of this run alone."""
+    """Starts the other processes of this machine as ``storydalle train`` with the settings of this one run."""
 
     def __init__(self, launcher: _SubprocessScriptLauncher, arguments: Sequence[str]) -> None:
         super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
@@ -145,7 +145,7 @@ class _Scripts(_SubprocessScriptLauncher):
 
 
 class _Observer(_ChildProcessObserver):
-    """Kills all processes where one has ended badly and the first does not notice: then it waits for that one."""
+    """Kills all processes if one has failed and the first waits for it without noticing."""
 
     def _terminate_all(self) -> None:
         time.sleep(PATIENCE)
@@ -153,9 +153,9 @@ class _Observer(_ChildProcessObserver):
 
 
 def prepare(trainer: pl.Trainer, arguments: Sequence[str]) -> None:
-    """Fit Lightning's strategy to this program: parts of a model may rest for a step, and commands have names.
+    """Adapt Lightning's strategy to this program: parameters may be unused in a step, and processes start as commands.
 
-    ``arguments`` are those of ``storydalle train`` by which other processes train what this one does.
+    ``arguments`` are the arguments of ``storydalle train`` that make other processes train the same run.
     """
     strategy = trainer.strategy
     if isinstance(strategy, ModelParallelStrategy) and any(
@@ -172,9 +172,9 @@ def prepare(trainer: pl.Trainer, arguments: Sequence[str]) -> None:
 
 @contextmanager
 def running(trainer: pl.Trainer) -> Iterator[None]:
-    """Around ``fit``: the processes that it starts end with it, and the next run of a sweep finds nothing of them.
+    """Wrap ``fit``: the processes that it starts end with it, and leave nothing for the next run of a sweep.
 
-    Raises Failure where one of them was killed, and what one that Lightning spawned has raised.
+    Raises Failure if one of them was killed, or the error that a spawned process raised.
     """
     before = {name: os.environ.get(name) for name in LAUNCHED}
     started: list[subprocess.Popen] = []
@@ -200,7 +200,7 @@ def running(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def first_dead(started: Sequence[subprocess.Popen]) -> str | None:
-    """Which of the processes has ended, where one has: the others then wait for it in vain."""
+    """A message about a process that has ended, for which the others would wait for ever; None if all are running."""
     deadline = time.monotonic() + 2
     while started and time.monotonic() < deadline and not any(process.poll() for process in started):
         time.sleep(0.05)
@@ -212,7 +212,7 @@ def first_dead(started: Sequence[subprocess.Popen]) -> str | None:
 
 
 def retold(error: ProcessRaisedException) -> Exception:
-    """Make the error for the user that a spawned process raised; its traceback is all that comes back of it."""
+    """Make a UserError again from the traceback of a spawned process, which is all that comes back."""
     said = re.search(rf"^{re.escape(mistakes.__name__)}\.(\w+): (.*)\Z", str(error).strip(), re.MULTILINE | re.DOTALL)
     kinds = {"UserError": UserError, "Failure": Failure}
     return kinds[said[1]](said[2]) if said and said[1] in kinds else error

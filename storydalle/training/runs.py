@@ -1,12 +1,12 @@
-"""Folders of training runs: the state that each is in, and which one a command begins or goes on with.
+"""Folders of training runs: their states, and the folder that a command starts or resumes.
 
-A run's state follows from its files. ``metrics.json`` is written last, when the model is there:
+The state of a run follows from its files. ``metrics.json`` is written last, after the model:
 
-- *finished*: it holds numbers. Nothing in the folder is touched again;
-- *failed*: it holds an error, or cannot be read;
-- *interrupted*: there is none, since the run was killed, or is running and holds the folder's lock.
+- *finished*: it contains numbers. The folder is never changed again;
+- *failed*: it contains an error, or cannot be read;
+- *interrupted*: it does not exist. The run was killed, or is running and holds the folder's lock.
 
-A failed or interrupted run that has a checkpoint can be gone on with.
+A failed or interrupted run with a checkpoint can be resumed.
 """
 
 import datetime
@@ -24,7 +24,7 @@ LOGS = "csv/version_*/metrics.csv"
 
 
 class TrainingRun(NamedTuple):
-    """A run, as it is told to the loggers and callbacks that are chosen for it."""
+    """Facts about a run for the loggers and callbacks that are chosen for it."""
 
     folder: Path
     name: str  # in reports and at services
@@ -37,7 +37,7 @@ class State(StrEnum):
 
 
 def state_of(folder: Path) -> State | None:
-    """The state of a run's folder; None where there is no run in it."""
+    """The state of a run's folder; None if there is no run in it."""
     try:
         record = parsed((folder / METRICS).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def state_of(folder: Path) -> State | None:
 
 
 def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
-    """The folder of a run: a new one, or with ``resume`` the one to go on with. A finished run is neither."""
+    """The folder of a run: a new one, or with ``resume`` the one to resume. Finished runs are refused."""
     if name is not None:
         folder = experiment / str(name)
         check_unfinished(folder)
@@ -59,7 +59,7 @@ def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
 
 
 def newest_unfinished(experiment: Path) -> Path:
-    """The run of the newest checkpoint, of those that have not finished."""
+    """The unfinished run with the newest checkpoint."""
     found = sorted(experiment.glob(f"**/{LAST}"), key=lambda path: path.stat().st_mtime, reverse=True)
     folders = [path.parent.parent for path in found]
     unfinished = [folder for folder in folders if state_of(folder) is not State.FINISHED]
@@ -83,7 +83,7 @@ def finished(folder: Path) -> str:
 
 
 def new_folder(experiment: Path) -> Path:
-    """A folder named by date and time, which nobody else has."""
+    """A new folder, named by date and time."""
     stamp = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
     number = 1
     while True:
@@ -104,7 +104,7 @@ def finished_models(experiment: Path) -> list[Path]:
 
 
 def memory(folder: Path) -> dict[str, Any]:
-    """Read what a run keeps beside its config for its later parts; older runs have no such file, and it is empty."""
+    """Read what a run keeps beside its config for when it is resumed; empty for older runs, which have no such file."""
     try:
         kept = parsed((folder / MEMORY).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -33,8 +33,8 @@ STEPS = ("training_step", "validation_step")
 class ShardedStrategy(ModelParallelStrategy):
     """Shards the transformer of a system over all processes of a training.
 
-    Raises ValueError for a system without one: what it trains fits into every process. Checkpoints are those of any
-    other training, one file that the first process writes. When the fit has ended that process has all the weights.
+    Raises ValueError for a system without a transformer: its model fits into every process. Checkpoints are as in any
+    other training, one file from the first process. When the fit has ended, that process has all the weights.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -77,7 +77,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def shard(system: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard a system in place: its blocks one by one, and the rest, which stays together from a step's begin."""
+    """Shard a system in place: each block on its own, and the rest as one part, gathered at the start of a step."""
     blocks = [module for module in system.modules() if isinstance(module, BLOCKS)]
     if not blocks:
         raise ValueError(f"{type(system).__name__} has no transformer to shard: use trainer=ddp")
@@ -91,7 +91,7 @@ def shard(system: nn.Module, mesh: DeviceMesh) -> None:
 
 @torch.no_grad()
 def gather(system: nn.Module, keeps: bool) -> None:
-    """Put whole weights in the place of sharded ones in the process that ``keeps`` them; all processes call it."""
+    """Replace sharded weights by whole ones in the process that ``keeps`` them; all processes must call it."""
     for module in system.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

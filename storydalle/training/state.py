@@ -19,7 +19,7 @@ TREE = "storydalle.training_state"
 
 
 class ForeignState(ValueError):
-    """A checkpoint that a run with other settings wrote."""
+    """A checkpoint from a run with other settings."""
 
 
 Scalar = None | bool | int | float | str
@@ -39,7 +39,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write ``state`` beside ``path`` first and move it there: a kill leaves the old file or the new one, whole."""
+    """Write ``state`` to a temporary file and move it to ``path``: a kill leaves the old file or the new one."""
     tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Scalars stay; a container becomes {"its type": items}, a tensor {"tensor": its name in the file}."""
+    """Scalars stay as they are; a container becomes {"its type": items}, a tensor {"tensor": its name in the file}."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):

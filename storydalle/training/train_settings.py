@@ -1,4 +1,4 @@
-"""Settings of a training: filled once, refused where they would spoil it in silence, told where they may surprise."""
+"""Settings of a training: read once; refused if they would silently spoil it, with notes on surprising ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ SET_BY_RUNS = {
 
 @dataclass(frozen=True)
 class RunChoice:
-    """Which run is meant, a new one or one to go on with."""
+    """The choice of a run: a new one, or one to resume."""
 
     seed: Seed
     runs: Path
@@ -38,7 +38,7 @@ class RunChoice:
 
 @dataclass(frozen=True)
 class Steps:
-    """The part of the trainer's settings that is counted with here."""
+    """The settings of the trainer that are used here."""
 
     max_steps: Count
     accumulate_grad_batches: Count = 1
@@ -46,14 +46,14 @@ class Steps:
 
 @dataclass(frozen=True)
 class Batches:
-    """The part of the data module's settings that is counted with here."""
+    """The settings of the data module that are used here."""
 
     batch_size: Count
 
 
 @dataclass(frozen=True)
 class TrainSettings(RunChoice):
-    """The settings of ``storydalle train``; a value that would train or save nothing is refused."""
+    """The settings of ``storydalle train``; values with which nothing would be trained or saved are refused."""
 
     pretrained: str | None
     save_every: Count
@@ -100,10 +100,10 @@ class TrainSettings(RunChoice):
 
 
 def fitted_trainer(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]:
-    """The trainer's settings for this machine and this many steps, and what to tell the user of them.
+    """The trainer's settings for this machine and this number of steps, and notes for the user.
 
-    Validation comes at the end at the latest: an interval beyond it would be none. The precision that the run trains in
-    is written with its config, where a resumed run finds it.
+    The validation interval is at most the number of steps, so there is at least one validation. The precision is
+    written with the config of the run, for when it is resumed.
     """
     interval = settings.trainer.get("val_check_interval")
     last = settings.steps.max_steps * settings.steps.accumulate_grad_batches
@@ -115,7 +115,7 @@ def fitted_trainer(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]:
 
 
 def unfinished_stages(settings: TrainSettings) -> list[str]:
-    """Notes on what a system begins with and would not be over when the training is."""
+    """Notes on stages at the beginning of a training that are longer than the training."""
     max_steps = settings.steps.max_steps
     return [
         f"note: trainer.max_steps={max_steps} ends the training before system.{name}={settings.system[name]} is over: "

@@ -1,4 +1,4 @@
-"""Callbacks that act on validations: an early end of the training, and the best model in the end."""
+"""Callbacks that use validations: early stopping, and keeping the best model."""
 
 import math
 from pathlib import Path
@@ -15,24 +15,24 @@ BEST = LAST.with_name("best.safetensors")
 
 
 def monitored(run: TrainingRun, monitor: str | None, callback: str) -> str:
-    """The value that a callback looks at: the one it is given, or that by which the run's model is judged."""
+    """The value that a callback monitors: ``monitor`` if given, else the ``MONITOR`` of the run's system."""
     if found := monitor or run.monitor:
         return found
     raise UserError(f"callbacks.{callback}.monitor is not set, and this system names no value: give one of val/...")
 
 
 def check_logged(trainer: pl.Trainer, monitor: str, callback: str) -> None:
-    """Raise UserError where the validation has not logged the value, with those that it has."""
+    """Raise UserError, listing the logged values, if the validation has not logged the monitored one."""
     if monitor not in trainer.callback_metrics:
         names = [name for name in trainer.callback_metrics if name.startswith("val/")]
         raise UserError(f"callbacks.{callback}.monitor={monitor} is in no validation; {nearest(monitor, names)}")
 
 
 class EarlyStop(EarlyStopping):
-    """Ends a training after ``patience`` validations without a better value.
+    """Stops a training after ``patience`` validations without a better value.
 
-    A run that was killed between such an end and its model ends at once when it goes on. ``patience`` is that of the
-    config then, which may have changed, and not of the checkpoint.
+    A run that was killed after it stopped, but before its model was written, stops at once when it is resumed.
+    ``patience`` then comes from the config, which may have changed, and not from the checkpoint.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class EarlyStop(EarlyStopping):
         super().on_validation_end(trainer, pl_module)
 
     def __str__(self) -> str:
-        """Why it has ended the training."""
+        """The reason why it has stopped the training."""
         if self.wait_count < self.patience:
             return f"{self.monitor} is not finite"
         return f"{self.monitor} has not improved on {self.best_score:.4g} in {self.wait_count} validations"
 
 
 class BestCheckpoint(Checkpoint):
-    """Keeps the whole state of the best validation beside the last one.
+    """Keeps the whole state of the best validation, beside the last checkpoint.
 
-    It stands before the last checkpoint among a trainer's callbacks: a run that goes on from there knows of every
-    validation that was made, so that no worse one takes the place of the best.
+    It comes before the last checkpoint in a trainer's callbacks, so its state in that checkpoint includes every
+    validation: in a resumed run a worse one cannot replace the best.
     """
 
     def __init__(self, run: TrainingRun, monitor: str | None = None, mode: str = "min") -> None:
@@ -95,18 +95,18 @@ class BestCheckpoint(Checkpoint):
         return {"monitor": self.monitor, "mode": self.mode, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best value, unless another one is looked at by now, or its file is gone."""
+        """Take over the best value, unless another value is monitored now or its file is gone."""
         is_same = (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode)
         self.best = state_dict["best"] if is_same and self.path.is_file() else None
 
 
 def best_of(trainer: pl.Trainer) -> Path | None:
-    """The file of the best state, where one was asked for and there has been a validation."""
+    """The file of the best state; None if it was not requested or there was no validation."""
     paths = [each.path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
     return next((path for path in paths if path.is_file()), None)
 
 
 def reason_to_stop(trainer: pl.Trainer) -> str | None:
-    """Why a training has ended before its last step, as far as this process knows."""
+    """The reason why a training has stopped before its last step, if this process knows it."""
     stops = [each for each in trainer.early_stopping_callbacks if isinstance(each, EarlyStop)]
     return next((str(each) for each in stops if each.stopping_reason_message or each.wait_count >= each.patience), None)

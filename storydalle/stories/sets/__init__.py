@@ -1,1 +1,1 @@
-"""Story sets of others and of the user's own, a file each."""
+"""Story data sets, one file each: those of other authors, and the user's own."""

@@ -25,11 +25,11 @@ class ARLDM(StorySet):
     """Stories of one HDF5 file: ``root`` is the file, or a folder that holds one. Clips are ``<split>/<row>/image<k>``.
 
     ``text`` is the data set of the captions: ``text`` in files of PororoSV and FlintstonesSV, ``sis`` or ``dii`` in
-    those of VIST. With ``strips`` a picture is a clip's frames below each other, cut here in squares; without, it is
-    one photo. ``swap_red_blue`` undoes that AR-LDM's scripts hand RGB pictures to a library that takes them as BGR:
-    as a PNG reader sees the file, what is red is blue.
+    those of VIST. With ``strips`` a picture holds a clip's frames one below the other, which are cut into squares;
+    without, it is one photo. ``swap_red_blue`` corrects a mistake of AR-LDM's scripts, which give RGB pictures to a
+    library that expects BGR: in the files red and blue are exchanged.
 
-    The file is opened at each read and closed again, so that a set can be pickled and read in any process.
+    The file is opened for each read and closed again, so that a set can be pickled and read in any process.
     """
 
     name = "arldm"
@@ -166,7 +166,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _squares(strip: Image.Image) -> list[Image.Image]:
-    """The frames of a vertical strip, from above; a rest at its end is none."""
+    """The frames of a vertical strip, from top to bottom; a remainder at its end is ignored."""
     side, height = strip.size
     if height < side:
         raise ClipError(f"wrong shape: {side}x{height} is no vertical strip; set data.strips=false for photos")

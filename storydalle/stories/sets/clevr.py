@@ -52,7 +52,7 @@ class SceneObject(NamedTuple):
 
 
 class ClevrSV(StorySet):
-    """Stories of 1 + ``num_targets`` frames: frame t shows the first t objects of a scene, its caption tells the t-th.
+    """Stories of 1 + ``num_targets`` frames: frame t shows the first t objects of a scene, its caption names the t-th.
 
     ``ranges`` says which story numbers a split has: "paper" (10,000 and 3,000), "fork" (all 13,755), or a mapping from
     splits to [first, end). ``captions`` is "sentence" or "attributes"; both are written from the attributes.
@@ -135,7 +135,7 @@ class ClevrSV(StorySet):
         return scenes
 
     def _images(self) -> dict[str, set[int]]:
-        """Story -> frames that have an image; masks are no frames."""
+        """Story -> frames that have an image; masks do not count."""
         folder = self.root / "images"
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing: put CLEVR_new_<number>_<t>.png there")
@@ -188,7 +188,7 @@ def _checked_ranges(ranges: str | Mapping[str, Sequence[int]]) -> dict[str, rang
 
 
 def _missing_frames(vectors: Mapping[int, object], images: set[int]) -> str | None:
-    """Tell which frames of a story the dictionary or the images lack, or have too many; None where both are whole."""
+    """A message about frames of a story that are missing or extra; None if attributes and images are complete."""
     frames = range(1, NUM_FRAMES + 1)
     if without := [t for t in frames if t not in vectors]:
         return f"no attributes: {DICTIONARY} lacks frame {', '.join(map(str, without))}"
@@ -200,7 +200,7 @@ def _missing_frames(vectors: Mapping[int, object], images: set[int]) -> str | No
 
 
 def fault_of_scene(vectors: Mapping[int, Float[np.ndarray, " v"]]) -> str | None:
-    """Tell the fault of the vectors of a story's frames, in the words of a ``Problem``; None without one."""
+    """The ``what`` of a ``Problem`` with the vectors of a story's frames; None if there is none."""
     table = np.stack([vectors[t] for t in range(1, NUM_FRAMES + 1)])
     slots, right = table[:, :-3].reshape(NUM_FRAMES, NUM_FRAMES, SLOT), table[:, -3:]
     if not np.isfinite(table).all():
@@ -249,7 +249,7 @@ def _place(each: SceneObject, axis: int) -> str:
 
 
 def sentences(objects: Sequence[SceneObject], right: Float[np.ndarray, "3"]) -> tuple[str, ...]:
-    """A frame's new object as a sentence; from the second on with its place beside the object before it."""
+    """A frame's new object as a sentence; from the second object on, relative to the object before it."""
     told = [f"There is a {objects[0]}."]
     for before, new in pairwise(objects):
         told.append(f"A {new} appears {_relation(before, new, right)} the {before}.")
@@ -257,7 +257,7 @@ def sentences(objects: Sequence[SceneObject], right: Float[np.ndarray, "3"]) -> 
 
 
 def _relation(before: SceneObject, new: SceneObject, right: Float[np.ndarray, "3"]) -> str:
-    """Where ``new`` is as the camera sees it, along the axis of the ground on which the two are further apart."""
+    """The position of ``new`` as the camera sees it, along the axis on which the two objects are further apart."""
     x, y = new.position[0] - before.position[0], new.position[1] - before.position[1]
     sideways = x * right[0] + y * right[1]
     away = y * right[0] - x * right[1]  # "Behind" is "right", turned by 90 degrees to the left on the ground.

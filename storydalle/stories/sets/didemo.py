@@ -122,7 +122,7 @@ def _pairs_of(entry: object, where: str) -> list[Pair]:
 def _frame_folder(folder: Path, frames: Sequence[str]) -> tuple[Path, set[str]]:
     """The folder that frame paths start from, and the frames that exist there.
 
-    It is the parent of the image folder. The annotations may lie in that parent instead, or be reached by a link.
+    It is the parent of the image folder. The annotations may be in that parent, or be reached by a link.
     """
     bases = dict.fromkeys((folder.absolute().parent, folder.resolve().parent, folder))
     found = {base: _existing(base, frames) for base in bases}
@@ -150,7 +150,7 @@ def _existing(base: Path, frames: Iterable[str]) -> set[str]:
 
 
 def _collisions(split: str, entries: Iterable[Sequence[Pair]]) -> list[Problem]:
-    """Frames with several captions: a table of captions by frame path would keep one of them."""
+    """Frames with several captions, of which a table by frame path would keep only one."""
     captions: dict[str, set[str]] = defaultdict(set)
     for pairs in entries:
         for caption, frame in pairs:
@@ -163,9 +163,9 @@ def _collisions(split: str, entries: Iterable[Sequence[Pair]]) -> list[Problem]:
 
 
 def _videos(entries: Iterable[Sequence[Pair]]) -> dict[str, str]:
-    """Frame -> the video that its path shows: a name of DiDeMo's form, else its folder.
+    """Frame -> its video, by its path: a name of DiDeMo's form, else its folder.
 
-    A folder that all frames of the split share is none of a video, and neither is the image folder.
+    A folder that all frames of the split share does not stand for a video, nor does the image folder.
     """
     paths = {pair.frame: PurePosixPath(pair.frame) for pairs in entries for pair in pairs}
     shared = len({path.parent for path in paths.values()}) == 1
