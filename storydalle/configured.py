@@ -15,8 +15,8 @@
   Eye(dim=8).config == {"dim": 8, "depths": [1, 2]}     # what a file holds
   Eye(**Eye(dim=8).config)                              # the same network again
 
-A field without a default must be given, and an unknown one is refused. A file from before a setting came lacks it, so
-a new setting's default is what networks did until then.
+A field without a default must be given, and an unknown one is refused. Older files lack newer settings, so the default
+of a new setting must be what networks did before.
 """
 
 import inspect
@@ -32,14 +32,14 @@ NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The settings of one network; what depends on several is checked by the subclass, in ``__post_init__``."""
+    """The settings of one network; a subclass checks in ``__post_init__`` what depends on several settings."""
 
     @classmethod
     def of(cls: type[S], *values: object, **named: object) -> S:
         """Settings as a caller, a recipe or a file gives them, each read as its annotation says.
 
-        Raises TypeError, as every constructor does, for one that is unknown or missing, and ValueError for one of
-        another kind.
+        Raises TypeError, like every constructor, for a setting that is unknown or missing, and ValueError for one of
+        the wrong type.
         """
         given, hints = inspect.signature(cls).bind(*values, **named).arguments, get_type_hints(cls)
         return cls(**{name: own_kind(name, value, hints[name]) for name, value in given.items()})
@@ -50,7 +50,7 @@ class NetworkSettings:
 
 
 class Configured:
-    """A network with settings; what a subclass takes is told by its signature, as of any function."""
+    """A network with settings; the signature of a subclass lists what it takes, as for any function."""
 
     settings: NetworkSettings
     __signature__: ClassVar[inspect.Signature]
@@ -69,7 +69,7 @@ class Configured:
 
 
 def own_kind(name: str, value: object, hint: Any) -> object:
-    """A value as the annotation has it: lists become tuples, and named values the settings of a part."""
+    """A value of the annotation's type: lists become tuples, and mappings become settings of a part."""
     if isinstance(hint, type) and issubclass(hint, NetworkSettings):
         return hint.of(**value) if isinstance(value, Mapping) else value
     if isinstance(value, Sequence) and not isinstance(value, str):

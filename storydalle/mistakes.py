@@ -21,18 +21,18 @@ MOST_SHOWN = 40  # names of a list of choices
 
 
 class UserError(ValueError):
-    """A mistake that ``storydalle`` answers with one line on stderr and exit status 2, never with a traceback."""
+    """A mistake of the user: one line on stderr and exit status 2, without a traceback."""
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())
 
 
 class Failure(RuntimeError):
-    """Work that was rightly asked for and went wrong: one line on stderr and exit status 1, without a traceback."""
+    """A failure that is not the user's mistake: one line on stderr and exit status 1, without a traceback."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest ones, or all where none is near and they are few."""
+    """The end of a message about an unknown name: the nearest names, or all if none is near and they are few."""
     choices = sorted(set(choices))
     if not choices:
         return "there are none yet"
@@ -50,9 +50,9 @@ def likeness(name: str, choice: str) -> float:
 
 
 def told_of_disk(error: BaseException) -> str | None:
-    """Tell that a disk takes no more, in the words of the error; None where it is about anything else.
+    """A message if the error is about a full or read-only disk; None for other errors.
 
-    Libraries written in Rust raise errors of their own, which end in "(os error 28)".
+    Libraries written in Rust raise their own errors, which end in "(os error 28)".
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
@@ -62,7 +62,7 @@ def told_of_disk(error: BaseException) -> str | None:
 
 @contextmanager
 def told_in_one_line(what: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Say an error of the given kinds (by default a ValueError) as a user's mistake: ``what``, then its first line."""
+    """Turn an error of the given kinds (by default ValueError) into a UserError: ``what``, then its first line."""
     kinds = kinds or (ValueError,)
     try:
         yield
@@ -78,7 +78,7 @@ def told_in_one_line(what: str, *kinds: type[Exception]) -> Iterator[None]:
 def check_number(
     name: str, value: object, low: int | float, high: int | float | None = None, whole: bool = False
 ) -> None:
-    """Refuse a setting that is no number between ``low`` and ``high``, both included."""
+    """Refuse a setting that is not a number between ``low`` and ``high``, both included."""
     bound = f"between {low} and {high}" if high is not None else f"{low} or more" if low > -math.inf else "of any size"
     is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not is_number or not low <= (number := cast(float, value)) or (high is not None and number > high):
@@ -86,6 +86,6 @@ def check_number(
 
 
 def check_seed(seed: object) -> None:
-    """Refuse a seed that is no whole number between 0 and 2**63 - 1."""
+    """Refuse a seed that is not a whole number between 0 and 2**63 - 1."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) <= MAX_SEED:
         raise UserError(f"seed={seed} is out of range: use a whole number between 0 and 2**63 - 1")

@@ -10,8 +10,8 @@
 
   settings = filled(Drawing, request.settings)
 
-A mistake is a UserError that names key, value and remedy, with the keys of groups dotted (``data.resolution``). What
-depends on several settings is checked by the class itself, in ``__post_init__``.
+A mistake raises a UserError that names key, value and remedy, with dotted keys for groups (``data.resolution``). The
+class itself checks in ``__post_init__`` what depends on several settings.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Between:
-    """Bounds of a number, both included; without ``high`` it may be as large as it likes."""
+    """Bounds of a number, both included; without ``high`` there is no upper bound."""
 
     low: int | float
     high: int | float | None = None
@@ -36,7 +36,7 @@ class Between:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The names that a text may be, or a function that returns them."""
+    """The allowed names, or a function that returns them."""
 
     choices: Iterable[str] | Callable[[], Iterable[str]]
 
@@ -53,9 +53,9 @@ Number = int | float  # as it was typed: 0 is not written as 0.0 again
 
 
 def filled(kind: type[S], values: Mapping[str, object], group: str = "") -> S:
-    """Make the dataclass ``kind`` of a config's values; other keys of the config are other people's.
+    """Build the dataclass ``kind`` from a config's values; other keys of the config are ignored.
 
-    ``group`` is the dotted key of the config group that the values are of, with a dot at its end.
+    ``group`` is the dotted key of the config group of these values, with a dot at its end.
     """
     hints = get_type_hints(kind, include_extras=True)
     found = {}
@@ -69,7 +69,7 @@ def filled(kind: type[S], values: Mapping[str, object], group: str = "") -> S:
 
 
 def read(key: str, value: object, hint: object) -> object:
-    """The value of one setting as its annotation asks for it."""
+    """The value of one setting, converted to its annotation."""
     checks: tuple[object, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *checked = get_args(hint)
@@ -89,7 +89,7 @@ def read(key: str, value: object, hint: object) -> object:
 
 
 def read_union(key: str, value: object, members: Sequence[object], checks: tuple[object, ...]) -> object:
-    """Read a value as the member that it looks like; null is a value where the union has it."""
+    """Read a value as the member of the union that it looks like; null only if the union has None."""
     if value is None and NoneType in members:
         return None
     kinds = [member for member in members if member is not NoneType]
@@ -98,7 +98,7 @@ def read_union(key: str, value: object, members: Sequence[object], checks: tuple
 
 
 def looks_like(value: object, hint: object) -> bool:
-    """The value is a list, a group or a single value, as the annotation asks for."""
+    """True if the value has the form of the annotation: a list, a group or a single value."""
     hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     origin = get_origin(hint) or hint
     if origin in (tuple, list):
@@ -109,7 +109,7 @@ def looks_like(value: object, hint: object) -> bool:
 
 
 def read_sequence(key: str, value: object, hint: object, checks: tuple[object, ...]) -> object:
-    """A tuple or a list; one value stands for a tuple of one."""
+    """A tuple or a list; a single value becomes a tuple of one."""
     kind, element = get_origin(hint), get_args(hint)[0]
     if not isinstance(value, list | tuple):
         if kind is list or value is None or isinstance(value, Mapping):
@@ -120,7 +120,7 @@ def read_sequence(key: str, value: object, hint: object, checks: tuple[object, .
 
 
 def read_scalar(key: str, value: object, kind: object, checks: tuple[object, ...]) -> object:
-    """A switch, a number, a text or a path, within its bounds."""
+    """A truth value, a number, a text or a path, within its bounds."""
     if kind is bool:
         if not isinstance(value, bool):
             raise UserError(f"{key}={value}: use true or false")

@@ -1,1 +1,1 @@
-"""Files and paths: written whole or not at all, read without executing anything, named, locked, recorded."""
+"""Files and paths: writing completely or not at all, reading without executing anything, names, locks, records."""

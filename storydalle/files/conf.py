@@ -1,4 +1,4 @@
-"""``conf/``: where it lies, and the names in it."""
+"""The folder ``conf/`` and the names in it."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def conf_folder() -> Path:
 
 
 def config_names(group: str) -> list[str]:
-    """Names of a config group, those in its sub-folders too: ``toon/story_dalle``. ``_NAME`` is a part of others."""
+    """Names of a config group, also in its sub-folders: ``toon/story_dalle``. ``_NAME`` is only a part of others."""
     folder = conf_folder() / group
     files = (path for path in folder.rglob("*.yaml") if not path.stem.startswith("_"))
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)

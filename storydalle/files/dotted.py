@@ -1,4 +1,4 @@
-"""Keys of settings as people type them, ``data.train.num_stories``, in the tree that they name."""
+"""Dotted keys of settings, such as ``data.train.num_stories``, in a tree of settings."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 
@@ -6,7 +6,7 @@ Tree = Mapping[str, object]
 
 
 def value_at(tree: Tree, key: str, missing: object = None) -> object:
-    """The value of a dotted key; ``missing`` where there is none."""
+    """The value of a dotted key; ``missing`` if there is none."""
     found: object = tree
     for part in key.split("."):
         if not isinstance(found, Mapping) or part not in found:
@@ -16,7 +16,7 @@ def value_at(tree: Tree, key: str, missing: object = None) -> object:
 
 
 def put(tree: MutableMapping[str, object], key: str, value: object) -> None:
-    """Set the value of a dotted key, and make the groups on the way that are not there."""
+    """Set the value of a dotted key; missing groups on the way are created."""
     *parts, last = key.split(".")
     for part in parts:
         inner = tree.setdefault(part, {})
@@ -26,7 +26,7 @@ def put(tree: MutableMapping[str, object], key: str, value: object) -> None:
 
 
 def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted keys and values of all that is no group, or an empty one."""
+    """Dotted keys and values of everything that is not a group, and of empty groups."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{key}.")
@@ -35,7 +35,7 @@ def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def all_keys(tree: Tree, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of the values and of the groups that hold them."""
+    """Dotted keys of all values and of all groups."""
     for key, value in tree.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""One command at a time in a folder: the second is told who is at work there, and a killed one keeps nobody out."""
+"""One command at a time in a folder: a second one is told who holds the lock; a killed one leaves no lock."""
 
 import datetime
 import json
@@ -18,12 +18,12 @@ LOCK = ".storydalle.lock"  # the end of the name of each lock's file
 
 @contextmanager
 def held(path: Path, command: str, is_folder: bool = True, leaves_mark: bool = False) -> Iterator[None]:
-    """Keep other commands out of the folder ``path``, which is made if it is not there.
+    """Keep other commands out of the folder ``path``, which is created if needed.
 
-    The lock is the operating system's and ends with the process, killed or not; its file, in the folder, says who
-    holds it. ``is_folder=False`` is for what must not be there yet: the file then lies beside it. Afterwards the file
-    goes, and so do folders that were made for it and stayed empty, unless it ``leaves_mark``. Raises UserError where
-    another command holds it.
+    The operating system holds the lock and ends it with the process, killed or not. A file in the folder says who holds
+    it. With ``is_folder=False``, for a path that must not exist yet, this file is beside ``path``. Afterwards the file
+    is removed, and so are folders that were created for it and stayed empty, unless ``leaves_mark``. Raises UserError
+    if another command holds the lock.
     """
     file = path / LOCK if is_folder else path.with_name(f".{path.name}{LOCK}")
     missing = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
@@ -52,7 +52,7 @@ def held(path: Path, command: str, is_folder: bool = True, leaves_mark: bool = F
 
 
 def holder(file: Path) -> str | None:
-    """Who holds a lock, as its file says; nothing where it does not yet."""
+    """The holder of a lock, by its file; empty if the file does not say it yet."""
     try:
         who = read_object(file)
         command, pid, host, since = (str(who[name]) for name in ("command", "pid", "host", "since"))
@@ -62,5 +62,5 @@ def holder(file: Path) -> str | None:
 
 
 def is_lock(name: str) -> bool:
-    """Tell if a file is a lock's, which is nobody's work."""
+    """True for the file of a lock."""
     return name.endswith(LOCK)

@@ -1,4 +1,4 @@
-"""The folder a command writes: checked first, filled beside its place, moved there whole."""
+"""The output folder of a command: checked first, filled in a temporary folder, then moved into place."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PROGRAM = "storydalle"
 
 @contextmanager
 def taken(folder: Path, command: str, overwrite: bool, megabytes: int) -> Iterator[None]:
-    """Keep other commands out of the folder, and refuse, before any work, one that we should not write into."""
+    """Lock the folder against other commands, and refuse, before any work, a folder that must not be written."""
     check_place(folder, megabytes)
     with held(folder, command):
         check_output(folder, overwrite, megabytes)
@@ -33,7 +33,7 @@ def taken(folder: Path, command: str, overwrite: bool, megabytes: int) -> Iterat
 
 
 def check_output(folder: Path, overwrite: bool, megabytes: int) -> None:
-    """Refuse, before any work, a folder that holds files of others, cannot be written, or has no space."""
+    """Refuse, before any work, a folder with other files, without write permission, or without space."""
     check_place(folder, megabytes)
     if folder.is_dir() and not overwrite:
         foreign = next(foreign_files(folder), None)
@@ -67,7 +67,7 @@ def existing_parent(path: Path) -> Path:
 
 
 def foreign_files(folder: Path) -> Iterator[str]:
-    """Names of files and links that we did not write; all of them where the folder holds no record of ours."""
+    """Names of files and links that this program did not write; all of them if the folder has no record."""
     own = own_files(folder)
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     files = (path.relative_to(folder).as_posix() for path in found)
@@ -75,7 +75,7 @@ def foreign_files(folder: Path) -> Iterator[str]:
 
 
 def own_files(folder: Path) -> set[str]:
-    """Names of files that an earlier run wrote here, as its record lists them, but for links and foreign names."""
+    """Names of files that an earlier run wrote here, by its record, without links and names from outside."""
     names: set[str] = set()
     for record_name, pattern in RECORDS.items():
         try:
@@ -97,13 +97,13 @@ def read_record(path: Path) -> dict[str, object]:
 
 
 def leads_away(folder: Path, name: str) -> bool:
-    """A file below the folder, or a folder on the way to it, is a link."""
+    """True if a file below the folder, or a folder on the way to it, is a link."""
     path = folder / name
     return any(each.is_symlink() for each in (path, *path.parents) if each != folder and folder in each.parents)
 
 
 def write_record(folder: Path, name: str, record: Mapping[str, object]) -> None:
-    """The record of what stands in ``folder``, as json: every file is named, and nothing changes from run to run."""
+    """Write the record of ``folder`` as json: it names every file, and is equal for runs with equal results."""
     assert name in RECORDS
     files = sorted({name, *(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())})
     text = json.dumps(
@@ -114,7 +114,7 @@ def write_record(folder: Path, name: str, record: Mapping[str, object]) -> None:
 
 @contextmanager
 def filled_folder(folder: Path) -> Iterator[Path]:
-    """A folder of its own to write into; its files replace our earlier ones in ``folder`` when all are written."""
+    """A temporary folder to write into; at the end its files replace those of an earlier run in ``folder``."""
     try:
         with folder_in_progress(folder) as partial:
             yield partial
@@ -126,7 +126,7 @@ def filled_folder(folder: Path) -> Iterator[Path]:
 
 
 def commit(partial: Path, folder: Path) -> None:
-    """Move files into their place one by one, then remove what only the earlier run had; other files stay."""
+    """Move files into place one by one, then remove those that only the earlier run had; other files stay."""
     written = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
     for path in written:
         if leads_away(folder, path.parent.as_posix()):

@@ -1,4 +1,4 @@
-"""Paths that people type, and names of files made of ids that strangers chose."""
+"""Paths that users type, and file names for ids that others chose."""
 
 import hashlib
 import os
@@ -13,13 +13,13 @@ UNSAFE = re.compile(r'[%~\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]|^[. /]|[. ]$')
 
 
 class PathError(ValueError):
-    """A path that no machine or not this one has; the message names it."""
+    """A path that cannot exist, or not on this machine; the message names it."""
 
 
 def user_path(given: object) -> Path:
-    """A path as it was typed, ``~`` and ``~name`` at its start being the home of a user.
+    """A path as it was typed; ``~`` and ``~name`` at its start are home folders.
 
-    Raises PathError, naming the path, for a user that the machine does not know, and for what no file can be called.
+    Raises PathError, naming the path, for an unknown user, and for text that cannot be the name of a file.
     """
     text = str(given)
     if "\0" in text:
@@ -40,9 +40,9 @@ def user_path(given: object) -> Path:
 
 
 def lend_home() -> str | None:
-    """Give a user whose home nobody knows an empty one, for what libraries keep there; say where, if it was needed.
+    """Give a user without a home folder an empty one, for files of libraries; return its path if it was needed.
 
-    Such users run containers under a bare number. Their own paths still have no ``~``.
+    Such users run containers under a bare number. In their own paths ``~`` still has no meaning.
     """
     if os.path.expanduser("~") != "~":
         return None
@@ -51,10 +51,10 @@ def lend_home() -> str | None:
 
 
 def file_name(id: str) -> str:
-    """The name of one file for an id, without its ending: no two ids have the same, and none leads elsewhere.
+    """A file name for an id, without an ending: different for different ids, and never a path to another folder.
 
-    Slashes become ``~`` ("toon/test/00012" is "toon~test~00012"), and what a file system may not take is written in
-    percent. Of an id that is too long a hash stands for the end.
+    Slashes become ``~`` ("toon/test/00012" is "toon~test~00012"), and characters that a file system may refuse are
+    percent-encoded. In an id that is too long a hash replaces the end.
     """
     name = UNSAFE.sub(_in_percent, id).replace("/", "~") or "%"
     content = name.encode()
@@ -65,7 +65,7 @@ def file_name(id: str) -> str:
 
 
 def folder_of(id: str) -> str:
-    """The path of an id's own folder, below one for all: its parts are folders, each called by ``file_name``."""
+    """The path of an id's folder below a common one: each part of the id is a folder, named by ``file_name``."""
     return "/".join(file_name(part) for part in id.split("/"))
 
 

@@ -1,7 +1,8 @@
-"""The claims of a pickle, checked opcode by opcode against what its file holds, before Python's reader believes it.
+"""Check the lengths and nesting that a pickle claims, opcode by opcode, before Python's reader allocates memory for
+them.
 
-That reader makes room for a length, or for a place in its table of objects (the memo), as soon as it is named, so that
-nine bytes take gigabytes; and the hash of a tuple in a tuple in a tuple ... calls itself until the process dies.
+Python's reader allocates memory for a length, or for an index in its table of objects (the memo), as soon as it reads
+it, so nine bytes can take gigabytes. And the hash of a deeply nested tuple calls itself until the process dies.
 """
 
 import pickle
@@ -18,7 +19,7 @@ TOLD_A_BYTE = 100  # so many times the bytes of the file, where that is more
 
 
 class Refused(pickle.UnpicklingError):
-    """A pickle asks for what no data needs."""
+    """A pickle contains something that no data needs."""
 
 
 NAMES = {each.name: ord(each.code) for each in opcodes}
@@ -30,7 +31,7 @@ LINES = {ord(each.code): 1 + each.arg.name.endswith("_pair") for each in opcodes
 
 
 class _Stack:
-    """How deep the tuples are nested that lie on the reader's stack, of which an opcode makes another one."""
+    """The nesting depth of each object on the reader's stack."""
 
     def __init__(self) -> None:
         self.depths: list[int] = []
@@ -59,7 +60,7 @@ class _Stack:
         self.depths.append(self.depths[-1])
 
     def take(self, number: int) -> list[int]:
-        """The last ``number`` entries, taken away."""
+        """Remove and return the last ``number`` entries."""
         if number > len(self.depths):
             raise IndexError
         cut = len(self.depths) - number
@@ -71,7 +72,7 @@ class _Stack:
         return self.take(len(self.depths) - self.marks.pop())
 
     def replace(self, number: int | None, pushed: int) -> None:
-        """Take entries, or those behind the last mark, and push plain objects."""
+        """Remove some entries, or those after the last mark, and push plain objects."""
         self.take_marked() if number is None else self.take(number)
         self.depths += [0] * pushed
 
@@ -110,11 +111,11 @@ FRAME, STOP = NAMES["FRAME"], NAMES["STOP"]
 
 
 def check_claims(content: bytes | mmap, start: int = 0) -> int:
-    """Where the pickle that begins at ``start`` ends.
+    """Return the end of the pickle that begins at ``start``.
 
-    Raises Refused where a length is negative, where an object is put further into the memo than there are bytes before
-    it (the library counts objects), and where tuples are nested more than ``MAX_DEPTH`` deep; EOFError where a length
-    reaches beyond the content, or the pickle has no end; UnpicklingError for what is no pickle.
+    Raises Refused if a length is negative, if a memo index is larger than the number of bytes before it (a pickle
+    cannot have that many objects), or if tuples are nested more than ``MAX_DEPTH`` deep; EOFError if a length reaches
+    beyond the content, or the pickle has no end; UnpicklingError for anything that is not a pickle.
     """
     stack, at, end = _Stack(), start, len(content)
     while at < end:
@@ -144,7 +145,7 @@ def check_claims(content: bytes | mmap, start: int = 0) -> int:
 
 
 def _argument(content: bytes | mmap, code: int, at: int) -> tuple[int, int]:
-    """Where an argument of no fixed size begins and ends, if it is there."""
+    """Start and end of an argument of variable size, if it is complete."""
     if (form := COUNTED.get(code)) is not None:
         if at + form.size > len(content):
             raise EOFError("pickle data was truncated")
@@ -188,8 +189,9 @@ def contents_of(value: object) -> Iterable[object]:
 
 
 def check_tree(root: object, num_bytes: int, inside: Callable[[object], Iterable[object]] = contents_of) -> None:
-    """Refuse what no walk through it would end: containers in themselves, deeper than ``MAX_DEPTH``, or told again and
-    again (a list of ten times one list, which is ten times one list, ...).
+    """Refuse objects that cannot be walked through: containers inside themselves, nesting deeper than ``MAX_DEPTH``,
+    and objects that contain each other exponentially often (a list of ten times one list, which is ten times one list,
+    ...).
     """
     most = max(MAX_TOLD, TOLD_A_BYTE * num_bytes)
     totals: dict[int, int] = {}  # of finished containers, by their identity

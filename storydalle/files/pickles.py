@@ -1,4 +1,4 @@
-"""Pickled arrays and dictionaries of strangers: read without running any of their code."""
+"""Read pickled arrays and dictionaries from untrusted files without running any of their code."""
 
 import io
 import math
@@ -20,7 +20,8 @@ _PLAIN_CODE = re.compile(r"[|<>=]?[?biufcSUO]\d*")  # bools, numbers, bytes, str
 class _DType:
     """Stands for a dtype while its pickle is read.
 
-    numpy's own ``__setstate__`` believes fields, sizes and flags: raw bytes would be taken for pointers to objects.
+    numpy's own ``__setstate__`` does not check fields, sizes and flags: raw bytes could be taken for pointers to
+    objects.
     """
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
@@ -52,7 +53,7 @@ def _checked(dtype: object) -> np.dtype:
 
 
 def _check_filled(shape: object, dtype: np.dtype, content: object) -> None:
-    """Raise ValueError where an array is not as large as what fills it: numpy reads on behind the end of a list."""
+    """Raise ValueError if an array and its content differ in size: numpy would read beyond the end of a list."""
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"it has an array of the shape {str(shape)[:80]}")
     kind = list if dtype.hasobject else bytes | str  # Python 2's bytes are read as text
@@ -140,7 +141,7 @@ def load_pickle(path: Path) -> object:
 def array_of(content: bytes) -> np.ndarray:
     """The array of numbers or texts of a ``.npy`` file; raises ValueError or EOFError for anything else.
 
-    numpy itself would make room for what the header says before it sees that the file is shorter, and open archives.
+    (numpy would allocate the size in the header before it notices that the file is shorter, and would open archives.)
     """
     stream = io.BytesIO(content)
     shape, dtype = read_header(stream)
@@ -162,7 +163,7 @@ def read_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def text_of(value: object) -> str:
-    """A string of a pickle as its author wrote it: bytes, and Python 2's strings read as latin-1, are UTF-8.
+    """A string of a pickle as its author wrote it: bytes, and Python 2 strings read as latin-1, are decoded as UTF-8.
 
     Raises ValueError for anything but strings and bytes.
     """

@@ -1,4 +1,4 @@
-"""Files of strangers: read whole or refused in one line that names the file."""
+"""Read untrusted files: completely, or refused with one line that names the file."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ MAX_BYTES = 2**30  # of a file that is read whole
 
 
 def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
-    """All of a file; raises ValueError, naming it, where it is missing, larger than ``most``, no file or unreadable."""
+    """All bytes of a file; ValueError, naming it, if it is missing, larger than ``most``, not a file or unreadable."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a device may never end
@@ -27,7 +27,7 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
 
 
 def read_text(path: Path, most: int = MAX_BYTES) -> str:
-    """The text of a file in UTF-8 or UTF-16; raises ValueError as ``read_bytes`` does, and where it is no text."""
+    """The text of a file in UTF-8 or UTF-16; raises ValueError as ``read_bytes`` does, and if it is not text."""
     data = read_bytes(path, most)
     try:
         return decoded(data)
@@ -36,7 +36,7 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
 
 
 def read_json(path: Path, most: int = MAX_BYTES) -> Any:
-    """Parse a file of JSON; raises ValueError as ``read_text`` does, and where it is no JSON or nested deeply."""
+    """Parse a file of JSON; raises ValueError as ``read_text`` does, and if it is not JSON or nested too deeply."""
     text = read_text(path, most)
     try:
         return parsed(text)
@@ -53,7 +53,7 @@ def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def object_if_whole(path: Path) -> dict[str, Any] | None:
-    """A JSON object of our own; None where there is no file, or half of one, so that it is made again."""
+    """A JSON object that this program wrote; None if the file is missing or incomplete, so that it is made again."""
     try:
         return read_object(path)
     except ValueError:
@@ -72,7 +72,7 @@ def read_dict(path: Path) -> dict[str, Any]:
 
 
 def files_of(folder: Path) -> set[str]:
-    """Names of the files in a folder; none where there is no such folder."""
+    """Names of the files in a folder; none if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}

@@ -17,7 +17,7 @@ PACKAGES = ("storydalle", "torch", "numpy", "pillow", "torchmetrics")
 
 
 def canonical_json(value: object) -> str:
-    """One text for equal values: sorted keys, no spaces, no nan."""
+    """The same text for equal values: sorted keys, no spaces, no nan."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -30,7 +30,7 @@ def sha256_of_file(path: Path | str) -> str:
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:
-    """Of the contents of all files, one after the other."""
+    """The sha256 of the contents of all files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -45,7 +45,7 @@ def protocol_hash(protocol: Mapping[str, Any]) -> str:
 
 
 def git_state(package: Path) -> tuple[str | None, bool | None]:
-    """Commit and whether the checkout differs from it; nothing where the file is not part of a checkout."""
+    """The commit, and if the checkout differs from it; empty if this is not a checkout."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -61,7 +61,7 @@ def git_state(package: Path) -> tuple[str | None, bool | None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that move a number."""
+    """Versions of Python and of the packages that can change a number."""
 
     def version(package: str) -> str:
         try:
@@ -73,7 +73,7 @@ def versions() -> dict[str, str]:
 
 
 def jsonable(value: Any) -> Any:
-    """Numbers as json knows them: nan as null, intervals as pairs, keys as text."""
+    """Values for json: nan as null, intervals as pairs, keys as text."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Classes by the names that files and configs give them, imported when one is asked for."""
+"""Classes by their names in files and configs; a class is imported when it is needed."""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -10,8 +10,8 @@ Base = TypeVar("Base")
 class Registry(Generic[Base]):
     """All kinds of one thing: a name, and the dotted class that it stands for.
 
-    A class is imported when its name is asked for. So the module of a base class can hold the registry of its
-    subclasses, and a kind that nobody uses costs no import. To add a kind, add its line.
+    A class is imported when its name is looked up. So the module of a base class can hold the registry of its
+    subclasses, and a kind that is not used is not imported. To add a kind, add a line.
     """
 
     def __init__(self, thing: str, classes: Mapping[str, str], unnamed: str | None = None, key: str = "kind") -> None:
@@ -22,7 +22,7 @@ class Registry(Generic[Base]):
         return iter(self.classes)
 
     def check(self, kind: Any) -> str:
-        """The name, where it is known; ValueError, telling those that are, for another one."""
+        """Return the name if it is known; ValueError, with the known names, if not."""
         if not isinstance(kind, str) or kind not in self.classes:
             raise ValueError(f"{self.thing} of {self.key} {kind!r} is none of {', '.join(self.classes)}")
         return kind

@@ -1,4 +1,4 @@
-"""Text as people hand it in: bytes in UTF-8 or UTF-16, split into lines, cleaned of what does not show."""
+"""Text from users: bytes in UTF-8 or UTF-16, split into lines, without invisible characters."""
 
 import codecs
 import csv
@@ -24,8 +24,8 @@ MARKS = (  # the longer ones first, as two of them begin alike
 def decoded(data: bytes) -> str:
     """The text of a file's bytes, without a byte order mark.
 
-    UTF-8, and UTF-16 or UTF-32 where a mark says so; UTF-16 without a mark is known by the zero bytes of its Latin
-    letters. Raises ValueError, which does not name the file, for anything else and for text that holds zero bytes.
+    UTF-8, or UTF-16 or UTF-32 with a byte order mark; UTF-16 without a mark is recognised by the zero bytes of its
+    Latin letters. Raises ValueError, which does not name the file, for anything else and for text with zero bytes.
     """
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), None) or unmarked_encoding(data)
     try:
@@ -39,7 +39,7 @@ def decoded(data: bytes) -> str:
 
 
 def unmarked_encoding(data: bytes) -> str:
-    """UTF-16 where Latin letters are at least a third: one of their two bytes is zero, and only seldom the other."""
+    """UTF-16 if at least a third are Latin letters: one of their two bytes is zero, the other one rarely is."""
     first, second = (data[start::2].count(0) for start in (0, 1))
     if len(data) % 2 == 0 and max(first, second) * 6 >= len(data) and max(first, second) > 5 * min(first, second):
         return "utf-16-be" if first > second else "utf-16-le"
@@ -49,7 +49,7 @@ def unmarked_encoding(data: bytes) -> str:
 def parsed(text: str | bytes) -> Any:
     """Parse a text of JSON; ValueError for anything else, and for lists and objects nested too deeply.
 
-    Whoever walks through what is nested a thousand times dies of it, and nothing that is written for us is so.
+    Code that walks through a thousand levels by recursion would crash, and no real file is nested so deeply.
     """
     try:
         content = json.loads(text)
@@ -65,15 +65,15 @@ def parsed(text: str | bytes) -> Any:
 
 
 def split_lines(text: str) -> list[str]:
-    r"""Lines that end in \n, \r\n or \r; what else Unicode calls a line end is white space inside a line."""
+    r"""Lines that end in \n, \r\n or \r; other line ends of Unicode count as white space inside a line."""
     return re.split(r"\r\n|\n|\r", text)
 
 
 def table_rows(text: str, names: Collection[str], delimiter: str | None = None) -> list[tuple[int, list[str]]]:
-    """The rows of a csv that hold something, all as long as the first, and the lines where they begin.
+    """The rows of a csv that are not empty, all as long as the first, and the lines where they begin.
 
-    Without a delimiter it is the comma, semicolon or tab that parts most of ``names`` (in lower case) in the first row.
-    Raises ValueError, which begins with the line.
+    Without ``delimiter`` it is the comma, semicolon or tab that separates most of ``names`` (in lower case) in the
+    first row. Raises ValueError, which begins with the line.
     """
     first = next((line for line in split_lines(text) if clean(line)), "")
 
@@ -103,10 +103,10 @@ def column(cell: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Text on one line: white space of any kind as single spaces, what does not show removed.
+    """Text on one line: white space of any kind becomes single spaces, invisible characters are removed.
 
-    Zero-width characters, control characters and byte order marks go; halves of surrogate pairs, which no file can
-    hold, become "?". Text of these alone is empty.
+    Zero-width characters, control characters and byte order marks are removed; halves of surrogate pairs, which no file
+    can contain, become "?". Text of invisible characters only becomes empty.
     """
     text = text.encode("utf-8", "replace").decode()
     text = " ".join("".join(character for character in text if character.isspace() or shows(character)).split())

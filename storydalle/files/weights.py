@@ -1,9 +1,9 @@
 """Safetensors files of a model, one or several with an index, written and read a tensor at a time.
 
-So memory holds one tensor and not the model, or the model and not also its file.
+So memory holds one tensor instead of the model, or the model without a second copy of its file.
 
 The format is the library's (huggingface/safetensors): eight bytes with the length of a JSON header, the header, and the
-numbers one after the other. The library itself wants all tensors at once.
+numbers one after the other. The library itself needs all tensors at once.
 """
 
 import json
@@ -33,11 +33,11 @@ FRAMEWORK = {"format": "pt"}  # without it transformers refuses a file
 
 
 class NoRoom(OSError):
-    """Files that their disk has no space for; the message says how large they are."""
+    """There is no disk space for files; the message says how large they are."""
 
 
 class Planned(NamedTuple):
-    """A tensor that will be written, before its numbers are read."""
+    """A tensor that is going to be written, before its numbers are read."""
 
     name: str
     dtype: torch.dtype
@@ -48,7 +48,7 @@ class Planned(NamedTuple):
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     def check(self, value: Tensor) -> None:
-        """ValueError where a tensor is not what was planned."""
+        """Raise ValueError if a tensor is not as planned."""
         if value.dtype != self.dtype or tuple(value.shape) != self.shape:
             raise ValueError(
                 f"{self.name} is {value.dtype} {tuple(value.shape)}, and was planned as {self.dtype} {self.shape}"
@@ -56,7 +56,7 @@ class Planned(NamedTuple):
 
 
 def is_finite(value: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Tell if every number of a tensor is finite, and stays so in a precision, by default its own."""
+    """True if every number of a tensor is finite, also in precision ``dtype`` (by default its own)."""
     if not value.is_floating_point() or not value.numel():
         return True
     largest = torch.finfo(dtype or value.dtype).max
@@ -66,7 +66,7 @@ def is_finite(value: Tensor, dtype: torch.dtype | None = None) -> bool:
 def check_finite(
     weights: Iterable[tuple[str, Tensor]], what: str, dtype_of: Callable[[str], torch.dtype] | None = None
 ) -> None:
-    """Raise ValueError, naming it, where a tensor is not finite, in its own precision or in that of its name."""
+    """Raise ValueError, naming the tensor, if one is not finite in its own precision or in that of its name."""
     for name, value in weights:
         if not is_finite(value, dtype_of(name) if dtype_of and value.is_floating_point() else None):
             what_is_wrong = "is too large for its precision" if is_finite(value) else "is not finite (nan or infinity)"
@@ -74,7 +74,7 @@ def check_finite(
 
 
 def parts(planned: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
-    """Tensors in the order given, as many a file as stay within ``max_bytes``, at least one."""
+    """Tensors in the given order, divided into files of at most ``max_bytes``, at least one tensor each."""
     found: list[list[Planned]] = [[]]
     size = 0
     for tensor in planned:
@@ -89,10 +89,9 @@ def parts(planned: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
 def write_safetensors(
     path: Path, planned: Sequence[Planned], read: Callable[[str], Tensor], metadata: Mapping[str, str] = FRAMEWORK
 ) -> None:
-    """Write the tensors in order, each read when it is its turn. The file appears under its name when it is whole.
+    """Write the tensors in order; each is read when its turn comes. The file gets its name when it is complete.
 
-    Raises ValueError where what is read is not what was planned. The library's own writer says of a full disk what is
-    no OSError.
+    Raises ValueError if a tensor is not as planned. (The library's own writer does not raise OSError for a full disk.)
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
@@ -110,7 +109,7 @@ def write_safetensors(
 
 
 def check_room(target: Path, num_bytes: int) -> None:
-    """Raise FileExistsError where ``target`` is there, NoRoom where its disk has no space for so many bytes."""
+    """Raise FileExistsError if ``target`` exists, NoRoom if its disk has no space for ``num_bytes``."""
     if target.exists():
         raise FileExistsError(f"target={target} exists already: choose a new folder")
     parent = next(path for path in target.absolute().parents if path.exists())
@@ -122,7 +121,7 @@ def check_room(target: Path, num_bytes: int) -> None:
 def write_model(
     folder: Path, planned: Sequence[Planned], read: Callable[[str], Tensor], name: str, max_bytes: int
 ) -> list[Path]:
-    """One file, or numbered ones and the index that libraries look for; the paths written."""
+    """Write one file, or numbered files with the index that libraries read; return their paths."""
     files = parts(planned, max_bytes)
     if len(files) == 1:
         write_safetensors(folder / name, planned, read)
@@ -140,7 +139,7 @@ def write_model(
 
 
 class WithoutNumbers(TorchFunctionMode):
-    """Networks built inside have shapes and no numbers: they take no memory and, nearly, no time."""
+    """Networks built inside have shapes but no numbers: they need no memory and hardly any time."""
 
     def __enter__(self) -> "WithoutNumbers":
         self.device = torch.device("meta")
@@ -160,10 +159,10 @@ class WithoutNumbers(TorchFunctionMode):
 
 @contextmanager
 def described_by(config: Path, otherwise: str, *weights: Path) -> Iterator[None]:
-    """Make the network that a file of settings describes; ValueError, of the file and ``otherwise``, where that fails.
+    """Build the network that a file of settings describes; ValueError, with the file and ``otherwise``, if that fails.
 
-    Settings of strangers are of any kind, so that a constructor may raise anything; and of any size: a network that has
-    more numbers than its ``weights`` is stopped before it takes the memory.
+    Untrusted settings can have any type, so a constructor may raise any error. They can have any size, too: a network
+    with more numbers than its ``weights`` is stopped before it takes the memory.
     """
     left = sum(map(num_numbers, weights))
 
@@ -185,7 +184,7 @@ def described_by(config: Path, otherwise: str, *weights: Path) -> Iterator[None]
 
 
 def num_numbers(whole: Path) -> int:
-    """More than any network has whose weights a file, or its parts, can be."""
+    """An upper bound of the numbers of a network whose weights are in a file, or in its parts."""
     try:
         files = [safe_open(path, framework="pt") for path in files_of(whole)]
         shapes = [file.get_slice(name).get_shape() for file in files for name in file.keys()]  # noqa: SIM118
@@ -200,7 +199,7 @@ def planned_as(tensors: Mapping[str, Tensor]) -> list[Planned]:
 
 
 def write_tensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] = FRAMEWORK) -> None:
-    """Write tensors as they are into one file; ValueError where one is not finite, and the file stays as it was."""
+    """Write tensors as they are into one file; ValueError if one is not finite, and an earlier file stays."""
     check_finite(weights.items(), f"{path} is not written")
     write_safetensors(path, planned_as(weights), lambda name: weights[name].detach().cpu(), metadata)
 
@@ -221,7 +220,7 @@ def stored_floats(whole: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]
 
 
 def files_of(path: Path) -> list[Path]:
-    """A file of weights; or, where there is an index in its place, the files that hold its parts."""
+    """A file of weights or, if there is an index instead, the files of its parts."""
     index = path.with_name(f"{path.name}.index.json")
     if path.is_file() or not index.is_file():
         return [path]

@@ -1,6 +1,6 @@
-"""Files and folders that are there whole or not at all, whenever the process is killed.
+"""Write files and folders completely or not at all, whenever the process is killed.
 
-They are written beside their place, under a name of their own, then moved.
+They are written under a temporary name in the same folder, then renamed.
 """
 
 import io
@@ -19,9 +19,9 @@ PNG = "PNG"
 
 @contextmanager
 def replaced_when_whole(path: Path, is_synced: bool = True) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` at the end, or leaves nothing behind.
+    """A new file that replaces ``path`` at the end, or leaves nothing behind.
 
-    A synced one outlives a machine that stops, too; that costs some milliseconds.
+    With ``sync`` it also survives a crash of the machine, at the cost of some milliseconds.
     """
     partial = partial_of(path)
     try:
@@ -39,7 +39,7 @@ def replaced_when_whole(path: Path, is_synced: bool = True) -> Iterator[BinaryIO
 def folder_when_whole(target: Path, replaces: bool = False) -> Iterator[Path]:
     """A new folder that gets its name at the end, or leaves nothing behind.
 
-    Raises FileExistsError where the name is taken, unless the folder ``replaces`` what has it.
+    Raises FileExistsError if the name exists, unless ``replaces``.
     """
     with folder_in_progress(target) as partial:
         yield partial
@@ -50,7 +50,7 @@ def folder_when_whole(target: Path, replaces: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def folder_in_progress(target: Path) -> Iterator[Path]:
-    """An empty folder beside ``target`` for as long as it is filled; whoever fills it moves what is to stay."""
+    """A temporary folder beside ``target``; the caller moves what is to be kept."""
     partial = partial_of(target)
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
@@ -61,17 +61,17 @@ def folder_in_progress(target: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """Where a file or a folder lies until it is whole."""
+    """The temporary path of a file or folder until it is complete."""
     return path.parent / f".{path.name}.partial"  # of "." and of "..", which have no other name, too
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write an object in the order of its keys' names."""
+    """Write an object as JSON, with sorted keys."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; a file name may be no text, and what UTF-8 cannot say of it is written as an escape."""
+    """Write UTF-8; bytes of file names that are not valid text are written as escapes."""
     with replaced_when_whole(path, is_synced=False) as file:
         file.write(text.encode("utf-8", errors="backslashreplace"))
 

@@ -41,13 +41,13 @@ AS_PICTURE, JOINER = "\ufe0f", "\u200d"  # between emoji: the one before is a pi
 class ByteLevelTokenizer(TextTokenizer):
     """Byte-pair encoding of captions as in min-dalle: ``<s> pieces </s>``, filled up with id 1 to ``text_length``.
 
-    Each word, its punctuation included, is lower-cased and merged as a whole behind the mark of a space; characters
-    beyond ASCII are dropped, but with ``spells_emoji`` an emoji becomes its name (``spelled``). An empty caption is
-    ``<s> </s>``. ``vocab_size`` is the number of rows of the backbone's table where that has more rows than the
-    vocabulary needs (Mega: 50272).
+    Each word with its punctuation is lower-cased and merged as a whole, after the mark of a space. Characters beyond
+    ASCII are dropped, but with ``spells_emoji`` an emoji becomes its name (``spelled``). An empty caption is ``<s>
+    </s>``. ``vocab_size`` is the number of rows of the backbone's table, if that is more than the vocabulary needs
+    (Mega: 50272).
 
-    ``added_names`` are tokens of their own, with ids after the vocabulary's in the order given: they take rows that no
-    token uses, and more where those do not suffice. They match whole words in any case.
+    Each of ``added_names`` is a token with an id after those of the vocabulary, in the given order: they use unused
+    rows first, then new ones. They match whole words in any case.
     """
 
     kind = "byte_level"
@@ -92,7 +92,7 @@ class ByteLevelTokenizer(TextTokenizer):
         vocab_size: int | None = None,
         spells_emoji: bool = True,
     ) -> "ByteLevelTokenizer":
-        """Read min-dalle's vocabulary and merges, or others in the layout of GPT-2's, to be used as min-dalle does."""
+        """Read min-dalle's vocabulary and merges, or others in GPT-2's layout, to be used in the same way."""
         try:
             vocab = read_object(Path(vocab_json))
             merges = read_merges(Path(merges_txt).read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ class ByteLevelTokenizer(TextTokenizer):
     def encode(self, captions: Sequence[str]) -> EncodedCaptions:
         """A caption that is too long loses its last pieces.
 
-        Differs from min-dalle: the end token is kept. There it is cut off, and what the encoder reads has no end.
+        Differs from min-dalle: the end token is kept. There it is cut off.
         """
         tokens = torch.full((len(captions), self.text_length), self.pad_id, dtype=torch.long)
         limit, overflow = self.text_length - 2, []
@@ -181,11 +181,11 @@ class ByteLevelTokenizer(TextTokenizer):
 
 
 def spelled(caption: str) -> str:
-    """A caption with names in the place of emoji, as min-dalle gives them: "dog_face", without spaces around.
+    """A caption with names in place of emoji, in min-dalle's form: "dog_face", without spaces around.
 
-    Differs from min-dalle: names are those of the Unicode standard ("slice_of_pizza") and not of its annotations
-    ("pizza"), which the package has that it asks. Nearly two thirds of single emoji are called the same by both; of
-    joined ones the parts are named here. Tones of skin, flags and what this Python has no name for are dropped.
+    Differs from min-dalle: names are from the Unicode standard ("slice_of_pizza"), not from its annotations ("pizza"),
+    which the package that min-dalle uses has. Nearly two thirds of single emoji have the same name in both; for joined
+    emoji the parts are named here. Skin tones, flags, and emoji unknown to this version of Python are dropped.
     """
     if caption.isascii():
         return caption
@@ -207,7 +207,7 @@ def emoji() -> re.Pattern[str]:
 
 
 def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
-    """Make names tokens of their own; ValueError where one has a token already, or stands twice."""
+    """Add names as tokens; ValueError if one has a token already, or is given twice."""
     num_words = tokenizer.get_vocab_size()
     for i, name in enumerate(names):
         # Captions are lower-cased, so that no piece of the vocabulary is a name in capitals and would lend its id.
@@ -217,7 +217,7 @@ def add_names(tokenizer: Tokenizer, names: Sequence[str]) -> None:
 
 
 def byte_level_bpe(model: BPE) -> Tokenizer:
-    """A tokenizer that splits at white space alone and puts a space ahead of every word, the first one too.
+    """A tokenizer that splits only at white space and puts a space before every word, also the first one.
 
     Differs from min-dalle: line breaks and tabs separate words as spaces do. There they become unknown tokens.
     """
@@ -233,8 +233,8 @@ def byte_level_bpe(model: BPE) -> Tokenizer:
 def read_merges(text: str) -> list[tuple[str, str]]:
     """Pairs of pieces, the first to be merged first.
 
-    Differs from min-dalle: the first and the last line are left out for what they hold (a version, nothing) and not
-    for where they stand, so that no merge is lost where one of them is missing.
+    Differs from min-dalle: the first and the last line are skipped by their content (a version, nothing), not by their
+    position, so no merge is lost if one of them is missing.
     """
     merges = []
     for number, line in enumerate(text.split("\n"), 1):

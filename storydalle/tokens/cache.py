@@ -86,10 +86,10 @@ def encode_batch(stories: Sequence[Story], encode: FrameEncoder, caption_tokeniz
 
 
 class CachedStories:
-    """The stories of a cache; opening reads two headers, a batch reads its rows, and a copy for a worker is a path.
+    """The stories of a cache. Opening reads two headers, a batch reads only its rows, and a worker gets only the paths.
 
-    ``folder`` is that of the codes, ``tables`` that of the stories. Raises ValueError where the cache is not finished,
-    or, with both hashes, where its codes are another tokenizer's than that of hash ``image_tokenizer``.
+    ``folder`` has the codes, ``tables`` the stories. Raises ValueError if the cache is not finished or, with both
+    hashes, if its codes are from another tokenizer than that with hash ``image_tokenizer``.
     """
 
     def __init__(self, folder: Path, tables: Path, image_tokenizer: str | None = None) -> None:
@@ -145,7 +145,7 @@ class CachedStories:
         return found
 
     def row(self, index: int, draw: np.random.Generator | None = None) -> Row:
-        """One story. ``draw`` chooses among the frames of each clip; without it the frames are those of evaluation."""
+        """One story. ``draw`` chooses frames of clips at random; without it they are the frames of evaluation."""
         start, stop = self.starts[index : index + 2].tolist()
         shots = slice(start + index, stop + index + 1)  # a story has one shot more than it has targets
 
@@ -166,7 +166,7 @@ class CachedStories:
 
 
 def chosen_frames(places: Int[np.ndarray, "k 3"], draw: np.random.Generator | None) -> Int[np.ndarray, " k"]:
-    """Of places (first row, number of frames, the one that evaluation sees) the rows to read, drawn or as evaluated."""
+    """The rows to read for places (first row, number of frames, frame for evaluation): drawn at random, or fixed."""
     first, count, shown = places.T
     return first + (shown if draw is None else (draw.random(len(count)) * count).astype(np.int64))
 
@@ -174,8 +174,8 @@ def chosen_frames(places: Int[np.ndarray, "k 3"], draw: np.random.Generator | No
 class StoryCodes(StepData):
     """Encoded stories for training: caches train and val below ``folder`` on first use.
 
-    ``repeats`` trains on some stories more often, as rare facts need: name -> (label, value, times), for stories
-    where any entry of the label has the value. The stories themselves stay as they are, and so do other splits.
+    ``repeats`` trains on some stories more often, for rare facts: name -> (label, value, times), for stories where any
+    entry of the label has the value. Other splits are not changed.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ class StoryCodes(StepData):
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Reads batches of ``rows`` of stories; which frames of its clips a row has depends on (seed, step, row)."""
+    """Reads batches of stories, by ``rows``; the frames that are drawn from clips depend on (seed, step, row)."""
 
     stories: CachedStories
     rows: Int[np.ndarray, " n"]
@@ -250,7 +250,7 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class ValidationBatches:
-    """Reads batches of stories as evaluation sees them."""
+    """Reads batches of stories, with the frames of evaluation."""
 
     stories: CachedStories
 
@@ -259,5 +259,5 @@ class ValidationBatches:
 
 
 def cache_folder(folder: Path, split: str, stories: Stories, image_tokenizer: ImageTokenizer) -> Path:
-    """Of these stories in this tokenizer's codes: what depends on something else has another name."""
+    """The folder for these stories in this tokenizer's codes; its name hashes all that the codes depend on."""
     return folder / encoding_hash(image_tokenizer)[:8] / f"{split}-{stories.fingerprint()[:8]}"

@@ -1,4 +1,4 @@
-"""Captions <-> token ids: what all caption tokenizers share, and the encoding of minDALL-E's 16k vocabulary."""
+"""Captions <-> token ids: the interface of all caption tokenizers, and the encoding of minDALL-E's 16k vocabulary."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ class EncodedCaptions(NamedTuple):
 
 
 class TextTokenizer(ABC):
-    """Captions to rows of ``text_length`` token ids below ``vocab_size``, filled up with ``pad_id``, and back."""
+    """Captions to rows of ``text_length`` token ids below ``vocab_size``, padded with ``pad_id``, and back."""
 
     kind: ClassVar[str]  # names the class in files
     text_length: int
@@ -53,29 +53,29 @@ class TextTokenizer(ABC):
 
     @abstractmethod
     def with_names(self, names: Sequence[str]) -> "TextTokenizer":
-        """A tokenizer that knows these names too; one that it knows already stays what it is."""
+        """A tokenizer with these names added; names that it has already keep their ids."""
 
     def unknown_names(self, names: Sequence[str]) -> list[str]:
-        """Of the names those that are not added yet, each once."""
+        """Those of the names that are not added yet, each once."""
         return [name for name in dict.fromkeys(name.lower() for name in names) if name not in self.added_names]
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Rows that a table of token embeddings needs."""
+        """The number of rows that a table of token embeddings needs."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """A short hash of all that decides which tokens a caption becomes."""
+        """A short hash of everything that tokens depend on."""
 
     @abstractmethod
     def encode(self, captions: Sequence[str]) -> EncodedCaptions:
-        """Tokens of captions, each as it is alone; an empty caption is legal."""
+        """Tokens of captions, independent of each other; an empty caption is allowed."""
 
     @abstractmethod
     def decode(self, ids: Int[Tensor, " t"] | Sequence[int]) -> str:
-        """The caption as it was understood; padding is left out."""
+        """The caption of tokens, without padding."""
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:
@@ -94,10 +94,10 @@ class TextTokenizer(ABC):
 class CaptionTokenizer(TextTokenizer):
     """Byte-pair encoding of captions, padded or cut to ``text_length``; there is neither a start nor an end token.
 
-    ``added_names`` are tokens of their own, with ids after the vocabulary's in the order given. They match whole words
-    in any case. Differs from the paper's released code: there a name matches inside words ("dino" in "dinosaur"), and
-    one that is a piece of the vocabulary keeps that piece's id, while its table gets a row for it all the same.
-    ``names_as_released`` does as that code does, for models that were trained by it.
+    Each of ``added_names`` is a token, with an id after those of the vocabulary, in the given order. They match whole
+    words in any case. Differs from the paper's released code: there a name also matches inside words ("dino" in
+    "dinosaur"), and a name that is a piece of the vocabulary keeps that piece's id, although the table gets a row for
+    it. ``names_as_released`` does the same as that code, for models that it trained.
     """
 
     kind = "words"
@@ -138,7 +138,7 @@ class CaptionTokenizer(TextTokenizer):
     def train(
         cls, captions: Iterable[str], vocab_size: int, text_length: int = 64, added_names: Sequence[str] = ()
     ) -> "CaptionTokenizer":
-        """Learn at most ``vocab_size`` pieces (added names come on top); letters, digits and punctuation always fit."""
+        """Learn at most ``vocab_size`` pieces, without added names; letters, digits and punctuation are always included."""
         captions = list(captions)
         tokenizer = char_bpe(BPE(unk_token=UNK, end_of_word_suffix=END_OF_WORD))
         written = "".join(set("".join(captions)) | set(string.ascii_letters + string.digits + string.punctuation))
@@ -181,7 +181,7 @@ class CaptionTokenizer(TextTokenizer):
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
 
     def to_files(self) -> tuple[str, str]:
-        """Without the added names, which the released files have no place for."""
+        """Without the added names, which the released files cannot hold."""
         return vocabulary_and_merges(self._tokenizer)
 
     @classmethod
@@ -252,7 +252,7 @@ def char_bpe(model: BPE) -> Tokenizer:
 
 
 def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[str, str]:
-    """The texts of a byte-pair tokenizer's two files, in the layout of GPT-2's."""
+    """The contents of a byte-pair tokenizer's two files, in GPT-2's layout."""
     model = parsed(tokenizer.to_str())["model"]
     merges = "".join(f"{first} {second}\n" for first, second in model["merges"])
     # min-dalle drops the first line and what follows the last line break, whatever they are.
@@ -260,7 +260,7 @@ def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[str, str]:
 
 
 def load_caption_tokenizer(folder: str | Path) -> TextTokenizer:
-    """The tokenizer that some class's ``save`` wrote; ValueError, naming the file, where there is none."""
+    """The tokenizer that ``save`` wrote, of any kind; ValueError, naming the file, if there is none."""
     file = Path(folder) / CONFIG_NAME
     try:
         found, _ = CAPTION_TOKENIZERS.split(read_object(file))
@@ -270,7 +270,7 @@ def load_caption_tokenizer(folder: str | Path) -> TextTokenizer:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The settings of a saved tokenizer; folders from before there were kinds are of the first."""
+    """The settings of a saved tokenizer; older folders, which name no kind, have the first kind."""
     return {"kind": CAPTION_TOKENIZERS.unnamed} | read_object(file)
 
 

@@ -1,4 +1,4 @@
-"""Single frames and the texts that say them, for training networks that compare pictures with captions."""
+"""Single frames with their texts, for training networks that compare pictures with captions."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from storydalle.tokens.caption_tokenizer import TextTokenizer
 class CaptionedFrames(NamedTuple):
     """Frames of a batch, sources included, in [-1, 1], and the tokens of two texts of each.
 
-    A description says its frame alone, a caption tells it in its story; the source has none, and so its description
-    stands for it.
+    A description says everything about one frame; a caption continues a story. The source has no caption, so its
+    description is used for both.
     """
 
     images: Float[Tensor, "n c h w"]
@@ -27,9 +27,9 @@ class CaptionedFrames(NamedTuple):
 
 
 class CaptionedStories(StepData):
-    """All frames of ``batch_size`` stories a step, drawn or read when they are asked for.
+    """All frames of ``batch_size`` stories a step, drawn or read when they are needed.
 
-    The frames of one story share cast, light and place, so each is the others' best negative.
+    The frames of one story share cast, light and place, so they are the best negatives for each other.
     """
 
     def __init__(

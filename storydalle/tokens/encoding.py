@@ -1,4 +1,4 @@
-"""Stories as tokens and codes, written once: shards of codes, of which a kill costs one, and tables that point at them.
+"""Stories as tokens and codes, written once: shards of codes, of which a killed run loses one, and tables of stories.
 
 FOLDER/codes/00000.npy ...   uint16 (frames, l): the codes of every frame of every clip, clip after clip
 FOLDER/codes/header.json     tokenizer, resolution, frames a shard; written last
@@ -37,7 +37,7 @@ STORIES_PER_CHUNK = 1024
 
 
 class Clip(NamedTuple):
-    """Where the codes of a clip are: its first row, and how many frames it has; none where it cannot be read."""
+    """The place of a clip's codes: its first row and its number of frames, 0 if it cannot be read."""
 
     start: int
     num_frames: int
@@ -51,11 +51,11 @@ def build_cache(
     num_workers: int = 0,
     check_pictures: bool = False,
 ) -> None:
-    """Encode what is not yet in ``folder``; without a caption tokenizer the codes alone.
+    """Encode what is not yet in ``folder``; without a caption tokenizer, only the codes.
 
-    A cache whose header names these stories and this tokenizer is complete. ``check_pictures`` looks at the stamp of
-    every clip even so, and encodes the shards in which one has changed. Of several processes, one works and the
-    others wait for it. Raises ValueError where stories and tokenizer differ in resolution, or no story is whole.
+    A cache whose header names these stories and this tokenizer is complete. ``check_pictures`` still checks the stamp
+    of every clip, and encodes shards with changed clips again. Of several processes, one works and the others wait.
+    Raises ValueError if stories and tokenizer differ in resolution, or if no story has all its pictures.
     """
     if stories.resolution != image_tokenizer.resolution:
         raise ValueError(
@@ -73,7 +73,7 @@ def build_cache(
 
 
 def codes_key(stories: Stories, image_tokenizer: ImageTokenizer) -> dict[str, Any]:
-    """All that codes depend on: equal keys make equal codes."""
+    """Everything that codes depend on: equal keys give equal codes."""
     return {
         "format": FORMAT,
         "stories": stories.fingerprint(),
@@ -83,7 +83,7 @@ def codes_key(stories: Stories, image_tokenizer: ImageTokenizer) -> dict[str, An
 
 
 def encoding_hash(image_tokenizer: ImageTokenizer) -> str:
-    """A short hash of all that makes codes: equal hashes make equal codes, whatever the decoder is."""
+    """A short hash of everything that codes depend on: equal hashes give equal codes, whatever the decoder is."""
     digest = hashlib.sha256()
     for name, value in image_tokenizer.encoding_weights().items():
         digest.update(name.encode())
@@ -127,7 +127,7 @@ def encode_clips(
 
 
 def shard_record(stories: Stories, clips: Sequence[str], key: dict[str, Any]) -> dict[str, Any]:
-    """The clips of a shard as they are now, and what encodes them."""
+    """A record of a shard's clips, as they are now, and of their encoder."""
     stamps = json.dumps([(clip, stories.stamp(clip)) for clip in clips])
     made_of = {name: key[name] for name in ("format", "resolution", "image_tokenizer")}
     return made_of | {"clips": digest_of(stamps)}
@@ -139,7 +139,7 @@ def is_written(folder: Path, shard: int, record: dict[str, Any]) -> bool:
 
 
 class ClipReader(Dataset):
-    """The pictures of clips, or in words why there are none."""
+    """Reads the pictures of clips, or returns the reason why they cannot be read."""
 
     def __init__(self, stories: Stories, clips: Sequence[str]) -> None:
         self.stories, self.clips = stories, clips
@@ -165,7 +165,7 @@ def encode_shard(
 ) -> tuple[UInt16[np.ndarray, "n l"], list[int], dict[str, str]]:
     """Codes of the next ``len(clips)`` clips' frames, the number of each clip's frames, and what could not be read.
 
-    Batches never reach over a shard: so its codes do not depend on which other shards are written.
+    A batch is always within one shard, so its codes do not depend on the other shards that are written.
     """
     frames, problems, waiting = [], {}, []
     codes = [np.zeros((0, encode.image_tokenizer.num_codes), np.uint16)]
@@ -185,7 +185,7 @@ def encode_shard(
 
 
 class FrameEncoder:
-    """Codes of uint8 frames. A tokenizer that sees windows alone encodes each distinct window only once."""
+    """Codes of uint8 frames. If the tokenizer encodes windows separately, equal windows are encoded only once."""
 
     def __init__(self, image_tokenizer: ImageTokenizer) -> None:
         self.image_tokenizer = image_tokenizer
@@ -216,7 +216,7 @@ def tables_folder(folder: Path, caption_tokenizer: TextTokenizer) -> Path:
 def write_tables(
     stories: Stories, caption_tokenizer: TextTokenizer, folder: Path, codes_header: dict[str, Any]
 ) -> None:
-    """Write shots, tokens, labels and ids of the stories all of whose clips have frames."""
+    """Write shots, tokens, labels and ids of stories whose clips all have frames."""
     target = tables_folder(folder, caption_tokenizer)
     key = {"codes": codes_header, "caption_tokenizer": caption_tokenizer.fingerprint}
     header = object_if_whole(target / HEADER)
@@ -248,7 +248,7 @@ def write_tables(
 
 
 def clips_of_shards(stories: Stories, folder: Path, num_shards: int) -> dict[str, Clip]:
-    """Where each clip's codes are, counted over all shards."""
+    """The place of each clip's codes, counted over all shards."""
     counts = [n for i in range(num_shards) for n in (object_if_whole(folder / f"{i:05d}.json") or {})["frames"]]
     starts = np.cumsum([0, *counts])[:-1].tolist()
     return {clip: Clip(*at) for clip, *at in zip(stories.clips(), starts, counts, strict=True)}
@@ -273,7 +273,7 @@ class Columns:
             self.lengths[name] += len(array)
 
     def close(self) -> dict[str, dict[str, Any]]:
-        """Finish the files; what a reader must know of them."""
+        """Finish the files; return what a reader must know about them."""
         for file in self.files.values():
             file.close()
         return {
@@ -287,7 +287,7 @@ def table_columns(
     """One row a story ("num_targets", source labels, probes), a shot, a caption or a target (the other labels)."""
 
     def place(shot: Shot) -> tuple[int, int, int]:
-        """First row, number of frames to draw from, and the one that evaluation sees."""
+        """First row, number of frames to draw from, and the frame for evaluation."""
         clip = clips[shot.clip]
         if shot.frame is not None:
             return clip.start + shot.frame, 1, 0
@@ -324,6 +324,6 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def replace_file(path: Path, array: np.ndarray) -> None:
-    """Write an array so that the file is never half there."""
+    """Write an array; the file is never incomplete."""
     with replaced_when_whole(path, is_synced=False) as file:
         np.save(file, array)

@@ -1,8 +1,8 @@
 """The interface of image tokenizers: pictures in [-1, 1] in, codes in raster order out, and back.
 
-Released tokenizers want their pictures in ranges of their own; each converts inside, so that nothing outside has to
-know. Two tokenizers with equally many codes of equally many kinds are still not interchangeable: OpenAI's dVAE and
-taming's Gumbel VQGAN both write 1024 codes out of 8192, which mean different things.
+Released tokenizers need pictures in different ranges; each converts them inside. Two tokenizers with the same number of
+codes and the same codebook size still cannot be exchanged: OpenAI's dVAE and taming's Gumbel VQGAN both write 1024
+codes out of 8192, but the codes mean different things.
 """
 
 import json
@@ -28,13 +28,13 @@ Tokenizer = TypeVar("Tokenizer", bound="ImageTokenizer")
 
 
 class PixelRange(NamedTuple):
-    """The range in which a network's weights want and give pictures; [-1, 1] everywhere else."""
+    """The range of pictures inside a network; outside it is [-1, 1]."""
 
     low: float = -1.0
     high: float = 1.0
 
     def inward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Pictures in [-1, 1] in the network's range; the same object where that is the same range."""
+        """Convert pictures from [-1, 1] to the network's range; the same object if the range is [-1, 1]."""
         if self == (-1.0, 1.0):
             return images
         return (images + 1.0) * ((self.high - self.low) / 2.0) + self.low
@@ -49,14 +49,14 @@ class PixelRange(NamedTuple):
 class ImageTokenizer(Configured, nn.Module, ABC):
     """Square pictures of one size <-> codes.
 
-    Codes depend on what ``encoding_weights`` and ``encoding_settings`` tell, and on nothing else.
+    Codes depend only on what ``encoding_weights`` and ``encoding_settings`` return.
     """
 
     kind: ClassVar[str]  # its name in ``IMAGE_TOKENIZERS``
     resolution: int
     grid: int  # codes a row, and rows
     codebook_size: int
-    window: int  # side of the squares that are encoded each on its own; the resolution where there is one
+    window: int  # side of the squares that are encoded separately; the resolution if there is only one
 
     @property
     def num_codes(self) -> int:
@@ -78,10 +78,10 @@ class ImageTokenizer(Configured, nn.Module, ABC):
 
     @abstractmethod
     def encoding_weights(self) -> dict[str, Tensor]:
-        """The weights that make codes, by their names in the state dict of the network that encodes."""
+        """The weights that codes depend on, by their names in the state dict of the encoding network."""
 
     def encoding_settings(self) -> dict[str, Any]:
-        """Settings that make codes, too; one that came later is left out where it has the value of before."""
+        """The settings that codes depend on; newer settings are left out if they have the value of before."""
         return {}
 
     def encode_windows(self, windows: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n l"]:
@@ -89,7 +89,7 @@ class ImageTokenizer(Configured, nn.Module, ABC):
         return self.encode(windows)
 
     def check_images(self, images: Float[Tensor, "b 3 h w"]) -> None:
-        """ValueError where pictures are not of this tokenizer's size."""
+        """Raise ValueError if pictures do not have this tokenizer's size."""
         if images.shape[-2:] != (self.resolution, self.resolution):
             raise ValueError(
                 f"pictures of {images.shape[-1]}x{images.shape[-2]} pixels do not fit a tokenizer of "
@@ -97,7 +97,7 @@ class ImageTokenizer(Configured, nn.Module, ABC):
             )
 
     def check_codes(self, codes: Int[Tensor, "b l"]) -> None:
-        """ValueError where codes are not this tokenizer's."""
+        """Raise ValueError for codes that this tokenizer cannot have made."""
         if codes.shape[1] != self.num_codes:
             raise ValueError(f"{codes.shape[1]} codes a picture do not fill this tokenizer's {self.num_codes}")
         lowest, highest = codes.min().item(), codes.max().item()
@@ -124,7 +124,7 @@ class ImageTokenizer(Configured, nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` (kind and constructor's arguments) and ``model.safetensors``.
 
-        Raises ValueError, naming it, where a weight is not finite.
+        Raises ValueError, naming the weight, if a weight is not finite.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,9 +133,9 @@ class ImageTokenizer(Configured, nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls: type[Tokenizer], folder: str | Path) -> Tokenizer:
-        """Read what ``save_pretrained`` wrote; of this class any kind, of a kind's own class that kind alone.
+        """Read what ``save_pretrained`` wrote; called on a subclass, only a tokenizer of its kind.
 
-        Raises ValueError, naming the file, where it is missing or does not fit, or where a weight is not finite.
+        Raises ValueError, naming the file, if it is missing or does not fit, or if a weight is not finite.
         """
         config_file, weights_file = user_path(folder) / CONFIG_NAME, user_path(folder) / WEIGHTS_NAME
         with described_by(config_file, "is not the configuration of an image tokenizer", weights_file):
@@ -155,5 +155,5 @@ IMAGE_TOKENIZERS: Registry[ImageTokenizer] = Registry(
         "dvae": "storydalle.tokens.dvae.DVAE",
         "paired": "storydalle.tokens.paired.PairedTokenizer",
     },
-    unnamed="vqgan",  # once there was no other
+    unnamed="vqgan",  # older files, from when there was no other kind, do not name it
 )

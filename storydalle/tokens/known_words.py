@@ -1,4 +1,4 @@
-"""The words that a model has read in training: of any other it draws something, but not what is meant."""
+"""The words of a model's training captions. For other words it draws something, but not what is meant."""
 
 import difflib
 import json
@@ -17,14 +17,14 @@ LIKENESS, MIN_LETTERS = 0.75, 3  # of the nearest word: shorter ones are near to
 
 
 class KnownWords(NamedTuple):
-    """Words of training captions, as ``words_of`` gives them, and names that their world makes up by a rule."""
+    """Words of training captions (by ``words_of``), and all names that their captions could make up by a rule."""
 
     words: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, captions: Iterable[str], names: Iterable[str] = ()) -> "KnownWords":
-        """The words of captions; ``names`` are those that others of the same kind could hold."""
+        """The words of captions; ``names`` are names that other captions of the same kind can contain."""
         made_up = frozenset(names)
         return cls(frozenset(word for caption in captions for word in words_of(caption)) - made_up, made_up)
 
@@ -32,7 +32,7 @@ class KnownWords(NamedTuple):
         return KnownWords(self.words | other.words, self.names | other.names)
 
     def notes(self, captions: Sequence[str]) -> list[str]:
-        """A line for each caption with words that are none of these, and the nearest known word where one is near."""
+        """A line for each caption with unknown words, with the nearest known word if one is near."""
         known, nearest = self.words | self.names, dict[str, str]()
         notes = []
         for number, caption in enumerate(captions, start=1):
@@ -58,7 +58,7 @@ class KnownWords(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path) -> "KnownWords | None":
-        """The words that ``save`` wrote, None where there are none; ValueError, naming the file, for anything else."""
+        """The words that ``save`` wrote, None if there is no file; ValueError, naming the file, for anything else."""
         file = folder / WORDS_NAME
         if not file.is_file():
             return None
@@ -71,7 +71,7 @@ class KnownWords(NamedTuple):
 
 
 def num_edits(first: str, second: str) -> int:
-    """The fewest letters to put in, leave out or replace (Levenshtein)."""
+    """The number of letters to insert, delete or replace (Levenshtein distance)."""
     row = list(range(len(second) + 1))
     for i, letter in enumerate(first, start=1):
         above, row = row, [i]
@@ -89,6 +89,6 @@ def words_of(caption: str) -> list[str]:
 
 
 def is_of_word(character: str) -> bool:
-    """Letters, the marks on them, digits, apostrophes, and signs that stand for a thing."""
+    """True for letters, marks on letters, digits, apostrophes, and signs such as emoji."""
     category = unicodedata.category(character)
     return category[0] in "LMN" or category == "So" or character == "'"

@@ -13,7 +13,7 @@ from storydalle.tokens.vqgan import VQGAN, VQGANSettings
 
 @dataclass(frozen=True)
 class PairedSettings(NetworkSettings):
-    """Settings of two VQGANs; of each the other half is not kept."""
+    """Settings of two VQGANs; only one half of each is kept."""
 
     tokenizer: VQGANSettings
     detokenizer: VQGANSettings
@@ -22,17 +22,18 @@ class PairedSettings(NetworkSettings):
 class PairedTokenizer(ImageTokenizer):
     """``encode`` is the encoder and the codebook of the VQGAN ``tokenizer``, ``decode`` is that of ``detokenizer``.
 
-    Mega-StoryDALL-E was put together so, of taming's f16-16384 and of dalle-mini's detokenizer.
+    Mega-StoryDALL-E combines taming's f16-16384 and dalle-mini's detokenizer in this way.
 
-    The trap is that nothing but equal sizes can be checked here, while a code must mean the same thing in both:
+    Only sizes can be checked here, but a code must also mean the same thing in both:
 
     - The two are different fine-tunings of one model: two codebooks, two networks. How far a code's meaning has moved
-      is unverified; compare a picture with its reconstruction before training on such codes.
-    - Each has a range of its own, and its config must say it (``pixel_range``): taming's encoders want [-1, 1],
+      is not known; compare a picture with its reconstruction before training on such codes.
+    - Each has its own range of pixels, which its config must state (``pixel_range``): taming's encoders need [-1, 1],
       dalle-mini's detokenizer draws in [0, 1]. The released StoryDALL-E code gave pictures in [0, 1] to taming's
-      encoder, and so had codes of washed-out pictures.
-    - GroupNorm: the released code ran both with an epsilon of 1e-5 where taming trains with 1e-6 (``norm_eps``). So
-      does min-dalle with its detokenizer, and a converted one here; what it was trained with is unverified.
+      encoder, so its codes were those of washed-out pictures.
+    - GroupNorm: the released code ran both with an epsilon of 1e-5, but taming trains with 1e-6 (``norm_eps``).
+      min-dalle also uses 1e-5 for its detokenizer, and so does a converted one here; the epsilon of its training is
+      not known.
     """
 
     kind = "paired"
@@ -62,7 +63,7 @@ class PairedTokenizer(ImageTokenizer):
         return self.detokenizer.decode(codes)
 
     def encoding_weights(self) -> dict[str, Tensor]:
-        """The tokenizer's own: codes that it made before it was paired stay valid."""
+        """The weights of the tokenizer; codes that it made before it was paired stay valid."""
         return self.tokenizer.encoding_weights()
 
     def encoding_settings(self) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Encoded stories as webdataset shards, for training on several machines: each reads its own files from end to end.
+"""Encoded stories as webdataset shards, for training on several machines; each reads its own files sequentially.
 
 FOLDER/00000.tar ...   of each story the codes of all frames of its clips, its shots, tokens, labels, probes and id
 FOLDER/header.json     tokenizers, columns, and the number of stories of each shard; written last
 
-Shards are dealt to readers: every worker of every node is one. The order of shards and stories, and the frames drawn
-from clips, depend on (seed, epoch) only.
+Shards are divided among readers; every worker of every node is a reader. The order of shards and stories, and the
+frames drawn from clips, depend only on (seed, epoch).
 """
 
 import io
@@ -54,9 +54,9 @@ def shard_name(shard: int) -> str:
 
 
 def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 1000) -> list[Path]:
-    """Write the stories of a cache in their order, unless ``folder`` holds exactly them; the paths of the shards.
+    """Write the stories of a cache in order, unless ``folder`` has exactly these; return the paths of the shards.
 
-    Equal caches give equal bytes. Without a header, as after a kill, everything is written again.
+    Equal caches give equal bytes. Without a header, as after a killed run, everything is written again.
     """
     if stories_per_shard < 1:
         raise ValueError(f"stories_per_shard={stories_per_shard} must be at least 1")
@@ -78,7 +78,7 @@ def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 10
 
 
 def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
-    """Write files as a tar that is never half there; owner and time are fixed, since they would be in its bytes."""
+    """Write files as a tar, which is never incomplete; owner and time are fixed: equal files give equal bytes."""
     owner = "storydalle"
     with replaced_when_whole(path) as file, _webdataset().TarWriter(file, owner, owner, mtime=0, encoder=False) as tar:
         for sample in samples:
@@ -103,7 +103,7 @@ def header_of(cache: CachedStories, num_stories: list[int]) -> dict[str, Any]:
 
 
 def files_of(cache: CachedStories, index: int) -> dict[str, bytes]:
-    """A story as a row of the cache, but with the codes of all its frames, and where among them its shots are."""
+    """A story as a row of the cache, with the codes of all frames of its clips and the places of its shots."""
     start, stop = cache.starts[index : index + 2].tolist()
     own_shots, own = slice(start + index, stop + index + 1), slice(index, index + 1)
     columns = {name: array for name, array in cache.arrays.items() if name.startswith(("shots", "probe_"))}
@@ -123,7 +123,7 @@ def npy(array: np.ndarray | np.generic) -> bytes:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """A finished folder's header; ValueError where there is none, or one with values of other kinds."""
+    """A finished folder's header; ValueError if there is none, or if it has values of the wrong type."""
     header = object_if_whole(folder / HEADER)
     if header is None or header.get("format") != FORMAT:
         raise ValueError(f"{folder} holds no finished shards of format {FORMAT}: write them again")
@@ -136,11 +136,11 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 class StoryShards:
-    """The stories of a folder of shards, read from end to end.
+    """The stories of a folder of shards, read sequentially.
 
-    Raises ValueError where the folder is not finished, or, with both hashes, where it was made with other tokenizers
-    than those of hash ``image_tokenizer`` and ``caption_tokenizer``. The files may come from strangers: of them,
-    arrays of numbers alone are read, and nothing is unpickled or unpacked to disk.
+    Raises ValueError if the folder is not finished or, with both hashes, if it was made with other tokenizers than
+    those with the hashes ``image_tokenizer`` and ``caption_tokenizer``. The files need not be trusted: only arrays of
+    numbers are read, and nothing is unpickled or unpacked to disk.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class StoryShards:
             )
 
     def dealt(self, reader: int, num_readers: int, order: tuple[int, int] | None) -> list[int]:
-        """The shards of a reader in the order of (seed, epoch), or in that of writing."""
+        """The shards of a reader, in the order of (seed, epoch) or as written."""
         number = len(self.num_stories)
         shards = np.arange(number) if order is None else np.random.default_rng(order).permutation(number)
         return shards[reader::num_readers].tolist()
@@ -199,7 +199,7 @@ class StoryShards:
                 raise ValueError(f"{path} has {number} of {self.num_stories[shard]} stories: copy it again")
 
     def _samples(self, path: Path) -> Iterator[dict[str, Any]]:
-        """The files of each story as bytes, by the names of columns; others are passed over."""
+        """The files of each story as bytes, by the names of columns; other files are ignored."""
         tariterators = _webdataset().tariterators
         names = {f"{name}.npy" for name in ("codes", *self.columns)}
         with path.open("rb") as stream:
@@ -224,11 +224,11 @@ class StoryShards:
 
 
 class ShardBatches(IterableDataset[EncodedStories]):
-    """Batches of the share of process ``rank`` of ``num_ranks``, dealt on to the workers of its loader.
+    """Batches of process ``rank`` of ``num_ranks``, divided among the workers of its loader.
 
-    With ``seed`` the stories are shuffled and their frames drawn; without it they come as written and evaluated.
-    A batch may reach over the end of an epoch, only the last one is smaller. ``start`` is the number of batches that
-    this process has had, with as many processes and workers: it reads on exactly there.
+    With ``seed`` the stories are shuffled and their frames drawn; without it they keep their order, with the frames of
+    evaluation. A batch may reach over the end of an epoch; only the very last one is smaller. ``start`` is the number
+    of batches that this process has read, with the same number of processes and workers: it continues exactly there.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class ShardBatches(IterableDataset[EncodedStories]):
             yield collate(batch, self.shards.pad_id)
 
     def _rows(self, reader: int, num_readers: int, skip: int) -> Iterator[Row]:
-        """A reader's stories from number ``skip`` on; of epochs that are skipped no file is opened."""
+        """A reader's stories from number ``skip`` on; files of skipped epochs are not opened."""
         for epoch in self.epochs:
             order = None if self.seed is None else (self.seed, epoch)
             dealt = self.shards.dealt(reader, num_readers, order)
@@ -267,9 +267,9 @@ class ShardBatches(IterableDataset[EncodedStories]):
 
 
 def shard_loader(shards: StoryShards, batch_size: int, num_workers: int = 0, **options: Any) -> DataLoader:
-    """A loader of ``ShardBatches``; without ``rank`` the process is the one that the environment or torch says.
+    """A loader of ``ShardBatches``; ``rank`` defaults to that of the environment or of torch.
 
-    The rank is found here, since a worker that is spawned does not know it, and would read every process's stories.
+    The rank is found here, because a spawned worker does not know it and would read the stories of every process.
     """
     if "rank" not in options:
         options["rank"], options["num_ranks"], *_ = _webdataset().utils.pytorch_worker_info()
@@ -281,8 +281,9 @@ def shard_loader(shards: StoryShards, batch_size: int, num_workers: int = 0, **o
 class ShardedStoryCodes(StepData):
     """Encoded stories for training on several machines, from folders that ``write_shards`` made.
 
-    Each process trains on its share of ``train``, epoch after epoch, and sees the whole of ``val``. A resumed run
-    reads on exactly where it was if it has as many processes and workers; within its epoch it reads what it skips.
+    Each process trains on its share of ``train``, epoch after epoch, and validates on all of ``val``. A resumed run
+    continues exactly where it was if it has the same number of processes and workers; it reads the stories that it
+    skips in the current epoch.
     """
 
     def __init__(
