@@ -21,7 +21,7 @@ PNG = "PNG"
 def replaced_when_whole(path: Path, is_synced: bool = True) -> Iterator[BinaryIO]:
     """A new file that replaces ``path`` at the end, or leaves nothing behind.
 
-    With ``sync`` it also survives a crash of the machine, at the cost of some milliseconds.
+    With ``is_synced`` it also survives a crash of the machine, at the cost of some milliseconds.
     """
     partial = partial_of(path)
     try:

@@ -138,7 +138,7 @@ class CaptionTokenizer(TextTokenizer):
     def train(
         cls, captions: Iterable[str], vocab_size: int, text_length: int = 64, added_names: Sequence[str] = ()
     ) -> "CaptionTokenizer":
-        """Learn at most ``vocab_size`` pieces, without added names; letters, digits and punctuation are always included."""
+        """Learn at most ``vocab_size`` pieces, without added names; letters, digits and punctuation are among them."""
         captions = list(captions)
         tokenizer = char_bpe(BPE(unk_token=UNK, end_of_word_suffix=END_OF_WORD))
         written = "".join(set("".join(captions)) | set(string.ascii_letters + string.digits + string.punctuation))
