@@ -1,7 +1,7 @@
 """Commands as Hydra applications: overrides, ``-m``, ``--cfg job`` and completion, with errors of one line.
 
-Hydra and OmegaConf are known to this file alone. Other files have plain Python of it: ``Request``, ``as_written``,
-``instantiate`` and ``factory`` for what a ``_target_`` names, and settings as YAML.
+Only this file uses Hydra and OmegaConf. Other files get plain Python from it: ``Request``, ``as_written``,
+``instantiate`` and ``factory`` for a ``_target_``, and settings as YAML.
 """
 
 import json

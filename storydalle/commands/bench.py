@@ -1,10 +1,10 @@
-"""bench: speed on this machine, side by side with a floor, as ratios of medians.
+"""bench: measure speed on this machine, as ratios of medians to a simple reference.
 
   storydalle bench bench=data                  reading, encoding and caching stories, and the wait for data in training
   storydalle bench bench=data rounds=9 workers=2
-  storydalle bench bench=story_gan             a training step of StoryGANc, beside one written plainly
+  storydalle bench bench=story_gan             a training step of StoryGANc, and a plain implementation of it
 
-Measurements are interleaved, round after round, so that a busy machine slows all of them alike. Writes table.md and
+The measurements take turns in every round, so that a busy machine slows all of them equally. Writes table.md and
 bench.json.
 """
 

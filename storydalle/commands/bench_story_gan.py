@@ -1,4 +1,4 @@
-"""bench=story_gan: a training step of StoryGANc beside the same step written plainly, as StoryGAN's successors do."""
+"""bench=story_gan: a training step of StoryGANc, compared with a plain implementation as in StoryGAN's successors."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""``prepare pretrained=``: the stories as tokens and codes of a model, so that training starts at once."""
+"""``prepare pretrained=``: encode the stories as tokens and codes of a model, so that training starts at once."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Tab completion: commands and names of groups by ourselves, everything else by Hydra's own completion."""
+"""Tab completion: commands and names of groups here, everything else by Hydra's own completion."""
 
 import contextlib
 import io

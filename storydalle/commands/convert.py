@@ -1,4 +1,4 @@
-"""convert: released weights, read without running any of their code, into a folder of ours.
+"""convert: turn released weights into a model folder, without running any code of their files.
 
   storydalle convert format=mindalle source=1.3B.tar.gz target=models/mindalle     or the unpacked folder
   storydalle convert format=storydalle source=49.pth target=models/story           vocab.json, merges.txt beside it
@@ -7,7 +7,7 @@
   storydalle convert format=openai-dvae source=FOLDER target=models/dvae           encoder.pkl, decoder.pkl
   storydalle convert format=openai-dvae source=FOLDER image_encoder=flava-image-codebook target=models/dvae   FLAVA's
 
-With reverse=true a folder of ours becomes files of mindalle, dalle-mega, dalle-mini or taming-vqgan again:
+With reverse=true a model folder becomes files of mindalle, dalle-mega, dalle-mini or taming-vqgan again:
 
   storydalle convert format=mindalle reverse=true source=models/mindalle target=1.3B.tar.gz    or a folder
 

@@ -1,7 +1,7 @@
-"""Where a command writes when nobody says where: the folder's name holds what distinguishes the run.
+"""Default output folders: the name of the folder contains the settings that distinguish the run.
 
-So no member of a sweep writes over another, and no drawing silently takes the place of one made with other settings;
-the same command has the same folder.
+So members of a sweep do not overwrite each other, and a drawing does not silently replace one with other settings. The
+same command always has the same folder.
 """
 
 import hashlib

@@ -1,10 +1,10 @@
-"""demo: draws stories with the shipped weights, without any setting.
+"""demo: draw stories with the shipped weights; needs no settings.
 
   storydalle demo
   storydalle demo split=unseen num_stories=12 seed=1
 
-Writes demo/index.html: each story's source, what the model drew, and the true frames, with the model's measured scores;
-and a strip-<number>.png a story.
+Writes demo/index.html (the source, the drawn frames and the true frames of each story, and the scores of the model),
+and a strip-<number>.png for each story.
 """
 
 from collections.abc import Mapping

@@ -1,14 +1,14 @@
-"""evaluate: scores of models, or of any system's pictures, under a protocol that is named and hashed.
+"""evaluate: score models, or pictures of any system, under a named protocol.
 
   storydalle evaluate experiment=toon/story_dalle
   storydalle evaluate images=DIR data=toon                              pictures that any system has drawn
   storydalle evaluate data=pororo protocol=pororo_legacy data.root=/your/pororo images=DIR layout=storydalle
-  storydalle evaluate compare=runs/toon/story_dalle/ablation            every model of a sweep, what each path is worth
+  storydalle evaluate compare=runs/toon/story_dalle/ablation            every model of a sweep, and what each path adds
   storydalle evaluate data=openstory data.root=DIR model=FOLDER
   storydalle evaluate -m seed=0,1,2                                     seeds, then: storydalle report runs=evaluated
 
-Prints, for each split, the tables of a protocol's scores with the ceilings that make them readable, and writes
-<split>/metrics.json, <split>/index.html and table.md. conf/protocol/README.md says what the protocols are.
+For each split, prints tables of the protocol's scores, with upper limits and simple baselines to compare them with, and
+writes <split>/metrics.json, <split>/index.html and table.md. conf/protocol/README.md describes the protocols.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""generate: a caption list and a picture become a strip.
+"""generate: draw a strip from captions and a source picture.
 
   storydalle generate captions=story.txt source=frame.png
   storydalle generate 'captions=["Pip waves in the meadow.", "Pip runs to the beach."]' seed=3 num_candidates=4

@@ -1,4 +1,4 @@
-"""Captions and a source picture that a user hands in, with errors of one line."""
+"""Captions and a source picture from the user, with errors of one line."""
 
 from pathlib import Path
 from typing import cast

@@ -1,4 +1,4 @@
-"""``storydalle COMMAND``: finds the command, answers ``--help`` without heavy imports, ends mistakes in one line."""
+"""``storydalle COMMAND``: find the command, answer ``--help`` without heavy imports, report mistakes in one line."""
 
 import ast
 import importlib

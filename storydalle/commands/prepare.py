@@ -1,4 +1,4 @@
-"""prepare: looks at a data set: is a copy whole, what is wrong with it, how does it look.
+"""prepare: check a copy of a data set: is it complete, what is wrong with it, what does it look like.
 
   storydalle prepare data=toon
   storydalle prepare data=toon split=unseen num_stories=12 out=look
@@ -6,11 +6,12 @@
   storydalle prepare data=openstory data.root=/your/openstory-256 caption_tokenizer=story_dalle
   storydalle prepare data=pororo data.root=/your/pororo pretrained=FOLDER    encodes train and val for training
 
-Reads every picture that a story has and prints counts, damages, duplicates, leaks across splits, and statistics of
-captions and characters. Writes contact_sheet.png, strips of preview=8 stories as a model sees them, and of a set on
-disk report.json, problems.csv, manifest.json, clips.jsonl, the ids of the stories that can be used (ids-<split>.txt)
-and what is known of every clip (clips/), from which a run that was killed goes on. Of a set in words only, the captions
-of each story (captions/<id>.txt). ToonSV is drawn, not read: of it, counts.json tells the labels.
+Reads every picture of the stories and prints counts, damage, duplicates, leaks between splits, and statistics of
+captions and characters. Writes contact_sheet.png and, with preview=8, strips of eight stories as a model sees them. For
+a data set on disk it also writes report.json, problems.csv, manifest.json, clips.jsonl, the ids of usable stories
+(ids-<split>.txt), and facts about every clip (clips/), from which an interrupted run continues. For a data set without
+pictures it writes the captions of each story (captions/<id>.txt). ToonSV is drawn, not read; counts.json has the
+numbers of its labels.
 """
 
 import csv

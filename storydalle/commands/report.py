@@ -1,14 +1,14 @@
-"""report: the table of runs, with intervals, as markdown, LaTeX, csv and a page.
+"""report: tables of runs, with intervals, as markdown, LaTeX, csv and a web page.
 
   storydalle report runs=runs/toon/story_dalle
   storydalle report runs=evaluated out=compared
   storydalle report runs=experiments 'metrics=["character_*", "hat_carried"]' readme=experiments/README.md
 
-Numbers of different protocols do not compare: each protocol has tables of its own, and between them stands what the
-protocols differ in. An interval is the run's own, over resampled stories, where there is one seed, and Student's over
-seeds where there are several. Prints the tables and writes report.md, report.tex, report.csv, report.html, which needs
-no other file and no network, scores.png, and curves.png with what the runs logged while they trained. A run that failed
-or was cut off has its row too; of several runs with one config and one seed the last one counts.
+Numbers of different protocols cannot be compared, so each protocol has its own tables; a line between them says how the
+protocols differ. With one seed, an interval is the run's own, over resampled stories; with several seeds it is
+Student's t over seeds. Prints the tables and writes report.md, report.tex, report.csv, report.html (which needs no
+other file and no network), scores.png, and curves.png with the training logs. Runs that failed or were interrupted have
+a row too. Of several runs with the same config and seed, the last one counts.
 """
 
 import csv

@@ -1,6 +1,6 @@
-"""A resumed run has the settings that it began with: those of its ``config.yaml``, and none of today's defaults.
+"""A resumed run has the settings that it began with, from its ``config.yaml``; later defaults have no effect.
 
-The command line may say them again. What differs from them is refused, but for a short list (``MAY_CHANGE``).
+The command line may repeat them. Different values are refused, except for a short list (``MAY_CHANGE``).
 """
 
 import fnmatch

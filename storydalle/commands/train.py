@@ -1,15 +1,15 @@
-"""train: one run of an experiment, or a sweep with -m.
+"""train: train an experiment, or a sweep with -m.
 
   storydalle train experiment=toon/story_dalle
-  storydalle train experiment=toon/story_dalle resume=true           after a kill: goes on exactly where it was
-  storydalle train -m experiment=toon/story_dalle sweep=ablation     several runs, then their table
+  storydalle train experiment=toon/story_dalle resume=true           continue an interrupted run exactly
+  storydalle train -m experiment=toon/story_dalle sweep=ablation     several runs, then a table of them
 
-A resumed run keeps the settings that it began with; logging, saving and more steps may change. A finished run is never
-touched: its model trains on in another run, with pretrained= its folder. A loss that is not finite ends a training at
-once, with exit status 1 and the last good checkpoint kept.
+A resumed run keeps the settings that it began with; only logging, saving and the number of steps may change. A finished
+run is never changed: to train its model further, start another run with pretrained= and its folder. A loss that is not
+finite stops a training at once, with exit status 1; the last good checkpoint is kept.
 
-Writes runs/<experiment>/<name>: config.yaml, checkpoints/, model/ (opens with model=), strips/, csv/ and, last of all,
-metrics.json.
+Writes runs/<experiment>/<name>: config.yaml, checkpoints/, model/ (for model= of other commands), strips/, csv/ and, at
+the very end, metrics.json.
 """
 
 import logging

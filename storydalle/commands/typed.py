@@ -1,7 +1,7 @@
-"""Overrides as they were typed: paths, names and sentences are quoted before Hydra's grammar reads them.
+"""Take overrides as they were typed: quote paths, names and sentences before Hydra's grammar reads them.
 
-It takes ``out=2024_11_26`` for a number and ``source=a,b.png`` for two values. What says more than a text keeps its
-meaning: ``null``, quotes, ``${...}`` (but in a list of captions), and with -m the commas between values.
+Hydra would read ``out=2024_11_26`` as a number and ``source=a,b.png`` as two values. These keep their meaning:
+``null``, quotes, ``${...}`` (but not in a list of captions), and with -m the commas between values.
 """
 
 import re

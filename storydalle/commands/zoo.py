@@ -1,8 +1,9 @@
-"""Fills ``storydalle/zoo/`` from finished runs: ``python -m storydalle.commands.zoo`` (``make zoo`` runs it last).
+"""Fill ``storydalle/zoo/`` from finished runs: ``python -m storydalle.commands.zoo`` (``make zoo`` runs it last).
 
 Copies the newest models of toon/story_dalle, toon/text_to_image (without the image tokenizer that both share) and
-toon/storyganc, and the two networks that evaluation judges ToonSV by: of toon/clip the newest, while the label reader
-is trained here. ``python -m storydalle.commands.zoo --words`` writes no more than the words that shipped models read.
+toon/storyganc, and the two networks that evaluation of ToonSV needs: the newest of toon/clip, and the label reader,
+which is trained here. ``python -m storydalle.commands.zoo --words`` only writes the words of the shipped models'
+captions.
 """
 
 import shutil
