@@ -1,10 +1,10 @@
-"""Are the characters that a caption asks for in the frame? Scores of what a classifier reads in drawn frames.
+"""Do drawn frames show the right characters? Scores of what a classifier recognises in them.
 
-The field reports one "Char-F1" beside the exact frame accuracy, and its average differs from code to code: StoryViz and
-StoryDALL-E print a report with four averages, and their papers do not say which one they quote; StoryGPT-V computes
-the micro average; Make-A-Story's evaluation of MUGEN the weighted one, over the first two characters only. Here every
-average carries its name, and numbers of two averages should not be set beside each other. A classifier errs too: read
-each score beside its own on the true frames.
+Papers report one "Char-F1" and the exact frame accuracy, but the average behind the F1 differs: StoryViz and
+StoryDALL-E print a report with four averages, and their papers do not say which one they quote; StoryGPT-V computes the
+micro average; Make-A-Story's evaluation of MUGEN the weighted one, over the first two characters only. Here every
+average has its own name; do not compare numbers of different averages. A classifier makes mistakes too: compare each
+score with that of the true frames.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from storydalle.metrics.story_metric import StoryMetric
 from storydalle.stories.labelled_frames import f1_terms
 
 NUMBERS = ("0", "1", "2", "3+")
-"""Frames are told apart by how many characters should be in them."""
+"""Groups of frames, by the number of characters that should be in them."""
 Present = Int[Tensor, "b f k"] | Bool[Tensor, "b f k"]
 
 
 def cell_sums(
     predicted: Bool[Tensor, "b f k"], truth: Bool[Tensor, "b f k"], cells: Bool[Tensor, "b f k"], pattern: str
 ) -> Int[Tensor, "b g 3"]:
-    """Characters that are found, read and true among ``cells``, summed by an einops pattern that keeps a group."""
+    """Numbers of found, read and true characters among ``cells``, summed by an einops pattern that keeps groups."""
     kept = torch.stack([predicted & truth & cells, predicted & cells, truth & cells], dim=-1).long()
     return reduce(kept, pattern, "sum")
 
@@ -40,7 +40,7 @@ def grouped_cells(
     mask: Bool[Tensor, "b f"],
     source: Bool[Tensor, "b k"] | None,
 ) -> Int[Tensor, "b g 3"]:
-    """Sums of each character; each number of characters; in the source, and not; each position, in this order."""
+    """Sums for each character; each number of characters; in the source and not in it; each position, in this order."""
     cells = mask[..., None].expand_as(truth)
     numbers = truth.sum(-1, keepdim=True).clamp(max=len(NUMBERS) - 1)
     by_character = cell_sums(predicted, truth, cells, "b f k s -> b k s")
@@ -68,23 +68,23 @@ def grouped_frames(
 
 
 def pair(right: Bool[Tensor, "b f"], of: Bool[Tensor, "b f"]) -> Int[Tensor, "b f 2"]:
-    """(right, of); what is right but not asked for does not count."""
+    """Pairs (right, of); what is right but not part of ``of`` does not count."""
     return torch.stack([right & of, of], dim=-1).long()
 
 
 def f1(cells: Float[Tensor, "*r 3"]) -> Float[Tensor, "*r"]:
-    """F1 of (found, read, true); nan where a character is neither read nor true."""
+    """F1 of (found, read, true) = (tp, tp + fp, tp + fn); nan if a character is neither read nor true."""
     twice_found, read_and_true = f1_terms(*cells.unbind(-1))
     return twice_found / read_and_true
 
 
 def precision(cells: Float[Tensor, "*r 3"]) -> Float[Tensor, "*r"]:
-    """The share of what is read that is true, nan where nothing is read."""
+    """tp / (tp + fp): the share of read characters that are true; nan if none is read."""
     return cells[..., 0] / cells[..., 1]
 
 
 def recall(cells: Float[Tensor, "*r 3"]) -> Float[Tensor, "*r"]:
-    """The share of what is true that is read, nan where nothing is true."""
+    """tp / (tp + fn): the share of true characters that are read; nan if there are none."""
     return cells[..., 0] / cells[..., 2]
 
 
@@ -108,9 +108,9 @@ class CharacterScores(StoryMetric):
       all of whose frames are. The "image" and "story exact match" of StoryViz (``eval_classifier.py``).
     - ``character_f1_<name>`` of each character.
     - ``frame_accuracy_{0,1,2,3+}``, ``character_micro_f1_{1,2,3+}``: by how many characters should be in the frame.
-    - ``character_{micro_f1,precision,recall}_{in_source,not_in_source}``: of the characters that the source frame
-      shows, and of the others. Who draws the source's cast whatever the caption says has a high recall in the source
-      with a low precision, and finds no one else.
+    - ``character_{micro_f1,precision,recall}_{in_source,not_in_source}``: for characters in the source frame, and for
+      the others. A system that always draws the characters of the source has a high recall with a low precision for
+      these, and a recall near 0 for the others.
     - ``frame_accuracy_at_<i>``, ``character_micro_f1_at_<i>``: by position, from 1 to ``num_frames``.
     """
 
@@ -148,7 +148,7 @@ class CharacterScores(StoryMetric):
     def __init__(self, characters: Sequence[str], num_frames: int) -> None:
         """``characters`` names the last axis of labels, ``num_frames`` is the length of the longest story.
 
-        Raises ``ValueError`` for names that repeat, and where there is no character or frame.
+        Raises ``ValueError`` for repeated names, and if there is no character or no frame.
         """
         super().__init__()
         if not characters or len(set(characters)) < len(characters):

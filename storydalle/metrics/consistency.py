@@ -1,7 +1,7 @@
-"""Is it a continuation? How alike the frames of a story are, and how like their source, as a network sees them.
+"""Is it a continuation? How similar the frames of a story are to each other and to their source, by features.
 
-A system that ignores its source scores well wherever captions say everything. No likeness is good or bad alone: read
-it beside its chance level, and beside that of the true frames. Features are a vector a frame, of any length.
+If captions say everything, a system that ignores its source scores well elsewhere. No similarity is good or bad by
+itself: compare it with its chance level and with the true frames. Features are one vector a frame, of any length.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from storydalle.metrics.story_metric import StoryMetric, check_finite
 def mean_cosine(
     first: Float[Tensor, "b f d"], second: Float[Tensor, "b g d"], pairs: Bool[Tensor, "b f g"]
 ) -> Float[Tensor, "b 2"]:
-    """Of each story the mean cosine over its pairs, and 1; two zeros for a story without a pair."""
+    """For each story the mean cosine over its pairs, and 1; two zeros for a story without a pair."""
     sides = (F.normalize(side.double(), dim=-1) for side in (first, second))
     cosines = torch.einsum("bfd,bgd->bfg", *sides)
     totals = reduce(torch.where(pairs, cosines, 0.0), "b f g -> b", "sum")
@@ -30,13 +30,13 @@ def mean_cosine(
 
 
 class Consistency(StoryMetric):
-    """Do the frames of a story look alike, and like their source? Mean cosines of features, in [-1, 1].
+    """Similarity of a story's frames to each other and to their source: mean cosines x y / (|x| |y|) of features.
 
     ``consistency_self`` is over all pairs of a story's drawn frames, ``consistency_source`` over its drawn frames and
-    its source; each story counts once. The two ``..._chance`` are the same against another story's drawn frames and
-    source: the cosine of any two pictures of this kind, without which a cosine can't be read. Higher is more alike,
-    and not always better: a copied source has both at 1. The two are the *self* and *cross* similarity of
-    ViStoryBench's CIDS, of whole frames in place of detected characters.
+    its source; each story counts once. The two ``..._chance`` use another story's drawn frames and source: the cosine
+    of any two pictures of this kind, which a cosine must be compared with. Higher is more similar, in [-1, 1], and not
+    always better: copies of the source have 1. These are the *self* and *cross* similarity of ViStoryBench's CIDS, for
+    whole frames instead of detected characters.
     """
 
     names = ("consistency_self", "consistency_self_chance", "consistency_source", "consistency_source_chance")
@@ -74,7 +74,7 @@ class Consistency(StoryMetric):
 
     @classmethod
     def is_enough(cls, extent: Extent) -> bool:
-        """Tell whether there is another episode or book, of which the chance level is."""
+        """True if there is another episode or book, for the chance level."""
         return len(set(extent.cluster_of_frame)) > 1
 
     def judge_beside(self, name: str, frames: Float[Tensor, "f c h w"], own: Neighbour, other: Neighbour) -> None:

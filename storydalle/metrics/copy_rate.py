@@ -1,7 +1,7 @@
-"""Is it a continuation, or a copy? The share of a system's textured patches that lie in the source frame.
+"""Is it a continuation, or a copy? The share of drawn patches that are also in the source frame.
 
-A system that repeats the source scores well wherever characters and setting stay; neither FID nor F1 shows it. No rate
-is good or bad alone: read it beside its chance level, and beside the rate of the true frames. Frames are in [-1, 1].
+A system that repeats the source scores well where characters and setting stay the same, and neither FID nor F1 shows
+it. No rate is good or bad by itself: compare it with its chance level and with the true frames. Frames are in [-1, 1].
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ UNEXPLAINED = 0.2
 
 
 class CopiedPatches(NamedTuple):
-    """Truth values of the patches of frames, in raster order, 7 x 7 a frame."""
+    """Truth values for the patches of frames, in raster order, 7 x 7 a frame."""
 
     copied: Bool[Tensor, "f p p"]  # and textured
     textured: Bool[Tensor, "f p p"]  # patches that are not flat: flat ones match everywhere and do not count
@@ -50,12 +50,12 @@ def windows(pictures: Float[Tensor, "n c s s"], stride: int) -> Float[Tensor, "n
 
 
 def copied_patches(frames: Float[Tensor, "f c h w"], source: Float[Tensor, "c h w"]) -> CopiedPatches:
-    """Which patches of drawn frames lie somewhere in the source, at any position (of up to 128, to the pixel).
+    """Find the patches of drawn frames that occur anywhere in the source (to the pixel, at sides of up to 128).
 
-    Patches overlap by half. Of each patch the nearest window of the source is found, in mean squared difference of
-    pooled cells, and the patch is copied where that misses it by less than ``UNEXPLAINED`` of the patch's own variance
-    about its mean colour (which a window of that plain colour would miss all of). So the threshold asks the same of
-    faint and of strong texture, pooling forgives what a tokenizer loses, and a change of colour is no copy.
+    A patch p is copied if min_s |p - s|^2 < UNEXPLAINED * |p - mean colour of p|^2, over all windows s of the source;
+    both are grids of pooled cells. Patches overlap by half. The threshold is relative to the contrast of the patch, so
+    it is the same for weak and strong texture; pooling ignores details that a tokenizer loses; and a patch in another
+    colour is not a copy.
     """
     pictures, searched = comparable(frames), comparable(source[None])
     cell = pictures.shape[-1] // GRID
@@ -73,14 +73,13 @@ def copied_patches(frames: Float[Tensor, "f c h w"], source: Float[Tensor, "c h 
 
 
 class CopyRate(StoryMetric):
-    """The share of a system's textured patches that lie in the source: how much it copies instead of drawing.
+    """The share of a system's textured patches that are also in the source: how much it copies.
 
-    ``copy_rate`` is in [0, 1]: 1 for copies, shifted ones too, of all that the source shows; ``copy_rate_chance`` is
-    the same against another story's source, which is where pictures that know nothing of the source end. Neither high
-    nor low is good: true frames share the setting with their source, so their own rate is the mark. Flat patches do
-    not count; nan where all are flat. ViStoryBench's copy-paste rate asks the same of character crops; the nearest
-    neighbours are those of PatchMatch (Barnes et al. 2009), searched exhaustively. The thresholds are our own, and
-    ``copied_patches`` states them.
+    ``copy_rate`` is in [0, 1]: 1 for copies of the source, also shifted ones. ``copy_rate_chance`` is the rate for
+    another story's source: the level of pictures that ignore the source. Neither high nor low is good: true frames
+    share the setting with their source, so compare with their rate. Flat patches do not count; nan if all are flat.
+    ViStoryBench's copy-paste rate is similar, for crops of characters; the nearest neighbours are those of PatchMatch
+    (Barnes et al. 2009), by exhaustive search. The thresholds are our own; see ``copied_patches``.
     """
 
     names = ("copy_rate", "copy_rate_chance")
@@ -104,7 +103,7 @@ class CopyRate(StoryMetric):
 
     @classmethod
     def is_enough(cls, extent: Extent) -> bool:
-        """Tell whether there is another episode or book, of which the chance level is."""
+        """True if there is another episode or book, for the chance level."""
         return len(set(extent.cluster_of_frame)) > 1
 
     def judge_beside(self, name: str, frames: Float[Tensor, "f c h w"], own: Neighbour, other: Neighbour) -> None:

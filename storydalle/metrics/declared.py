@@ -1,4 +1,4 @@
-"""A metric declares itself once: protocols, judging, tables, plots and pages read it off the class.
+"""A metric is declared once, on its class: protocols, judging, tables, plots and pages read the declaration.
 
   class Blue(StoryMetric):
       names = ("blue",)
@@ -10,7 +10,7 @@
       def judge(self, drawn, truth):
           self.update(drawn.frames, truth.batch.mask, truth.batch.ids)
 
-A file of this room that holds such a class is all that ``evaluate`` needs; a protocol asks for it by its name.
+A file in this folder with such a class is all that ``evaluate`` needs; a protocol lists the metric by its name.
 """
 
 import importlib
@@ -37,22 +37,22 @@ FAMILIES = (
     *(CHARACTERS, "Characters by number and by source", "Setting and action", "Guests and hats"),
     *(PICTURES, CONTINUATION),
 )
-"""Families of a report, in its order; a family that is not here stands behind these."""
+"""Families of a report, in order; other families follow."""
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Column(NamedTuple):
-    """A score in a table. A star stands for a network's label, in the score and in the heading."""
+    """A score in a table. A star in score and heading stands for the label of a network."""
 
     score: str
     heading: str
     table: str
-    place: int = 0  # the lower, the further left; in one place metrics keep their order
+    place: int = 0  # columns are sorted by this; equal ones are in the order of metrics
 
 
 class Ranking(NamedTuple):
-    """How stories are put in order, best first: by the mean of some scores, or of their opposites (``sign``)."""
+    """The order of stories, best first: by the mean of some scores, times ``sign``."""
 
     scores: tuple[str, ...]
     words: str
@@ -60,7 +60,7 @@ class Ranking(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How much there is to score."""
+    """The amount of data to score."""
 
     num_stories: int
     cluster_of_frame: Sequence[str]  # the episode or book of each frame
@@ -68,7 +68,7 @@ class Extent(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Facts on a split and its protocol, for a metric that is made for them."""
+    """Facts about a split and its protocol, from which a metric is built."""
 
     characters: Sequence[str]
     num_frames: int  # of the longest story
@@ -80,47 +80,47 @@ class Setting(NamedTuple):
 
 
 class DeclaredMetric(Metric):
-    """The base of all metrics: each says here whatever others have to know of it."""
+    """The base of all metrics: class attributes declare everything that other parts need to know."""
 
     full_state_update = False
     higher_is_better: bool | None = None
     lower_is_better: ClassVar[tuple[str, ...]] = ()
-    """Scores of which less is better, of a metric that has others too."""
+    """Scores for which lower is better, in a metric that also has others."""
     asked_as: ClassVar[str | None] = None
-    """Its name in a protocol's list; None where no protocol can ask for it."""
+    """Its name in the list of a protocol; None if a protocol cannot list it."""
     rank: ClassVar[int] = 1000
-    """Metrics stand in this order, and those of one rank by their classes' names."""
+    """Metrics are sorted by this; equal ranks by the names of classes."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Networks of a protocol that it reads frames by: features, labels, classifier, text_network."""
+    """The networks that it needs: features, labels, classifier, text_network."""
     takes_many: ClassVar[bool] = False
-    """True where a hundred stories are too few for it."""
+    """True if a hundred stories are too few for it."""
     meets_another: ClassVar[bool] = False
-    """True where each story is judged beside another one (``judge_beside``), which gives its chance level."""
+    """True if each story is judged together with another one (``judge_beside``), which gives the chance level."""
     columns: ClassVar[tuple[Column, ...]] = ()
     legend: ClassVar[Mapping[str, str]] = NONE
-    """Words under a table, by the table."""
+    """Text under a table, by table."""
     families: ClassVar[Mapping[str, str]] = NONE
-    """In a report: patterns of its scores' whole names, by family."""
+    """Regular expressions for the full names of its scores in a report, by family."""
     details: ClassVar[str] = ""
-    """A pattern of scores that a report shows on demand alone."""
+    """A regular expression for scores that a report shows only on request."""
     curves: ClassVar[Mapping[str, str]] = NONE
-    """Titles of plots by position in the story, by the beginnings of the scores' names."""
+    """Titles of plots over the position in the story, by the beginning of the scores' names."""
     bars: ClassVar[Mapping[str, str]] = NONE
-    """Titles of plots by name, likewise."""
+    """Titles of bar plots, by the beginning of the scores' names."""
     ranking: ClassVar[Ranking | None] = None
     explanations: ClassVar[Mapping[str, str]] = NONE
-    """Two sentences on a score, by its name; ``<score>_at_<i>`` and ``<score>_slope`` stand for every score's."""
+    """Two sentences about a score, by its name; ``<score>_at_<i>`` and ``<score>_slope`` hold for all scores."""
     questions: ClassVar[Mapping[str, str]] = NONE
-    """Headings, by score, under which a page explains scores that have a chance level."""
+    """Headings, by score, of the sections in which a page explains scores with a chance level."""
 
     @classmethod
     def is_enough(cls, extent: Extent) -> bool:
-        """Tell whether there is as much as the scores need."""
+        """True if there is enough data for the scores."""
         return True
 
     @classmethod
     def recorded(cls, extent: Extent) -> dict[str, int]:
-        """Fields of the protocol's record that are this metric's own."""
+        """Fields that this metric adds to the protocol's record."""
         return {}
 
     @classmethod
@@ -146,7 +146,7 @@ class DeclaredMetric(Metric):
 
 @cache
 def import_room() -> None:
-    """Import every file of this room, so that its metrics are known."""
+    """Import every file in this folder, so that its metrics are known."""
     room = importlib.import_module("storydalle.metrics")
     for module in pkgutil.iter_modules(room.__path__):
         if not module.ispkg:
@@ -154,7 +154,7 @@ def import_room() -> None:
 
 
 def all_below(classes: Iterable[type[DeclaredMetric]]) -> Iterator[type[DeclaredMetric]]:
-    """The classes, and those that are made of them."""
+    """The classes and all their subclasses."""
     for each in classes:
         yield each
         yield from all_below(each.__subclasses__())
@@ -169,7 +169,7 @@ def declared() -> list[type[DeclaredMetric]]:
 
 
 def by_name() -> dict[str, type[DeclaredMetric]]:
-    """The metrics that a protocol can ask for."""
+    """The metrics that a protocol can list."""
     asked = [each for each in declared() if each.__dict__.get("asked_as")]
     found = {str(each.asked_as): each for each in asked}
     assert len(found) == len(asked), f"two metrics are asked for by one name: {asked}"
@@ -177,13 +177,13 @@ def by_name() -> dict[str, type[DeclaredMetric]]:
 
 
 def needs_of(metrics: Iterable[str]) -> set[str]:
-    """The networks that some metrics read frames by."""
+    """The networks that some metrics need."""
     known = by_name()
     return {need for name in metrics for need in known[name].needs}
 
 
 def columns_of(table: str, more: Sequence[Column] = ()) -> dict[str, str]:
-    """Headings by score; ``more`` are columns of what is no metric."""
+    """Headings by score; ``more`` are columns of values that are not metrics."""
     found = [column for each in declared() for column in each.columns]
     headings: dict[str, str] = {}
     for column in sorted([*found, *more], key=lambda column: column.place):
@@ -193,13 +193,13 @@ def columns_of(table: str, more: Sequence[Column] = ()) -> dict[str, str]:
 
 
 def legend_of(table: str, more: Sequence[str] = ()) -> str:
-    """The words of all metrics under a table, each sentence once."""
+    """The text of all metrics under a table, each sentence once."""
     said = [each.legend[table] for each in declared() if table in each.legend]
     return "; ".join(dict.fromkeys([*said, *more])) + "."
 
 
 def family_patterns() -> dict[str, str]:
-    """A report's families in order, each with the pattern of its scores' names."""
+    """A report's families in order, each with a regular expression for its scores' names."""
     patterns: dict[str, list[str]] = {title: [] for title in FAMILIES}
     for each in declared():
         for title, pattern in each.families.items():
@@ -208,12 +208,12 @@ def family_patterns() -> dict[str, str]:
 
 
 def details() -> list[str]:
-    """Patterns of scores that a report shows on demand alone."""
+    """Regular expressions for scores that a report shows only on request."""
     return list(dict.fromkeys(each.details for each in declared() if each.details))
 
 
 def explanation(name: str) -> str:
-    """The two sentences on a score, by its full name; raises ``ValueError`` for a score that nobody explains."""
+    """The two sentences about a score, by its full name; ``ValueError`` for a score without an explanation."""
     explained = {score: text for each in declared() for score, text in each.explanations.items()}
     if re.fullmatch(r".*_at_\d+", name):
         name = "<score>_at_<i>"

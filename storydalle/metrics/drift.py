@@ -1,4 +1,4 @@
-"""Do later frames of a story get worse? Any quantity of a frame, by its position."""
+"""Are later frames of a story worse? Any quantity of a frame, by its position."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -17,9 +17,10 @@ from storydalle.metrics.story_metric import StoryMetric, check_finite
 class PositionScores(StoryMetric):
     """Any quantity of a frame by its position in the story, for stories of up to ``num_frames`` frames: its drift.
 
-    ``<name>_at_<i>`` is the mean over the stories that have an i-th frame, nan where none has, in the quantity's own
-    units. ``<name>_slope`` is the change from one frame to the next: the least-squares slope within stories, so that
-    long stories that are harder (or easier) from their first frame on are no drift.
+    ``<name>_at_<i>`` is the mean over the stories with an i-th frame (nan without any), in the quantity's own units.
+    ``<name>_slope`` is the change from one frame to the next: the least-squares slope within stories, sum (i - mean i)
+    y_i / sum (i - mean i)^2 over frames i of all stories. So stories that are harder from their first frame on are no
+    drift.
     """
 
     asked_as = "drift"

@@ -13,7 +13,7 @@ from storydalle.metrics.networks.features import one_by_one
 
 
 class EmbeddedCaptions(NamedTuple):
-    """The distinct captions of a split's stories, embedded, and which of them each story's frames have."""
+    """Embeddings of the different captions of a split, and the captions of each story's frames."""
 
     texts: list[str]
     embeddings: Float[Tensor, "u d"]  # of length 1, in double precision
@@ -23,10 +23,10 @@ class EmbeddedCaptions(NamedTuple):
     def of(
         cls, captions: Mapping[str, Sequence[str]], embed_captions: Callable[[list[str]], Tensor]
     ) -> "EmbeddedCaptions":
-        """Embed what the stories say: ``captions`` are the frames' own, in their order, by story id.
+        """Embed captions: those of each story's frames, in order, by story id.
 
-        ``embed_captions`` is a network's, or looks embeddings up that were made before. Captions that differ in case
-        or spaces alone are one.
+        ``embed_captions`` is a network's, or looks up earlier embeddings. Captions that differ only in case or spaces
+        count as one.
         """
         keys: dict[str, int] = {}
         texts: list[str] = []
@@ -43,7 +43,7 @@ class EmbeddedCaptions(NamedTuple):
 
 
 def plain(text: str) -> str:
-    """A caption in lower case, with single spaces: what it takes for two captions to be the same."""
+    """A caption in lower case, with single spaces; captions that are equal in this form count as one."""
     return " ".join(text.lower().split())
 
 

@@ -1,4 +1,4 @@
-"""Scores of drawn frames that need no label: how far from the true frame, and from the source."""
+"""Scores of drawn frames that need no labels: the distance to the true frame and to the source."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple

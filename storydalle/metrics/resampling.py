@@ -1,9 +1,9 @@
-"""How sure a score is: intervals, paired tests between two systems, and their correction over a table.
+"""The uncertainty of a score: intervals, paired tests of two systems, and corrections for a table of tests.
 
-Every score is a function of sums over stories, so a resample is a weight a story: ``scores_of_sums`` takes weighted
-sums ``(r, *k)`` of the stories' rows ``(b, *k)`` and gives a value a resample for each score. What is drawn are
-independent things: stories or, where several are of one episode or book, those clusters as a whole (stories of one
-episode share characters and places, so that counting each of them as news makes intervals too narrow).
+Every score is a function of sums over stories, so a resample is one weight a story: ``scores_of_sums`` takes weighted
+sums ``(r, *k)`` of the stories' rows ``(b, *k)`` and returns one value a resample for each score. Resampled are
+independent units: stories or, if several stories are from one episode or book, whole clusters of them. (Stories of one
+episode share characters and places; if each counted as independent, intervals would be too narrow.)
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 ScoresOfSums = Callable[[Tensor], Mapping[str, Tensor]]
 MAX_WEIGHTS = 2**22
-"""Weights that are held at a time: with draws and sums, some 150 MB for any number of stories and resamples."""
+"""Weights in memory at a time: with draws and sums about 150 MB, for any number of stories and resamples."""
 
 
 class Interval(NamedTuple):
@@ -27,17 +27,17 @@ class Interval(NamedTuple):
 
 
 class StoryRows(NamedTuple):
-    """One system's rows of sums, and whose they are."""
+    """One system's rows of sums, with the ids of their stories."""
 
     ids: tuple[str, ...]
     rows: Shaped[Tensor, "b ..."]
 
 
 class PairedTest(NamedTuple):
-    """How much higher the first of two systems scores on the same stories, and what chance makes of it.
+    """How much higher the first of two systems scores on the same stories, and how likely that is by chance.
 
-    ``interval`` is the difference's; both p-values are two-sided: of a difference of zero among resampled stories,
-    and of systems that are exchangeable story by story. All are nan where either score is undefined.
+    ``interval`` is that of the difference. Both p-values are two-sided: one for a difference of zero under resampling
+    of stories, one for systems that are exchangeable in each story. All are nan if a score is undefined.
     """
 
     difference: float
@@ -56,9 +56,9 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Percentile intervals (Efron 1979) from resampling rows, or whole clusters of rows, with replacement.
 
-    Resamples that leave a score undefined (nan) are left out of its interval. A single row or cluster says nothing
-    of its like: its intervals are nan. ``clusters`` names the cluster of each row. Percentile intervals of few rows
-    are too narrow, as any bootstrap: below some 30 rows or clusters, read them as lower bounds of the doubt.
+    Resamples with an undefined score (nan) are left out of its interval. A single row or cluster says nothing about
+    others: its intervals are nan. ``clusters`` names the cluster of each row. As in every bootstrap, intervals of few
+    rows are too narrow: with fewer than about 30 rows or clusters the true uncertainty is larger.
     """
     units = cluster_sums(rows, clusters)
     check_resampling(num_resamples, level)
@@ -92,14 +92,14 @@ def paired_tests(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, PairedTest]:
-    """Is each score of system a another than that of system b, on the same stories?
+    """Test for each score if systems a and b differ on the same stories.
 
-    Stories are matched by id, in any order; ``clusters`` maps ids to episodes or books, which then stand or fall
-    together. The permutation test swaps the two systems' rows of a story (cluster) at random, and asks how often
-    the difference is as large as the one seen; it holds for any number of stories, but with few it can't reach a small
-    p (six: 2/64). Neither p-value is ever 0: what was seen counts as one of the resamples (Phipson and Smyth 2010).
+    Stories are matched by id, in any order; ``clusters`` maps ids to episodes or books, which are then resampled as a
+    whole. The permutation test swaps the two systems' rows of a story (cluster) at random, and counts how often the
+    difference is at least as large as the observed one; it is valid for any number of stories, but with few it can't
+    reach a small p (six: 2/64). p-values are (c + 1) / (n + 1) for c of n resamples, never 0 (Phipson and Smyth 2010).
 
-    Raises ``ValueError`` for systems scored on different stories, naming the first that is missing, for stories
+    Raises ``ValueError`` if the systems were scored on different stories, naming the first missing one, for stories
     without a cluster, and for fewer than two stories or clusters.
     """
     check_resampling(num_resamples, level)
@@ -123,9 +123,10 @@ def paired_tests(
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted p-values of a table of tests (Holm 1979): those below alpha are all right with probability 1 - alpha.
+    """Adjusted p-values of a table of tests (Holm 1979): all below alpha are correct with probability 1 - alpha.
 
-    A nan stays nan, and is no test of the table. Raises ``ValueError`` for what is no probability.
+    p'_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)) for the m sorted p-values. A nan stays nan and does not count as a
+    test. Raises ``ValueError`` for a value outside [0, 1].
     """
     for name, value in p_values.items():
         if value < 0 or value > 1:
@@ -148,7 +149,7 @@ def check_resampling(num_resamples: int, level: float) -> None:
 
 
 def cluster_sums(rows: Shaped[Tensor, "b ..."], clusters: Sequence[str] | None) -> Float[Tensor, "g ..."]:
-    """Rows in double precision, summed over each cluster; clusters stand in the order of their names."""
+    """Rows in double precision, summed over each cluster, in the order of the clusters' names."""
     rows = rows.double().cpu()
     if not len(rows):
         raise ValueError("no story to resample: score some first")
@@ -184,7 +185,7 @@ def swapped_sums(
 
 
 def chunks(num_resamples: int, num_units: int) -> Iterator[int]:
-    """How many resamples to hold at a time; how they are divided changes no draw."""
+    """Numbers of resamples to compute at a time; the division does not change the draws."""
     size = max(1, MAX_WEIGHTS // num_units)
     for start in range(0, num_resamples, size):
         yield min(size, num_resamples - start)
@@ -209,7 +210,7 @@ def joined(parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def p_of_resamples(drawn: Float[Tensor, " r"]) -> float:
-    """Twice the share of resampled differences that are on the other side of zero: when the interval holds zero."""
+    """Twice the share of resampled differences on the other side of zero."""
     drawn = drawn[drawn.isfinite()]
     lowest = min((drawn <= 0).sum().item(), (drawn >= 0).sum().item())
     return min(1.0, 2 * (lowest + 1) / (len(drawn) + 1))

@@ -1,7 +1,7 @@
-"""Frames as the judges see them: each picture once by each network, and every score shares what it saw.
+"""Frames with the outputs of the judging networks: each network sees each picture once, and all scores share it.
 
-``Truth`` is what a batch of stories shows and says, ``Seen`` what was drawn for it; both compute a network's view when
-a score first asks for it.
+``Truth`` has the true frames and captions of a batch of stories, ``Seen`` frames that were drawn for it. A network's
+output is computed when a score first needs it.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,9 +28,9 @@ class CharacterReader(Protocol):
 
 
 class Networks(NamedTuple):
-    """The networks of a protocol, each there if one of its scores asks for it.
+    """The networks of a protocol; those that no score needs are None.
 
-    Without a classifier of their own, ``characters`` are those that the label reader reads.
+    Without a classifier ``characters``, the label reader reads characters.
     """
 
     features: FeatureNetwork | None = None
@@ -40,9 +40,9 @@ class Networks(NamedTuple):
 
 
 class Seen:
-    """Frames ``(b, f, c, h, w)`` in [-1, 1] as the judges see them; what is behind a false mask counts nowhere.
+    """Frames ``(b, f, c, h, w)`` in [-1, 1] with the outputs of networks; scores ignore frames with a false mask.
 
-    Each picture is seen alone (``one_by_one``).
+    Networks see each picture alone (``one_by_one``).
     """
 
     def __init__(self, frames: Float[Tensor, "b f c h w"], networks: Networks) -> None:
@@ -76,7 +76,7 @@ class Seen:
 
 
 class Truth(NamedTuple):
-    """A batch of stories at the protocol's resolution, with its true frames and its sources as the judges see them."""
+    """A batch of stories at the protocol's resolution, with the networks' outputs for its true frames and sources."""
 
     batch: StoryBatch
     frames: Seen
@@ -103,7 +103,7 @@ class Truth(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A story as the chance levels of another one need it."""
+    """The part of a story that the chance levels of another one need."""
 
     cluster: str
     source: Float[Tensor, "c h w"]

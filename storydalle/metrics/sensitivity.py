@@ -1,4 +1,4 @@
-"""How much frames change with the source, with the captions, and with the seed alone."""
+"""How much frames change with the source, with the captions, and with only the seed."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -17,9 +17,10 @@ Kind = Literal["pixels", "features"]
 
 
 def distances(first: Float[Tensor, "b f *k"], second: Float[Tensor, "b f *k"], of: Kind) -> Float[Tensor, "b f"]:
-    """Of frames ``(b f c h w)`` half the mean absolute difference, in [0, 1]; of features ``(b f d)``, 1 - cosine.
+    """mean |x - y| / 2 of frames ``(b f c h w)``, in [0, 1]; 1 - cosine of features ``(b f d)``.
 
-    Both are exactly 0 for equal inputs. Raises ``ValueError`` for features given as pixels, and the other way round.
+    Both are exactly 0 for equal inputs. Raises ``ValueError`` for features with ``of="pixels"``, or the other way
+    round.
     """
     if first.ndim != (5 if of == "pixels" else 3):
         wanted = "frames (b f c h w)" if of == "pixels" else "features (b f d)"
@@ -41,8 +42,8 @@ class Diversity(StoryMetric):
 
     ``diversity_pixels``: mean absolute difference over all pairs of seeds, in [0, 1], 1 between black and white;
     ``diversity_features``: 1 - cosine, in [0, 2]. 0 for a system that always draws the same. Higher is more varied,
-    which is good only as far as every variant is right. As the mean pairwise distance of samples of one input in
-    BicycleGAN (Zhu et al. 2017), with plain pixels or any features in place of LPIPS.
+    which is good only if every variant is correct. As in BicycleGAN (Zhu et al. 2017), the mean distance of pairs of
+    samples for one input, with pixels or any features instead of LPIPS.
     """
 
     families: ClassVar = {CONTINUATION: "diversity_.*"}
@@ -81,7 +82,7 @@ class InputSensitivity(StoryMetric):
 
     ``change_<name>_pixels`` is the mean absolute difference to the frames drawn with the true inputs, in [0, 1];
     ``change_<name>_features`` is 1 - cosine, in [0, 2]. 0 for a system that ignores the input. Draw both with the same
-    seeds, and read it beside ``Diversity``: a change that is no larger is that of another draw.
+    seeds, and compare with ``Diversity``: a change that is not larger is only the change of another draw.
     """
 
     columns = (

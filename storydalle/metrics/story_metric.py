@@ -1,10 +1,11 @@
 """The base of every score that is a function of sums over stories.
 
-A score on a test set is here always a function of sums over stories: an accuracy is what was right over what was
-asked, a mean is a total over a number. Who keeps one row of sums a story therefore has the score, its interval
-(resampled stories are weighted rows), its paired test against another system, and the gathering across processes.
+Here every score on a test set is a function of sums over stories: an accuracy is a number of correct items divided by a
+number of items, a mean is a total divided by a number. One row of sums for each story is therefore enough for the
+score, its interval (resampled stories are weighted rows), its paired test against another system, and several
+processes.
 
-A metric of ratios says what a row's entries are called, and adds rows of (right, of)::
+A metric of ratios names the entries of a row, and adds rows of pairs (right, of)::
 
     class Copies(StoryMetric):
         names = ("copied", "copied_cast")
@@ -20,7 +21,7 @@ A metric of ratios says what a row's entries are called, and adds rows of (right
     copies.compute_intervals(clusters={"s/1": "episode 3", "s/2": "episode 3"})
     paired_test(copies.rows_of(ids), rival.rows_of(ids), copies.scores_of_sums, "copied")
 
-Any other function of sums overrides ``scores_of_sums``, and ``counts`` where entries are no (right, of) pairs.
+For another function of sums override ``scores_of_sums``, and ``counts`` if entries are not pairs (right, of).
 """
 
 import hashlib
@@ -56,9 +57,9 @@ def lexical_order(rows: Shaped[Tensor, "b k"]) -> Int[Tensor, " b"]:
 class StoryMetric(DeclaredMetric):
     """Scores from one row of sums a story, of any shape ``(b, *k)`` that stays the same from update to update.
 
-    Subclasses define ``update``, which calls ``add_stories``, and ``names``. Results depend neither on the order of
-    stories, nor on batches, nor on how many processes share them (each of which needs at least one story): rows are
-    sorted by their story's id or, where no ids are given, by what they hold. Clusters and paired tests need ids.
+    Subclasses define ``names`` and ``update``, which calls ``add_stories``. Results do not depend on the order of
+    stories, on batches, or on the number of processes (each needs at least one story): rows are sorted by the story's
+    id or, without ids, by their content. Clusters and paired tests need ids.
     """
 
     names: tuple[str, ...] = ()
@@ -72,9 +73,9 @@ class StoryMetric(DeclaredMetric):
         self.add_state("keys", default=[], dist_reduce_fx="cat")
 
     def add_stories(self, sums: Shaped[Tensor, "b ..."], ids: Sequence[str] | None = None) -> None:
-        """Keep a row a story, counts as integers and other sums in double precision.
+        """Keep one row a story, counts as integers and other sums in double precision.
 
-        Raises ``ValueError`` for ids that are too few, too many or doubled, and for ids in some updates only.
+        Raises ``ValueError`` for too few, too many or repeated ids, and for ids in only some updates.
         """
         if ids is not None:
             check_ids(ids, len(sums))
@@ -91,7 +92,7 @@ class StoryMetric(DeclaredMetric):
         return rows[order.to(rows.device)]
 
     def gathered(self) -> tuple[Shaped[Tensor, "b ..."], Int[Tensor, "b 2"] | None]:
-        """Rows and keys as they came in; no keys where no ids were given. Refuses a story that came twice."""
+        """Rows and keys in the order of updates; no keys without ids. Refuses a story that was added twice."""
         if not len(self.sums):
             raise ValueError("no story has been scored: call update first")
         rows = dim_zero_cat(self.sums)
@@ -107,7 +108,7 @@ class StoryMetric(DeclaredMetric):
         return rows, keys
 
     def rows_of(self, ids: Sequence[str]) -> StoryRows:
-        """Each named story's row, in the order of ``ids``, with which systems are compared story by story.
+        """Each named story's row, in the order of ``ids``, for comparing systems story by story.
 
         Raises ``ValueError`` naming the first story that was not scored; other stories may have been.
         """
@@ -120,11 +121,11 @@ class StoryMetric(DeclaredMetric):
         return StoryRows(tuple(ids), rows[[place for place in wanted if place is not None]].cpu())
 
     def scores_of_sums(self, sums: Float[Tensor, "*r k 2"]) -> dict[str, Float[Tensor, "*r"]]:
-        """Scores of summed rows; axes before a row's own are kept. Here: right over of, nan where ``of`` is zero."""
+        """Scores of summed rows; axes before those of a row are kept. Here: right / of, nan if ``of`` is zero."""
         return {name: sums[..., i, 0] / sums[..., i, 1] for i, name in enumerate(self.names)}
 
     def compute(self) -> dict[str, float]:
-        """Each score over all stories, nan where nothing was there to be scored."""
+        """Each score over all stories; nan if there was nothing to score."""
         scores = self.scores_of_sums(self.story_rows().double().sum(0))
         return {name: value.item() for name, value in scores.items()}
 
@@ -135,7 +136,7 @@ class StoryMetric(DeclaredMetric):
         seed: int = 0,
         clusters: Mapping[str, str] | None = None,
     ) -> dict[str, Interval]:
-        """Percentile intervals from resampling stories with replacement, or the clusters that stories are of.
+        """Percentile intervals from resampling stories, or clusters of stories, with replacement.
 
         ``clusters`` maps each story's id to its episode or book (it may hold other stories too). A story drawn under
         several seeds is one cluster of the ids ``"<story>#<seed>"``. The interval of a single story is nan.
@@ -147,7 +148,7 @@ class StoryMetric(DeclaredMetric):
         return bootstrap_intervals(rows, self.scores_of_sums, own, num_resamples, level, seed)
 
     def counts(self) -> dict[str, int]:
-        """How many stories were scored, and how many items each named score stands on."""
+        """The number of scored stories, and the number of items of each score."""
         with self.sync_context(self.dist_sync_fn):
             rows = self.story_rows()
         return {"stories": len(rows)} | dict(zip(self.names, rows[..., 1].sum(0).tolist(), strict=False))
@@ -165,7 +166,7 @@ def check_ids(ids: Sequence[str], num_stories: int) -> None:
 def check_finite(
     values: Float[Tensor, "b f *k"], mask: Bool[Tensor, "b f"], ids: Sequence[str] | None, what: str
 ) -> None:
-    """Refuse a value that is no number at a frame that exists, naming the first such story and frame."""
+    """Refuse nan and infinity at frames that exist, naming the first such story and frame."""
     broken = mask & ~values[..., None].isfinite().flatten(2).all(-1)
     if broken.any():
         story, frame = broken.nonzero()[0].tolist()
@@ -181,7 +182,7 @@ def key_pairs(keys: Int[Tensor, "b 2"]) -> list[tuple[int, int]]:
 
 
 def places_of(keys: Int[Tensor, "b 2"] | None) -> dict[tuple[int, int], int]:
-    """Where each story's row is."""
+    """The place of each story's row."""
     if keys is None:
         raise ValueError("stories were scored without ids, and can't be told apart: give ids to update")
     return {key: place for place, key in enumerate(key_pairs(keys))}

@@ -1,7 +1,7 @@
-"""Do the pictures show what the captions say: R-precision, cosines, captions read back, and the choice of candidates.
+"""Do the pictures show what the captions say? R-precision, cosines, BLEU of recaptioning, and choice of candidates.
 
 The captions of a split are embedded once (``EmbeddedCaptions``) and shared by the metrics, which take pictures or
-their embeddings. Numbers of different networks never compare: name the network beside them.
+their embeddings. Numbers of different networks cannot be compared: always name the network.
 """
 
 import hashlib
@@ -29,8 +29,7 @@ NUM_NEGATIVES = 99
 class CaptionMetric(StoryMetric):
     """The base of metrics that compare each frame of a story with the captions of a split.
 
-    ``network`` is needed only where ``update`` gets pictures; embeddings of another network than that of the captions
-    compare nothing.
+    ``network`` is needed only if ``update`` gets pictures; it must be the network of the captions' embeddings.
     """
 
     higher_is_better = True
@@ -51,8 +50,8 @@ class CaptionMetric(StoryMetric):
     def update(self, frames: Float[Tensor, "b f *k"], mask: Bool[Tensor, "b f"], ids: Sequence[str]) -> None:
         """Add stories by their ids: pictures ``(b, f, c, h, w)`` in [-1, 1], or their embeddings ``(b, f, d)``.
 
-        Frame i has the story's caption i; ``mask`` is true at frames that there are. Raises ``ValueError`` for stories
-        without captions, for frames without a caption and for embeddings that are not finite.
+        Frame i belongs to the story's caption i; ``mask`` is true at frames that exist. Raises ``ValueError`` for
+        stories without captions, for frames without a caption and for embeddings that are not finite.
         """
         texts = self.texts_of(mask, ids)
         embeddings = self.embeddings_of(frames).masked_fill(~mask.to(self.device)[..., None], 0.0)
@@ -97,14 +96,14 @@ class CaptionMetric(StoryMetric):
 
 
 class RPrecision(CaptionMetric):
-    """CLIP R-precision (Park et al. 2021): is a frame's own caption nearer to it than ``num_negatives`` others?
+    """CLIP R-precision (Park et al. 2021): the share of frames nearer to their caption than to all of R others.
 
-    In [0, 1], higher is better, chance is ``1 / (1 + num_negatives)``. Negatives are distinct captions of other stories
-    and never one that the frame's own story has; they are drawn by (seed, story id, frame), so neither batches
-    nor their order matter. A tie is a miss. ``r_precision`` is the mean over ``num_draws`` draws of all negatives and
-    ``r_precision_deviation`` their standard deviation: it says how much the draw matters, not how sure the score is.
+    In [0, 1], higher is better, chance is 1 / (1 + R) for R = ``num_negatives``. Negatives are different captions of
+    other stories, never one of the frame's own story; they are drawn by (seed, story id, frame), so batches and their
+    order make no difference. A tie counts as a miss. ``r_precision`` is the mean over ``num_draws`` draws of all
+    negatives; ``r_precision_deviation`` is the standard deviation over draws, not the uncertainty of the score.
 
-    Differs from the DAMSM of AttnGAN, which R-precision was first measured with: numbers do not compare.
+    Differs from AttnGAN's R-precision, which uses DAMSM: numbers cannot be compared.
     """
 
     names = ("r_precision",)
@@ -135,7 +134,7 @@ class RPrecision(CaptionMetric):
 
     @classmethod
     def is_enough(cls, extent: Extent) -> bool:
-        """Tell whether there are enough other stories to take distinct captions from."""
+        """True if there are enough other stories to draw captions from."""
         return extent.num_stories > NUM_NEGATIVES
 
     @classmethod
@@ -152,7 +151,7 @@ class RPrecision(CaptionMetric):
         return 1 / (1 + self.num_negatives)
 
     def negatives(self, name: str, frame: int) -> Int[Tensor, "draws k"]:
-        """The captions that a frame's own is drawn against, as indices of ``captions.texts``."""
+        """The negatives for a frame's caption, as indices of ``captions.texts``."""
         own = sorted(set(self.captions.of_story[name]))
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
         num_others = len(self.captions.texts) - len(own)
@@ -172,7 +171,7 @@ class RPrecision(CaptionMetric):
         texts: list[list[int]],
         ids: Sequence[str],
     ) -> Int[Tensor, "b draws 2"]:
-        """How many frames found their caption in each draw, and how many there are."""
+        """The number of hits in each draw, and the number of frames."""
         known = self.text_embeddings()
         rows = torch.zeros(len(ids), self.num_draws, 2, dtype=torch.long, device=self.device)
         for row, name in enumerate(ids):
@@ -190,11 +189,11 @@ class RPrecision(CaptionMetric):
 
 
 class ClipT(CaptionMetric):
-    """CLIP-T: the mean cosine of a frame and its caption, in [-1, 1], higher is better.
+    """CLIP-T: the mean cosine x y / (|x| |y|) of a frame and its caption, in [-1, 1], higher is better.
 
-    A bare cosine, as papers on stories print it (0.2 to 0.35 for OpenAI's CLIPs); CLIPScore is 100 times this, or 2.5
-    times (Hessel et al. 2021), with negative cosines cut to 0. ``clip_t_chance`` is the mean cosine of each frame with
-    every caption of every other story, which an unrelated picture reaches too; nan where there is one story alone.
+    A plain cosine, as papers on stories print it (0.2 to 0.35 for OpenAI's CLIPs); CLIPScore is max(0, cosine) times
+    2.5 (Hessel et al. 2021) or times 100. ``clip_t_chance`` is the mean cosine of each frame with every caption of all
+    other stories: the level of unrelated pictures; nan if there is only one story.
     """
 
     names = ("clip_t", "clip_t_chance")
@@ -231,11 +230,12 @@ class ClipT(CaptionMetric):
 
 
 class RecaptioningBleu(StoryMetric):
-    """BLEU-2 and BLEU-3 (Papineni et al. 2002) of captions that a captioner reads off the drawn frames.
+    """BLEU-2 and BLEU-3 (Papineni et al. 2002, section 2.3) of captions that a captioner writes for the drawn frames.
 
-    In [0, 1] (papers print 100 times this), higher is better; one corpus, one reference a frame, unsmoothed. Texts are
-    lower-cased and split into words and single punctuation marks, so values compare only with those of the same
-    captioner and this splitting. ``captioner`` maps images ``(n, c, h, w)`` in [-1, 1] to n captions.
+    BLEU-N = min(1, exp(1 - r / c)) (p_1 ... p_N)^(1 / N) for n-gram precisions p_n, c words of the captioner and r
+    words of the references. In [0, 1] (papers print 100 times this), higher is better; one corpus, one reference a
+    frame, no smoothing. Texts are lower-cased and split into words and punctuation marks, so compare only numbers with
+    the same captioner and splitting. ``captioner`` maps images ``(n, c, h, w)`` in [-1, 1] to n captions.
     """
 
     names = ("bleu_2", "bleu_3")
@@ -267,14 +267,14 @@ class RecaptioningBleu(StoryMetric):
         self.add_stories(torch.stack(rows), ids)
 
     def counted(self, read: list[str], told: list[str]) -> Float[Tensor, "4 2"]:
-        """Matched and read n-grams of each of ``ORDERS``, then the numbers of words read and told."""
+        """Matched and written n-grams for each of ``ORDERS``, then the words of captioner and references."""
         bleu = BLEUScore(n_gram=max(self.ORDERS))
         bleu.update([split(text) for text in read], [[split(text)] for text in told])
         grams = [torch.stack([bleu.numerator[n - 1], bleu.denominator[n - 1]]) for n in self.ORDERS]
         return torch.stack([*grams, torch.stack([bleu.preds_len, bleu.target_len])]).double()
 
     def scores_of_sums(self, sums: Float[Tensor, "*r 4 2"]) -> dict[str, Float[Tensor, "*r"]]:
-        """The geometric mean of the n-grams' precisions, times a penalty where less is read than was told."""
+        """BLEU from the sums: the geometric mean of n-gram precisions, times the brevity penalty."""
         two, three, one = (sums[..., i, 0] / sums[..., i, 1].clamp(min=1) for i in range(len(self.ORDERS)))
         penalty = (1 - sums[..., -1, 1] / sums[..., -1, 0]).clamp(max=0).exp()
         return {"bleu_2": penalty * (one * two).sqrt(), "bleu_3": penalty * (one * two * three) ** (1 / 3)}
@@ -298,7 +298,7 @@ def caption_cosines(
 def rerank(
     network: ImageTextNetwork, captions: Sequence[str], candidates: Float[Tensor, "m f c h w"]
 ) -> Float[Tensor, " m"]:
-    """How well each of ``m`` drawings of a story shows its captions: the mean cosine over its frames.
+    """A score for each of ``m`` drawings of a story: the mean cosine of its frames and their captions.
 
     Higher is better. Candidates of single frames are ranked by the columns of ``caption_cosines``.
     """

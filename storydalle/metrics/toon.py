@@ -1,8 +1,8 @@
-"""Scores of ToonSV: what of a story's facts can be read in the frames drawn for it.
+"""Scores of ToonSV: how many facts of a story can be read in the frames drawn for it.
 
-Every score is a ratio of two sums over frames (or characters of frames): what was right, and what could have been.
-The sums are kept per story, so a score does not depend on batches or their order, a frame without an item of a kind
-counts neither for nor against it, and intervals come from resampling whole stories.
+Every score is a ratio of two sums over frames (or characters of frames): the items that are right, and all items. The
+sums are kept for each story. So a score does not depend on batches or their order, a frame without an item does not
+count, and intervals come from resampling whole stories.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class Ratio(NamedTuple):
 
 
 def frame_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> dict[str, Ratio]:
-    """All ratios but the characters' F1, as truth values a frame ``(b, f)`` or a character of a frame ``(b, f, k)``."""
+    """All ratios except the characters' F1, as truth values of frames ``(b, f)`` or of characters ``(b, f, k)``."""
     cast_right = (predicted["characters"] == truth["characters"]).all(-1)
     action_right = predicted["action"] == truth["action"]
     setting_right = predicted["setting"] == truth["setting"]
@@ -62,11 +62,11 @@ def frame_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) ->
 def guest_ratios(
     predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"], rest_right: Bool[Tensor, "b f"]
 ) -> dict[str, Ratio]:
-    """The guest's look three ways, since a copied source shows the right guest in the wrong frame.
+    """The guest's look in three ways, since a copied source shows the right guest in the wrong frame.
 
-    ``guest_look`` counts only the frames whose cast and action were read as they should be (``guest_scored`` is their
-    share), ``guest_look_any`` every frame with a guest, ``guest_look_joint`` every frame with a guest, as right only
-    with cast and action.
+    ``guest_look`` counts only frames with correct cast and action (``guest_scored`` is their share), ``guest_look_any``
+    every frame with a guest. ``guest_look_joint`` also counts every frame with a guest, but it is right only if cast
+    and action are right too.
     """
     guest = mask & (truth["guest"] > 0)
     scored = guest & rest_right
@@ -79,9 +79,9 @@ def guest_ratios(
 
 
 def hat_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> dict[str, Ratio]:
-    """Hats that a caption says or the story carries on (a character that is missing wears none), and false ones.
+    """Hats that a caption names or that are still worn (none, if the character is missing), and false hats.
 
-    A false hat is read on a character that is there, should be there, and should be bare-headed.
+    A false hat is read on a character that is there, should be there, and should wear none.
     """
     present = mask[..., None] & (truth["characters"] > 0)
     read_present = predicted["characters"] > 0
@@ -105,7 +105,7 @@ def character_ratio(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"])
 
 
 def story_sums(ratio: Ratio) -> Int[Tensor, "b 2"]:
-    """``right`` and ``of`` summed over a story; what is right but not asked for does not count."""
+    """``right`` and ``of``, summed over a story; what is right but not part of ``of`` does not count."""
     right = ratio.right * (ratio.of > 0)
     return torch.stack([right.flatten(1).sum(1), ratio.of.flatten(1).sum(1)], dim=1)
 
@@ -113,7 +113,7 @@ def story_sums(ratio: Ratio) -> Int[Tensor, "b 2"]:
 class ToonScores(StoryMetric):
     """Scores of ToonSV from the labels read in drawn frames and the true ones.
 
-    ``compute`` returns a float a score, nan where no frame had an item of that kind.
+    ``compute`` returns one float for each score, nan if no frame had an item of that kind.
     """
 
     names = (
@@ -201,7 +201,7 @@ class ToonScores(StoryMetric):
         return {name: labels[name].to(self.device) for name in names}
 
     def scores_of_sums(self, sums: Float[Tensor, "*r k 2"]) -> dict[str, Float[Tensor, "*r"]]:
-        """The characters' F1 first, of the entries after the named ones; nan where nothing could be right."""
+        """The characters' F1 first, from the entries after the named ones; nan if there is no item."""
         right, of = sums[..., len(self.names) :, :].unbind(-1)
         scores = {
             "character_micro_f1": right.sum(-1) / of.sum(-1),

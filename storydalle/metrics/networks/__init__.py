@@ -1,1 +1,1 @@
-"""Networks that read pictures, for metrics to judge by."""
+"""Networks that read pictures for the metrics."""

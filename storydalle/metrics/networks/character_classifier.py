@@ -1,7 +1,7 @@
-"""Who is in a frame: the field's character classifiers, released or trained here, behind one ``read``.
+"""Character classifiers, released or trained here, with one interface, ``read``.
 
-The field's is torchvision's Inception-v3, fine-tuned on single frames at 299 pixels with one sigmoid a character and a
-threshold of 0.5 (StoryViz, Maharana et al. 2021; StoryDALL-E; StoryGPT-V). A small network does for ToonSV.
+The usual one is torchvision's Inception-v3, fine-tuned on single frames at 299 pixels with one sigmoid a character and
+a threshold of 0.5 (StoryViz, Maharana et al. 2021; StoryDALL-E; StoryGPT-V). For ToonSV a small network is enough.
 """
 
 import json
@@ -40,7 +40,7 @@ class SmallSettings(NetworkSettings):
 
 
 class SmallNetwork(Configured, nn.Module):
-    """A few strided convolutions, then for each character where to look and what to see there; 64 or 128 pixels."""
+    """Strided convolutions, then one attention map and one map of logits for each character; 64 or 128 pixels."""
 
     settings: SmallSettings
 
@@ -77,7 +77,7 @@ RESIZES = {"inception": "bilinear", "small": "area"}
 
 @dataclass(frozen=True)
 class ClassifierSettings(NetworkSettings):
-    """``names`` of the characters, one an output; pictures are read at ``resolution``, resized as ``resize`` says."""
+    """``names`` of the characters, one for each output; pictures are resized to ``resolution``, as ``resize`` says."""
 
     names: tuple[str, ...]
     resolution: int
@@ -95,11 +95,11 @@ class ClassifierSettings(NetworkSettings):
 class CharacterClassifier(Configured, nn.Module):
     """Reads which of the characters ``names`` are in a frame.
 
-    ``network`` maps images in [-1, 1] of ``resolution`` pixels to ``ClassLogits``, a column a name. Images of another
-    size are resized, by default as the field does (``resize`` as in ``inception.resized``). A character is read where
-    its probability is over ``threshold``.
+    ``network`` maps images in [-1, 1] of ``resolution`` pixels to ``ClassLogits``, one column a name. Images of another
+    size are resized, by default in the usual way (``resize`` as in ``inception.resized``). A character is read if its
+    probability is above ``threshold``.
 
-    Raises ValueError where names are too few, too many or double, and where the threshold is no probability.
+    Raises ValueError for too few, too many or repeated names, and for a threshold that is not a probability.
     """
 
     weights_sha256: str | None = None  # of the file that the weights are from, for a protocol
@@ -129,7 +129,7 @@ class CharacterClassifier(Configured, nn.Module):
 
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """Of each character to be in each image in [-1, 1]."""
+        """The probability of each character in each image in [-1, 1]."""
         assert not self.training, "call eval() before reading"
         return self(images).main.float().sigmoid()
 
@@ -170,11 +170,11 @@ def released_classifier(
     """A released classifier of ``names``, ready to read: of StoryViz and StoryDALL-E, or StoryGPT-V's.
 
     Both are state dicts of torchvision's Inception-v3 whose ``fc`` and ``AuxLogits.fc`` have an output a character.
-    Their training code has ``transform_input=True``, as torchvision's pretrained networks do, and StoryGPT-V's
-    evaluation too; StoryViz's and StoryDALL-E's (``eval_char_clf.py``) builds the network without, which shows it
-    pictures of another scale and contrast than it has learned: False reads as they do.
+    Their training code has ``transform_input=True``, like torchvision's pretrained networks, and so has StoryGPT-V's
+    evaluation. The evaluation of StoryViz and StoryDALL-E (``eval_char_clf.py``) builds the network without it, so the
+    network sees pictures with another scale and contrast than in training; False does the same.
 
-    Raises ValueError where the file is missing, or has other keys, shapes or another number of outputs.
+    Raises ValueError if the file is missing, or has other keys, shapes or another number of outputs.
     """
     file = user_path(path)
     if not file.is_file():
@@ -190,7 +190,7 @@ def released_classifier(
 
 
 def check_outputs(weights: Mapping[str, Tensor], names: Sequence[str], file: Path) -> None:
-    """Refuse a network of another number of classes in words: it is the likeliest mistake."""
+    """Refuse a network with another number of classes with its own message: this is the most likely mistake."""
     outputs = len(weights["fc.weight"]) if "fc.weight" in weights and weights["fc.weight"].ndim == 2 else len(names)
     if outputs != len(names):
         hint = "; it is the one of backgrounds, use classifier_char.pt" if outputs == BACKGROUNDS else ""
@@ -209,8 +209,8 @@ def new_classifier(
 ) -> CharacterClassifier:
     """A classifier to be trained on the characters of ``stories``, by default at its network's usual resolution.
 
-    ``pretrained`` is "imagenet" or the file of torchvision's Inception-v3, whose last layers are made anew. Raises
-    ValueError where the stories have no characters, and as ``inception.find_weights`` and ``load_weights`` do.
+    ``pretrained`` is "imagenet" or the file of torchvision's Inception-v3; its last layers are replaced by new ones.
+    Raises ValueError if the stories have no characters, and as ``inception.find_weights`` and ``load_weights`` do.
     """
     names = character_names(stories)
     if network not in NETWORKS:

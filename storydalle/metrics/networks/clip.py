@@ -1,4 +1,4 @@
-"""Networks that lay pictures and captions in one space: transformers' CLIP, and a small one of our own for ToonSV."""
+"""Networks that embed pictures and captions in one space: transformers' CLIP, and a small network for ToonSV."""
 
 import hashlib
 import json
@@ -42,8 +42,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class ImageTextNetwork(Protocol):
     """A network that compares pictures with captions, as the metrics use it.
 
-    Images are in [-1, 1], of any size; embeddings have length 1, so their product is the cosine. ``features`` are the
-    picture's before it is projected among the texts: for Fréchet distances and for the likeness of two pictures.
+    Images are in [-1, 1], of any size; embeddings have length 1, so their product is the cosine. ``features`` are those
+    of the picture before the projection: for Fréchet distances, and for the similarity of two pictures.
     """
 
     @property
@@ -83,7 +83,7 @@ IMAGE_TEXT_NETWORKS: "Registry[TinyCLIP | TransformersCLIP]" = Registry(
 
 
 class ImageTower(nn.Module):
-    """A convolutional map of a picture, seen through learned attention maps: who, where, doing what, holding what."""
+    """A convolutional map of a picture, pooled by learned attention maps (for characters, setting, action ...)."""
 
     def __init__(self, dims: tuple[int, ...], num_glances: int, feature_dim: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class TextBlock(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A small transformer over a caption's tokens, and the mean over those that exist."""
+    """A small transformer over a caption's tokens, then the mean over those that are not padding."""
 
     def __init__(self, vocab_size: int, text_length: int, pad_id: int, dim: int, depth: int, num_heads: int) -> None:
         super().__init__()
@@ -142,13 +142,13 @@ class TextTower(nn.Module):
 
 
 def projection(dim: int, embedding_dim: int) -> nn.Sequential:
-    """Features of one tower among those of the other."""
+    """The projection of a tower's features into the common space."""
     return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, embedding_dim, bias=False))
 
 
 @dataclass(frozen=True)
 class TinyCLIPSettings(NetworkSettings):
-    """The defaults are those of the one for ToonSV, of 0.9 M parameters."""
+    """The defaults are those of the network for ToonSV, with 0.9 M parameters."""
 
     resolution: int = 64
     dims: tuple[int, ...] = (24, 48, 96, 128)
@@ -161,7 +161,7 @@ class TinyCLIPSettings(NetworkSettings):
 
 
 class TinyCLIP(Configured, nn.Module):
-    """A two-tower network for ToonSV (after Radford et al. 2021, with a convolutional eye)."""
+    """A two-tower network for ToonSV (after Radford et al. 2021, with a convolutional image tower)."""
 
     name = "tiny-clip"
     settings: TinyCLIPSettings
@@ -204,7 +204,7 @@ class TinyCLIP(Configured, nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Of the file that it was opened from; of the parameters themselves where there is none."""
+        """The sha256 of the file that it was opened from, or of the parameters if there is none."""
         return self._file_sha256 or sha256_of_state(self.state_dict())
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -234,7 +234,7 @@ class TinyCLIP(Configured, nn.Module):
 
 
 def tiny_clip(stories: Stories, captions: dict[str, Any], num_stories: int = 4000, **sizes: Any) -> TinyCLIP:
-    """A fresh network behind a caption tokenizer trained on captions and descriptions of the first stories.
+    """A fresh network, with a caption tokenizer trained on captions and descriptions of the first stories.
 
     ``captions`` are options of ``CaptionTokenizer.train``, ``sizes`` those of ``TinyCLIP``.
     """
@@ -247,11 +247,11 @@ def tiny_clip(stories: Stories, captions: dict[str, Any], num_stories: int = 400
 
 
 class TransformersCLIP(nn.Module):
-    """A CLIP of the transformers library (version 4 or 5) behind the interface, with preprocessing of our own.
+    """A CLIP of the transformers library (version 4 or 5) with this interface and its own preprocessing.
 
-    A picture's shorter side is resized to the network's size (bicubic, antialiased) and its middle cut out, as CLIP's
-    processor does; captions longer than the text tower's positions (77 tokens) lose their ends. ``tokenize`` is called
-    as a tokenizer of transformers.
+    A picture's shorter side is resized to the network's size (bicubic, antialiased) and its centre is cropped, as by
+    CLIP's processor; captions longer than the text tower's positions (77 tokens) lose their ends. ``tokenize`` is
+    called like a tokenizer of transformers.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class TransformersCLIP(nn.Module):
         self._file_sha256: str | None = None
 
     def pixels(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c r r"]:
-        """Images in [-1, 1] as the network sees them."""
+        """The network's input for images in [-1, 1]."""
         images = images.to(self.mean).clamp(-1, 1)
         shorter = min(images.shape[-2:])
         if images.shape[-2:] != (self.resolution, self.resolution):
@@ -307,7 +307,7 @@ class TransformersCLIP(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Of the file of weights that it was opened from; of the parameters themselves where that is not one file."""
+        """The sha256 of the file of weights, or of the parameters if that is not a single file."""
         return self._file_sha256 or sha256_of_state(self.model.state_dict())
 
     @classmethod
@@ -356,7 +356,7 @@ def _transformers() -> Any:
 
 
 def sha256_of_state(state: dict[str, Tensor]) -> str:
-    """Of the names, shapes and values of parameters, in the order of the names."""
+    """The sha256 of the names, shapes and values of parameters, in the order of names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()

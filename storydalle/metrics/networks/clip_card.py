@@ -1,7 +1,7 @@
-"""The card of a shipped image-text network: what of a ToonSV frame's facts it notices in a description.
+"""The card of a shipped image-text network: which facts of a ToonSV frame it notices in a description.
 
-A frame is compared with its own description and with the same description but for one fact. Wording comes from a
-stream of its own, so the two texts differ in that fact alone.
+A frame is compared with its own description and with a description in which one fact is changed. The wording has its
+own random stream, so the two texts differ only in that fact.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def other(rng: np.random.Generator, number: int, value: int, first: int = 0) -> 
 
 
 def changed_frame(frame: FrameFacts, kind: str, rng: np.random.Generator) -> FrameFacts | None:
-    """The frame with another character (in the same clothes), place, action, prop or hat; None where it has none."""
+    """The frame with another character (in the same clothes), place, action, prop or hat; None if it has none."""
     if kind == "where":
         return replace(frame, setting=other(rng, len(SETTINGS), frame.setting))
     if kind == "action":
@@ -64,7 +64,7 @@ def changed_frame(frame: FrameFacts, kind: str, rng: np.random.Generator) -> Fra
 
 
 def changed_story(facts: StoryFacts, at: int, kind: str, rng: np.random.Generator) -> StoryFacts | None:
-    """The story with one fact of frame ``at`` (0 is the source) changed; None where the frame has no such fact."""
+    """The story with one fact of frame ``at`` (0 is the source) changed; None if the frame has no such fact."""
     frame = facts.frames[at]
     if kind == "light":
         return replace(facts, tint=other(rng, len(TINTS), facts.tint))
@@ -82,9 +82,9 @@ def changed_story(facts: StoryFacts, at: int, kind: str, rng: np.random.Generato
 
 
 def noticed(network: ImageTextNetwork, stories: ToonSV, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Of each kind of change, how often a frame is nearer to its own description than to the changed one.
+    """For each kind of change, the share of frames that are nearer to their own description than to the changed one.
 
-    Sources included; ``chance`` is one half, ``frames`` how many have such a fact.
+    Sources included; ``chance`` is one half, ``frames`` the number of frames with such a fact.
     """
     counts = {kind: [0, 0] for kind in KINDS}
     for index in range(len(stories)):
@@ -128,8 +128,8 @@ def publish_clip(
 ) -> dict[str, Any]:
     """Copy a finished run's network to ``folder``, and write its ``card.json``: recipe, data and scores.
 
-    Scores are those of the saved weights, read back on the CPU, on real frames of each of ``checks``. ``remarks`` say
-    what of the run its settings do not.
+    Scores are those of the saved weights, read back on the CPU, on real frames of each of ``checks``. ``remarks`` add
+    what the settings of the run do not say.
     """
     run, folder = Path(run), Path(folder)
     TinyCLIP.from_pretrained(run / "model").save_pretrained(folder)

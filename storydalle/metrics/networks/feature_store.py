@@ -1,4 +1,4 @@
-"""Features that were computed before, by what a picture holds: a second look at the same pictures costs no network."""
+"""Stored features of pictures, by their content: pictures that were seen before need no network."""
 
 import hashlib
 from pathlib import Path
@@ -14,11 +14,11 @@ KEY_BYTES = 16
 
 
 class StoredFeatures:
-    """A feature network that keeps what it saw in ``folder``, a subfolder a network.
+    """A feature network that stores its features in ``folder``, in a subfolder for each network.
 
-    A picture is known by the first 128 bits of the sha256 of its size and pixels, so neither its name nor its place
-    matter. Two files grow side by side, keys and vectors; what a kill left behind the shorter one is dropped. Memory
-    holds the keys, and of the vectors only those asked for. Two processes may not write one folder at a time.
+    The key of a picture is the first 128 bits of the sha256 of its size and pixels; its name and place do not matter.
+    Two files grow together, keys and vectors; if a process was killed, the longer one is cut. Memory holds all keys,
+    but only the requested vectors. Only one process at a time may write to a folder.
     """
 
     def __init__(self, network: FeatureNetwork, folder: Path) -> None:
@@ -31,7 +31,7 @@ class StoredFeatures:
         self.places = self.known()
 
     def known(self) -> dict[bytes, int]:
-        """Where the vector of each key is; both files are cut to whole rows."""
+        """The place of each key's vector; both files are cut to whole rows."""
         for file in (self.keys_file, self.vectors_file):
             file.touch()
         row_bytes = 4 * self.dim
@@ -43,7 +43,7 @@ class StoredFeatures:
         return {keys[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(number)}
 
     def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Features of images in [-1, 1], read where they are known."""
+        """Features of images in [-1, 1]; known ones are read from disk."""
         keys = [picture_key(image) for image in images]
         new = [i for i, key in enumerate(keys) if key not in self.places and key not in keys[:i]]
         if new:
@@ -52,7 +52,7 @@ class StoredFeatures:
         return torch.from_numpy(vectors[[self.places[key] for key in keys]].copy()).to(images.device)
 
     def add(self, keys: list[bytes], features: Float[Tensor, "n d"]) -> None:
-        """Vectors first: a key stands for a vector that is there."""
+        """Write vectors first, so that every key has a vector."""
         with self.vectors_file.open("ab") as file:
             file.write(features.cpu().numpy().astype("<f4").tobytes())
         with self.keys_file.open("ab") as file:
@@ -67,5 +67,5 @@ def picture_key(image: Float[Tensor, "c h w"]) -> bytes:
 
 
 def identity(network: FeatureNetwork) -> str:
-    """Everything that moves a network's features."""
+    """Everything that a network's features depend on."""
     return f"{network.name} {network.sha256} {getattr(network, 'resize', None)}"

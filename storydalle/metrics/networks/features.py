@@ -1,4 +1,4 @@
-"""Features of pictures, as a protocol names them: for Fréchet and kernel distances, and for likenesses."""
+"""Feature networks that a protocol can name: for Fréchet and kernel distances, and for similarities."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ CELLS = 8  # of a side of the colour layout
 class FeatureNetwork(Protocol):
     """Pictures in [-1, 1], of any size, to vectors.
 
-    ``label`` begins the names of distances on them; only Inception's, which has none, are called FID and KID.
+    Names of distances begin with ``label``; Inception has none, and only its distances are called FID and KID.
     """
 
     @property
@@ -35,9 +35,9 @@ class FeatureNetwork(Protocol):
 
 
 class ColorLayout:
-    """Mean colours of a grid of 8 x 8 cells, 192 numbers: where which colour is, with no weights to bring.
+    """Mean colours of a grid of 8 x 8 cells, 192 numbers, without any weights.
 
-    It tells palettes and rough composition apart and knows nothing of outlines or of what is drawn.
+    They describe colours and rough composition, not outlines or content.
     """
 
     name = "color_layout"
@@ -62,7 +62,7 @@ class InceptionFeatures:
 
 
 class TextNetworkFeatures:
-    """The picture's features of a network that compares pictures with captions, before it is projected."""
+    """Features of pictures from a network that compares them with captions, before its projection."""
 
     def __init__(self, network: ImageTextNetwork) -> None:
         self.name, self.sha256 = network.name, network.sha256
@@ -73,16 +73,16 @@ class TextNetworkFeatures:
 def one_by_one(
     see: Callable[[Float[Tensor, "1 c h w"]], Shaped[Tensor, "1 ..."]], images: Float[Tensor, "n c h w"]
 ) -> Shaped[Tensor, "n ..."]:
-    """Features of each picture alone, laid out in memory in one way.
+    """Features of each picture, computed alone and with the same memory layout.
 
-    So nothing depends, in the last digit either, on the pictures beside it or on the door that they came by.
+    So features are equal to the last bit, whatever other pictures there are and wherever the picture comes from.
     """
     return torch.cat([see(image) for image in images.contiguous().split(1)])
 
 
 @torch.inference_mode()
 def features_of(network: FeatureNetwork, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-    """Features of each picture, seen ``one_by_one``."""
+    """Features of each picture, computed ``one_by_one``."""
     return one_by_one(network.features, images)
 
 

@@ -1,7 +1,7 @@
 """Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567), twice from one set of blocks, named as in the released files.
 
 ========================================= ============================ =========================================
-file                                      network                      what is its own
+file                                      network                      differences
 ========================================= ============================ =========================================
 pt_inception-2015-12-05-6726825d.pth      ``FIDInception``: FID, KID   1008 outputs; averages leave padding out;
                                                                        the last block pools by maximum
@@ -59,7 +59,7 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def resized(images: Float[Tensor, "n c h w"], resize: str, side: int = SIDE) -> Float[Tensor, "n c side side"]:
-    """Images at ``side`` pixels; the way is named:
+    """Images at ``side`` pixels; ``resize`` is one of:
 
     - "clean": bicubic with antialiasing, Pillow's on float channels, clipped to [-1, 1], as clean-fid (Parmar et al.
       2022, section 3), which gives it pictures at their own size;
@@ -79,7 +79,7 @@ def resized(images: Float[Tensor, "n c h w"], resize: str, side: int = SIDE) -> 
 
 
 class Auxiliary(nn.Module):
-    """A second classifier on the 17 x 17 maps, which keeps their gradient alive in training (section 4)."""
+    """A second classifier on the 17 x 17 maps, which improves their gradient in training (section 4)."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class Inception(nn.Module):
 class FIDInception(Inception):
     """The network of FID (Heusel et al. 2017): TensorFlow's of 2015-12-05 as pytorch-fid ported it, without weights.
 
-    Its last block pools by maximum, unlike the paper's: published numbers rest on it.
+    Its last block pools by maximum, unlike in the paper; published numbers depend on that.
     """
 
     weights_sha256: str | None = None
@@ -157,7 +157,7 @@ class FIDInception(Inception):
 
 
 class ClassLogits(NamedTuple):
-    """A classifier's answer; ``auxiliary`` in training alone, of networks with such a head."""
+    """A classifier's logits; ``auxiliary`` only in training, for networks with such a head."""
 
     main: Float[Tensor, "n k"]
     auxiliary: Float[Tensor, "n k"] | None = None
@@ -175,9 +175,9 @@ class InceptionSettings(NetworkSettings):
 class ClassifierInception(Configured, Inception):
     """torchvision's ``inception_v3`` with ``num_classes`` outputs, for images in [-1, 1] of 299 pixels.
 
-    torchvision's users normalise pictures by ImageNet's mean and deviation. Its networks with ``transform_input``,
-    which are all that start from its weights, undo that again: together they leave [-1, 1] as it is. Without it the
-    network sees the normalised picture.
+    Users of torchvision normalise pictures by ImageNet's mean and deviation. Networks with ``transform_input``, which
+    are all networks with torchvision's weights, undo that: together both leave [-1, 1] as it is. Without it the network
+    sees the normalised picture.
     """
 
     settings: InceptionSettings
@@ -216,7 +216,7 @@ def weights_folder() -> Path:
 
 
 def find_weights(name: str, path: Path | str | None = None) -> Path:
-    """The file ``path``, the file of that name in the folder ``path``, or in ``weights_folder()`` where it is None.
+    """The file ``path``, the file of that name in the folder ``path``, or in ``weights_folder()`` if ``path`` is None.
 
     Raises ValueError, naming the file to get and where to put it, if it is missing.
     """
@@ -232,9 +232,9 @@ def find_weights(name: str, path: Path | str | None = None) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors file or torch's own, of which nothing is executed.
+    """Tensors by name from a .safetensors file or a file of torch; no code in it is executed.
 
-    Raises ValueError, naming the file, where it is damaged or holds something else.
+    Raises ValueError, naming the file, if it is damaged or contains something else.
     """
     remedy = "save the network's state dict alone, torch.save(network.state_dict(), FILE)"
     try:
@@ -258,7 +258,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(
     network: nn.Module, weights: Mapping[str, Tensor], source: Path | str, remedy: str, fresh: Sequence[str] = ()
 ) -> None:
-    """Put weights into a network by name; ``fresh`` are beginnings of names that keep the network's own.
+    """Load weights by name; parameters whose names begin with one of ``fresh`` keep the network's own values.
 
     ``num_batches_tracked`` may be missing, as in torchvision's file: it is older than that counter. Raises ValueError
     naming the ``source``, the first parameter that is missing, foreign or misshapen, and the ``remedy``.

@@ -1,4 +1,4 @@
-"""A small network that reads ToonSV's labels off a frame: the ruler of every ToonSV score."""
+"""A small network that reads ToonSV's labels in a frame; all ToonSV scores depend on it."""
 
 import json
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def convolution(dim_in: int, dim_out: int, stride: int = 1) -> nn.Sequential:
 
 
 def strided_maps(dims: tuple[int, ...]) -> nn.Sequential:
-    """A convolutional map of a picture: half the side at first, and half of it for each further width."""
+    """A convolutional map of a picture; the side is halved at first and again for each further width."""
     blocks: list[nn.Module] = [nn.Conv2d(3, dims[0], 4, stride=2, padding=1), nn.ReLU(), convolution(dims[0], dims[0])]
     for dim_in, dim_out in pairwise(dims):
         blocks += [convolution(dim_in, dim_out, stride=2), convolution(dim_out, dim_out)]
@@ -43,7 +43,7 @@ def strided_maps(dims: tuple[int, ...]) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class LabelReaderSettings(NetworkSettings):
-    """Sizes, and how many classes there are of each label: those of ToonSV."""
+    """Sizes, and the number of classes of each label; the defaults are ToonSV's."""
 
     resolution: int = 64
     dims: tuple[int, ...] = (24, 48, 96, 128)
@@ -59,17 +59,17 @@ class LabelReaderSettings(NetworkSettings):
 
     @property
     def classes(self) -> dict[str, int]:
-        """How many a head tells apart."""
+        """The number of classes of each head."""
         scene = (self.num_settings, self.num_tints, self.num_actions, self.num_props)
         look = (self.num_shapes, self.num_colors, self.num_accessories)
         return dict(zip((*SCENE_HEADS, *LOOK_HEADS), (*scene, *look), strict=True))
 
 
 class LabelReader(Configured, nn.Module):
-    """Reads who is in a frame, where, doing what, holding and wearing what.
+    """Reads characters, setting, action, prop and hats in a frame.
 
-    A convolutional map of the frame is pooled by one learned attention map a question ("where is the bear?", "where
-    does one see the action?"), so that a character's hat is read at that character.
+    A convolutional map of the frame is pooled by one learned attention map for each question ("where is the bear?",
+    "where does one see the action?"), so that a character's hat is read at that character.
     """
 
     settings: LabelReaderSettings

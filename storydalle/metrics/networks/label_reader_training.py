@@ -1,4 +1,4 @@
-"""Training of the label reader on real frames, roughened so that it also reads what a tokenizer or a model draws."""
+"""Training of the label reader on real frames with added faults, so that it also reads frames that a model drew."""
 
 import math
 import time
@@ -36,9 +36,10 @@ def drawn_frames(stories: Sequence[Story]) -> tuple[UInt8[Tensor, "n h w c"], di
 
 
 def roughened(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-    """Images blurred, coarsened in colour and brightened by up to a step of it, shaded in patches, and noised.
+    """Blur images, reduce their colours, change brightness by up to one step of these, shade patches, and add noise.
 
-    Each image has its own amount of these faults of a reconstruction from codes; a quarter of them are kept.
+    Each image gets its own amount of these faults, which imitate reconstructions; a quarter of the images stay as they
+    are.
     """
     num, channels, height, width = images.shape
 
@@ -57,13 +58,13 @@ def roughened(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> F
 
 
 def mirrored(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-    """Half of the images, chosen at random, seen in a mirror: no label tells left from right."""
+    """Mirror a random half of the images: no label depends on left and right."""
     chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(chosen, images.flip(-1), images)
 
 
 def reading_losses(logits: LabelLogits, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cross-entropy of each head, over what it is asked: looks of guests, hats of characters that are there."""
+    """Cross-entropy of each head, where its question makes sense: looks of guests, hats of characters in the frame."""
     losses = {name: F.cross_entropy(logits[name].float(), labels[name]) for name in SCENE_HEADS}
     num_guests = labels["guest"].sum().clamp(min=1)
     for name in LOOK_HEADS:
@@ -95,7 +96,7 @@ def train_label_reader(
     progress: Callable[[int, dict[str, float]], None] | None = None,
     precision: str = AUTO,
 ) -> LabelReader:
-    """A reader trained on the frames of the stories, under one cycle of learning rate."""
+    """Train a reader on the frames of the stories, with one cycle of the learning rate."""
     device = torch.device(device)
     precision, _ = resolved(precision, device.type)
     images, labels = drawn_frames(stories)
@@ -132,10 +133,10 @@ def reading_accuracies(
     change: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 256,
 ) -> dict[str, float]:
-    """Share of right answers of each head on real frames, sources included; nan where nothing was asked.
+    """The share of correct answers of each head on real frames, sources included; nan if there was no question.
 
-    A character's hat is asked where the character is; ``hat_worn`` asks only those who wear one. ``change`` maps the
-    images first, for instance through a tokenizer.
+    Hats are only counted for characters in the frame; ``hat_worn`` only for those who wear one. ``change`` is applied
+    to the images first, for instance a tokenizer.
     """
     images, labels = drawn_frames(stories)
     device = next(reader.parameters()).device
@@ -155,7 +156,7 @@ def reading_accuracies(
 
 
 def measured(reader: LabelReader, stories: Sequence[Story], checks: Mapping[str, Sequence[Story]]) -> dict[str, Any]:
-    """A card's part on the reader itself: its size, the stories it has learned from, and its accuracies on others."""
+    """Entries of the card: the reader's size, its training stories, and its accuracies on other stories."""
     first, last = stories[0], stories[len(stories) - 1]
     return {
         "parameters": sum(parameter.numel() for parameter in reader.parameters()),
