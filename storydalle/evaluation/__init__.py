@@ -1,1 +1,1 @@
-"""Scoring: splits of stories, entries that are scored on them, and the judges that score."""
+"""Scoring: splits of stories, entries to score on them, and judges that compute scores."""

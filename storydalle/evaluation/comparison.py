@@ -1,4 +1,4 @@
-"""Two systems on the same stories: is a difference more than chance?"""
+"""Compare two systems on the same stories: is a difference more than chance?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ LEGEND = (
 
 
 def compared(first: Scorecard, second: Scorecard, ids: Sequence[str]) -> dict[str, PairedTest]:
-    """Every score of a comparison's columns that both have."""
+    """The scores of a comparison's columns that both systems have."""
     columns = columns_of(COMPARED)
     found: dict[str, PairedTest] = {}
     for name, metric in first.story_metrics_by_name().items():
@@ -48,7 +48,7 @@ def comparisons(
 
 
 def comparison_table(first: str, tests: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """A line a rival, a column a score."""
+    """One line for each rival, one column for each score."""
     columns = columns_of(COMPARED)
     names = [name for name in columns if any(name in each for each in tests.values())]
     if not names:

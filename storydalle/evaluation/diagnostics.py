@@ -1,4 +1,4 @@
-"""Is it a continuation? A model drawn again with one of its inputs replaced, and with other seeds."""
+"""Is it a continuation? Draw stories again with one input replaced, and with other seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -44,12 +44,12 @@ def shuffled_captions(stories: Stories, index: int) -> Inputs:
 
 
 def other(stories: Stories, index: int) -> int:
-    """A story far away in the split, as its neighbours may be of the same episode."""
+    """A story far away in the split, since neighbours may be from the same episode."""
     return (index + len(stories) // 2) % len(stories)
 
 
 class Variant(NamedTuple):
-    """Replaced inputs: the name of its row, and what is given in their place."""
+    """A replacement of inputs: the name of its row, and a function that chooses the inputs."""
 
     row: str
     choose: Choice
@@ -84,7 +84,7 @@ class Diagnosis(NamedTuple):
 
 
 def in_columns(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's values by column: of each row the change that is its own is in one column."""
+    """A row's values by column; the changes of all rows are in one column."""
     changes = {f"{prefix}_{kind}": f"change_{kind}" for prefix in CHANGES for kind in KINDS}
     return {changes.get(name, name): value for name, value in scores.items()}
 
@@ -123,7 +123,7 @@ def view(frames: Seen, kind: Kind) -> Tensor:
 
 
 def of_few(judges: SplitJudges) -> Scorecard:
-    """Empty scores of the kinds that a hundred stories are enough for."""
+    """Empty scores, only of metrics for which a hundred stories are enough."""
     card = judges.scorecard()
     card.metrics = {name: metric for name, metric in card.metrics.items() if not metric.takes_many}
     return card

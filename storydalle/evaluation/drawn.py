@@ -1,4 +1,4 @@
-"""Frames that any system has drawn, for stories that we know: found in its layout, surveyed whole, read one by one."""
+"""Frames that any system has drawn: find them by a layout, survey all of them, read them one by one."""
 
 import hashlib
 import json
@@ -57,16 +57,16 @@ Seen = tuple[dict[int, Look], list[Problem]]  # of one story, by frame
 
 @dataclass(frozen=True)
 class Survey:
-    """An inventory: what a folder of drawn frames holds of the stories that are asked for.
+    """An inventory of a folder of drawn frames, for the stories to be scored.
 
     Attributes:
         root: the folder.
-        layout: the one in which it was read.
-        stories: ids of those asked for, in the split's order.
-        whole: those of which every frame is there once and can be read, and none is too many.
-        problems: everything that is wrong, each by file or frame.
-        counts: how many problems of a kind, and how many pictures were converted by which of ``RULES``.
-        sizes: how many pictures by "WIDTHxHEIGHT", the most frequent first.
+        layout: the layout of its files.
+        stories: ids of the stories to be scored, in the split's order.
+        whole: those with every frame exactly once, all readable.
+        problems: everything that is wrong, by file or frame.
+        counts: numbers of problems by kind, and of pictures that were converted by each of ``RULES``.
+        sizes: numbers of pictures by "WIDTHxHEIGHT", the most frequent first.
         notes: what a reader of the scores should know.
         hashes: sha256 of the file of each frame that can be read, by story and frame from 1.
         interpolation: how pictures reach the size of the judging.
@@ -85,14 +85,14 @@ class Survey:
 
     @property
     def sha256(self) -> str:
-        """One hash of all frames that can be read: of story, frame and content, not of the names of files."""
+        """One hash of all readable frames, by story, frame and content, not by the names of files."""
         rows = [[*key, sha256] for key, sha256 in sorted(self.hashes.items())]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
     def check(self, allow_partial: bool = False) -> list[str]:
-        """Ids of the stories to score: all of them, or with ``allow_partial`` the whole ones.
+        """Ids of the stories to score: all of them, or with ``allow_partial`` only complete ones.
 
-        Raises ValueError where anything is wrong, naming the first problems, and where no story is whole.
+        Raises ValueError for any problem, naming the first ones, and if no story is complete.
         """
         if not self.problems or (allow_partial and self.whole):
             return list(self.whole)
@@ -111,7 +111,7 @@ class Survey:
         raise ValueError(f"{self.root} has {len(self.problems)} problems ({summary}): {first}{more}; {remedy}")
 
     def record(self) -> dict[str, Any]:
-        """The survey as json-ready values, without the folder's name: equal for equal frames, wherever they lie."""
+        """The survey as json-ready values, without the folder's name: equal for equal frames in any place."""
         return {
             "layout": self.layout,
             "num_stories": len(self.stories),
@@ -126,16 +126,16 @@ class Survey:
 
 
 class DrawnFrames:
-    """The frames below a folder, by story; nothing is decoded before it is asked for.
+    """The frames below a folder, by story; they are decoded only when they are needed.
 
     Args:
         root: the folder, or the CSV of layout ``csv``.
         lengths: the number of target frames of every story of the split, in the split's order: layouts that name a
             story by its number count by it.
         resolution: side of the square pictures that ``read`` gives.
-        layout: one of ``LAYOUTS``; told from the names of the files where it is not given.
-        scored: ids of the stories that are asked for, all by default; pictures of others are left aside.
-        others: ids of stories that may lie there too, such as another split's.
+        layout: one of ``LAYOUTS``; by default found from the names of the files.
+        scored: ids of the stories to be scored, all by default; pictures of others are ignored.
+        others: ids of other stories that may be in the folder, such as those of another split.
         stories_per_batch: AR-LDM's ``batch_size``, which decides the order of its files.
         interpolation: how pictures reach the resolution (``resizing.at_size``).
         clips: ids of each story's clips, by which layout ``clip_id`` names pictures.
@@ -216,7 +216,7 @@ class DrawnFrames:
         num_workers: int = 4,
         progress: Callable[[int, int], None] | None = None,
     ) -> Survey:
-        """Decode every picture once, and name everything that is wrong.
+        """Decode every picture once, and list all problems.
 
         Args:
             sources: gives a story's true source at the resolution: stories that show another's are noted.
@@ -247,7 +247,7 @@ class DrawnFrames:
         )
 
     def _seen(self, num_workers: int, progress: Callable[[int, int], None] | None) -> Iterator[tuple[str, Seen]]:
-        """Looks at each story's frames, in the stories' order."""
+        """Facts about each story's frames, in the stories' order."""
         pool = ThreadPoolExecutor(num_workers)
         try:
             seen = zip(self.lengths, pool.map(self._look, self.lengths), strict=True)
@@ -259,7 +259,7 @@ class DrawnFrames:
             pool.shutdown(cancel_futures=True)
 
     def _look(self, story: str) -> Seen:
-        """Look at the pictures of one story, and forget them one by one."""
+        """Open the pictures of one story one after the other; none is kept in memory."""
         problems, looks, opener = list(self._gaps(story)), {}, Places(self.root)
         for frame in range(1, self.lengths[story] + 1):
             for place in self._places[story].get(frame, []):
@@ -270,7 +270,7 @@ class DrawnFrames:
         return looks, problems
 
     def _gaps(self, story: str) -> Iterator[Problem]:
-        """Frames of a story that are missing, doubled or too many."""
+        """Frames of a story that are missing, duplicate or too many."""
         length, places = self.lengths[story], self._places[story]
         for frame in range(1, length + 1):
             where = f"{story} frame {frame}"
@@ -307,14 +307,14 @@ class DrawnFrames:
 
 
 def kind_of(problem: Problem) -> str:
-    """The stable words that a problem begins with."""
+    """The kind of a problem: the fixed words that it begins with."""
     return problem.what.partition(":")[0]
 
 
 def find_layout(root: Path, files: Sequence[str], clips: Clips = MappingProxyType({})) -> str:
-    """The layout that the names of a folder's files speak of; raises ValueError for none, or more than one.
+    """The layout that fits the names of a folder's files; ValueError if none or several fit.
 
-    ``clips`` are those of the stories that are asked for.
+    ``clips`` are the clips of the stories to be scored.
     """
     pictures = [PurePosixPath(file) for file in files if is_picture(file)]
     speaks = {
@@ -355,7 +355,7 @@ def _files_of(path: Path) -> tuple[Path, list[str]]:
 
 
 def _asked(lengths: Lengths, scored: Collection[str] | None) -> dict[str, int]:
-    """The lengths of the stories that are asked for, in the split's order."""
+    """The lengths of the stories to be scored, in the split's order."""
     wanted = set(lengths if scored is None else scored)
     unknown = sorted(wanted - lengths.keys())
     if unknown or not wanted:
@@ -365,7 +365,7 @@ def _asked(lengths: Lengths, scored: Collection[str] | None) -> dict[str, int]:
 
 
 def _told(forms: Counter[str], sizes: Counter[str]) -> Iterator[str]:
-    """Notes on what was converted, and on sizes that differ."""
+    """Notes on converted pictures and on different sizes."""
     yield from (f"{forms[form]} {rule}" for form, rule in RULES.items() if forms[form])
     if len(sizes) > 1:
         yield f"{len(sizes)} sizes: {', '.join(f'{number} of {size}' for size, number in sizes.most_common(4))}"

@@ -1,6 +1,6 @@
-"""Where systems put the frames they draw: a layout names the pictures of a folder by story and frame.
+"""Layouts of folders with drawn frames: a layout tells story and frame of each picture.
 
-Nothing is decoded here. A story's frames are its targets, counted from 1; a source that lies among them is left aside.
+Nothing is decoded here. A story's frames are its targets, counted from 1; a source among them is ignored.
 """
 
 import csv
@@ -31,7 +31,7 @@ NUMBERED = "stories are told apart by their number, taken for their position in 
 
 
 class Place(NamedTuple):
-    """Where a picture lies: a file below the root, or a story's frame in the tensor of one."""
+    """The place of a picture: a file below the root, or a frame of a story in a tensor file."""
 
     file: str
     row: tuple[int, int] | None = None
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A picture by story, known or not, and frame, from 1."""
+    """A picture with its story, which may be unknown, and its frame, from 1."""
 
     story: str
     frame: int
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The frames of a folder as a layout reads them; problems are files that can be no frame of any story."""
+    """The frames of a folder in a layout; problems are files that cannot be a frame of any story."""
 
     frames: list[Found]
     problems: list[Problem]
@@ -61,7 +61,7 @@ Clips = Mapping[str, Sequence[str]]  # those of a story, the source's first, whe
 
 
 def files_below(root: Path) -> list[str]:
-    """Paths of all files below a folder, hidden ones left out, in an order that no file system decides."""
+    """Paths of all files below a folder, without hidden ones, in an order that does not depend on the file system."""
     found: list[str] = []
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(Path(folder), name)]
@@ -78,7 +78,7 @@ def is_picture(file: str) -> bool:
 def list_own(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
     """``<story id>/<number>.png`` from 01, also in a folder ``frames`` of the story, as ``generate`` writes it.
 
-    What ``generate`` writes beside them is left aside: the source, the strip, and further candidates of a frame.
+    Other files of ``generate`` are ignored: the source, the strip, and further candidates of a frame.
     """
     listing, num_candidates = Listing([], [], []), 0
     ids = {folder_of(id): id for id in lengths}
@@ -197,7 +197,7 @@ def list_clip_id(root: Path, files: Sequence[str], lengths: Lengths, clips: Clip
 
 
 def clip_of(path: PurePosixPath, known: Container[str]) -> str | None:
-    """The clip that a picture's path without suffix ends with; the longest id where several are known."""
+    """The clip whose id is the end of a picture's path without suffix; the longest id if several fit."""
     ends = ("/".join(path.parts[start:]) for start in range(len(path.parts)))
     return next((end for end in ends if end in known), None)
 
@@ -231,7 +231,7 @@ def list_csv(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
 
 
 def maps_files(root: Path, file: str) -> bool:
-    """Tell whether a file is a CSV that maps files to frames, by its first line."""
+    """True for a CSV that maps files to frames, by its first line."""
     if not file.endswith(".csv") or "/" in file:
         return False
     with (root / file).open(encoding="utf-8-sig", errors="replace") as lines:
@@ -263,7 +263,7 @@ def open_tensor(path: Path) -> Tensor:
 
 
 def _is_filled(content: Tensor) -> bool:
-    """Tell whether a tensor has bytes for each of its values: a file of a few could claim millions of stories."""
+    """True if a tensor has bytes for each of its values: a small file could claim millions of stories."""
     return content.untyped_storage().nbytes() >= content.numel() * content.element_size()
 
 
@@ -317,7 +317,7 @@ def _arldm_order(lengths: Lengths, stories_per_batch: int) -> Iterator[tuple[str
 
 
 def _check_root(root: Path, listing: Listing, lengths: Lengths) -> None:
-    """Raise ValueError where the stories of the split lie in a folder one or two levels below or above ``root``."""
+    """Raise ValueError if the stories of the split are in a folder one or two levels below or above ``root``."""
     stories = {found.story for found in listing.frames}
     if any(story in lengths for story in stories):
         return
@@ -331,5 +331,5 @@ def _check_root(root: Path, listing: Listing, lengths: Lengths) -> None:
 
 
 def _leads_back(folder: Path, name: str) -> bool:
-    """Tell whether a link below a folder leads to the folder itself or one above it."""
+    """True if a link below a folder leads to the folder itself or one above it."""
     return (folder / name).is_symlink() and folder.resolve().is_relative_to((folder / name).resolve())

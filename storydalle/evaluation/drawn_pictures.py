@@ -1,4 +1,4 @@
-"""One drawn picture: opened from wherever it lies, brought to RGB of 8 bits a channel by stated rules, looked at."""
+"""Open a drawn picture, convert it to RGB with 8 bits a channel by fixed rules, and note facts about it."""
 
 import hashlib
 from io import BytesIO
@@ -26,7 +26,7 @@ PNG_DEPTH = 24  # where a PNG says its bits a channel
 
 
 class Opened(NamedTuple):
-    """A picture, the bytes that its hash is taken of, and which of ``RULES`` it was converted by."""
+    """A picture, the bytes for its hash, and the ``RULES`` by which it was converted."""
 
     content: bytes
     picture: Image.Image  # RGB
@@ -44,14 +44,14 @@ class Look(NamedTuple):
 
 
 class Places:
-    """Opens pictures; the tensor that was opened last stays at hand, mapped and not read."""
+    """Opens pictures; the last tensor file stays open, memory-mapped."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._tensor: tuple[str, Tensor] | None = None
 
     def open(self, place: Place) -> Opened:
-        """Raises ClipError for a picture that cannot be had."""
+        """Open a picture; raises ClipError if it cannot be read."""
         if place.row is None:
             return open_drawn(self.root / place.file)
         if self._tensor is None or self._tensor[0] != place.file:
@@ -60,7 +60,7 @@ class Places:
 
 
 def open_drawn(path: Path) -> Opened:
-    """The picture of a file; raises ClipError for one that cannot be had."""
+    """The picture of a file; raises ClipError if it cannot be read."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Entries: what is scored, each a row of a table; models, folders of pictures, and true frames as a mark for both."""
+"""Entries, the rows of a table of scores: models, folders of pictures, and true frames for comparison."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -40,14 +40,14 @@ Choice = Callable[[Stories, int], Inputs]
 
 
 def as_judged(frames: Tensor, resolution: int, interpolation: str) -> Tensor:
-    """Frames ``(b, f, c, h, w)`` in [-1, 1] as they would be judged from files: of 8 bits, then at the size."""
+    """Frames ``(b, f, c, h, w)`` in [-1, 1] as if read from files for judging: 8 bits, then resized."""
     pictures = to_images(rearrange(frames, "b f c h w -> (b f) c h w"))
     sized = to_tensor(np.stack([at_size(picture, resolution, interpolation) for picture in pictures]))
     return rearrange(sized, "(b f) c h w -> b f c h w", b=len(frames))
 
 
 class Entry(ABC):
-    """Frames for the stories of a split, from wherever they come."""
+    """Frames for the stories of a split, from any origin."""
 
     name: str
 
@@ -56,12 +56,12 @@ class Entry(ABC):
         """Frames of some stories, (b, f, c, h, w) in [-1, 1], of any size; padded as ``StoryBatch``."""
 
     def judged(self, frames: Tensor, split: Split) -> Tensor:
-        """Those frames as they are judged."""
+        """The same frames, prepared for judging."""
         return as_judged(frames, split.resolution, split.interpolation)
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """The facts on whoever made the frames, for the record."""
+        """Facts about the system that made the frames, for the record."""
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -118,7 +118,7 @@ class ModelEntry(Entry):
 
 
 def reranked(network: ImageTextNetwork, captions: Sequence[Sequence[str]], drawn: Tensor) -> Tensor:
-    """Of each frame the candidate that shows its caption best, from ``(b, f, k, c, h, w)``."""
+    """The candidate of each frame that fits its caption best, from ``(b, f, k, c, h, w)``."""
     best = drawn[:, :, 0].clone()
     for story, texts in enumerate(captions):
         for frame, text in enumerate(texts):
@@ -131,14 +131,14 @@ def reranked(network: ImageTextNetwork, captions: Sequence[Sequence[str]], drawn
 
 
 class SizedEntry(Entry):
-    """Frames that have the size of the judging."""
+    """Frames that already have the size for judging."""
 
     def judged(self, frames: Tensor, split: Split) -> Tensor:
         return frames
 
 
 class FolderEntry(SizedEntry):
-    """Pictures that lie in a folder."""
+    """Pictures in a folder."""
 
     def __init__(self, name: str, drawn: DrawnFrames, survey: Survey, kept: frozenset[str]) -> None:
         """``kept`` are ids of the stories that can be scored."""
@@ -156,7 +156,7 @@ class FolderEntry(SizedEntry):
 
 
 class CeilingEntry(Entry):
-    """True frames at a model's resolution, through the part of it that limits what it can draw."""
+    """True frames passed through the part of a model that limits its quality: an upper limit for the model."""
 
     def __init__(self, name: str, resolution: int, limit: Callable[[Tensor], Tensor]) -> None:
         self.name, self.resolution, self.limit = name, resolution, limit
@@ -171,7 +171,7 @@ class CeilingEntry(Entry):
 
 
 class MadeEntry(SizedEntry):
-    """Frames made of the true ones: a ceiling, or a floor."""
+    """Frames made from the true ones: an upper limit or a simple baseline."""
 
     def __init__(self, name: str, make: Callable[[StoryBatch], Tensor]) -> None:
         self.name, self.make = name, make
@@ -193,7 +193,7 @@ def entries_of(
     pictures: Sequence["FolderEntry"],
     networks: Networks,
 ) -> dict[str, Entry]:
-    """The ceilings, then the models, which share their tokenizer's, then the folders of pictures."""
+    """Upper limits and baselines, then the models, then the folders of pictures."""
     entries: list[Entry] = [MadeEntry(REAL, lambda batch: batch.frames)]
     limits = {name: (model.resolution, limit) for model in models.values() for name, limit in model.ceilings().items()}
     entries += [CeilingEntry(name, *limit) for name, limit in limits.items()]
@@ -211,17 +211,17 @@ def entries_of(
 
 
 def tested_models(entries: Mapping[str, Entry]) -> dict[str, "ModelEntry"]:
-    """The models that are scored for their own sake."""
+    """The models to be scored, without the baseline."""
     return {name: entry for name, entry in entries.items() if isinstance(entry, ModelEntry) and name != TEXT_TO_IMAGE}
 
 
 def tested_rows(entries: Mapping[str, Entry]) -> list[str]:
-    """Rows that are compared: the entries but for ceilings, then what captions alone can do."""
+    """Rows of a comparison: the entries without limits and baselines, then the text-to-image model."""
     return [name for name in entries if name not in CEILINGS] + [name for name in entries if name == TEXT_TO_IMAGE]
 
 
 def folders_of_rows(rows: Iterable[str]) -> dict[str, str]:
-    """A folder's name for each row: the last part of its model's path, the whole path where two rows share that."""
+    """A folder name for each row: the last part of its model's path, or the whole path if two rows share that."""
     shortest = {row: Path(row).parent.name if Path(row).name == MODEL else Path(row).name for row in rows}
     shared = Counter(shortest.values())
     return {row: file_name(short if short and shared[short] == 1 else row) for row, short in shortest.items()}
@@ -231,7 +231,7 @@ def folders_of_rows(rows: Iterable[str]) -> dict[str, str]:
 
 
 def open_folders(settings: EvaluationSettings, split: Split) -> list[FolderEntry]:
-    """The folders of pictures to score, each looked at whole; what is wrong with one is told."""
+    """The folders of pictures to score; each is surveyed, and its problems are reported."""
     options: dict[str, Any] = {"interpolation": split.interpolation, "scored": split.judged.ids()}
     options["others"] = OtherSplits(settings.data.name, split.name)
     if settings.stories_per_batch is not None:
@@ -253,7 +253,7 @@ def open_folder(
 
 
 def without_gaps(split: Split, pictures: Sequence[FolderEntry]) -> Split:
-    """The stories that are whole in all folders."""
+    """The stories that are complete in all folders."""
     kept = set(split.judged.ids()).intersection(*(entry.kept for entry in pictures))
     if not kept:
         raise UserError(f"images={[entry.name for entry in pictures]}: no story is whole in all of them")
@@ -261,7 +261,7 @@ def without_gaps(split: Split, pictures: Sequence[FolderEntry]) -> Split:
 
 
 class OtherSplits(Container[str]):
-    """The ids of stories that are not of a split: their pictures may lie beside those of the split."""
+    """The ids of stories in other splits, whose pictures may be in the same folder."""
 
     def __init__(self, dataset: str, split: str) -> None:
         self.dataset, self.split = dataset, split
@@ -301,14 +301,14 @@ def swept_models(compare: str | None) -> dict[str, Path]:
 
 
 def open_models(folders: Mapping[str, Path], compare: str | None) -> dict[str, PretrainedModel]:
-    """Models by the names of their rows; those of a sweep must draw alike to compare."""
+    """Models by the names of their rows; those of a sweep must draw in the same way to be compared."""
     opened = {name: kinds.open_model(folder) for name, folder in folders.items()}
     check_alike({name: opened[name] for name in swept_models(compare)})
     return opened
 
 
 def check_alike(opened: Mapping[str, PretrainedModel]) -> None:
-    """Refuse models that draw at different sizes, or with different sampling: their rows would not compare."""
+    """Refuse models that draw at different sizes, or with different sampling: their rows could not be compared."""
     if not opened:
         return
     (first, one), *others = opened.items()
@@ -325,7 +325,7 @@ def check_alike(opened: Mapping[str, PretrainedModel]) -> None:
 
 
 def open_story_dalle(folder: Path) -> "StoryDALLE":
-    """A model whose tokenizer is asked for."""
+    """A StoryDALL-E, for its image tokenizer; other kinds of models are refused."""
     from storydalle.models.story_dalle.model import StoryDALLE
 
     model = kinds.open_model(folder)

@@ -1,4 +1,4 @@
-"""An evaluation: entries scored by judges on one split, with the record and the tables of what was found."""
+"""An evaluation: judges score entries on one split; it holds the scores, the record and the tables."""
 
 import hashlib
 import math
@@ -50,12 +50,12 @@ class Evaluation(NamedTuple):
 
     @property
     def has_toon_table(self) -> bool:
-        """True where the exact labels of ToonSV were scored, which have a table of their own."""
+        """True if ToonSV's exact labels were scored, which have their own table."""
         return ToonScores.asked_as in self.judges.protocol.metrics
 
     @property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """95 % intervals of each row's scores, nan where there is none."""
+        """95 % intervals of each row's scores; nan if there is none."""
         return {
             row: {name: Interval(*(math.nan if end is None else end for end in ends)) for name, ends in each.items()}
             for row, each in self.record["intervals"].items()
@@ -88,11 +88,11 @@ def evaluate(
     """Score every entry on a split.
 
     Args:
-        batch_size: stories drawn at once; no score depends on it.
-        seed: what models draw with, for the record.
-        num_diagnosed: stories on which models are drawn again with other inputs and other seeds.
-        save: a folder for the frames of all entries but ceilings.
-        sweep: the name of the runs that are compared, for the record.
+        batch_size: stories drawn at a time; no score depends on it.
+        seed: the seed of the models, for the record.
+        num_diagnosed: number of stories to draw again with other inputs and other seeds.
+        save: a folder for the frames of models and folders.
+        sweep: the name of the compared runs, for the record.
     """
     started = time.monotonic()
     own = judges.on(split)
@@ -124,7 +124,7 @@ def evaluate(
 
 @contextmanager
 def told_of_pictures(split: Split) -> Iterator[None]:
-    """Say in one line that a picture of the set cannot be read, or that frames cannot be scored."""
+    """Turn errors into one line: a picture of the set cannot be read, or frames cannot be scored."""
     data = split.data.settings.data.name
     with told_in_one_line(f"{data}, {split.name}, cannot be scored"):
         try:
@@ -139,9 +139,9 @@ def told_of_pictures(split: Split) -> Iterator[None]:
 def score(
     split: Split, entries: Mapping[str, Entry], judges: SplitJudges, batch_size: int, save: Path | None
 ) -> tuple[dict[str, Scorecard], str]:
-    """Scores of all rows, batch by batch, so that what the judges see of the true frames serves every row.
+    """Scores of all rows, batch by batch, so that all rows share the networks' outputs for true frames.
 
-    Also a hash of the true frames' pixels. Frames of the entries, but for ceilings, are written below ``save``.
+    Also returns a hash of the true frames' pixels. Frames of models and folders are written below ``save``.
     """
     scorecards = {name: judges.scorecard() for name in entries}
     pixels = hashlib.sha256()
@@ -179,7 +179,7 @@ def probed(entry: ModelEntry, split: Split) -> dict[str, float]:
 def diagnosed(
     split: Split, entries: Mapping[str, Entry], judges: SplitJudges, batch_size: int, num_stories: int | None
 ) -> dict[str, Diagnosis]:
-    """Draw stories spread over the split with other inputs and seeds, to see what each model makes of them."""
+    """Draw stories, spread over the split, with other inputs and seeds, for each model."""
     if num_stories is None:
         return {}
     picked = split.picked(spread(num_stories, len(split)))

@@ -1,4 +1,4 @@
-"""The settings of an evaluation, filled and checked once."""
+"""The settings of an evaluation, read and checked once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """``conf/evaluate.yaml`` says what each of these means."""
+    """The settings of ``storydalle evaluate``; ``conf/evaluate.yaml`` explains each of them."""
 
     data: DataSettings
     protocol: ProtocolSettings
@@ -65,7 +65,7 @@ class EvaluationSettings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "EvaluationSettings":
-        """Settings of a config's values; raises ``UserError`` for what cannot be meant."""
+        """Settings from a config's values; raises ``UserError`` for combinations that make no sense."""
         lists = {name: names_of(values[name]) for name in ("model", "images", "splits", "readme")}
         data = {"name": values["data"]["name"], "config": values["data"]}
         protocol = values["protocol"] | {"metrics": checked_metrics(values)}

@@ -1,4 +1,4 @@
-"""Judges: the networks that a protocol's scores read frames by, and the scores that they give on a split."""
+"""Judges: the networks that a protocol's scores need, and the scores on a split."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,13 +34,13 @@ COLOR_LAYOUT, INCEPTION = "color_layout", "inception"
 
 
 class Judges(NamedTuple):
-    """A protocol as it is asked for, and the networks that it judges by."""
+    """A protocol and the networks that it needs."""
 
     asked: ProtocolSettings
     networks: Networks
 
     def on(self, split: Split) -> "SplitJudges":
-        """The same on one split, whose stories decide which scores there are enough of."""
+        """The judges for one split; scores that need more stories than it has are left out."""
         protocol = protocol_of(self.asked, split, self.networks)
         captions = None
         if protocol.texts is not None and "text_network" in needs_of(protocol.metrics):
@@ -49,7 +49,7 @@ class Judges(NamedTuple):
 
 
 class SplitJudges(NamedTuple):
-    """Everything that the rows of a split are scored by."""
+    """Everything that is needed to score the rows of a split."""
 
     protocol: Protocol
     networks: Networks
@@ -66,7 +66,7 @@ class SplitJudges(NamedTuple):
 
 
 def captions_of(texts: str, stories: Stories, networks: Networks) -> EmbeddedCaptions:
-    """The text that each frame is compared with: its caption, or its own description where the set has one."""
+    """The text to compare each frame with: its caption, or its own description if the set has one."""
     outlines = (stories.outline(index) for index in range(len(stories)))
     told = {
         outline.id: outline.descriptions[1:] if texts == "descriptions" and outline.descriptions else outline.captions
@@ -80,9 +80,9 @@ def captions_of(texts: str, stories: Stories, networks: Networks) -> EmbeddedCap
 
 
 def open_judges(protocol: ProtocolSettings, characters: Sequence[str], cache: Path) -> Judges:
-    """Open the networks that the protocol's scores ask for; what is missing is told with the file to bring.
+    """Open the networks that the protocol's scores need; if one is missing, the error names the file to get.
 
-    What the feature network sees is kept in ``cache``, so that the same pictures are not seen twice.
+    Features are stored in ``cache``, so that they are computed only once for each picture.
     """
     needed = needs_of(protocol.metrics)
     if "classifier" in needed and protocol.classifier == LABEL_READER:  # which is then read once for both
@@ -133,7 +133,7 @@ def open_text_network(given: Any) -> Any:
 
 
 def open_classifier(given: Any, characters: Sequence[str]) -> Any:
-    """A folder of ours, or a file as its authors share it."""
+    """A classifier in a folder of this package, or in a file that its authors share."""
     path = user_path(given)
     classifier = CharacterClassifier.from_pretrained(path) if path.is_dir() else released_classifier(path, characters)
     if classifier.names != tuple(characters):
@@ -148,9 +148,9 @@ def open_classifier(given: Any, characters: Sequence[str]) -> Any:
 
 
 class Neighbours:
-    """Hands each story the next one of another cluster, in the order of the split; the first ones follow the last.
+    """Gives each story the next one of another cluster, in the order of the split; after the last come the first.
 
-    Stories come in batches and wait here until such a one has come, so that memory does not grow with their number.
+    Stories arrive in batches and wait here for such a story, so memory does not grow with their number.
     """
 
     def __init__(self, hand_on: Callable[[Any, Neighbour], None]) -> None:
@@ -178,7 +178,7 @@ class Neighbours:
 class Scorecard:
     """The scores of one system: ``metrics`` by their names in a protocol.
 
-    ``clusters`` maps each story's id to its episode or book, without which stories stand alone.
+    ``clusters`` maps each story's id to its episode or book; without it stories are independent.
     """
 
     def __init__(
@@ -206,21 +206,21 @@ class Scorecard:
         return (truth.batch.ids[i], drawn.frames[i][exists], own), own
 
     def compare(self, story: tuple[str, Tensor, Neighbour], other: Neighbour) -> None:
-        """Scores beside their chance levels, which the neighbour gives."""
+        """Add a story with its neighbour, which gives the chance levels."""
         name, frames, own = story
         for metric in self.meeting():
             metric.judge_beside(name, frames, own, other)
 
     def meeting(self) -> list[DeclaredMetric]:
-        """The metrics that judge each story beside another one."""
+        """The metrics that judge each story together with another one."""
         return [metric for metric in self.metrics.values() if metric.meets_another]
 
     def finish(self) -> None:
-        """To be called behind the last batch."""
+        """Call this after the last batch."""
         self.neighbours.finish()
 
     def compute(self) -> dict[str, float]:
-        """All scores by their names; what two metrics score is the later one's."""
+        """All scores by name; if two metrics have the same score, the later one counts."""
         scores: dict[str, float] = {}
         for metric in self.metrics.values():
             scores |= metric.scores(self.label)
@@ -240,7 +240,7 @@ class Scorecard:
         return counts
 
     def story_metrics_by_name(self) -> dict[str, StoryMetric]:
-        """Those that keep a row of sums a story."""
+        """The metrics that keep one row of sums a story."""
         return {name: metric for name, metric in self.metrics.items() if isinstance(metric, StoryMetric)}
 
 

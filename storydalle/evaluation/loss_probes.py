@@ -34,12 +34,11 @@ def measure_probes(
     source_probes: Mapping[str, Match],
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """Scores by name; none of a model that nothing is known of.
+    """Scores by name; none for an unknown kind of model. They do not depend on ``batch_size``.
 
-    None depends on ``batch_size``. StoryDALL-E: mean nats a frame of every probe of ``training.probes``, the other
-    story being the one before (of the first, the last). StoryGANc: ``story_order_auc``, the area under the ROC
-    curve of the story discriminator's logits for true stories, against the same frames in another order under
-    the same captions; 0.5 is chance.
+    StoryDALL-E: mean nats a frame of every probe of ``training.probes``; the other story is the one before (for the
+    first story, the last). StoryGANc: ``story_order_auc``, the area under the ROC curve of the story discriminator's
+    logits, for true stories against the same frames in another order under the same captions; 0.5 is chance.
     """
     return {}
 
@@ -97,7 +96,7 @@ def in_batches(stories: Sequence[Story], batch_size: int) -> Iterator[list[Story
 
 
 def reordered(story: Story) -> Story:
-    """The story with its frames in an order that is not theirs, drawn for its id; captions stay."""
+    """The story with its frames in another order, drawn by its id; captions stay."""
     draws = np.random.default_rng(zlib.crc32(story.id.encode()))
     order = own = np.arange(len(story.frames))
     while (order == own).all():

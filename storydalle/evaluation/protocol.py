@@ -1,4 +1,4 @@
-"""A protocol: everything that must agree before two numbers may stand in one column, as one frozen, hashed record."""
+"""A protocol: everything that must agree before two numbers can be compared, as one frozen, hashed record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 LABEL_READER = "label_reader"
 
 SCORES = 2
-"""Version of all scores: one that is computed otherwise raises it, so that numbers from before have another hash.
+"""Version of all scores: raise it when the computation of a score changes, so that older numbers have another hash.
 
-2: the kernel distance compares frames of different stories; every frame is judged as the picture of 8 bits that it is
-saved as; probes take other inputs from the story before, in the order of the split, whatever the batches.
+2: the kernel distance compares frames of different stories; every frame is judged as the 8-bit picture that is saved;
+probes take other inputs from the story before, in the order of the split.
 """
 FRAME_CHOICE = "sha256 of the clip's name"
 AVERAGING = "ratios of sums over stories; characters micro and macro"
@@ -28,7 +28,7 @@ AVERAGING = "ratios of sums over stories; characters micro and macro"
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network that a protocol judges by."""
+    """A network that a protocol needs."""
 
     name: str
     sha256: str  # of its weights
@@ -39,9 +39,9 @@ class Network:
 class Protocol:
     """A measurement: its stories, its judges, and its scores.
 
-    ``resolution`` is the size in pixels at which frames are judged, real ones and drawn ones alike, and
-    ``interpolation`` how they reach it. ``texts`` says which words pictures are compared with. ``data`` holds the
-    options that decide which stories there are, among them the window.
+    ``resolution`` is the size in pixels at which real and drawn frames are judged, and ``interpolation`` the way they
+    are resized. ``texts`` names the texts that pictures are compared with. ``data`` holds the options that the choice
+    of stories depends on, such as the window.
     """
 
     name: str
@@ -103,7 +103,7 @@ def shortened(value: Any, length: int = 24) -> str:
 
 
 def protocol_of(asked: ProtocolSettings, split: "Split", networks: Networks) -> Protocol:
-    """The record of what is measured on a split, without the scores that there are too few stories for."""
+    """The protocol for a split, without scores that need more stories than it has."""
     stories, clusters = split.judged, split.clusters
     outlines = [stories.outline(index) for index in range(len(stories))]
     lengths = {len(outline.captions) for outline in outlines}
@@ -149,6 +149,6 @@ def classifier_record(networks: Networks) -> Network:
 
 
 def options_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the data that decide which stories there are, but not where they lie."""
+    """The settings of the data that the choice of stories depends on, without paths."""
     options = data.get("set", {"num_targets": data.get("num_targets")})
     return {key: value for key, value in options.items() if key not in ("_target_", "root", "photos")}

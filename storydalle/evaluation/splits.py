@@ -1,4 +1,4 @@
-"""A split: the stories that are judged, at the protocol's size and at any size that a model draws at."""
+"""A split: the stories to be judged, at the protocol's size and at the sizes of models."""
 
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
@@ -24,7 +24,7 @@ class JudgedData(NamedTuple):
 
     @classmethod
     def of(cls, settings: EvaluationSettings) -> "JudgedData":
-        """The splits that are asked for, else the protocol's, else one that has stories."""
+        """The requested splits, else those of the protocol, else one that has stories."""
         asked, splits = list(settings.splits), list(settings.splits or settings.protocol.splits)
         if "set" not in settings.data.config:
             for split in splits:
@@ -60,7 +60,7 @@ class JudgedData(NamedTuple):
 
 
 class Split:
-    """The stories of a split that are judged. Those of the last batches are kept, since every entry asks for them."""
+    """The stories of a split to be judged. The last batches are cached, since every entry needs them."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Split:
         open_at: Callable[[int], Stories],
         left_out: Sequence[str] = (),
     ) -> None:
-        """``left_out`` are ids of stories that would be judged too, were their pictures whole."""
+        """``left_out`` are ids of stories that are not judged because pictures of them are missing."""
         self.data, self.name, self.judged, self.left_out = data, name, judged, left_out
         self.resolution, self.interpolation = judged.resolution, data.settings.protocol.interpolation
         self.at = lru_cache(maxsize=None)(open_at)
@@ -80,11 +80,11 @@ class Split:
         return len(self.judged)
 
     def _group(self, start: int, stop: int, resolution: int | None = None) -> list[Story]:
-        """Stories at a resolution; as they are judged without one."""
+        """Stories at a resolution; without one, prepared for judging."""
         return (self.judged if resolution is None else self.at(resolution))[start:stop]
 
     def batch(self, start: int, stop: int) -> StoryBatch:
-        """Stories as they are judged."""
+        """Stories, prepared for judging."""
         return batch_of(self.group(start, stop))
 
     def picked(self, indices: Sequence[int], left_out: Sequence[str] = ()) -> "Split":
@@ -124,7 +124,7 @@ class Split:
         return max(len(self.judged.outline(index).captions) for index in range(len(self)))
 
     def credit(self, index: int) -> str:
-        """The credit that has to stand beside a story's true frames."""
+        """The credit that must be shown with a story's true frames."""
         record = self.records().get(self.judged.outline(index).id)
         return "" if record is None or self.data.story_set is None else self.data.story_set.credit(record)
 

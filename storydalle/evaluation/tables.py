@@ -1,4 +1,4 @@
-"""Scores as markdown: a line a row, a column a score, only those that were measured."""
+"""Scores as markdown: one line for each row, one column for each measured score."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,12 +14,12 @@ TITLES = (CHARACTERS, PICTURES, CONTINUATION)
 
 
 def score_columns(title: str) -> dict[str, str]:
-    """Headings of a table by score: those of metrics, then those of what a model's own networks say."""
+    """Headings of a table by score: those of metrics, then those of probes."""
     return columns_of(title, PROBE_COLUMNS)
 
 
 def score_table(rows: Rows, columns: Mapping[str, str], intervals: Intervals | None = None) -> str:
-    """A markdown table of the columns that some row has; nothing where there is none."""
+    """A markdown table of the columns that some row has; empty if there is none."""
     shown = labelled(columns, list(dict.fromkeys(name for scores in rows.values() for name in scores)))
     if not shown:
         return ""
@@ -35,7 +35,7 @@ def score_table(rows: Rows, columns: Mapping[str, str], intervals: Intervals | N
 
 
 def labelled(columns: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """The columns that there are scores of, with the label of a network wherever a column has a star for it."""
+    """The columns with scores; a star in a column becomes the label of each network."""
     shown: dict[str, str] = {}
     for score, heading in columns.items():
         before, star, behind = score.partition("*")

@@ -1,4 +1,4 @@
-"""ToonSV's results as markdown: one row a system with the ceilings first, and the targets beside what was measured."""
+"""ToonSV's results as markdown: one row a system, upper limits and baselines first, and a table of targets."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ CONDITIONAL = ("guest_shape", "guest_color", "guest_accessory", "guest_look", "g
 
 
 class Target(NamedTuple):
-    """The bar that a score must reach, and its aim; the unseen looks have their own bar where they are given one."""
+    """The value that a score must reach, and a better one to aim at; unseen looks can have their own value."""
 
     name: str
     score: str
@@ -76,7 +76,7 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def with_shares(rows: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
-    """Rows with their shares of the tokenizer's own score, where its row is there."""
+    """Rows with shares of the tokenizer's own score, if its row exists."""
     ceiling = rows.get(RECONSTRUCTION, {})
     return {
         row: {share: ratio(scores.get(score), ceiling.get(score)) for share, score in SHARES.items()} | dict(scores)
@@ -85,12 +85,12 @@ def with_shares(rows: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
 
 
 def ratio(value: float | None, ceiling: float | None) -> float:
-    """A share, nan where there is no ceiling."""
+    """A share; nan without an upper limit."""
     return value / ceiling if value is not None and ceiling else math.nan
 
 
 def number(value: float | None) -> str:
-    """``.913``, ``1.000``; a dash where nothing was measured."""
+    """``.913``, ``1.000``; a dash if nothing was measured."""
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.3f}".removeprefix("0") if abs(value) < 10 else f"{value:.1f}"
@@ -141,7 +141,7 @@ def verdict(value: float, at_least: float, aim: float, lower_is_better: bool = F
 
 
 def loses_clearly(full: Intervals, ablated: Intervals, score: str) -> bool:
-    """Tell whether an ablation's interval lies wholly below the full model's."""
+    """True if an ablation's interval is completely below that of the full model."""
     return ablated[score].high < full[score].low
 
 
@@ -171,7 +171,7 @@ def targets_table(
 
 
 def ablation_table(full: Intervals, ablations: Mapping[str, Intervals]) -> str:
-    """Each ablation of ``OWN_METRICS`` on its own metrics: both intervals, and whether it loses clearly."""
+    """Each ablation of ``OWN_METRICS`` on its own metrics: both intervals, and if it is clearly worse."""
     lines = []
     for name, intervals in ablations.items():
         for score in OWN_METRICS[name]:

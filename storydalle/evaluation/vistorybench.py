@@ -1,4 +1,4 @@
-"""ViStoryBench's folders of shots: frames go there to be judged by it, and come back to be scored here.
+"""ViStoryBench's folders of shots: export frames to be judged by it, and read such folders to score them here.
 
 A run is ``method/mode/language/timestamp/<story>/shots/shot_00.png, shot_01.png, ...``, as the benchmark's reader
 (ViStoryBench/vistorybench, dataset_loader/read_outputs.py at 5ac2610) wants it: stories are folders named by a number,
@@ -33,7 +33,7 @@ SHOTS, CHARACTERS = ("shots", "shot"), ("chars", "characters")
 
 
 class Run(NamedTuple):
-    """One run of an export: its folder below the root, and what our record says of it."""
+    """One run of an export: its folder below the root, and the content of our record."""
 
     folder: str  # "" or ending in "/"
     stories: dict[str, str] | None  # ids by the names of folders; none in an export that is not ours
@@ -84,8 +84,8 @@ def export_shots(
 def list_shots(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
     """Shots of one run, whose folder is ``root`` or the only one with a timestamp below it.
 
-    Without our record a story's folder is its id, or else its position in the split's order, from 1; shots count from
-    0 where there is a shot 0 anywhere, from 1 otherwise.
+    Without our record a story's folder is its id, or its position in the split's order, from 1. Shots count from 0 if
+    there is a shot 0 anywhere, else from 1.
     """
     run = _find_run(root, files)
     listing = Listing([], [], [])
@@ -110,7 +110,7 @@ def list_shots(root: Path, files: Sequence[str], lengths: Lengths) -> Listing:
 
 
 def holds_shots(files: Sequence[str]) -> bool:
-    """Tell an export by its files: our record, a timestamp on the way, or a file called shot_XX."""
+    """True for an export, by its files: our record, a timestamp in the path, or a file named shot_XX."""
     paths = [PurePosixPath(file) for file in files]
     return any(
         path.name == RECORD

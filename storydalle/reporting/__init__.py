@@ -1,1 +1,1 @@
-"""Strips, sheets, plots, tables and pages: results as a person reads them."""
+"""Strips, sheets, plots, tables and pages: results for people."""

@@ -1,4 +1,4 @@
-"""Tables and paragraphs as plain data, from rows of text or from markdown: what a page's template sets."""
+"""Tables and paragraphs as plain data for the templates of pages, from rows of text or from markdown."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ INTERVAL = re.compile(r" (?=\[|± )")
 
 
 class Cell(NamedTuple):
-    """A value; its interval, such as ``[.90, .93]``, stands small beneath it."""
+    """A value; its interval, such as ``[.90, .93]``, is shown small below it."""
 
     value: str
     interval: str = ""
@@ -42,7 +42,7 @@ class Paragraph(NamedTuple):
 
 
 def blocks_of(markdown: str) -> list[Grid | Paragraph]:
-    """Tables and lines of markdown, in their order; of its signs the stars of emphasis are known beside tables."""
+    """Tables and lines of markdown, in order; other markdown is plain text, except for emphasis by stars."""
     blocks: list[Grid | Paragraph] = []
     rows: list[list[str]] = []
     for line in [*map(str.strip, markdown.splitlines()), ""]:
@@ -62,5 +62,5 @@ def cells_of(line: str) -> list[str]:
 
 
 def is_rule(row: Sequence[str]) -> bool:
-    """Tell whether a row is that of dashes and colons below a header."""
+    """True for the row of dashes and colons below a header."""
     return all(set(cell) <= set("-:") for cell in row)

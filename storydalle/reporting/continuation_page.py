@@ -1,4 +1,4 @@
-"""The part of an evaluation's page that asks whether a story is a continuation: each diagnostic with a picture."""
+"""The part of an evaluation's page about continuation: each diagnostic with a picture."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -23,7 +23,7 @@ DIMMED = 0.3  # what remains of a patch that is not copied
 
 
 class ShownDiagnostic(NamedTuple):
-    """A diagnostic in a line, what it means, and what it looks like."""
+    """A diagnostic: one line, its meaning, and a picture."""
 
     heading: str
     words: str = ""
@@ -51,7 +51,7 @@ def shown_diagnostics(evaluation: Evaluation, name: str, entry: Entry, index: in
 
 
 def described(values: Mapping[str, float]) -> Iterator[ShownDiagnostic]:
-    """Tell in words what stands in the tables and plots."""
+    """The diagnostics in words."""
     questions = {score: words for metric in declared() for score, words in metric.questions.items()}
     for score, words in questions.items():
         if score in values:
@@ -63,7 +63,7 @@ def described(values: Mapping[str, float]) -> Iterator[ShownDiagnostic]:
 
 
 def drawn(entry: ModelEntry, split: Split, index: int) -> Strip:
-    """A story as it is drawn from a system's own choice of inputs."""
+    """A story, drawn from the inputs that the entry chooses."""
     captions, source = entry.choose(split.at(entry.model.resolution), index)
     frames = to_images(entry.frames(split, index, index + 1)[0])[: len(captions)]
     return Strip(captions, frames, Image.fromarray(source))
@@ -76,7 +76,7 @@ def stored(entry: Entry, split: Split, index: int) -> Strip:
 
 
 def highlighted(story: Strip) -> Strip:
-    """Frames whose patches are dim but for those that lie in the source."""
+    """Frames in which patches that are not in the source are dimmed."""
     assert story.source is not None
     side = story.frames[0].width
     frames = from_images(story.frames, side)

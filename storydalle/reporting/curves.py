@@ -1,4 +1,4 @@
-"""Learning curves: the values that a run logged while it trained."""
+"""Learning curves: the values that a run logged in training."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ LARGEST = 1e100  # of values that can be drawn
 
 
 def read_curves(run: Path) -> dict[str, Curve]:
-    """The curves of a run's folder, by name; a resumed run goes on in files of its own."""
+    """The curves of a run's folder, by name; a resumed run continues in separate files."""
     curves: dict[str, dict[int, float]] = {}
     for path in sorted(run.glob(LOGS), key=lambda path: natural_order(path.parent.name)):
         with told_in_one_line(f"{path} is no log of a training", ValueError, csv.Error):

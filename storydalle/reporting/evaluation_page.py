@@ -1,4 +1,4 @@
-"""index.html of an evaluation: tables, plots, and the best, the median and the worst stories beside the true ones."""
+"""index.html of an evaluation: tables, plots, and the best, median and worst stories with their true frames."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ NUM_FAILURES = 4
 
 
 class Chosen(NamedTuple):
-    """A story that is shown, drawn over the true frames."""
+    """A story to show: drawn frames above the true ones."""
 
     heading: str
     strip: Strip
@@ -104,7 +104,7 @@ def plots_of(evaluation: Evaluation) -> list[Plot]:
 def points(
     rows: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, Interval]], prefix: str
 ) -> dict[str, Points]:
-    """The scores of each row whose names begin alike, by the rest of their names."""
+    """The scores of each row whose names have the same beginning, by the rest of their names."""
     found: dict[str, Points] = {}
     for row, scores in rows.items():
         own = {

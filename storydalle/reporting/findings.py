@@ -1,4 +1,4 @@
-"""The findings of ``prepare`` in a story set: as a tree for report.json, and in words."""
+"""The findings of ``prepare`` about a story set: as a tree for report.json, and in words."""
 
 import hashlib
 import textwrap
@@ -31,14 +31,14 @@ Tree = Mapping[str, Any]  # as report.json holds it
 
 
 class Tokens(NamedTuple):
-    """How captions are counted in tokens."""
+    """How to count the tokens of captions."""
 
     lengths_of: Callable[[Sequence[str]], Sequence[int]]
     text_length: int  # over which a caption is truncated
 
 
 class Findings(NamedTuple):
-    """A copy of a set after every clip was read."""
+    """Facts about a copy of a set, after every clip was read."""
 
     records: Splits  # as the annotations give them
     usable: Splits  # those without a bad clip
@@ -61,7 +61,7 @@ def findings_of(
 
 
 def ids_text(stories: Iterable[StoryRecord]) -> str:
-    """One id a line: two copies of a set use the same stories where these are equal."""
+    """One id a line: if these texts are equal, two copies of a set have the same stories."""
     return "".join(f"{record.id}\n" for record in stories)
 
 
@@ -205,7 +205,7 @@ def _counts_text(report: Tree) -> str:
 
 
 def _columns(report: Tree) -> list[str]:
-    """Those columns of the table of splits that say something."""
+    """The columns of the table of splits that are not empty."""
     total, splits = report["all"], report["splits"].values()
     idle = set()
     if all(counts["official"] is None for counts in splits):
@@ -281,7 +281,7 @@ def _characters_text(report: Tree) -> str:
 
 
 def _first(found: Tree, written: Callable[[Sequence[str]], str]) -> list[str]:
-    """Examples, a line each, and how many there are beyond."""
+    """Examples, one a line, and the number of others."""
     lines = [f"    {written(example)}" for example in found["examples"]]
     beyond = found["number"] - len(lines)
     return [*lines, f"    and {beyond:,} more"] if beyond else lines

@@ -1,4 +1,4 @@
-"""Words on pictures: a font, lines that fit a width, and the letters that can be drawn."""
+"""Text on pictures: a font, lines that fit a width, and letters that can be drawn."""
 
 import unicodedata
 from functools import cache
@@ -20,7 +20,7 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def wrapped(text: str, width: int, max_lines: int | None = MAX_LINES, size: int = TEXT_SIZE) -> list[str]:
-    """Lines no wider than ``width``; a word that is wider is broken, and what exceeds ``max_lines`` ends in dots."""
+    """Lines no wider than ``width``; wider words are broken, and text beyond ``max_lines`` is replaced by dots."""
     lines: list[str] = []
     for word in drawable(text).split():
         if lines and font(size).getlength(f"{lines[-1]} {word}") <= width:
@@ -52,6 +52,6 @@ def printable(text: str) -> str:
 
 
 def drawable(text: str) -> str:
-    """Text with the accents and dashes taken off that Pillow's own font lacks; other scripts become empty boxes."""
+    """Text without the accents and dashes that Pillow's own font lacks; other scripts become empty boxes."""
     letters = unicodedata.normalize("NFKD", printable(text).translate(PLAIN_LETTERS))
     return "".join(letter for letter in letters if not unicodedata.combining(letter))

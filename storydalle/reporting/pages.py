@@ -1,6 +1,6 @@
-"""Pages of HTML, each one file that needs no other: plain data in, and a template of ``templates/`` sets it.
+"""HTML pages, each a single file: plain data, rendered by a template of ``templates/``.
 
-Templates escape whatever they are given, and characters that do not show are left out.
+Templates escape all text, and invisible characters are left out.
 """
 
 import base64
@@ -41,7 +41,7 @@ def story_page(
     facts: Mapping[str, str] | None = None,
     tables: Sequence[str] = (),
 ) -> str:
-    """A page of stories. ``tables`` are markdown tables; ``facts`` stand at its foot."""
+    """A page of stories. ``tables`` are markdown tables; ``facts`` are shown at the bottom."""
     blocks = [block for table in tables for block in blocks_of(table)]
     return page("story.html", title, strips=strips, notes=notes, facts=facts or {}, tables=blocks)
 
@@ -63,12 +63,12 @@ def environment() -> "Environment":
 
 
 def shown(value: object) -> object:
-    """A text without what cannot be shown; html that a template has made, and numbers, as they are."""
+    """A text without invisible characters; html from a template and numbers stay as they are."""
     return printable(value) if type(value) is str else value
 
 
 def data_uri(picture: Image.Image) -> str:
-    """The picture inside the page, to the last bit; WebP takes two thirds of what PNG does."""
+    """The picture as a data URI, lossless; WebP needs two thirds of the bytes of PNG."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "WEBP", lossless=True, method=6)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

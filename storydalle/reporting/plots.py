@@ -1,6 +1,6 @@
 """Plots of runs: pictures of scores and of learning curves, and figures in SVG for pages.
 
-matplotlib is imported where something is drawn, since opening it takes long.
+matplotlib is imported only when something is drawn, since the import is slow.
 """
 
 import io
@@ -32,7 +32,7 @@ ROUNDING = 1e-6  # by which a share may exceed 1
 
 
 def plot_scores(scores: Mapping[str, Points], path: Path) -> None:
-    """One panel a metric, one line a config: its mean and the ends of its interval (nan where there is none)."""
+    """One panel a metric, one line a config: its mean and the ends of its interval (nan if there is none)."""
     names = names_in(scores.values())[:MAX_PANELS]
     width = 0.07 * max(map(len, scores))  # of the names beside the first panel of a row, in inches
     figure, panels = panels_of(names, height=0.6 + 0.25 * len(scores), margin=width)
@@ -112,9 +112,9 @@ def plot_lines(rows: Mapping[str, Points], title: str, label: str) -> str:
 
 
 def plot_dots(rows: Mapping[str, Points], title: str) -> str:
-    """Scores from top to bottom, a dot with its interval a row, as SVG; where all are shares, from 0 to 1.
+    """Scores from top to bottom, one dot with its interval for each row, as SVG; from 0 to 1 if all are shares.
 
-    A row without points keeps its colour for the next plot.
+    A row without points keeps its colour, so that colours are the same in the next plot.
     """
     names, pitch = names_in(rows.values()), 0.8 / len(rows)
     figure, axes = one_panel("", width=NARROW)
@@ -165,7 +165,7 @@ def one_panel(title: str, width: float) -> "tuple[Figure, Axes]":
 
 
 def finished(figure: "Figure", axes: "Axes", columns: int = 2) -> str:
-    """A figure as the text of an SVG, its legend below; the same figure gives the same text."""
+    """A figure as SVG text, with the legend below; the same figure gives the same text."""
     from matplotlib import rc_context
 
     handles, labels = axes.get_legend_handles_labels()
@@ -177,7 +177,7 @@ def finished(figure: "Figure", axes: "Axes", columns: int = 2) -> str:
 
 
 def in_lines(name: str) -> str:
-    """A name as a narrow plot's legend holds it."""
+    """A name, broken into lines for the legend of a narrow plot."""
     return textwrap.fill(name, 56, break_on_hyphens=False)
 
 
@@ -199,18 +199,18 @@ def color_of(number: int) -> str:
 
 
 def offset(number: int, count: int, pitch: float) -> float:
-    """Where one of ``count`` rows stands beside the middle of its name's place."""
+    """The horizontal offset of one of ``count`` rows from the middle of its group."""
     return (number - (count - 1) / 2) * pitch
 
 
 def values_and_errors(points: Points) -> tuple[np.ndarray, np.ndarray]:
-    """Values, and how far their intervals reach below and above them; nothing where there is none."""
+    """Values, and the lengths of their intervals below and above; 0 without an interval."""
     values, low, high = (np.array(list(each)) for each in zip(*points.values(), strict=True))
     return values, np.nan_to_num(np.stack([values - low, high - values]).clip(0))
 
 
 def draw_runs(axes: "Axes", curves: Iterable[tuple[int, Curve]], label: str, number: int) -> None:
-    """Draw a config's numbered runs in its colour; the legend names it once, by its first."""
+    """Draw all runs of a config in its colour, with one entry in the legend."""
     for i, curve in curves:
         steps, values = zip(*curve, strict=True)
         axes.plot(steps, values, color=color_of(number), label=label if i == 0 else None, linewidth=1.2)

@@ -41,7 +41,7 @@ Curves = Mapping[str, Sequence[Mapping[str, Curve]]]  # by config, run and name
 
 
 class ProtocolPart(NamedTuple):
-    """The numbers of one protocol as the page shows them."""
+    """The part of the page for one protocol."""
 
     heading: str
     notes: list[str]
@@ -61,7 +61,7 @@ def report_page(
     patterns: Patterns,
     out: Path,
 ) -> str:
-    """The page, which needs no other file; it links from ``out`` to pages of evaluations, where their strips are."""
+    """The page, which needs no other file; it links from ``out`` to pages of evaluations, which have the strips."""
     return page(
         "report.html",
         title,
@@ -72,7 +72,7 @@ def report_page(
 
 
 def protocol_part(found: Comparison, runs: Sequence[ScoredRun], patterns: Patterns, out: Path) -> ProtocolPart:
-    """One protocol: its tables, its plots, what it fixes, and what its runs drew."""
+    """One protocol: tables, plots, its fields, and strips of its runs."""
     names = found.names(patterns)
     own = [run for run in runs if run.protocol == found.protocol]
     legend = "; ".join(LEGEND[kind] for kind in found.kinds(names))
@@ -94,19 +94,19 @@ def table_of(found: Comparison, names: Sequence[str]) -> Grid:
 
 
 def words(name: str) -> str:
-    """A score's name that can be broken into lines."""
+    """A score's name with places where a browser may break it."""
     return name.replace("_", " ")
 
 
 def links(runs: Iterable[ScoredRun], out: Path) -> dict[str, str]:
-    """Addresses of the pages beside records, by the folders that they are in."""
+    """Links to the pages beside records, by their folders."""
     beside = dict.fromkeys(run.folder / "index.html" for run in runs)
     found = [Path(os.path.relpath(path, out)) for path in beside if path.is_file()]
     return {str(path.parent): quote(path.as_posix()) for path in found}
 
 
 def shown_strips(runs: Iterable[ScoredRun]) -> Iterator[tuple[str, Image.Image]]:
-    """The best, the median and the worst stories of each evaluation, each over the true frames."""
+    """The best, the median and the worst stories of each evaluation, each above the true frames."""
     strips_of = {run.folder: run.strips for run in runs}
     for folder, headings in strips_of.items():
         for file, heading in headings.items():
@@ -122,7 +122,7 @@ def shown_strips(runs: Iterable[ScoredRun]) -> Iterator[tuple[str, Image.Image]]
 
 
 def score_plots(found: Comparison, names: Sequence[str]) -> list[Plot]:
-    """Scores with intervals, a plot a family; shares have one to themselves."""
+    """Scores with intervals, one plot for each family; shares have a separate plot."""
     plots = []
     for title, family in families(names).items():
         shares = [name for name in family if is_share(found, name)]
@@ -167,7 +167,7 @@ def filled(rows: Mapping[str, Points]) -> dict[str, Points]:
 
 
 def points(found: Comparison, titles: Mapping[str, str], max_label: int = SHORT) -> dict[str, Points]:
-    """Points of some scores, by lines whose names fit below a plot; a share's interval ends at 0 and 1."""
+    """Points of some scores, by lines with short names; intervals of shares are cut at 0 and 1."""
     short = short_names(found.lines, max_label)
     shares = {title for name, title in titles.items() if is_share(found, name)}
     rows: dict[str, Points] = {}
@@ -182,7 +182,7 @@ def clipped(point: tuple[float, float, float]) -> tuple[float, float, float]:
 
 
 def short_names(names: Iterable[str], length: int) -> dict[str, str]:
-    """Names that fit below a plot: their beginnings and ends, and a number where those are another's."""
+    """Names that fit below a plot: beginning and end, and a number if another name has the same."""
     short: dict[str, str] = {}
     half = length // 2
     for name in names:

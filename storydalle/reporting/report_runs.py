@@ -1,4 +1,4 @@
-"""Runs as a report reads them: the ``metrics.json`` files under a folder, one run a row of numbers."""
+"""Runs for a report: the ``metrics.json`` files under a folder, one row of numbers for each run."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ Ends = tuple[float, float]
 
 
 class Record(NamedTuple):
-    """The folder of a run and what its ``metrics.json`` holds, or why it holds no numbers."""
+    """The folder of a run and the content of its ``metrics.json``, or the reason why it has no numbers."""
 
     folder: Path
     config: str
@@ -26,7 +26,7 @@ class Record(NamedTuple):
 class ScoredRun(NamedTuple):
     """One row of numbers of one run.
 
-    ``subject`` is the experiment, or the data and its split; ``row`` names the system where a run scores several.
+    ``subject`` is the experiment, or the data and its split; ``row`` names the system if a run scores several.
     """
 
     subject: str
@@ -45,13 +45,13 @@ class ScoredRun(NamedTuple):
 
     @property
     def config(self) -> str:
-        """The full name: runs of one name differ in the seed alone."""
+        """The full name: runs with the same name differ only in the seed."""
         name = f"{self.subject}: {self.row}" if self.row else self.subject
         return " ".join([name, *self.settings])
 
 
 def read_runs(records: Iterable[Record]) -> list[ScoredRun]:
-    """Every row of every record, a failure where a run has no numbers; the last run of each seed counts."""
+    """Every row of every record; a run without numbers is a failure; the last run of each seed counts."""
     return last_of_each_seed(shared_ceilings(told_apart([run for record in records for run in runs_of(record)])))
 
 
@@ -80,14 +80,14 @@ def read_record(path: Path, folder: Path) -> Record:
 
 
 def check_content(content: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the key, where something that a report reads is not of the kind that we write."""
+    """Raise ValueError, naming the key, if a value that a report reads has the wrong type."""
     for key, (kind, holds) in FORMS.items():
         if content.get(key) is not None and not holds(content[key]):
             raise ValueError(f"{key} is no {kind}")
 
 
 def is_tree(value: object) -> bool:
-    """Tell an object of scores, or of such objects, from anything else."""
+    """True for an object of scores, or of such objects."""
     return isinstance(value, dict) and all(
         is_tree(part) if isinstance(part, dict) else is_score(part) for part in value.values()
     )
@@ -138,7 +138,7 @@ FORMS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 
 
 def check_hash(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a protocol that was edited behind its hash: its numbers would stand in a column of others."""
+    """Refuse a protocol that does not match its hash: its numbers would be compared with others."""
     if content.get("protocol") is None:
         return
     said = str(content.get("protocol_hash"))
@@ -154,7 +154,7 @@ def check_hash(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def runs_of(record: Record) -> Iterator[ScoredRun]:
-    """The run of a record, or one a row where its values are rows of numbers."""
+    """The run of a record, or one run for each row if its values are rows of numbers."""
     content = record.content
     subject, *changed = record.config.split(" ")
     run = ScoredRun(subject, settings=tuple(changed), seeds=tuple(content.get("seeds") or ()), folder=record.folder)
@@ -181,7 +181,7 @@ def runs_of(record: Record) -> Iterator[ScoredRun]:
 def rows_of(
     values: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, float]]]:
-    """Flat rows of numbers from nested ones; what was not measured (null) is left out."""
+    """Flat rows of numbers from nested ones; values that were not measured (null) are left out."""
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
     numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
     if numbers:
@@ -192,7 +192,7 @@ def rows_of(
 
 
 def intervals_of(intervals: Mapping[str, Any], path: Sequence[str]) -> dict[str, Ends]:
-    """The intervals of one row; without those of a score that had nothing to resample."""
+    """The intervals of one row; scores without resampling have none."""
     for name in path:
         found = intervals.get(name)
         intervals = found if isinstance(found, dict) else {}
@@ -204,7 +204,7 @@ def intervals_of(intervals: Mapping[str, Any], path: Sequence[str]) -> dict[str,
 
 
 def declared(row: str, system: Mapping[str, Any]) -> str:
-    """A row's name, which says where the best of several candidates was scored."""
+    """A row's name, which says so if the best of several candidates was scored."""
     number = system.get("best_of") or 1
     if number == 1 or "best of" in row:
         return row
@@ -212,7 +212,7 @@ def declared(row: str, system: Mapping[str, Any]) -> str:
 
 
 def told_apart(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
-    """Runs of one name that sample differently, which are no seeds of one another: the differences join their names."""
+    """Add differences in sampling to the names of runs with the same name: they differ in more than the seed."""
     groups: dict[object, list[ScoredRun]] = {}
     for run in runs:
         groups.setdefault((run.config, run.protocol), []).append(run)
@@ -229,7 +229,7 @@ def told_apart(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
 
 
 def shared_ceilings(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
-    """Join a ceiling that several studies scored alike into one line: their other comparisons are no settings of it."""
+    """Join an upper limit or baseline that several studies scored with the same result into one line."""
     groups: dict[object, list[ScoredRun]] = {}
 
     def key(run: ScoredRun) -> object:
@@ -246,7 +246,7 @@ def shared_ceilings(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
 
 
 def last_of_each_seed(runs: Iterable[ScoredRun]) -> list[ScoredRun]:
-    """Runs without those that were run again: a seed that counts twice would make an interval too narrow."""
+    """The last run of each seed: if a seed counted twice, the interval would be too narrow."""
     kept: dict[object, ScoredRun] = {}
     for number, run in enumerate(runs):
         kept[(run.config, run.protocol, run.seeds, run.failure) if run.seeds else number] = run

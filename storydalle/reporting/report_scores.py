@@ -25,7 +25,7 @@ OF_TRAINING, OTHERS = {"Loss of the true frames": r"nats.*|probe_.*"}, {"Other s
 
 
 class Summary(NamedTuple):
-    """A number, over seeds where there are several, and its 95 % interval, where there is one."""
+    """A number (over seeds, if there are several) and its 95 % interval, if there is one."""
 
     mean: float
     ends: Ends | None
@@ -67,21 +67,21 @@ class Comparison(NamedTuple):
         return list(dict.fromkeys(name for scores in self.lines.values() for name in scores))
 
     def names(self, patterns: Sequence[str] | None) -> list[str]:
-        """The scores of a table: those asked for, or all but breakdowns and the noise of the last training steps."""
+        """The scores of a table: the requested ones, or all without breakdowns and training losses."""
         if patterns:
             return matching(self.all_names(), patterns)
         hidden = re.compile("|".join([*BY_DEFAULT_HIDDEN, *details()]))
         return [name for name in self.all_names() if not hidden.fullmatch(name)] or self.all_names()
 
     def points(self, titles: Mapping[str, str]) -> dict[str, dict[str, tuple[float, float, float]]]:
-        """Values and ends of intervals (nan where there is none) of some scores, by their titles."""
+        """Values and ends of intervals (nan if there is none) of some scores, by their titles."""
         return {
             line: {title: scores[name].point for name, title in titles.items() if name in scores}
             for line, scores in self.lines.items()
         }
 
     def kinds(self, names: Iterable[str]) -> list[str]:
-        """The kinds of intervals that some of the given scores have."""
+        """The kinds of intervals among the given scores."""
         names = set(names)
         found = {each.kind for scores in self.lines.values() for name, each in scores.items() if name in names}
         return [kind for kind in LEGEND if kind in found]
@@ -91,9 +91,9 @@ class Comparison(NamedTuple):
 
 
 def summary(runs: Sequence[ScoredRun], name: str) -> Summary | None:
-    """One seed's number with its own interval, or the mean over seeds with Student's.
+    """One seed's number with its own interval, or the mean over seeds with Student's t interval.
 
-    A number that no seed moves, as a ceiling's, says nothing of the spread over seeds: it keeps its own interval.
+    A number that is equal for all seeds, such as an upper limit, keeps its own interval.
     """
     runs = [run for run in runs if name in run.values]
     if not runs:
@@ -109,7 +109,7 @@ def summary(runs: Sequence[ScoredRun], name: str) -> Summary | None:
 
 
 def comparisons(runs: Sequence[ScoredRun]) -> list[Comparison]:
-    """One comparison for each protocol; those of one data set stand behind each other."""
+    """One comparison for each protocol; those of the same data set follow each other."""
     groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
         if not run.failure:
@@ -145,7 +145,7 @@ def comparison(runs: Sequence[ScoredRun], first: Comparison | None) -> Compariso
 
 
 def shared_words(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
-    """Subject and settings that all lines name: a table says them once."""
+    """Subject and settings that all lines share: a table states them once."""
     subjects = {run.subject for run in runs}
     shared = list(subjects) if len(subjects) == 1 and all(run.row for run in runs) else []
     return (*shared, *(word for word in runs[0].settings if all(word in run.settings for run in runs)))
@@ -158,7 +158,7 @@ def label(run: ScoredRun, shared: Sequence[str]) -> str:
 
 
 def difference(run: ScoredRun, first: Comparison | None) -> str:
-    """A sentence on the fields in which a protocol differs from the first of its data set, values in their order."""
+    """A sentence about the fields in which a protocol differs from the first one of its data set, with both values."""
     if first is None or not run.fields or not first.fields:
         return ""
     fields = differing_fields(run.fields, first.fields)
@@ -168,7 +168,7 @@ def difference(run: ScoredRun, first: Comparison | None) -> str:
 
 
 def truths(runs: Sequence[ScoredRun]) -> list[str]:
-    """A warning where runs of one protocol were scored against other pixels."""
+    """A warning if runs of one protocol were scored against different true frames."""
     found: dict[str, str] = {run.truth: run.folder.as_posix() for run in reversed(runs) if run.truth}
     if len(found) < 2:
         return []
@@ -186,7 +186,7 @@ def matching(names: Iterable[str], patterns: Sequence[str] | None) -> list[str]:
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
-    """Scores parted by what they are about, without a title where one table holds them all."""
+    """Scores grouped by topic; without a title if there is only one group."""
     if len(names) <= MAX_COLUMNS:
         return {"": list(names)}
     parted: dict[str, list[str]] = {}

@@ -30,7 +30,7 @@ LATEX_HEAD = "% Needs \\usepackage{booktabs}.\n"
 
 
 def cell(found: Summary | None) -> str:
-    """``.913 [.90, .93]``, ``.913 ± .021``, or the number alone; digits as far as the interval is wide."""
+    """``.913 [.90, .93]``, ``.913 ± .021``, or only the number; the interval decides the number of digits."""
     if found is None:
         return "-"
     if found.ends is None:
@@ -53,7 +53,7 @@ def number(value: float, decimals: int, least: int = 3) -> str:
 
 
 def digits(value: float, significant: int) -> int:
-    """Decimals that show so many significant digits of a value; none of zero, and of what rounding leaves of it."""
+    """The number of decimals that shows so many significant digits of a value; 0 for zero."""
     return 0 if abs(value) < 1e-12 else max(0, significant - 1 - math.floor(math.log10(abs(value))))
 
 
@@ -61,7 +61,7 @@ def digits(value: float, significant: int) -> int:
 
 
 def markdown(found: Sequence[Comparison], failures: Sequence[ScoredRun], patterns: Sequence[str] | None) -> str:
-    """The tables of each protocol, what protocols differ in between them, then what failed."""
+    """The tables of each protocol, with the differences of protocols between them, then the failures."""
     parts: list[str] = []
     kinds: set[str] = set()
     for each in found:
@@ -81,7 +81,7 @@ def markdown(found: Sequence[Comparison], failures: Sequence[ScoredRun], pattern
 
 
 def score_rows(found: Comparison, names: Sequence[str], titles: Mapping[str, str] | None = None) -> list[list[str]]:
-    """A header, then a line a configuration; a column a score."""
+    """A header, then one line for each configuration; one column for each score."""
     header = ["config", "seeds", *((titles or {}).get(name, name) for name in names)]
     rows = [
         [line, str(found.num_seeds[line]), *(cell(scores.get(name)) for name in names)]
@@ -129,7 +129,7 @@ def latex(found: Sequence[Comparison], patterns: Sequence[str] | None) -> str:
 
 
 def latex_table(found: Comparison, names: Sequence[str]) -> str:
-    """Columns are configurations or scores, those that are fewer; a tabular holds a few of them."""
+    """Columns are configurations or scores, whichever are fewer; a tabular has only a few columns."""
     cells = {(line, name): cell(scores.get(name)) for line, scores in found.lines.items() for name in names}
     rows, columns = list(found.lines), list(names)
     if len(rows) < len(columns) and len(columns) > MAX_LATEX_COLUMNS:
@@ -159,7 +159,7 @@ def tabular(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[st
 
 
 def latex_cell(text: str) -> str:
-    """A number with its interval small behind it; minus signs are set as such."""
+    """A number followed by its interval in small type, with proper minus signs."""
     if text == "-":
         return "--"
     value, bracket, interval = text.partition(" [")

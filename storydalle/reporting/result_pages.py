@@ -17,7 +17,7 @@ COLUMNS = re.compile(r"<!-- columns: (.+?) -->")
 
 
 def fill_pages(readme: Sequence[str | Path] | str | None, text: str, rows: Rows | None = None) -> None:
-    """Put results between the markers of each page: one table of the columns that it asks for, or else ``text``."""
+    """Put results between the markers of each page: one table of the columns that it names, or ``text``."""
     for name in [readme] if isinstance(readme, str) else readme or ():
         page = user_path(name)
         columns = asked_columns(page) if rows is not None else {}
@@ -35,7 +35,7 @@ def fill_results(readme: Path, text: str) -> None:
 
 
 def asked_columns(page: Path) -> dict[str, str]:
-    """Scores with their titles, as the comment of a page chooses them; none without it."""
+    """Scores with their titles, from the comment of a page; none without a comment."""
     found = COLUMNS.search(page.read_text(encoding="utf-8")) if page.is_file() else None
     pairs = [pair.partition("=") for pair in found[1].split(";")] if found else []
     return {score.strip(): title.strip() or score.strip() for score, _, title in pairs}

@@ -1,4 +1,4 @@
-"""Strips drawn while a model trains: what the numbers do not say, every few steps, as pictures."""
+"""Strips that are drawn every few steps while a model trains, to see its progress."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from storydalle.stories.story import Stories, Story
 class SampleStrips(pl.Callback):
     """Draws the first ``num_stories`` of ``stories`` with ``model`` every ``every`` steps.
 
-    Written to ``folder`` and to every logger that takes pictures. Draws are keyed by a seed of their own, so training
-    goes on as if they had not been made.
+    Strips are written to ``folder`` and to every logger that takes pictures. They use their own seed, so training is
+    the same with or without them.
     """
 
     def __init__(
@@ -54,5 +54,5 @@ class SampleStrips(pl.Callback):
 
 
 def sample_strips(folder: Path, every: int, model: object, stories: Stories) -> list[SampleStrips]:
-    """That of a model which draws stories; none of any other."""
+    """The callback for a model that draws stories; none for others."""
     return [SampleStrips(model, stories, folder / "strips", every)] if isinstance(model, PretrainedModel) else []

@@ -1,4 +1,4 @@
-"""Contact sheets: stories one below the other, pictures of any shape shown whole, and captions whole beneath them."""
+"""Contact sheets: stories one below the other, with whole pictures of any shape and complete captions below them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ HEADING_SIZE, HEADING_HEIGHT = 24, 30
 
 
 class FrameCell(NamedTuple):
-    """A picture with its caption in dark, and remarks in grey under that."""
+    """A picture with its caption in dark, and notes in grey below that."""
 
     picture: Image.Image
     caption: str
@@ -32,7 +32,7 @@ class StoryRow(NamedTuple):
 
 
 def draw_sheet(rows: Iterable[StoryRow], heading: str = "") -> Image.Image:
-    """Rows from top to bottom, each as high as its longest words ask for."""
+    """Rows from top to bottom, each as high as its longest text needs."""
     stories = [_draw_row(row) for row in rows]
     width = max(story.width for story in stories)
     lines = wrapped(heading, width, None, HEADING_SIZE)
@@ -44,7 +44,7 @@ def story_rows(
     records: Iterable[StoryRecord],
     shown: Callable[[Image.Image], Image.Image] = lambda picture: picture,
 ) -> Iterator[StoryRow]:
-    """Stories as a sheet shows them: of each clip the frame that evaluations see, after ``shown``."""
+    """Rows of a sheet for stories: the evaluation's frame of each clip, changed by ``shown``."""
     for record in records:
         group = "" if record.id.startswith(record.group) else record.group
         pictures = [shown(_evaluated_frame(story_set, clip)) for clip in record.clips]
@@ -90,7 +90,7 @@ def _names_of(story_set: StorySet, record: StoryRecord) -> list[str]:
 
 
 def _draw_row(row: StoryRow) -> Image.Image:
-    """Title, cards and credit of a story. Its pictures have one shape, that of its least wide one."""
+    """Title, cards and credit of a story. All its pictures get the shape of the narrowest one."""
     height = max(round(SIDE * cell.picture.height / cell.picture.width) for cell in row.cells)
     size = (SIDE, max(1, min(SIDE, height)))
     panels = []

@@ -1,7 +1,7 @@
-"""Captions and frames as a picture that a person looks at: a strip, or an animation.
+"""Captions and frames as a picture: a strip, or an animation.
 
-Frames are RGB pictures of one size. Nothing here reads a file or a font from outside the package's dependencies, so
-the same story gives the same bytes.
+Frames are RGB pictures of one size. No file or font from outside the package's dependencies is used, so the same story
+gives the same bytes.
 """
 
 import math
@@ -23,7 +23,7 @@ GIF_COLORS = 128
 
 
 class Card(NamedTuple):
-    """One frame of a story, or its source, with what is known of it."""
+    """One frame of a story, or its source, with caption, notes, candidates and true frame."""
 
     picture: Image.Image
     label: str
@@ -42,7 +42,7 @@ class Strip(NamedTuple):
     references: Sequence[Image.Image] = ()  # the true frames, where they are known
 
     def cards(self) -> list[Card]:
-        """The source first, then the frames with their numbers; ValueError where frames and captions do not agree."""
+        """The source first, then the frames with their numbers; ValueError if frames and captions do not agree."""
         sizes = {frame.size for frame in self.frames}
         if len(self.captions) != len(self.frames) or len(sizes) != 1:
             raise ValueError(
@@ -58,7 +58,7 @@ class Strip(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One card of a strip: a picture, a small label, the caption in lines, and remarks in small grey ones."""
+    """One card of a strip: a picture, a small label, the caption in lines, and notes in small grey ones."""
 
     picture: Image.Image
     label: str
@@ -72,7 +72,7 @@ def strip_image(strip: Strip) -> Image.Image:
 
 
 def compared_image(strip: Strip) -> Image.Image:
-    """The strip, and beneath it the same cards with the true frames."""
+    """The strip, and below it the same cards with the true frames."""
     if len(strip.references) != len(strip.frames):
         raise ValueError(f"{len(strip.references)} true frames for {len(strip.frames)} drawn ones: give one each")
     drawn = cards_image(panels_of(strip))
@@ -85,14 +85,14 @@ def compared_image(strip: Strip) -> Image.Image:
 
 
 def framed(picture: Image.Image) -> Image.Image:
-    """A picture with a margin of paper."""
+    """A picture with a margin in the colour of the paper."""
     canvas = Image.new("RGB", (picture.width + 2 * MARGIN, picture.height + 2 * MARGIN), PAPER)
     canvas.paste(picture, (MARGIN, MARGIN))
     return canvas
 
 
 def cards_image(panels: Sequence[Panel]) -> Image.Image:
-    """Cards of pictures of one size in balanced rows, each row as high as its longest caption asks for."""
+    """Cards with pictures of one size in balanced rows, each row as high as its longest caption needs."""
     num_rows = math.ceil(len(panels) / COLUMNS)
     num_columns = math.ceil(len(panels) / num_rows)
     rows = [panels[start : start + num_columns] for start in range(0, len(panels), num_columns)]
@@ -133,14 +133,14 @@ def shown_size(width: int, height: int) -> tuple[int, int]:
 
 
 def enlarged(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A picture at the strip's size; bicubic, since Lanczos rings around a drawing's outlines when it enlarges."""
+    """A picture at the strip's size; bicubic, since Lanczos makes rings around outlines when it enlarges."""
     picture = picture.convert("RGB")
     grows = picture.width < size[0]
     return picture.resize(size, Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS)
 
 
 def card_size(panels: Sequence[Panel]) -> tuple[int, int]:
-    """Width and height that hold the largest of the cards."""
+    """The width and height of the largest card."""
     picture_width, picture_height = panels[0].picture.size
     text_height = max(LINE_HEIGHT * len(panel.lines) + LABEL_HEIGHT * len(panel.remarks) for panel in panels)
     return picture_width + 2 * PADDING, picture_height + LINE_HEIGHT + text_height + 3 * PADDING
