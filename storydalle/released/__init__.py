@@ -1,1 +1,1 @@
-"""Files of other programs <-> our modules, as tables, in both directions."""
+"""Convert files of other programs from and to modules of this package, by tables."""

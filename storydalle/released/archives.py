@@ -1,4 +1,4 @@
-"""Archives of weights: the wanted files, by their names, unpacked under these names and no others; and packed."""
+"""Archives of weights: unpack the wanted files by name, and nothing else; pack folders."""
 
 import shutil
 import tarfile
@@ -14,7 +14,7 @@ LARGEST_NAME = 2**20  # bytes of a long name and of other remarks on a file, whi
 
 
 class _Member(tarfile.TarInfo):
-    """A file of an archive, or a remark on the next one."""
+    """A file of an archive, or a header about the next one."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if not self.isreg() and self.size > LARGEST_NAME:
@@ -23,12 +23,11 @@ class _Member(tarfile.TarInfo):
 
 
 def unpack(archive: Path, names: Sequence[str], folder: Path, optional: Sequence[str] = ()) -> None:
-    """Write the files of these names, wherever they lie in a ``.tar`` or ``.tar.gz``, into a folder, in one pass.
+    """Write the files with these names, anywhere in a ``.tar`` or ``.tar.gz``, into a folder, in one pass.
 
-    ``optional`` ones are written where there are such. Nothing else of the archive is written: neither paths of its
-    own, with their dots, nor links. Raises ForeignFile where it is damaged, where a file is missing, stands twice or is
-    a link, and where the files are larger than any weights packed into that size could be; NoRoom where the disk is too
-    small.
+    ``optional`` files are written if they exist. Nothing else of the archive is written: no paths, which could contain
+    dots, and no links. Raises ForeignFile if the archive is damaged, if a file is missing, is there twice or is a link,
+    and if the files are larger than packed weights of that size can be; NoRoom if the disk is too small.
     """
     size, unpacked = archive.stat().st_size, 0
     try:
@@ -57,7 +56,7 @@ def unpack(archive: Path, names: Sequence[str], folder: Path, optional: Sequence
 
 
 def pack(folder: Path, archive: Path, root: str) -> None:
-    """Write the files of a folder into a ``.tar.gz``, where they lie below ``root``; it appears when it is whole."""
+    """Pack the files of a folder into a ``.tar.gz``, below ``root``; it gets its name when it is complete."""
     # Weights hardly shrink: the fastest compression costs a percent of the size and saves most of the time.
     with replaced_when_whole(archive) as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
         tar.add(folder, root)

@@ -1,4 +1,4 @@
-"""Released files -> a folder of ours, a tensor at a time: memory holds the largest of them, and not the model."""
+"""Released files -> a model folder, one tensor at a time: memory holds the largest tensor, not the model."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ Progress = Callable[[int], None]  # bytes written
 
 
 class Source(NamedTuple):
-    """Where one tensor of ours comes from."""
+    """The source of one of our tensors."""
 
     dtype: torch.dtype
     shape: Shape
@@ -75,7 +75,7 @@ class Source(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """All that a folder of ours is written from; the files it reads are open."""
+    """Everything that a model folder is written from; the files to read are open."""
 
     model: StoryDALLE  # without numbers
     tensors: dict[str, Source]
@@ -115,8 +115,8 @@ def released_story_dalle(
 ) -> Iterator[Conversion]:
     """A training checkpoint of the released StoryDALL-E, its vocabulary and merges beside it.
 
-    Its source attention was never saved: a fresh one, which starts as nothing, stands in the same third of the blocks.
-    Raises ForeignFile or LayoutError, naming the file and what is wrong, where one is missing or does not fit.
+    Its source attention was never saved: a new one, which adds nothing at first, takes its place in a third of the
+    blocks. Raises ForeignFile or LayoutError, naming the file and what is wrong, where one is missing or does not fit.
     """
     vocab, merges = found_words(path.parent, WORDS[::-1])
     with stored_weights(path, ("state_dict", "model_state_dict")) as stored, told_of(path):
@@ -154,9 +154,9 @@ def released_story_dalle(
 
 @contextmanager
 def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | None = None) -> Iterator[Conversion]:
-    """min-dalle's files, and a VQGAN of taming's to read source frames by, since theirs can only draw.
+    """min-dalle's files, and a VQGAN of taming to encode source frames, since min-dalle's can only draw.
 
-    ``suffix`` is that of the files of the smaller model, "_mini". Raises ForeignFile or LayoutError, naming the file
+    ``suffix`` of the file names is "_mini" for the smaller model. Raises ForeignFile or LayoutError, naming the file
     and what is wrong, where one is missing or does not fit.
     """
     paths, (vocab, merges) = mega_files(folder, suffix)
@@ -203,7 +203,7 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
 
 
 def found(folder: Path, name: str) -> Path:
-    """The file of that name in a folder, or in one below; LayoutError where it is missing or stands twice there."""
+    """The file of that name in a folder or one level below; LayoutError if it is missing or there twice."""
     paths = [folder / name] if (folder / name).is_file() else sorted(folder.rglob(name))
     if len(paths) != 1:
         raise LayoutError(f"{folder} holds {'no' if not paths else len(paths)} {name}; give the folder that has one")
@@ -211,7 +211,7 @@ def found(folder: Path, name: str) -> Path:
 
 
 def found_words(folder: Path, beginnings: Sequence[str]) -> tuple[Path, Path]:
-    """Vocabulary and merges of the first of these beginnings that is there, or else below; errors as of ``found``."""
+    """Vocabulary and merges with the first of these name beginnings that exists; errors as in ``found``."""
     places = ((search, each) for search in (folder.glob, folder.rglob) for each in beginnings)
     known = next((each for search, each in places if any(search(f"{each}vocab.json"))), beginnings[0])
     return found(folder, f"{known}vocab.json"), found(folder, f"{known}merges.txt")
@@ -220,8 +220,8 @@ def found_words(folder: Path, beginnings: Sequence[str]) -> tuple[Path, Path]:
 def mega_files(folder: Path, suffix: str) -> tuple[list[Path], tuple[Path, Path]]:
     """Encoder, decoder and detokenizer, then vocabulary and merges.
 
-    They lie in one folder, mini's with its suffix as they are shared, or as min-dalle keeps them: without one, in a
-    folder for each model and one for the detokenizer beside them. Raises LayoutError as of ``found``.
+    Either all are in one folder, as they are shared (mini's with a suffix), or as min-dalle stores them: without
+    suffix, in a folder for each model, and the detokenizer in a third folder. Raises LayoutError as ``found`` does.
     """
     home = folder / CACHES[suffix] if (folder / CACHES[suffix]).is_dir() else folder
     ending = suffix if any(home.rglob(f"encoder{suffix}.pt")) or not any(home.rglob("encoder.pt")) else ""
@@ -232,13 +232,13 @@ def mega_files(folder: Path, suffix: str) -> tuple[list[Path], tuple[Path, Path]
 
 
 def image_tokenizer_config(theirs: Mapping[str, Shape], num_codes: int) -> dict[str, Any]:
-    """The config of the VQGAN; how many codes the transformer reads of a frame tells for how large a picture it is."""
+    """The config of the VQGAN; the size of pictures follows from the transformer's number of codes a frame."""
     num_halvings = count(theirs, "encoder.down.{i}.downsample.")
     return vqgan_config(theirs, TAMING_VQGAN, resolution=math.isqrt(num_codes) * 2**num_halvings)
 
 
 def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:
-    """The names that were added to a vocabulary, by how many rows its table has more than the file has words."""
+    """The names that were added to a vocabulary, found by the number of extra rows in its table."""
     try:
         num_words = len(read_object(vocab))
     except (ValueError, TypeError) as error:
@@ -254,7 +254,7 @@ def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:
 def whole(
     tokenizer: ImageTokenizer, captions: TextTokenizer, model: RetrofittedDALLE, format: str, *files: Path
 ) -> StoryDALLE:
-    """The model of these parts, with a card that says where it is from; LayoutError where they do not fit together."""
+    """The model of these parts, with a card about its origin; LayoutError if they do not fit together."""
     card = {"sampling": SAMPLING, **licences.converted(format, [file.name for file in files])}
     try:
         return StoryDALLE(tokenizer, captions, model, card)
@@ -271,7 +271,7 @@ def part(shapes: Mapping[str, Shape], prefix: str | tuple[str, ...]) -> dict[str
 
 
 def sources(stored: StoredWeights, layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Source]:
-    """Where each of these tensors comes from; LayoutError as of ``Layout.matched``."""
+    """The source of each of these tensors; LayoutError as in ``Layout.matched``."""
 
     def source(name: str, match: Match) -> Source:
         return Source(stored.dtypes[match.theirs], ours[name], lambda: match.row.forward(stored.read(match.theirs)))
@@ -280,7 +280,7 @@ def sources(stored: StoredWeights, layout: Layout, ours: Mapping[str, Shape]) ->
 
 
 def fresh_attention(names: Mapping[str, Shape], dim: int, num_heads: int) -> dict[str, Source]:
-    """Source attention as training would begin it, the same at every conversion."""
+    """Source attention as at the start of a training, the same in every conversion."""
 
     @lru_cache(maxsize=1)
     def drawn(block: int) -> dict[str, Tensor]:
@@ -305,10 +305,10 @@ def write_conversion(
     max_bytes: int = 4 << 30,
     progress: Progress = lambda num_bytes: None,
 ) -> list[Path]:
-    """Write a folder that opens as a model; it appears under its name when it is whole.
+    """Write a model folder; it gets its name when it is complete.
 
-    Numbers keep their precision, or get ``dtype``; the image tokenizer keeps its own, as a rounding turns one code into
-    another. Raises FileExistsError where ``target`` is there, NoRoom where the disk is too small.
+    Numbers keep their precision, or get ``dtype``; the image tokenizer always keeps its own, since rounding can turn
+    one code into another. Raises FileExistsError if ``target`` exists, NoRoom if the disk is too small.
     """
 
     def kept(name: str) -> torch.dtype:

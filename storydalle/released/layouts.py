@@ -1,10 +1,10 @@
-"""Files of others as tables: a row says how they call a tensor, how we do, and what its axes are.
+"""Tables for files of other programs: a row has their name of a tensor, our name, and its axes.
 
-From a table follow both directions, the sizes that a file tells, and what is wrong with a file that does not fit.
-Nothing is passed over in silence: every key is converted, or dropped by name, or named in an error.
+From a table follow both directions of conversion, the sizes of a network, and messages about files that do not fit.
+Nothing is ignored silently: every key is converted, or dropped by name, or named in an error.
 
-In names, ``{i}`` stands for a number, ``{q|k|v}`` for one of these words; both names of a row hold the same ones in
-the same order. An axis is a number, or the name of a size; in it, ``{0}`` is what the name's first bracket stands for:
+In names, ``{i}`` stands for a number, ``{q|k|v}`` for one of these words; both names of a row have the same brackets in
+the same order. An axis is a number, or the name of a size, in which ``{0}`` is the content of the name's first bracket:
 ``Row("down.{i}.conv.weight", "down.{i}.conv.weight", "width{0} width{0} 3 3")``.
 """
 
@@ -27,7 +27,7 @@ NAMED = 3  # keys that an error names; of the rest it gives the number
 class LayoutError(ValueError):
     """Tensors that do not fit a layout; the message names the layout and the keys.
 
-    ``path`` is their file, if any, and ``layout`` the name of the layout where names or shapes are not its own.
+    ``path`` is their file, if any; ``layout`` is the name of the layout if names or shapes do not fit it.
     """
 
     def __init__(self, message: str, path: Path | None = None, layout: str | None = None) -> None:
@@ -36,7 +36,7 @@ class LayoutError(ValueError):
 
 
 class Row(NamedTuple):
-    """One kind of tensor; ``turn`` is the einops pattern that makes ours of theirs, nothing where they are equal."""
+    """One kind of tensor; ``turn`` is the einops pattern from theirs to ours, empty if they are equal."""
 
     theirs: str
     ours: str
@@ -44,7 +44,7 @@ class Row(NamedTuple):
     turn: str = ""
 
     def fits(self, shape: Shape) -> bool:
-        """Theirs could have this shape: as many axes, and the numbers among them."""
+        """True if their tensor could have this shape: the same number of axes, and the same fixed numbers."""
         axes = self.axes.split()
         return len(axes) == len(shape) and all(not a.isdigit() or int(a) == n for a, n in zip(axes, shape, strict=True))
 
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Where a tensor of ours comes from."""
+    """The source of one of our tensors."""
 
     theirs: str
     row: Row
@@ -64,7 +64,7 @@ class Match(NamedTuple):
 
 @cache
 def pattern(name: str) -> re.Pattern[str]:
-    """The pattern that a row's name stands for; the brackets are groups."""
+    """The regular expression of a row's name; the brackets are groups."""
     parts = BRACKET.split(name)
     brackets = (rf"({part})" if "|" in part else r"(\d+)" for part in parts[1::2])
     literals = map(re.escape, parts[::2])
@@ -78,7 +78,7 @@ def filled(name: str, values: Sequence[str]) -> str:
 
 
 def count(keys: Iterable[str], name: str, first: int = 0) -> int:
-    """How many numbers, from ``first`` on without a gap, the one bracket of a name stands for in keys beginning so."""
+    """The number of values, from ``first`` on without a gap, of the one bracket of a name among keys."""
     found = {int(match[1]) for key in keys if (match := pattern(name).match(key))}
     return next(n for n in range(len(found) + 1) if first + n not in found)
 
@@ -90,7 +90,7 @@ def listed(keys: Sequence[str]) -> str:
 
 
 class Sizes(dict[str, int]):
-    """Sizes by name; one that no tensor tells is an error that names the tensors that would."""
+    """Sizes by name; a size that no tensor tells raises an error that names the tensors that would tell it."""
 
     def __init__(self, layout: "Layout", keys: Iterable[str]) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Sizes(dict[str, int]):
 class Layout:
     """A file format: rows, of which the first that fits a name counts, and names that are not needed.
 
-    ``dropped`` gives the reason for each of these; one that ends in a dot stands for all names that begin so.
+    ``dropped`` maps names that are not needed to reasons; a name that ends in a dot stands for all names that begin so.
     """
 
     def __init__(self, name: str, rows: Sequence[Row], dropped: Mapping[str, str] | None = None) -> None:
@@ -117,18 +117,18 @@ class Layout:
             assert BRACKET.findall(row.theirs) == BRACKET.findall(row.ours), row
 
     def row_of(self, key: str) -> tuple[Row, Sequence[str]] | None:
-        """The row of one of their keys, and what its brackets stand for."""
+        """The row of one of their keys, and the contents of its brackets."""
         for row in self.rows:
             if match := pattern(row.theirs).fullmatch(key):
                 return row, match.groups()
         return None
 
     def dropped(self, keys: Iterable[str]) -> list[str]:
-        """Their keys that are known and not needed."""
+        """Their keys that are known but not needed."""
         return [key for key in keys if self.reason(key) is not None]
 
     def reason(self, key: str) -> str | None:
-        """Why one of their keys is not needed; nothing where it is, or is unknown."""
+        """The reason why one of their keys is not needed; None if it is needed or unknown."""
         for name, reason in self.reasons.items():
             match = pattern(name).match(key)
             if match and (name.endswith(".") or match.end() == len(key)):
@@ -136,7 +136,7 @@ class Layout:
         return None
 
     def left_out(self, keys: Iterable[str]) -> list[str]:
-        """Of their keys that are not needed: how many, why and which, a sentence for every reason."""
+        """A sentence for every reason to drop keys: how many, why, and which."""
         found: dict[str, list[str]] = defaultdict(list)
         for key in self.dropped(keys):
             found[self.reason(key) or ""].append(key)
@@ -157,9 +157,9 @@ class Layout:
         return LayoutError(f"the weights are not those of the layout {self.name}; {'; '.join(told)}", layout=self.name)
 
     def sizes(self, theirs: Mapping[str, Shape]) -> Sizes:
-        """The sizes by the names in ``axes``: of each the one that most tensors tell.
+        """The sizes by the names in ``axes``, each as most tensors have it.
 
-        Raises LayoutError, naming them, for tensors that tell another.
+        Raises LayoutError, naming them, for tensors with another size.
         """
         axes = {key: self._axes(key) for key in theirs}
         votes: dict[str, Counter[int]] = defaultdict(Counter)
@@ -184,7 +184,7 @@ class Layout:
         return sizes
 
     def told(self, theirs: Mapping[str, Shape], *names: str) -> dict[str, int]:
-        """These sizes; LayoutError as of ``sizes``, or where no tensor tells one of them."""
+        """These sizes; LayoutError as in ``sizes``, or if no tensor tells one of them."""
         sizes = self.sizes(theirs)
         return {name: sizes[name] for name in names}
 
@@ -194,7 +194,7 @@ class Layout:
         return [axis.format(*found[1]) for axis in found[0].axes.split()] if found else []
 
     def matched(self, theirs: Mapping[str, Shape], ours: Mapping[str, Shape]) -> dict[str, Match]:
-        """Of each of our tensors where it comes from, in our order; ``ours`` are the shapes of the network to fill.
+        """The source of each of our tensors, in our order; ``ours`` are the shapes of the network to fill.
 
         Raises LayoutError for keys that are missing or unknown and for tensors of another shape, with both shapes.
         """
@@ -217,14 +217,14 @@ class Layout:
         return {name: matches[name] for name in ours}
 
     def theirs_of(self, name: str) -> tuple[str, Row]:
-        """How they call a tensor of ours; LayoutError where they have none such."""
+        """Their name of one of our tensors; LayoutError if they have no such tensor."""
         for row in self.rows:
             if match := pattern(row.ours).fullmatch(name):
                 return filled(row.theirs, match.groups()), row
         raise LayoutError(f"the layout {self.name} has no place for our {name}")
 
     def theirs_to_ours(self, theirs: Mapping[str, Tensor], ours: Mapping[str, Shape]) -> dict[str, Tensor]:
-        """Their tensors under our names; LayoutError as of ``matched``."""
+        """Their tensors under our names; LayoutError as in ``matched``."""
         matches = self.matched({key: tuple(value.shape) for key, value in theirs.items()}, ours)
         return {name: match.row.forward(theirs[match.theirs]) for name, match in matches.items()}
 

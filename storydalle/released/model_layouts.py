@@ -1,4 +1,4 @@
-"""Released models of minDALL-E's family: the layouts of their files, and what their shapes tell of the network.
+"""Released models of minDALL-E's family: the layouts of their files, and network settings from their shapes.
 
 ============ ================================================================ ======================
 layout       files                                                            whose
@@ -9,7 +9,7 @@ dalle-mega   ``encoder.pt``, ``decoder.pt`` and ``detoker.pt``, state dicts   ku
 dalle-mini   the same, or ``encoder_mini.pt`` and ``decoder_mini.pt``         kuprel/min-dalle
 ============ ================================================================ ======================
 
-Names and shapes are known from the released code; no released file has been read with these tables yet.
+Names and shapes follow the released code; no released file has been read with these tables yet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def linear(name: str, out: str, into: str) -> list[Row]:
 
 
 def moved(rows: Sequence[Row], theirs: str, ours: str) -> list[Row]:
-    """The rows of a network that is a part of theirs and of ours."""
+    """The rows of a network that is a part of both programs' networks."""
     return [row._replace(theirs=theirs + row.theirs, ours=ours + row.ours) for row in rows]
 
 
@@ -150,7 +150,7 @@ ENCODING_VQGAN = Layout(
 
 
 def text_sizes(encoder: Mapping[str, Shape]) -> dict[str, int]:
-    """Read the model's sizes off the encoder's file; LayoutError where it tells fewer, or more, as a decoder's does."""
+    """The model's sizes from the encoder's file; LayoutError if it has fewer, or more, like a decoder's."""
     if more := MEGA_ENCODER.unknown(encoder):
         raise MEGA_ENCODER.error(unknown=more)
     return MEGA_ENCODER.told(encoder, "words", "text_length", "dim", "glu")
@@ -159,9 +159,9 @@ def text_sizes(encoder: Mapping[str, Shape]) -> dict[str, int]:
 def mega_config(
     encoder: Mapping[str, Shape], decoder: Mapping[str, Shape], num_codes: int, num_heads: int | None
 ) -> dict[str, Any]:
-    """The config of the encoder-decoder that has tensors of these shapes; its first input is the last code.
+    """The config of the encoder-decoder with tensors of these shapes; its first input is the last code.
 
-    Raises LayoutError where the two files are of different models.
+    Raises LayoutError if the two files are from different models.
     """
     text, image = text_sizes(encoder), MEGA_DECODER.sizes(decoder)
     depths = [count(file, "layers.{i}.") for file in (encoder, decoder)]
@@ -187,7 +187,7 @@ def mega_config(
 
 
 def checked_heads(dim: int, num_heads: int | None) -> int:
-    """The number of heads; ``HEAD_DIM`` wide ones where it is not given."""
+    """The number of heads; by default heads are ``HEAD_DIM`` wide."""
     heads = num_heads or max(dim // HEAD_DIM, 1)
     if dim % heads:
         raise LayoutError(f"a width of {dim} is no multiple of {heads} heads: give their number")
@@ -197,7 +197,7 @@ def checked_heads(dim: int, num_heads: int | None) -> int:
 def backbone_config(theirs: Mapping[str, Shape], layout: Layout, prefix: str, num_heads: int | None) -> dict[str, Any]:
     """The config of the transformer that has tensors of these shapes, its names beginning with ``prefix``.
 
-    Heads are ``HEAD_DIM`` wide where their number is not given. Raises LayoutError where they do not divide the width.
+    By default heads are ``HEAD_DIM`` wide. Raises LayoutError if they do not divide the width.
     """
     sizes = layout.sizes(theirs)
     return {

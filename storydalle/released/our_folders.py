@@ -1,4 +1,4 @@
-"""Folders of ours, opened for what they say and where their numbers lie: a network without numbers, tensors unread."""
+"""Open model folders of this package without reading their numbers: the network, and the places of its tensors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +20,7 @@ from storydalle.tokens.vqgan import VQGAN
 
 
 class OurModel(NamedTuple):
-    """A folder of a StoryDALLE, its files open: the model without numbers, and where they are."""
+    """The folder of a StoryDALLE with open files: the model without numbers, and the places of its tensors."""
 
     network: StoryDALLE
     tensors: dict[str, Source]
@@ -36,7 +36,7 @@ class OurModel(NamedTuple):
 
 @contextmanager
 def our_model(folder: Path) -> Iterator[OurModel]:
-    """The model of a folder, its tokenizer its own or lent, every tensor there and of its shape."""
+    """The model of a folder, with its own or a shared tokenizer; every tensor must exist and have its shape."""
     with of_folder(folder):
         network, files = StoryDALLE.without_numbers(folder)
     with our_tensors(*files) as tensors:
@@ -45,7 +45,7 @@ def our_model(folder: Path) -> Iterator[OurModel]:
 
 @contextmanager
 def our_vqgan(folder: Path) -> Iterator[tuple[VQGAN, dict[str, Source]]]:
-    """A VQGAN that has its folder to itself, without numbers, and where they are; LayoutError for another kind."""
+    """A VQGAN in its own folder, without numbers, and the places of its tensors; LayoutError for another kind."""
     config = folder / CONFIG_NAME
     with of_folder(folder), described_by(config, "is no image tokenizer", folder / WEIGHTS_NAME), WithoutNumbers():
         tokenizer = ImageTokenizer.from_config(read_object(config))
@@ -57,7 +57,7 @@ def our_vqgan(folder: Path) -> Iterator[tuple[VQGAN, dict[str, Source]]]:
 
 @contextmanager
 def of_folder(folder: Path) -> Iterator[None]:
-    """Say of a folder that it holds no model of the kind that is looked for."""
+    """Turn errors into a LayoutError: the folder holds no model of the requested kind."""
     try:
         yield
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -83,7 +83,7 @@ def our_tensors(*wholes: tuple[Path, str]) -> Iterator[dict[str, Source]]:
 
 
 def checked(tensors: dict[str, Source], ours: Mapping[str, Shape], folder: Path) -> dict[str, Source]:
-    """The tensors, where they are those of the folder's config; LayoutError that names the others."""
+    """The tensors, if they fit the folder's config; LayoutError, naming those that do not."""
     told = [f"missing: {listed(gone)}"] if (gone := [name for name in ours if name not in tensors]) else []
     told += [f"unknown: {listed(more)}"] if (more := [name for name in tensors if name not in ours]) else []
     wrong = [

@@ -1,4 +1,4 @@
-"""Which released file is this? By the names of its tensors."""
+"""Recognise a released file by the names of its tensors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ ENOUGH = 0.9  # of the tensors' names
 
 
 def looks_like(path: Path) -> str | None:
-    """The family whose names nearly all tensors of a file have; None where there is none, or no such file."""
+    """The family that nearly all tensor names of a file fit; None if there is none, or if the file cannot be read."""
     try:
         with stored_weights(path, ("state_dict", "model_state_dict")) as stored:
             shapes = stored.shapes
@@ -49,9 +49,9 @@ def looks_like(path: Path) -> str | None:
 
 
 def likeness(shapes: Mapping[str, Shape], layout: Layout) -> tuple[float, float, float]:
-    """The share of tensors whose names a layout has, of those whose shapes it could have, and of its rows in use.
+    """The share of tensors with names of a layout, the share with possible shapes, and the share of its rows in use.
 
-    An encoder's names may all be a decoder's, which has more; or the same, for kernels of other sizes.
+    All names of an encoder may also be names of a decoder, which has more rows, or has kernels of other sizes.
     """
     rows = {name: found[0] for name in shapes if (found := layout.row_of(name))}
     fits = [row.fits(shapes[name]) for name, row in rows.items()]
@@ -59,7 +59,7 @@ def likeness(shapes: Mapping[str, Shape], layout: Layout) -> tuple[float, float,
 
 
 def mistaken(error: LayoutError | ForeignFile, format: str) -> str | None:
-    """Tell the format that the file of an error looks like; None for the one it was read as, or for no format."""
+    """The format that the file of an error looks like; None if that is the one it was read as, or unknown."""
     if error.path is None or not error.path.is_file():
         return None
     seems = looks_like(error.path)

@@ -1,8 +1,8 @@
-"""A folder of ours -> the files of a release, by the tables of ``conversion`` read from the right to the left.
+"""A model folder -> the files of a release, by the tables of ``conversion`` in the other direction.
 
-Nothing is lost in silence: what a release cannot say (a retrofit, padding that is not seen, another epsilon) is an
-error before anything is written. Its files tell less than a config of ours does, and whoever reads them finds the rest
-by shapes and conventions; so the config that a reader would find is compared with ours, setting by setting.
+Nothing is lost silently: a feature that a release cannot hold (a retrofit, invisible padding, another epsilon) raises
+an error before anything is written. Released files contain fewer settings than our config; their readers find the rest
+from shapes and conventions. So the config that a reader would find is compared with ours, setting by setting.
 """
 
 import json
@@ -66,7 +66,7 @@ class WeightsFile(NamedTuple):
 
 
 class Release(NamedTuple):
-    """All that the files of a release are written from; the files of ours that it reads are open."""
+    """Everything that the files of a release are written from; our files to read are open."""
 
     weights: dict[str, WeightsFile]  # by their paths in the release
     texts: dict[str, str]  # the same
@@ -78,7 +78,7 @@ class Release(NamedTuple):
 
 @contextmanager
 def mindalle_release(folder: Path) -> Iterator[Release]:
-    """minDALL-E's two stages, tokenizer and config of a folder whose model has an empty retrofit.
+    """minDALL-E's two stages, tokenizer and config, from a model without a retrofit.
 
     Raises ForeignFile or LayoutError, naming what does not fit, as every function of this section does.
     """
@@ -112,7 +112,7 @@ def mindalle_release(folder: Path) -> Iterator[Release]:
 
 @contextmanager
 def mega_release(folder: Path, suffix: str = "") -> Iterator[Release]:
-    """min-dalle's files, their names ending in ``suffix``, and as ``last.ckpt`` the half of a VQGAN that encodes."""
+    """min-dalle's files, with ``suffix`` in their names, and the encoding half of a VQGAN as ``last.ckpt``."""
     with our_model(folder) as ours:
         check_kinds("dalle-mega", ours, MegaDALLE.kind, PairedTokenizer.kind, ByteLevelTokenizer.kind)
         encoder, decoder, pictures, images = (
@@ -197,7 +197,7 @@ def mindalle_config(backbone: Mapping[str, Any], images: Mapping[str, Any]) -> d
 
 
 def released(tensors: Mapping[str, Source], layout: Layout, prefix: str) -> dict[str, Source]:
-    """Under their names those of our tensors whose names begin so; LayoutError for one without a place."""
+    """Our tensors with a name prefix, under their names; LayoutError for a tensor that they have no place for."""
     found: dict[str, Source] = {}
     for name, source in tensors.items():
         if name.startswith(prefix):
@@ -216,7 +216,7 @@ def shapes(tensors: Mapping[str, Source]) -> dict[str, Shape]:
 
 
 def check_kinds(layout: str, ours: OurModel, backbone: str, images: str, captions: str) -> None:
-    """LayoutError where a part is of another kind than the layout's, or where there is a retrofit."""
+    """Raise LayoutError if a part has another kind than the layout's, or if there is a retrofit."""
     for what, found, belongs in (
         ("a backbone", ours.network.model.backbone.kind, backbone),
         ("an image tokenizer", ours.network.image_tokenizer.kind, images),
@@ -234,14 +234,14 @@ def check_kinds(layout: str, ours: OurModel, backbone: str, images: str, caption
 
 
 def check_said(layout: str, ours: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    """LayoutError for settings of ours of which a reader of the files would find another."""
+    """Raise LayoutError for settings that a reader of the files would find with another value."""
     unsaid = [f"{name}={ours[name]} (its files mean {value})" for name, value in said.items() if ours[name] != value]
     if unsaid:
         raise LayoutError(f"the layout {layout} has no place for {listed(unsaid)}")
 
 
 def heads_note(dim: int, num_heads: int) -> list[str]:
-    """For models whose heads are not as wide as the released ones': no tensor tells their number."""
+    """A note for models with heads of another width than the released ones: no tensor tells their number."""
     if num_heads == max(dim // HEAD_DIM, 1):
         return []
     return [f"no file tells its reader that there are {num_heads} heads: convert back with num_heads={num_heads}"]
@@ -259,7 +259,7 @@ def read_bytes(vocab: Path, merges: Path, ours: TextTokenizer) -> TextTokenizer:
 def caption_files(
     layout: str, captions: TextTokenizer, read: Callable[[Path, Path, TextTokenizer], TextTokenizer]
 ) -> tuple[str, str]:
-    """Vocabulary and merges; LayoutError where whoever reads them would not have the same tokenizer."""
+    """Vocabulary and merges; LayoutError if a reader of them would not get the same tokenizer."""
     if names := getattr(captions, "added_names", ()):
         raise LayoutError(f"the layout {layout} has no place for names added to the vocabulary: {listed(names)}")
     texts = captions.to_files()
@@ -276,11 +276,11 @@ def caption_files(
 
 
 def write_release(release: Release, target: Path, progress: Progress = lambda num_bytes: None) -> None:
-    """Write a folder of a release, or its archive where the name ends in ``.tar.gz``; it appears when it is whole.
+    """Write the folder of a release, or an archive if the name ends in ``.tar.gz``; it gets its name when complete.
 
-    Numbers keep their precision. Files of ours are mapped and not read, and each tensor is written as it is, so memory
-    holds pages of the files that the system may drop, and the largest tensor at most. Raises FileExistsError where
-    ``target`` is there, NoRoom where the disk is too small; an archive needs the room of the folder besides its own.
+    Numbers keep their precision. Our files are memory-mapped and each tensor is written as it is, so memory holds at
+    most the largest tensor, and pages of files that the system can drop. Raises FileExistsError if ``target`` exists,
+    NoRoom if the disk is too small; an archive also needs the space of the folder.
     """
     plans = {
         path: [Planned(name, source.dtype, source.shape) for name, source in file.tensors.items()]

@@ -1,4 +1,4 @@
-"""The weights of a file of torch or of safetensors, by name and shape; the numbers are read when they are asked for."""
+"""The weights of a file of torch or of safetensors, by name and shape; the numbers are read when they are needed."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,10 +31,10 @@ class StoredWeights(NamedTuple):
 
 @contextmanager
 def stored_weights(path: Path, key: str | tuple[str, ...] | None = None) -> Iterator[StoredWeights]:
-    """Open a state dict, a pickled network, or of a checkpoint the first dictionary ``key`` that is there.
+    """Open a state dict, a pickled network, or the first dictionary of a checkpoint that ``key`` names.
 
-    A file that has tensors in the place of ``key`` is that dictionary itself. Raises ForeignFile, naming the file,
-    where it is no such file, has neither, or holds no tensors there.
+    A file with tensors at its top level is such a dictionary itself. Raises ForeignFile, naming the file, if it is
+    another kind of file or has no tensors there.
     """
     if path.suffix == ".safetensors":
         yield _safe_weights(path)
@@ -55,7 +55,7 @@ def stored_weights(path: Path, key: str | tuple[str, ...] | None = None) -> Iter
 
 
 def _safe_weights(path: Path) -> StoredWeights:
-    """Of a file of safetensors, which stays open for as long as its tensors are asked for."""
+    """The weights of a safetensors file, which stays open meanwhile."""
     try:
         archive = safe_open(path, framework="pt")
         names = unwrapped(archive.keys())
@@ -71,7 +71,7 @@ def _safe_weights(path: Path) -> StoredWeights:
 
 
 def unwrapped(names: Iterable[str]) -> dict[str, str]:
-    """Names of a file by what they are without ``WRAPPER``; all as they are where two would become one."""
+    """Names of a file by their form without ``WRAPPER``; unchanged if two names would become equal."""
     names = list(names)
     found = {".".join(part for part in name.split(".") if part != WRAPPER): name for name in names}
     return found if len(found) == len(names) else {name: name for name in names}

@@ -1,4 +1,4 @@
-"""Released image tokenizers: the layouts of their files, and the networks that their shapes tell of.
+"""Released image tokenizers: the layouts of their files, and network settings from their shapes.
 
 =================== ============================================================== ==================================
 layout              file                                                           whose
@@ -10,7 +10,7 @@ flava               the encoder of ``openai-dvae``, as ``FlavaImageCodebook``   
 detoker             ``detoker.pt``, a bare state dict                              min-dalle, of dalle-mini
 =================== ============================================================== ==================================
 
-Names and shapes are known from the released code; no released file has been read with these tables yet.
+Names and shapes follow the released code; no released file has been read with these tables yet.
 """
 
 import math
@@ -33,7 +33,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class OpenedTokenizer(NamedTuple):
-    """A tokenizer made of a released file, the names of what the file holds besides, and remarks on that."""
+    """A tokenizer from a released file, the names of other content of the file, and notes about it."""
 
     tokenizer: ImageTokenizer
     dropped: list[str]
@@ -48,7 +48,7 @@ def same(name: str, axes: str) -> Row:
 
 
 def conv(name: str, out: str, into: str, kernel: int) -> list[Row]:
-    """A convolution with its bias, called alike by both."""
+    """A convolution with bias; both programs use the same name."""
     return [same(f"{name}.weight", f"{out} {into} {kernel} {kernel}"), same(f"{name}.bias", out)]
 
 
@@ -57,7 +57,7 @@ def norm(name: str, width: str) -> list[Row]:
 
 
 def taming_blocks(side: str, level: str) -> list[Row]:
-    """The blocks of one side; a level's first block comes from the width of its neighbour."""
+    """The blocks of the encoder or the decoder; the first block of a level has the input width of its neighbour."""
     block, attention, mid = f"{side}.{level}.{{i}}.block", f"{side}.{level}.{{i}}.attn.{{j}}", f"{side}.mid"
     before = f"{side}_before{{0}}"
     return [
@@ -124,7 +124,7 @@ DETOKER = Layout("detoker", (Row("embedding.weight", "quantize.embedding.weight"
 
 
 class Spelling(NamedTuple):
-    """How a release names the same layers of the dVAE; ours is that of OpenAI, with the endings of FLAVA."""
+    """The names of the dVAE's layers in a release; ours are those of OpenAI, with the endings of FLAVA."""
 
     group: str = ""  # a level of names within groups
     path: str = ""  # and within residual paths
@@ -179,9 +179,9 @@ FLAVA_ENCODER = dvae_layout("flava", "encoder", ENCODER_ENDS, (3, 3, 3, 1), FLAV
 def vqgan_config(
     theirs: Mapping[str, Shape], layout: Layout, resolution: int = 256, **untold: object
 ) -> dict[str, object]:
-    """The config of a VQGAN, or of its decoding half, that has tensors of these shapes.
+    """The config of a VQGAN, or of its decoding half, with tensors of these shapes.
 
-    Shapes tell neither the resolution nor what is ``untold``: ``norm_groups``, ``norm_eps``, ``pixel_range``.
+    Shapes do not tell the resolution and the settings ``untold``: ``norm_groups``, ``norm_eps``, ``pixel_range``.
     """
     sizes = layout.sizes(theirs)
     levels, blocks_more = ("decoder.up", 1) if layout is DETOKER else ("encoder.down", 0)
@@ -227,7 +227,7 @@ def dvae_config(encoder: Mapping[str, Shape], layout: Layout, decoder: Mapping[s
 def read_vqgan(path: Path, resolution: int = 256, **untold: object) -> OpenedTokenizer:
     """The VQGAN of a checkpoint of taming-transformers or of minDALL-E, with either quantizer.
 
-    ``untold`` are settings that the file does not tell (``vqgan_config``); the defaults are the released models'.
+    ``untold`` are settings that the file does not contain (see ``vqgan_config``), by default those of released models.
     Raises ForeignFile or LayoutError, naming the file and what is wrong, where it does not fit.
     """
     with stored_weights(path, key="state_dict") as stored, told_of(path):
@@ -289,7 +289,7 @@ def read_paired(
 
 
 def remarks(stored: StoredWeights, layout: Layout) -> list[str]:
-    """Remarks on tensors that are not taken as they stand in the file."""
+    """Notes about tensors that are changed or left out."""
     told = layout.left_out(stored.shapes)
     if stored.is_wrapped:
         told.insert(0, f"names are read without {WRAPPER!r}, which a parallel training put into them")
@@ -298,7 +298,7 @@ def remarks(stored: StoredWeights, layout: Layout) -> list[str]:
 
 @contextmanager
 def told_of(path: Path) -> Iterator[None]:
-    """Name the file in what is wrong with its weights."""
+    """Add the name of the file to errors about its weights."""
     try:
         yield
     except ValueError as error:
@@ -311,13 +311,13 @@ def shapes_of(network: nn.Module, beginning: str = "") -> dict[str, Shape]:
 
 
 def converted(stored: StoredWeights, layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Tensor]:
-    """Their weights under our names, in single precision, one read at a time."""
+    """Their weights under our names, in single precision, read one at a time."""
     matches = layout.matched(stored.shapes, ours)
     read = {name: match.row.forward(stored.read(match.theirs)) for name, match in matches.items()}
     return {name: value.to(torch.float32, copy=True).contiguous() for name, value in read.items()}
 
 
 def filled(network: Network, weights: Mapping[str, Tensor]) -> Network:
-    """A network without numbers, with these."""
+    """Fill a network that has no numbers yet."""
     network.load_state_dict(dict(weights), assign=True)
     return network.eval()

@@ -1,10 +1,10 @@
 """Files of ``torch.save``, read without running any of their code: weights, and whole pickled modules.
 
 Both formats are read: the zip archive (torch >= 1.6) and the older stream of pickles. A pickle names the classes and
-functions that it wants called. Those that tensors need are answered by our own; classes of networks, and what trainers
-leave behind, are answered by inert placeholders, which keep what is put into them and do nothing; all else is refused.
+functions to call. Those that tensors need are replaced by our own. Classes of networks and of training programs are
+replaced by inert placeholders, which keep their state and do nothing. Everything else is refused.
 
-Tensors are read one at a time, when they are asked for.
+Tensors are read one at a time, when they are needed.
 """
 
 import io
@@ -61,9 +61,9 @@ LOOKS = {
 
 
 class ForeignFile(ValueError):
-    """A file that cannot be what its reader takes it for; the message names the file.
+    """A file of another kind than expected; the message names the file.
 
-    ``path`` is given where the file was read and holds something else: it may be told what.
+    ``path`` is given if the file could be read but contains something else, so that its real format can be recognised.
     """
 
     def __init__(self, message: str, path: Path | None = None) -> None:
@@ -81,7 +81,7 @@ class Storage(NamedTuple):
 
 
 class StoredTensor(NamedTuple):
-    """A tensor that still lies in its file."""
+    """A tensor that has not been read from its file yet."""
 
     storage: Storage
     offset: int
@@ -98,7 +98,7 @@ class StoredTensor(NamedTuple):
 
 
 class Inert:
-    """Stands for an object of a class that is not looked up; ``state`` is what its pickle puts into it."""
+    """A placeholder for an object of another class; ``state`` is the state from its pickle."""
 
     asked = ""
     state: object
@@ -154,7 +154,7 @@ _ANSWERS: dict[tuple[str, str], Callable[..., Any] | torch.dtype] = {
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    """All that is walked through later: of a placeholder a network's parts, as a configuration knows its parents."""
+    """The content to walk through; of a placeholder only a network's parts, since configurations refer to parents."""
     if not isinstance(value, Inert):
         return contents_of(value)
     return [part for kind in ("_parameters", "_buffers", "_modules") if (part := _part(value.state, kind))]
@@ -176,7 +176,7 @@ class _StoredTensorUnpickler(pickle.Unpickler):
         return self.placeholders.setdefault(asked, type("Inert", (Inert,), {"asked": f"{module}.{name}"}))
 
     def persistent_load(self, saved: Any) -> Any:
-        """A storage; or the class of a pickled network, which old files name with its source code."""
+        """A storage, or the class of a pickled network, which old files store with its source code."""
         match saved:
             case ("storage", torch.dtype() as dtype, str() as key, _, int() as numel, *view) if numel >= 0:
                 return self.storage(key, dtype, numel, *view)
@@ -186,9 +186,9 @@ class _StoredTensorUnpickler(pickle.Unpickler):
 
 
 class TorchFile(ABC):
-    """An open file: ``content`` is its tree with ``StoredTensor`` and ``Inert`` in it; ``read`` gives the numbers.
+    """An open file: ``content`` is its tree, with ``StoredTensor`` and ``Inert`` objects; ``read`` reads the numbers.
 
-    Several tensors of one storage read it once where they are asked for one after the other.
+    Tensors of the same storage that are read one after the other read it only once.
     """
 
     content: Any
@@ -198,7 +198,7 @@ class TorchFile(ABC):
         self.last: tuple[str, Tensor] | None = None
 
     def read(self, tensor: StoredTensor) -> Tensor:
-        """The tensor as it was saved; ForeignFile where the file is truncated or damaged."""
+        """The tensor as it was saved; ForeignFile if the file is truncated or damaged."""
         storage = tensor.storage
         if tensor.numel == 0:
             return torch.empty(tensor.shape, dtype=tensor.dtype)
@@ -244,7 +244,7 @@ class _Archive(TorchFile):
         check_tree(self.content, len(tree), _inside)
 
     def _plain(self, name: str, num_bytes: int) -> bytes:
-        """A small file of the archive; of one that is larger, or compressed, nothing."""
+        """The content of a small file of the archive; empty for a large or compressed one."""
         info = self.archive.getinfo(name)
         is_plain = info.compress_type == zipfile.ZIP_STORED and info.file_size == num_bytes
         return self.archive.read(info) if is_plain else b""
@@ -308,7 +308,7 @@ class _Stream(TorchFile):
         raise Refused(f"it has a view {view!r} of a storage of {numel} numbers")
 
     def _found(self, keys: Any) -> Iterator[tuple[str, int]]:
-        """Where the numbers of each storage begin."""
+        """The place of the numbers of each storage."""
         if not isinstance(keys, list) or set(keys) != set(self.storages):
             raise Refused("its list of storages is not that of its tensors")
         end = self.path.stat().st_size
@@ -335,8 +335,8 @@ class _Stream(TorchFile):
 def open_torch_file(path: Path) -> TorchFile:
     """Open a file of ``torch.save`` of either format.
 
-    Raises ForeignFile, naming the file, where it is missing, truncated, of another kind, or asks for anything but
-    weights, modules and what trainers leave behind: nothing of it is executed.
+    Raises ForeignFile, naming the file, if it is missing, truncated, of another kind, or needs anything but weights,
+    modules and objects of training programs. None of its code is executed.
     """
     try:
         with path.open("rb") as file:
@@ -362,7 +362,7 @@ def open_torch_file(path: Path) -> TorchFile:
 
 
 def looks_like(start: bytes) -> str:
-    """Tell the kind of a file that begins so, as the end of a sentence."""
+    """The kind of a file by its first bytes, as the end of a sentence."""
     for sign, kind in LOOKS.items():
         if start.lstrip().startswith(sign):
             return f"; it looks like {kind}"
@@ -372,7 +372,7 @@ def looks_like(start: bytes) -> str:
 
 
 def tensors_of(tree: Any) -> dict[str, StoredTensor]:
-    """The tensors of a state dict, or of a pickled network, by their names there; nothing for anything else."""
+    """The tensors of a state dict, or of a pickled network, by their names there; empty for anything else."""
     if isinstance(tree, Inert):
         return dict(_module_tensors(tree.state, ""))
     if not isinstance(tree, Mapping):
@@ -381,7 +381,7 @@ def tensors_of(tree: Any) -> dict[str, StoredTensor]:
 
 
 def _module_tensors(state: Any, prefix: str) -> Iterator[tuple[str, StoredTensor]]:
-    """Of a module and those in it; the depth is that of the tree, which ``check_tree`` bounds."""
+    """The tensors of a module and its submodules; ``check_tree`` has limited the depth."""
     for kind in ("_parameters", "_buffers"):
         for name, value in _part(state, kind).items():
             if isinstance(value, StoredTensor):

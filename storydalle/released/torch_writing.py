@@ -1,7 +1,7 @@
-"""Files of ``torch.save`` written a tensor at a time, so that memory holds one of them and not the model.
+"""Write files of ``torch.save`` one tensor at a time, so that memory holds one tensor instead of the model.
 
 The format is the zip archive of torch >= 1.6, which ``torch_files`` reads: a pickle that names the storages of its
-tensors, and a file for every storage. torch itself wants all tensors at once.
+tensors, and a file for every storage. torch itself needs all tensors at once.
 """
 
 import io
@@ -54,9 +54,9 @@ class _Pickler(pickle.Pickler):
 def write_torch_file(
     path: Path, planned: Sequence[Planned], read: Callable[[str], Tensor], key: str | None = None
 ) -> None:
-    """Write a state dict, or a checkpoint that has it under ``key``, each tensor read when it is its turn.
+    """Write a state dict, or a checkpoint with it under ``key``; each tensor is read when its turn comes.
 
-    The file appears under its name when it is whole. Raises ValueError where what is read is not what was planned.
+    The file gets its name when it is complete. Raises ValueError if a tensor is not as planned.
     """
     keys = {tensor: str(number) for number, tensor in enumerate(planned)}
     tensors = {tensor.name: tensor for tensor in planned}
