@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from storydalle.commands.bench_story_gan import PlainTraining, looped
+from storydalle.bench.plain_story_gan import PlainTraining, looped
 from storydalle.commands.main import main
 from storydalle.models.story_gan.story_encoder import FILTERS_FROM, Noise
 from storydalle.training.story_gan_training import StoryGANTraining

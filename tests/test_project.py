@@ -16,7 +16,7 @@ PACKAGE = ROOT / "storydalle"
 # Imports point only upward in this list.
 LAYERS = (
     *("mistakes", "files", "settings", "configured", "stories", "tokens", "models", "released", "training", "metrics"),
-    *("evaluation", "reporting", "zoo", "commands", "__main__"),
+    *("evaluation", "reporting", "bench", "zoo", "commands", "__main__"),
 )
 HYDRA = {"hydra", "omegaconf"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -17,7 +17,7 @@ ELSEWHERE = {
         "tokens/encoding.py",
         "commands/generate.py",
         "files/outputs.py",
-        "commands/bench.py",
+        "bench/data.py",
         "reporting/strips.py",
     ),
     *("evaluation/vistorybench.py", "commands/demo.py", "commands/convert.py", "files/locks.py"),

@@ -12,12 +12,9 @@ Writes runs/<experiment>/<name>: config.yaml, checkpoints/, model/ (for model= o
 the very end, metrics.json.
 """
 
-import logging
-import os
 import re
 import secrets
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,6 +46,7 @@ from storydalle.training.building import learn_words, model_folder
 from storydalle.training.callbacks import callbacks
 from storydalle.training.finite import Kept, values_of
 from storydalle.training.memory_limit import check_memory
+from storydalle.training.quiet import quieten
 from storydalle.training.runs import (
     CONFIG,
     LAST,
@@ -311,18 +309,6 @@ def config_name(request: Request) -> str:
     """Name that tells runs of an experiment apart in a report: the settings that were changed, but for the seed."""
     changed = [each for each in request.overrides if re.split(r"[.=@]", each.lstrip("+~"))[0] not in NOT_IN_NAME]
     return " ".join([request.choices["experiment"], *sorted(changed)])
-
-
-def quieten() -> None:
-    """Keep tips and remarks on Lightning's own workings off the terminal."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (
-        *("LeafSpec.* is deprecated", "in eval mode", "does not have many workers"),
-        *("not supported by the model summary", "no pre-optimization state was saved"),
-    ):
-        warnings.filterwarnings("ignore", message=f".*{text}")
-    os.environ.setdefault("WANDB_SILENT", "true")
 
 
 def device_name() -> str:

@@ -1,0 +1,96 @@
+"""bench=story_gan: a training step of StoryGANc beside the same step written plainly."""
+
+import time
+from functools import partial
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from storydalle.bench.measuring import medians
+from storydalle.bench.plain_story_gan import PlainTraining
+from storydalle.bench.rows import Measured, Row, table
+from storydalle.bench.shapes import Shape
+from storydalle.mistakes import UserError
+from storydalle.models import kinds
+from storydalle.models.story_gan.model import StoryGANc
+from storydalle.stories.data import batch_of
+from storydalle.stories.story import StoryBatch
+from storydalle.stories.toon import ToonSV
+from storydalle.training.quiet import quieten
+from storydalle.training.story_gan_training import StoryGANTraining
+
+PLAIN, OURS = "plain loop", "ours"
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+STEPS = 3  # a round; the first is not counted
+
+
+def bench_story_gan(shape: Shape) -> Measured:
+    """Steps of both, in both precisions, in turn."""
+    quieten()
+    story_gan = opened(shape.model or "storyganc")
+    batch = batch_of(list(ToonSV("train", shape.batch_size, resolution=story_gan.resolution)))
+    variants = {PLAIN: PlainTraining, OURS: StoryGANTraining}
+    steps = {
+        f"{name}, {precision}": partial(step_seconds, variant, story_gan, batch, lightning_name)
+        for precision, lightning_name in PRECISIONS.items()
+        for name, variant in variants.items()
+    }
+    found = medians(steps, shape.rounds)
+    floor = found[f"{PLAIN}, float32"]
+    rows = [Row(name, f"{1000 * seconds:.0f}", floor / seconds) for name, seconds in found.items()]
+    ratios = {name: found[f"{PLAIN}, {name}"] / found[f"{OURS}, {name}"] for name in PRECISIONS}
+    text = (
+        f"A step of {shape.batch_size} stories of {batch.mask.shape[1]} frames of {story_gan.resolution} pixels; "
+        f"medians of {shape.rounds} rounds of {STEPS - 1} steps\n\n"
+        f"{table(rows, 'ms a step', 'times as fast as the plain loop in float32')}\n\n"
+        + ", ".join(f"in {name} ours is {ratio:.2f} times as fast as the plain loop" for name, ratio in ratios.items())
+        + "."
+    )
+    return Measured(text, {"seconds_a_step": found, "ratio_at_equal_precision": ratios})
+
+
+def opened(model: str) -> StoryGANc:
+    """The StoryGANc of a name, which knows ToonSV's characters."""
+    story_gan = kinds.open_model(kinds.locate(model))
+    if not isinstance(story_gan, StoryGANc):
+        raise UserError(f"model={model} is a {type(story_gan).__name__}: bench=story_gan takes a StoryGANc")
+    known = ToonSV("train", 1).outline(0).labels["characters"].shape[-1]
+    if story_gan.num_characters != known:
+        raise UserError(
+            f"model={model} names {story_gan.num_characters} characters and ToonSV has {known}: "
+            "bench=story_gan takes a model trained on ToonSV"
+        )
+    return story_gan
+
+
+def step_seconds(
+    variant: type[StoryGANTraining], story_gan: StoryGANc, batch: StoryBatch, precision: str
+) -> list[float]:
+    """Seconds of the steps of a round but for the first."""
+    watch = Stopwatch()
+    trainer = pl.Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        precision=precision,  # type: ignore[arg-type]
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(variant(story_gan).train(), DataLoader([batch] * STEPS, batch_size=None))  # type: ignore[arg-type]
+    return watch.seconds[1:]
+
+
+class Stopwatch(pl.Callback):
+    """Seconds of each training step, its batch at hand."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.started = 0.0
+
+    def on_train_batch_start(self, *args: object) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, *args: object) -> None:
+        self.seconds.append(time.perf_counter() - self.started)
