@@ -9,12 +9,12 @@ import pytest
 
 from storydalle.commands.application import compose
 from storydalle.commands.bench import BenchSettings
-from storydalle.commands.convert import ConvertSettings
 from storydalle.commands.demo import DemoSettings
 from storydalle.commands.generate import GenerateSettings
 from storydalle.commands.prepare import PrepareSettings
 from storydalle.commands.report import ReportSettings
 from storydalle.mistakes import UserError
+from storydalle.released.conversion_settings import ConvertSettings
 from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
 
 

@@ -20,7 +20,7 @@ ELSEWHERE = {
         "bench/data.py",
         "reporting/strips.py",
     ),
-    *("evaluation/vistorybench.py", "commands/demo.py", "commands/convert.py", "files/locks.py"),
+    *("evaluation/vistorybench.py", "commands/demo.py", "files/locks.py"),
 }
 
 

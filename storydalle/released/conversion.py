@@ -1,5 +1,6 @@
 """Released files -> a model folder, one tensor at a time: memory holds the largest tensor, not the model."""
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 
 from storydalle.files.reading import read_object
 from storydalle.files.weights import Planned, WithoutNumbers, check_room, write_model
-from storydalle.files.whole import folder_when_whole
-from storydalle.models import licences
+from storydalle.files.whole import folder_when_whole, write_text
+from storydalle.models import cards, licences
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
-from storydalle.models.pretrained import CAPTIONS_FOLDER, WEIGHTS_NAME
+from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, README_NAME, WEIGHTS_NAME
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention, retrofit
 from storydalle.released.layouts import Layout, LayoutError, Match, Shape, count
@@ -328,3 +329,14 @@ def write_conversion(
         conversion.model.caption_tokenizer.save(folder / CAPTIONS_FOLDER)
         written = write_model(folder, planned, read, WEIGHTS_NAME, max_bytes)
     return [target / path.name for path in written]
+
+
+def write_tokenizer(tokenizer: ImageTokenizer, target: Path, card: dict[str, object]) -> None:
+    """Write an image tokenizer with a card and a README, as models have them; errors are those of a model's."""
+    check_room(target, sum(value.nbytes for value in tokenizer.state_dict().values()))
+    with folder_when_whole(target) as folder:
+        tokenizer.save_pretrained(folder)
+        write_text(folder / CARD_NAME, json.dumps(card, indent=2) + "\n")
+        facts = {"pictures": f"{tokenizer.resolution} x {tokenizer.resolution} pixels"}
+        facts["codes"] = f"{tokenizer.num_codes} a picture, of {tokenizer.codebook_size}"
+        write_text(folder / README_NAME, cards.tokenizer_card(target.name, facts, card))
