@@ -17,7 +17,7 @@ from PIL import Image
 
 from storydalle.commands import main, prepare
 from storydalle.files import outputs
-from storydalle.reporting import findings
+from storydalle.reporting import findings, prepared
 from storydalle.stories.inspection import inspect
 from storydalle.stories.story_set import Problem
 from tests.test_vist import write_annotations
@@ -250,8 +250,8 @@ def test_strips_are_spread_over_the_split(command: Command, root: Path) -> None:
 
 def test_windows_with_pictures_already_shown_are_passed_over() -> None:
     windows = [story(f"s#{i}", f"{i} {i + 1} {i + 2}") for i in range(1, 6)] + [story("t#1", "8 9")]
-    assert [record.id for record in prepare.disjoint(windows, 6)] == ["s#1", "s#4", "t#1"]
-    assert [record.id for record in prepare.disjoint(windows, 2)] == ["s#1", "s#4"]
+    assert [record.id for record in prepared.disjoint(windows, 6)] == ["s#1", "s#4", "t#1"]
+    assert [record.id for record in prepared.disjoint(windows, 2)] == ["s#1", "s#4"]
 
 
 def test_a_split_that_nobody_asked_for_may_be_absent(command: Command, root: Path) -> None:

@@ -14,37 +14,32 @@ pictures it writes the captions of each story (captions/<id>.txt). ToonSV is dra
 numbers of its labels.
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tqdm import tqdm
 
-from storydalle.commands.application import Request
+from storydalle.commands.application import Request, instantiate
 from storydalle.files import locks, outputs
 from storydalle.files.locks import LOCK
-from storydalle.files.paths import file_name, user_path
-from storydalle.files.whole import save_picture, write_text
+from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest, told_in_one_line
-from storydalle.models import kinds
 from storydalle.reporting import findings, sheets
+from storydalle.reporting.prepared import Shown, as_json, draw, save_sheet, save_strips, write_captions, write_files
+from storydalle.reporting.token_lengths import token_counter
 from storydalle.settings import Between, Count, filled
 from storydalle.stories.inspection import ClipFacts, hash_annotations, inspect
-from storydalle.stories.opening import ChosenData, chosen_split, opened, spread
-from storydalle.stories.pictures import squared
-from storydalle.stories.story_set import Problem, StoryRecord, StorySet
+from storydalle.stories.opening import ChosenData, chosen_split, opened, spread, stories_of
+from storydalle.stories.story_set import StorySet
 
-SHEET, STRIPS, CAPTIONS = "contact_sheet.png", "strips", "captions"
 BYTES_A_CLIP = 1500  # that are written
-CHUNK = 4096  # captions counted at once
 
 
 @dataclass(frozen=True)
@@ -71,6 +66,10 @@ class PrepareSettings:
             return self.workers
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    @property
+    def shown(self) -> Shown:
+        return Shown(self.num_stories, self.preview, self.data.resolution)
+
 
 def run(request: Request) -> None:
     settings = filled(PrepareSettings, request.settings)
@@ -82,14 +81,7 @@ def run(request: Request) -> None:
         with locks.held(out, "prepare"):
             look_at_toon(settings, out)
     if settings.pretrained is not None:
-        from storydalle.commands.caching import Shards, encode_splits
-
-        shards = None if settings.shards is None else Shards(settings.shards, settings.stories_per_shard)
-        lines = encode_splits(settings.data, settings.pretrained, settings.runs, settings.num_workers, shards)
-        print("\n".join(lines))
-
-
-# ------------------------------------------------------------------------------------------------ a set on disk
+        print("\n".join(encode_splits(settings, settings.pretrained)))
 
 
 def look_at_copy(settings: PrepareSettings, chosen: Mapping[str, object], is_split_given: bool, out: Path) -> None:
@@ -111,53 +103,10 @@ def look_at_copy(settings: PrepareSettings, chosen: Mapping[str, object], is_spl
         show = draw if story_set.has_pictures else write_captions
         if not found.usable[split] and not is_split_given:
             split = next((other for other, stories in found.usable.items() if stories), split)
-        shown = show(story_set, found.usable[split], split, out, settings)
+        shown = show(story_set, found.usable[split], split, out, settings.shown)
     print(findings.report_text(report))
     print(f"\nwrote {out}: report.json, problems.csv, manifest.json and ids of the stories")
     print("\n".join(shown))
-
-
-def stories_of(story_set: StorySet) -> tuple[dict[str, list[StoryRecord]], list[Problem]]:
-    """The stories of every split, and all problems; a split that cannot be had is one of them."""
-    records: dict[str, list[StoryRecord]] = {}
-    empty = []
-    for split in story_set.splits:
-        try:
-            records[split] = story_set.records(split)
-        except ValueError as error:
-            records[split] = []
-            empty.append(Problem(split, f"empty split: {error}"))
-    if not any(records.values()):
-        raise UserError(f"{story_set.name} has no story: {empty[0].what if empty else 'no split has one'}")
-    return records, [*story_set.problems, *empty]
-
-
-def token_counter(name: str | None) -> findings.Tokens | None:
-    """Lengths in tokens by the caption tokenizer of a model, or by one in a folder."""
-    if name is None:
-        return None
-    folder = kinds.zoo_folder() / name if name in kinds.zoo_names() else user_path(name)
-    folder = folder / "captions" if (folder / "captions").is_dir() else folder
-    from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer, load_caption_tokenizer
-
-    vocabularies, merges = sorted(folder.glob("*vocab.json")), sorted(folder.glob("*merges.txt"))
-    with told_in_one_line(f"caption_tokenizer={name} is none"):
-        if vocabularies and merges:
-            tokenizer: TextTokenizer = CaptionTokenizer.from_files(vocabularies[0], merges[0])
-        else:
-            tokenizer = load_caption_tokenizer(folder)
-
-    def count(texts: Sequence[str]) -> list[int]:
-        lengths: list[int] = []
-        for start in range(0, len(texts), CHUNK):
-            encoded = tokenizer.encode(texts[start : start + CHUNK])
-            part = (encoded.tokens != tokenizer.pad_id).sum(1).tolist()
-            for i, num_cut in encoded.overflow:
-                part[i] += num_cut
-            lengths += part
-        return lengths
-
-    return findings.Tokens(count, tokenizer.text_length)
 
 
 @contextmanager
@@ -186,79 +135,6 @@ def read_clips(
             ) from error
 
 
-def write_files(
-    out: Path, found: findings.Findings, report: Mapping[str, Any], inputs_of: Mapping[str, object]
-) -> None:
-    clips = "".join(f"{json.dumps([clip, facts.sha256])}\n" for clip, facts in found.clips.items())
-    splits = {split: {key: counts[key] for key in ("stories", "usable")} for split, counts in report["splits"].items()}
-    digest = {"file": "clips.jsonl", "number": len(found.clips), "sha256": hashlib.sha256(clips.encode()).hexdigest()}
-    problems = io.StringIO()
-    writer = csv.writer(problems, lineterminator="\n")
-    writer.writerows([Problem._fields, *found.annotation_problems, *found.picture_problems])
-    write_text(out / "clips.jsonl", clips)
-    write_text(out / "manifest.json", as_json({**inputs_of, "splits": splits, "clips": digest}))
-    write_text(out / "report.json", as_json(report))
-    write_text(out / "problems.csv", problems.getvalue())
-    texts = {f"ids-{file_name(split)}.txt": findings.ids_text(stories) for split, stories in found.usable.items()}
-    write_only(out, "ids-*.txt", texts)
-
-
-def write_only(folder: Path, pattern: str, texts: Mapping[str, str]) -> None:
-    """Write files, and remove those of an earlier run that match ``pattern`` and are not among them."""
-    folder.mkdir(exist_ok=True)
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    for path in folder.glob(pattern):
-        if path.name not in texts:
-            path.unlink()
-
-
-def draw(
-    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: PrepareSettings
-) -> list[str]:
-    """The contact sheet of the first stories, and strips of some that are spread over the split, as a model sees them.
-
-    A sheet has whole pictures, as large as they are; a strip their centred squares, at the model's resolution.
-    """
-    if not stories:
-        return [f"no story of {split} can be used: nothing is drawn"]
-    with told_in_one_line("a picture has changed since it was read"):
-        first = disjoint(stories, settings.num_stories)
-        heading = f"{story_set.name}, {split}: {len(first)} of {len(stories):,} stories"
-        sheet = save_sheet(sheets.story_rows(story_set, first), heading, out)
-        previewed = [stories[i] for i in spread(settings.preview, len(stories))]
-        resolution = settings.data.resolution
-        strips = save_strips(sheets.story_rows(story_set, previewed, lambda picture: squared(picture, resolution)), out)
-    return [sheet, *strips]
-
-
-def write_captions(
-    story_set: StorySet, stories: Sequence[StoryRecord], split: str, out: Path, settings: PrepareSettings
-) -> list[str]:
-    """The captions of every story of a set in words only, for drawing them: what ``generate captions=FILE`` reads."""
-    texts = {f"{file_name(story.id)}.txt": findings.captions_text(story) for story in stories}
-    write_only(out / CAPTIONS, "*.txt", texts)
-    example = out / CAPTIONS / next(iter(texts), "<id>.txt")
-    return [
-        f"wrote {out / CAPTIONS}: the captions of {len(texts):,} stories, which have no pictures; to draw one:",
-        f"  storydalle generate captions={example} source=frame.png",
-    ]
-
-
-def disjoint(stories: Sequence[StoryRecord], number: int) -> list[StoryRecord]:
-    """The first stories that have no clip of one before: windows of a book otherwise show its pages over and over."""
-    chosen: list[StoryRecord] = []
-    shown: set[str] = set()
-    for record in stories:
-        if len(chosen) < number and shown.isdisjoint(record.clips):
-            chosen.append(record)
-            shown.update(record.clips)
-    return chosen
-
-
-# ------------------------------------------------------------------------------------------------ ToonSV
-
-
 def look_at_toon(settings: PrepareSettings, out: Path) -> None:
     from storydalle.stories import toon
 
@@ -280,22 +156,22 @@ def look_at_toon(settings: PrepareSettings, out: Path) -> None:
     print("\n".join([f"wrote {out / 'counts.json'}", sheet, *strips]))
 
 
-# ------------------------------------------------------------------------------------------------ both
+def encode_splits(settings: PrepareSettings, pretrained: str) -> list[str]:
+    """Encode what training reads, splits train and val, where training looks for it; one line a split."""
+    from storydalle.tokens.ahead import Encoder, Shards  # and with them torch
+    from storydalle.training.building import model_folder, tokenizers
 
-
-def save_sheet(rows: Iterable[sheets.StoryRow], heading: str, out: Path) -> str:
-    save_picture(sheets.draw_sheet(rows, heading), out / SHEET)
-    return f"drew {out / SHEET}: {heading}"
-
-
-def save_strips(rows: Iterable[sheets.StoryRow], out: Path) -> list[str]:
-    files = []
-    for row in rows:
-        files.append(out / STRIPS / f"{file_name(row.id)}.png")
-        files[-1].parent.mkdir(exist_ok=True)
-        save_picture(sheets.draw_sheet([row]), files[-1])
-    return [f"drew {file}" for file in files]
-
-
-def as_json(tree: object) -> str:
-    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    data, lines = settings.data, []
+    root = settings.runs / "cache" / f"{data.name}-{data.resolution}"
+    encoder = Encoder(*tokenizers(model_folder(pretrained, settings.runs)), root, settings.num_workers)
+    if data.train is None or data.val is None:
+        raise UserError(f"{data.name} has no pictures to encode: leave pretrained out")
+    if settings.shards is not None and encoder.caption_tokenizer is None:
+        raise UserError(f"shards hold tokens, and pretrained={pretrained} has no caption tokenizer")
+    for split, described in (("train", data.train), ("val", data.val)):
+        with told_in_one_line(f"{split} cannot be encoded", ValueError, TypeError):
+            line, cached = encoder.encode(split, instantiate(described))
+            lines.append(line)
+            if settings.shards is not None and cached is not None:
+                lines.append(Shards(settings.shards, settings.stories_per_shard).write(split, cached))
+    return lines

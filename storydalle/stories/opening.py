@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 
 from storydalle.mistakes import UserError, nearest, told_in_one_line
-from storydalle.stories.story_set import StorySet
+from storydalle.stories.story_set import Problem, StoryRecord, StorySet
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,21 @@ def opened(chosen: Mapping[str, object]) -> StorySet:
 def tell(notes: Iterable[str]) -> None:
     for note in notes:
         print(f"note: {note}")
+
+
+def stories_of(story_set: StorySet) -> tuple[dict[str, list[StoryRecord]], list[Problem]]:
+    """The stories of every split, and all problems; a split that cannot be had is one of them."""
+    records: dict[str, list[StoryRecord]] = {}
+    empty = []
+    for split in story_set.splits:
+        try:
+            records[split] = story_set.records(split)
+        except ValueError as error:
+            records[split] = []
+            empty.append(Problem(split, f"empty split: {error}"))
+    if not any(records.values()):
+        raise UserError(f"{story_set.name} has no story: {empty[0].what if empty else 'no split has one'}")
+    return records, [*story_set.problems, *empty]
 
 
 def chosen_split(story_set: StorySet, split: str, is_given: bool) -> str:
