@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from storydalle.commands import main
-from storydalle.commands.report import Report
 from storydalle.files.records import protocol_hash
+from storydalle.reporting.compared_runs import Report
 from storydalle.reporting.report_runs import METRICS
 from storydalle.reporting.report_scores import OVER_SEEDS, OVER_STORIES, Summary, families
 from storydalle.reporting.report_tables import cell, latex, latex_text

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from storydalle.commands.report import Report
 from storydalle.files.records import protocol_hash
+from storydalle.reporting.compared_runs import Report
 from storydalle.reporting.report_page import short_names
 from tests.reports import PROTOCOL, drawn, evaluation, log, record
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from storydalle.commands import main
-from storydalle.commands.report import Report
 from storydalle.mistakes import UserError
+from storydalle.reporting.compared_runs import Report
 from storydalle.training.runs import LAST, State, finished_models, run_folder, state_of
 from storydalle.training.state import load_state
 from storydalle.training.train_settings import unfinished_stages

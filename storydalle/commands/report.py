@@ -11,30 +11,14 @@ other file and no network), scores.png, and curves.png with the training logs. R
 a row too. Of several runs with the same config and seed, the last one counts.
 """
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from storydalle.commands.application import Request
-from storydalle.files.whole import write_text
-from storydalle.mistakes import UserError, nearest
-from storydalle.reporting.curves import Curve, read_curves
-from storydalle.reporting.report_runs import Record, ScoredRun, read_records, read_runs
-from storydalle.reporting.report_scores import HASH_LENGTH, Comparison, comparisons, matching
-from storydalle.reporting.report_tables import csv_rows, latex, markdown
+from storydalle.mistakes import UserError
+from storydalle.reporting.compared_runs import Report
 from storydalle.reporting.result_pages import fill_pages
 from storydalle.settings import filled
-from storydalle.training.runs import METRICS
-
-Patterns = Sequence[str] | None
-PAGE = "report.html"
-
-
-def print_table(folder: Path) -> None:
-    """Print the table of a sweep's runs."""
-    print(Report.of(folder).text())
 
 
 @dataclass(frozen=True)
@@ -55,72 +39,3 @@ def run(request: Request) -> None:
     fill_pages(settings.readme, found.text())
     out = settings.out or folder
     print(f"wrote {', '.join(str(out / name) for name in found.write(out))}")
-
-
-class Report(NamedTuple):
-    """The runs of a folder, compared."""
-
-    folder: Path
-    runs: list[ScoredRun]
-    compared: list[Comparison]
-    curves: dict[str, list[dict[str, Curve]]]  # what the runs logged, by config and run
-    patterns: Patterns
-
-    @classmethod
-    def of(cls, folder: Path, patterns: Patterns = None) -> "Report":
-        records = read_records(folder)
-        if not records:
-            raise UserError(f"no {METRICS} under {folder}: a finished run writes one")
-        runs = read_runs(records)
-        found = cls(folder, runs, comparisons(runs), curves_of(records, patterns), patterns)
-        scores = {name for run in runs for name in run.values}
-        if patterns and scores and not matching(scores, patterns) and not found.curves:
-            raise UserError(f"metrics={list(patterns)}: these runs have no such score; {nearest(patterns[0], scores)}")
-        return found
-
-    def text(self) -> str:
-        return markdown(self.compared, [run for run in self.runs if run.failure], self.patterns)
-
-    def write(self, out: Path) -> list[str]:
-        """Write tables, page and plots; return the names of the files."""
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "report.md", self.text() + "\n")
-        write_text(out / "report.tex", latex(self.compared, self.patterns))
-        with (out / "report.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(csv_rows(self.runs))
-        write_text(out / PAGE, self.page(out))
-        return ["report.md", "report.tex", "report.csv", PAGE, *self.plot(out)]
-
-    def page(self, out: Path) -> str:
-        from storydalle.reporting.report_page import report_page
-
-        title = f"Runs in {self.folder.resolve().name}"
-        return report_page(title, self.compared, self.runs, self.curves, self.patterns, out)
-
-    def plot(self, out: Path) -> list[str]:
-        """Draw scores, a picture a protocol, and curves; return the names of the files."""
-        from storydalle.reporting.plots import plot_curves, plot_scores
-
-        names = []
-        for each in self.compared:
-            shown = each.names(self.patterns)
-            if shown:
-                names.append("scores.png" if len(self.compared) == 1 else f"scores-{each.protocol[:HASH_LENGTH]}.png")
-                plot_scores(each.points({name: name for name in shown}), out / names[-1])
-        if self.curves:
-            names.append("curves.png")
-            plot_curves(self.curves, out / names[-1])
-        return names
-
-
-def curves_of(records: Sequence[Record], patterns: Patterns) -> dict[str, list[dict[str, Curve]]]:
-    """Curves that runs logged, failed ones too, by config without the settings that all share."""
-    logged: dict[str, list[dict[str, Curve]]] = {}
-    for record in records:
-        curves = read_curves(record.folder)
-        kept = matching(curves, patterns)
-        if kept:
-            logged.setdefault(record.config, []).append({name: curves[name] for name in kept})
-    words = [{word for word in config.split(" ") if "=" in word} for config in logged]
-    shared = set.intersection(*words) if words else set()
-    return {" ".join(word for word in name.split(" ") if word not in shared): runs for name, runs in logged.items()}
