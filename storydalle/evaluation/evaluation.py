@@ -98,28 +98,39 @@ def evaluate(
     own = judges.on(split)
     with told_of_pictures(split):
         scorecards, truth_sha256 = score(split, entries, own, batch_size, save)
-        rows = {name: card.compute() for name, card in scorecards.items()}
-        for name, entry in tested_models(entries).items():
-            rows[name] |= probed(entry, split)
+        probes = {name: probed(entry, split) for name, entry in tested_models(entries).items()}
+        rows = {name: card.compute() | probes.get(name, {}) for name, card in scorecards.items()}
         diagnoses = diagnosed(split, entries, own, batch_size, num_diagnosed)
-    protocol, (first, *others) = own.protocol, tested_rows(entries) or [""]
     record = metrics_record(
         rows,
-        protocol=protocol.record(),
+        protocol=own.protocol.record(),
         n={name: card.counts() for name, card in scorecards.items()},
         intervals={name: card.compute_intervals() for name, card in scorecards.items()},
         seeds=[seed],
-        device=next((str(entry.model.device) for entry in tested_models(entries).values()), "cpu"),
+        device=device_of(entries),
         wall_seconds=time.monotonic() - started,
-        config=f"{protocol.dataset}/{split.name}" + (f" compare={sweep}" if sweep else ""),
+        config=f"{own.protocol.dataset}/{split.name}" + (f" compare={sweep}" if sweep else ""),
         systems={name: entry.about() for name, entry in entries.items() if entry.about()},
         truth_sha256=truth_sha256,
-        comparisons=comparisons(scorecards, first, others, split.judged.ids()) if first else {},
+        comparisons=compared_with_first(entries, scorecards, split),
         peak_memory_megabytes=peak_megabytes(),
         diagnostics={name: each._asdict() for name, each in diagnoses.items()},
-        not_scored=[name for name in judges.asked.metrics if name not in protocol.metrics],
+        not_scored=[name for name in judges.asked.metrics if name not in own.protocol.metrics],
     )
     return Evaluation(split, dict(entries), own, rows, scorecards, diagnoses, record)
+
+
+def device_of(entries: Mapping[str, Entry]) -> str:
+    """The device of the first model that is scored."""
+    return next((str(entry.model.device) for entry in tested_models(entries).values()), "cpu")
+
+
+def compared_with_first(
+    entries: Mapping[str, Entry], scorecards: Mapping[str, Scorecard], split: Split
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The first row that is tested against each of the others."""
+    first, *others = tested_rows(entries) or [""]
+    return comparisons(scorecards, first, others, split.judged.ids()) if first else {}
 
 
 @contextmanager
