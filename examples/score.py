@@ -12,7 +12,7 @@ from PIL import Image
 from storydalle.metrics.frame_distances import PictureScores
 from storydalle.metrics.networks.label_reader import LabelReader, read_frames
 from storydalle.metrics.toon import ToonScores
-from storydalle.models.kinds import zoo_folder
+from storydalle.models.zoo import zoo_folder
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import from_images
 from storydalle.stories.toon import ToonSV

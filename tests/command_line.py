@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from storydalle.commands import main
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 
 Run = namedtuple("Run", "status out err")
 
@@ -72,8 +72,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def painting(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Puts the painting model in the place of every trained one."""
     folder = tmp_path_factory.mktemp("model")
-    (folder / kinds.CONFIG).write_text("{}")
-    (folder / kinds.WEIGHTS).write_bytes(b"weights")
+    (folder / zoo.CONFIG_NAME).write_text("{}")
+    (folder / zoo.WEIGHTS_NAME).write_bytes(b"weights")
     monkeypatch.setattr(kinds, "locate", lambda model: folder)
     monkeypatch.setattr(kinds, "open_model", lambda folder: PaintingModel())
     return folder

@@ -29,7 +29,7 @@ from storydalle.metrics.networks.clip import open_image_text_network
 from storydalle.metrics.networks.inception import read_weights
 from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.mistakes import UserError, told_in_one_line
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 from storydalle.settings import filled
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.sets.folder import FolderStories
@@ -196,7 +196,7 @@ def frozen_tokenizer(folder: Path) -> None:
 
 
 def copied(name: str) -> Callable[[Path], Any]:
-    return lambda folder: shutil.copytree(kinds.zoo_folder() / name, folder, dirs_exist_ok=True)
+    return lambda folder: shutil.copytree(zoo.zoo_folder() / name, folder, dirs_exist_ok=True)
 
 
 def character_classifier(folder: Path) -> None:

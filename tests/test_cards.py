@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from storydalle.models.cards import SCORES, add_results, model_card, tokenizer_card
-from storydalle.models.kinds import zoo_folder
+from storydalle.models.zoo import zoo_folder
 
 CARD: dict[str, Any] = {
     "license": "mit",

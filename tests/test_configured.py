@@ -14,12 +14,12 @@ from storydalle.metrics.networks.clip import TinyCLIP
 from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
-from storydalle.models.kinds import zoo_folder
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
 from storydalle.models.story_gan.model import StoryGANc
-from storydalle.tokens.caption_tokenizer import CaptionTokenizer
+from storydalle.models.zoo import zoo_folder
+from storydalle.tokens.captions import CaptionTokenizer
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN

@@ -15,8 +15,8 @@ from storydalle.commands.application import Request
 from storydalle.commands.evaluate import default_models
 from storydalle.commands.main import main
 from storydalle.mistakes import UserError
-from storydalle.models.kinds import zoo_folder
 from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.zoo import zoo_folder
 from storydalle.stories.toon import ToonSV
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan

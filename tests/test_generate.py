@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from storydalle.commands import inputs
-from storydalle.models import kinds
+from storydalle.models import zoo
 from tests.command_line import Command, PaintingModel, assert_mistake, command, files, painting, story  # noqa: F401
 
 
@@ -68,7 +68,7 @@ def test_a_story_is_drawn_again_from_its_record(command: Command, story: Path) -
 
 def test_a_story_of_other_weights_is_drawn_and_said(command: Command, story: Path, painting: Path) -> None:  # noqa: F811
     command("generate", "captions=story.txt", "out=first")
-    (painting / kinds.WEIGHTS).write_bytes(b"others")
+    (painting / zoo.WEIGHTS_NAME).write_bytes(b"others")
     assert "have changed" in command("generate", "story=first/story.json", "out=again").out
 
 

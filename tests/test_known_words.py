@@ -12,8 +12,9 @@ from PIL import Image
 
 from storydalle import StoryGANc
 from storydalle.commands import main
-from storydalle.models import kinds
-from storydalle.models.pretrained import CONFIG_NAME, ZOO, PretrainedModel
+from storydalle.models import zoo
+from storydalle.models.pretrained import PretrainedModel
+from storydalle.models.zoo import CONFIG_NAME, zoo_folder
 from storydalle.stories.toon import SPLITS, ToonSV
 from storydalle.stories.toon.names import NAMED, possible_names, sample_name
 from storydalle.tokens.cache import StoryCodes
@@ -28,7 +29,7 @@ KNOWN = KnownWords.read(["Pip waves.", "She doesn't run at Lulu's beach!"], ["zu
 
 
 def shipped(name: str) -> KnownWords:
-    found = KnownWords.load(ZOO / name)
+    found = KnownWords.load(zoo_folder() / name)
     assert found is not None
     return found
 
@@ -208,10 +209,10 @@ def test_generate_says_and_keeps_unknown_words(
 
 
 def test_the_list_is_no_part_of_the_weights(tmp_path: Path) -> None:
-    shutil.copytree(ZOO / "storyganc", tmp_path / "model")
-    before = kinds.weights_sha256(tmp_path / "model")
+    shutil.copytree(zoo_folder() / "storyganc", tmp_path / "model")
+    before = zoo.weights_sha256(tmp_path / "model")
     (tmp_path / "model" / WORDS_NAME).unlink()
-    assert kinds.weights_sha256(tmp_path / "model") == before
+    assert zoo.weights_sha256(tmp_path / "model") == before
     assert (tmp_path / "model" / CONFIG_NAME).is_file()
 
 

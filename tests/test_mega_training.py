@@ -8,9 +8,9 @@ import torch
 
 from storydalle import StoryDALLE
 from storydalle.models.backbones.mega import MegaDALLE
-from storydalle.models.pretrained import CONFIG_NAME
 from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, sample
+from storydalle.models.zoo import CONFIG_NAME
 from storydalle.training.story_dalle_training import StoryDALLETraining
 from storydalle.training.text_to_image_training import TextToImageTraining
 from tests.conformance import awake

@@ -11,9 +11,9 @@ from torch import nn
 
 from storydalle.files.weights import described_by, write_tensors
 from storydalle.metrics.networks.label_reader import LabelReader
-from storydalle.models.kinds import zoo_folder
 from storydalle.models.pretrained import read_card
 from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.zoo import zoo_folder
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from storydalle.models import kinds
+from storydalle.models import zoo
 from tests.command_line import Command, assert_mistake, command, painting, story  # noqa: F401
 
 
@@ -19,7 +19,7 @@ def test_an_unknown_model_is_told_with_the_nearest_names(
     captions_file: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kinds, "zoo_names", lambda: ["story_dalle", "storyganc"])
+    monkeypatch.setattr(zoo, "zoo_names", lambda: ["story_dalle", "storyganc"])
     assert_mistake(command("generate", captions_file, "model=story_dale"), "'story_dale'", "did you mean story_dalle?")
     assert_mistake(command("generate", captions_file, "model=no/such/folder"), "no/such/folder")
 

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from storydalle.mistakes import UserError
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 from storydalle.models.pretrained import CARD_NAME
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import parameter_group
@@ -44,7 +44,7 @@ def test_every_way_to_name_a_model_finds_it(
         for name in ("story_dalle", str(finished / "model"), str(finished), "toon/text_to_image", "someone/something")
     }
     assert found == {
-        "story_dalle": kinds.zoo_folder() / "story_dalle",
+        "story_dalle": zoo.zoo_folder() / "story_dalle",
         str(finished / "model"): finished / "model",
         str(finished): finished / "model",
         "toon/text_to_image": finished / "model",
@@ -58,7 +58,7 @@ def test_an_unfinished_run_is_not_built_on(record: str | None, finished: Path, t
     (finished / "metrics.json").unlink()
     if record is not None:
         (finished / "metrics.json").write_text(record)
-    assert model_folder("toon/text_to_image", tmp_path / "runs") == kinds.zoo_folder() / "text_to_image"
+    assert model_folder("toon/text_to_image", tmp_path / "runs") == zoo.zoo_folder() / "text_to_image"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_unfinished_run_is_not_built_on(record: str | None, finished: Path, t
 def test_a_shipped_model_stands_in_for_an_experiment_without_a_run_and_a_line_says_so(
     experiment: str, shipped: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert model_folder(experiment, tmp_path / "runs") == kinds.zoo_folder() / shipped
+    assert model_folder(experiment, tmp_path / "runs") == zoo.zoo_folder() / shipped
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"note: {experiment} has no finished run, so the shipped {shipped} is used")
     assert f"storydalle train experiment={experiment}" in line
@@ -170,7 +170,7 @@ def test_the_flagship_command_trains_from_an_empty_folder_and_goes_on_from_its_o
     assert first.status == 0, first.err
     assert "no finished run of toon/text_to_image, so the shipped text_to_image is built on" in first.out
     run = Path("runs/toon/story_dalle/first")
-    assert memory(run)["pretrained"] == str(kinds.zoo_folder() / "text_to_image")
+    assert memory(run)["pretrained"] == str(zoo.zoo_folder() / "text_to_image")
     again = train("name=second", f"pretrained={run}", experiment="toon/story_dalle", tiny=tiny)
     assert f"{run}/model is trained on, with its retrofit" in again.out, again
     card = json.loads((run.with_name("second") / "model" / CARD_NAME).read_text())

@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 
 from storydalle import StoryDALLE
 from storydalle.models.backbones.dalle import DALLE
-from storydalle.models.pretrained import CONFIG_NAME, WEIGHTS_NAME
-from storydalle.models.story_dalle import model
 from storydalle.models.story_dalle.retrofit import retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, sample
+from storydalle.models.story_dalle.sampling import CodeSampling
+from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.stories.images import from_images
 from tests.tiny import tiny_story_dalle
 

@@ -15,7 +15,7 @@ from storydalle.evaluation.loss_probes import measure_probes, reordered
 from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
 from storydalle.models.story_gan.model import DISCRIMINATORS_NAME, GANSampling, StoryGANc
@@ -231,9 +231,9 @@ def test_the_order_score_compares_each_story_with_itself_in_another_order(monkey
 # ----------------------------------------------------------------------------------------------------- what ships
 
 
-@pytest.mark.skipif(not (kinds.zoo_folder() / "storyganc" / "config.json").is_file(), reason="no StoryGANc ships yet")
+@pytest.mark.skipif(not (zoo.zoo_folder() / "storyganc" / "config.json").is_file(), reason="no StoryGANc ships yet")
 def test_the_shipped_weights_draw_who_where_and_what_and_know_the_order_of_frames() -> None:
-    gan, reader = (opened.from_pretrained(kinds.zoo_folder() / name) for opened, name in SHIPPED)
+    gan, reader = (opened.from_pretrained(zoo.zoo_folder() / name) for opened, name in SHIPPED)
     stories, scores = ToonSV("test", 40, resolution=gan.resolution), ToonScores()
     batch = batch_of(list(stories))
     frames = gan.draw_stories(batch.captions, batch.source)[:, :, 0]

@@ -19,7 +19,7 @@ from storydalle.commands.application import Request
 from storydalle.commands.default_folders import named
 from storydalle.files import outputs
 from storydalle.mistakes import UserError, nearest, told_in_one_line
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 from storydalle.reporting import pages, strips
 from storydalle.settings import Between, Seed, filled
 from storydalle.stories import toon
@@ -65,7 +65,7 @@ def write(out: Path, settings: DemoSettings, asked: Mapping[str, object]) -> Non
             "No caption says what a guest looks like: it can only be seen in the source frame.",
         ],
         facts={
-            "model": f"{settings.model} (weights {kinds.weights_sha256(folder)[:12]})",
+            "model": f"{settings.model} (weights {zoo.weights_sha256(folder)[:12]})",
             "seed": str(settings.seed),
         },
         tables=tables,

@@ -42,8 +42,8 @@ from storydalle.files.whole import write_text
 from storydalle.metrics.networks.label_reader_training import reading_accuracies
 from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, nearest, told_in_one_line
-from storydalle.models.kinds import EXPERIMENTS, zoo_names
 from storydalle.models.pretrained import PretrainedModel
+from storydalle.models.zoo import EXPERIMENTS, zoo_names
 from storydalle.reporting.evaluation_page import write_page
 from storydalle.reporting.evaluation_summary import fill_card, summaries
 from storydalle.reporting.result_pages import fill_pages

@@ -22,7 +22,7 @@ from storydalle.commands.default_folders import beside, changes, named, numbered
 from storydalle.files import outputs
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, told_in_one_line
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 from storydalle.reporting import pages, strips
 from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
 
@@ -99,7 +99,7 @@ def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
     """Draw the story, and put what was drawn into ``out``."""
     folder = kinds.locate(settings.model)
     drawn = draw(kinds.open_model(folder), story, settings)
-    sha256 = kinds.weights_sha256(folder)
+    sha256 = zoo.weights_sha256(folder)
     if settings.weights_sha256 not in (None, sha256):
         story.notes.append(f"the weights of {settings.model} have changed since {settings.story} was written")
     record = strip_record(story, drawn, settings, sha256)

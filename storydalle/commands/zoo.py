@@ -17,8 +17,9 @@ from storydalle.commands.application import instantiate
 from storydalle.files.paths import user_path
 from storydalle.metrics.networks.clip_card import publish_clip
 from storydalle.metrics.networks.label_reader_training import make_label_reader
-from storydalle.models.kinds import EXPERIMENTS, open_model, zoo_folder
+from storydalle.models.kinds import open_model
 from storydalle.models.pretrained import README_NAME
+from storydalle.models.zoo import EXPERIMENTS, zoo_folder
 from storydalle.stories.toon import ToonSV
 from storydalle.tokens.known_words import KnownWords
 from storydalle.training.building import learn_words, model_folder

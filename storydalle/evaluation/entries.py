@@ -24,7 +24,7 @@ from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.seen import Networks
 from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import UserError, told_in_one_line
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_images, to_pixels, to_tensor
@@ -108,9 +108,9 @@ class ModelEntry(Entry):
 
     def about(self) -> dict[str, Any]:
         return {
-            "model": str(self.folder.name if self.folder.parent == kinds.zoo_folder() else self.folder),
+            "model": str(self.folder.name if self.folder.parent == zoo.zoo_folder() else self.folder),
             "resolution": self.model.resolution,
-            "weights_sha256": kinds.weights_sha256(self.folder),
+            "weights_sha256": zoo.weights_sha256(self.folder),
             "sampling": vars(self.model.sampling()),
             "best_of": self.num_candidates,
             "chosen_by": "likelihood" if self.reranker is None else self.reranker.name,
@@ -293,7 +293,7 @@ def swept_models(compare: str | None) -> dict[str, Path]:
     if compare is None:
         return {}
     runs = user_path(compare)
-    found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{kinds.CONFIG}"))
+    found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{zoo.CONFIG_NAME}"))
     if not found:
         raise UserError(f"compare={runs} holds no model: give the folder of a sweep's finished runs")
     names = {folder.parent.relative_to(runs).as_posix(): folder for folder in found}

@@ -27,7 +27,7 @@ from storydalle.metrics.resampling import Interval
 from storydalle.metrics.seen import Neighbour, Networks, Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
 from storydalle.mistakes import UserError
-from storydalle.models import kinds
+from storydalle.models import zoo
 from storydalle.stories.story import Stories
 
 COLOR_LAYOUT, INCEPTION = "color_layout", "inception"
@@ -115,7 +115,7 @@ def opened(role: str, protocol: ProtocolSettings, open_network: Callable[[Any], 
 
 
 def open_label_reader(_: Any = None) -> LabelReader:
-    return LabelReader.from_pretrained(kinds.zoo_folder() / LABEL_READER)
+    return LabelReader.from_pretrained(zoo.zoo_folder() / LABEL_READER)
 
 
 def open_features(given: Mapping[str, Any], cache: Path) -> FeatureNetwork:
@@ -128,7 +128,7 @@ def open_features(given: Mapping[str, Any], cache: Path) -> FeatureNetwork:
 
 
 def open_text_network(given: Any) -> Any:
-    folder = kinds.zoo_folder() / str(given)
+    folder = zoo.zoo_folder() / str(given)
     return open_image_text_network(folder if folder.is_dir() else user_path(given))
 
 

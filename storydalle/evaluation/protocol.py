@@ -9,7 +9,7 @@ from storydalle.files.records import canonical_json, protocol_hash, sha256_of_fi
 from storydalle.metrics.declared import Extent, by_name, needs_of
 from storydalle.metrics.networks.features import feature_dim
 from storydalle.metrics.seen import Networks
-from storydalle.models import kinds
+from storydalle.models import zoo
 
 if TYPE_CHECKING:
     from storydalle.evaluation.splits import Split
@@ -138,7 +138,7 @@ def protocol_of(asked: ProtocolSettings, split: "Split", networks: Networks) -> 
 
 
 def label_reader_record() -> Network:
-    return Network(name=LABEL_READER, sha256=sha256_of_file(kinds.zoo_folder() / LABEL_READER / kinds.WEIGHTS))
+    return Network(name=LABEL_READER, sha256=sha256_of_file(zoo.zoo_folder() / LABEL_READER / zoo.WEIGHTS_NAME))
 
 
 def classifier_record(networks: Networks) -> Network:

@@ -4,7 +4,8 @@ from storydalle.metrics.networks.clip import open_image_text_network
 from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import told_in_one_line
 from storydalle.models.drawing import Reranker
-from storydalle.models.kinds import CLIP, zoo_folder
+from storydalle.models.kinds import CLIP
+from storydalle.models.zoo import zoo_folder
 from storydalle.stories.images import from_images
 
 

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
 from storydalle.files.weights import Planned, check_finite, stored_floats, write_model
 from storydalle.files.whole import write_text
@@ -29,15 +28,13 @@ from storydalle.models.drawing import (
     ranked,
     reranked,
 )
-from storydalle.models.kinds import CONFIG, WEIGHTS, is_hub_id, zoo_folder
+from storydalle.models.zoo import CONFIG_NAME, find
 from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.story import Stories
 from storydalle.tokens.known_words import WORDS_NAME, KnownWords
 
-ZOO = zoo_folder()
-CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, CAPTIONS_FOLDER = CONFIG, WEIGHTS, "card.json", "captions"
-README_NAME = "README.md"
+CARD_NAME, README_NAME, CAPTIONS_FOLDER = "card.json", "README.md", "captions"
 
 # What is read of a card: of which kind, and type.
 CARD_FORMS: dict[str, tuple[str, type | tuple[type, ...]]] = {
@@ -94,7 +91,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         its files are damaged or of another kind.
         """
         return super().from_pretrained(
-            str(find_model(name_or_folder)),
+            str(find(str(name_or_folder))),
             revision=revision,
             cache_dir=cache_dir,
             token=token,
@@ -326,19 +323,6 @@ def read_card(folder: Path) -> dict[str, Any]:
     if (card.get("story_window") or 1) < 1:
         raise ValueError(f"{path} is no card: story_window={card['story_window']} is below 1")
     return card
-
-
-def find_model(name_or_folder: str | Path) -> str | Path:
-    """The folder of a zoo name or of a path; a hub id (``owner/name``) is returned as it is."""
-    if (ZOO / str(name_or_folder) / CONFIG_NAME).is_file():
-        return ZOO / str(name_or_folder)
-    folder = user_path(name_or_folder)
-    if folder.is_dir():
-        return folder
-    if is_hub_id(str(name_or_folder)) and not folder.is_absolute():
-        return str(name_or_folder)
-    names = sorted(path.parent.name for path in ZOO.glob(f"*/{WEIGHTS_NAME}"))
-    raise ValueError(f"model={name_or_folder} is neither in the zoo ({', '.join(names)}) nor a folder")
 
 
 def one_line(error: Exception, limit: int = 300) -> str:

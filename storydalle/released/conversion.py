@@ -18,9 +18,10 @@ from storydalle.files.whole import folder_when_whole, write_text
 from storydalle.models import cards, licences
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
-from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, README_NAME, WEIGHTS_NAME
+from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, README_NAME
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention, retrofit
+from storydalle.models.zoo import WEIGHTS_NAME
 from storydalle.released.layouts import Layout, LayoutError, Match, Shape, count
 from storydalle.released.model_layouts import (
     ADDED_NAMES,

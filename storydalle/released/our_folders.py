@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from storydalle.files.reading import read_object
 from storydalle.files.weights import WithoutNumbers, described_by, files_of
-from storydalle.models.pretrained import CONFIG_NAME, WEIGHTS_NAME, one_line
+from storydalle.models.pretrained import one_line
 from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.released.conversion import Source, shapes_of
 from storydalle.released.layouts import LayoutError, Shape, listed
 from storydalle.released.stored_weights import stored_weights

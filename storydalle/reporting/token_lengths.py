@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from storydalle.files.paths import user_path
 from storydalle.mistakes import told_in_one_line
-from storydalle.models import kinds
+from storydalle.models import zoo
 from storydalle.reporting.findings import Tokens
 
 CHUNK = 4096  # captions counted at once
@@ -14,7 +14,7 @@ def token_counter(name: str | None) -> Tokens | None:
     """Lengths in tokens by the caption tokenizer of a model, or by one in a folder."""
     if name is None:
         return None
-    folder = kinds.zoo_folder() / name if name in kinds.zoo_names() else user_path(name)
+    folder = zoo.zoo_folder() / name if name in zoo.zoo_names() else user_path(name)
     folder = folder / "captions" if (folder / "captions").is_dir() else folder
     from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer  # and with it torch
 

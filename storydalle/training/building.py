@@ -9,15 +9,16 @@ from tqdm import tqdm
 from storydalle.files.conf import config_names
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, nearest, told_in_one_line
-from storydalle.models import kinds
+from storydalle.models import kinds, zoo
 from storydalle.models.backbones.backbone import BACKBONES, Codes, Words
 from storydalle.models.licences import inherited
-from storydalle.models.pretrained import CAPTIONS_FOLDER, CONFIG_NAME, PretrainedModel, read_card
+from storydalle.models.pretrained import CAPTIONS_FOLDER, PretrainedModel, read_card
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit as retrofitted
 from storydalle.models.story_gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
 from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
 from storydalle.models.story_gan.model import StoryGANc
+from storydalle.models.zoo import CONFIG_NAME
 from storydalle.stories.story import Stories
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -180,19 +181,19 @@ def model_folder(pretrained: str | None, runs: Path) -> Path:
     """
     if pretrained is None:
         raise UserError("pretrained is not set: give pretrained=EXPERIMENT or pretrained=FOLDER")
-    if pretrained in kinds.zoo_names():
-        return kinds.zoo_folder() / pretrained
+    if pretrained in zoo.zoo_names():
+        return zoo.zoo_folder() / pretrained
     for folder in (user_path(pretrained), user_path(pretrained) / MODEL):
         if (folder / CONFIG_NAME).is_file():
             return folder
     if newest := newest_model(pretrained, runs):
         return newest
     makes_one = f"storydalle train experiment={pretrained} makes one"
-    if shipped := kinds.stand_in(pretrained):
-        print(f"note: {pretrained} has no finished run, so the shipped {shipped} is used; {makes_one}")
-        return kinds.zoo_folder() / shipped
+    if shipped := zoo.stand_in(pretrained):
+        print(f"note: no finished run of {pretrained}, so the shipped {shipped} is built on; {makes_one}")
+        return zoo.zoo_folder() / shipped
     experiments = config_names("experiment")
-    if pretrained not in experiments and kinds.is_hub_id(pretrained):
+    if pretrained not in experiments and zoo.is_hub_id(pretrained):
         try:
             return kinds.locate(pretrained)
         except UserError as error:

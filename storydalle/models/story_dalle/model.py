@@ -15,16 +15,10 @@ from storydalle.files.reading import read_object
 from storydalle.files.weights import WithoutNumbers, described_by
 from storydalle.models.backbones.backbone import open_backbone
 from storydalle.models.drawing import Candidates, Progress, Sampling, StoryRequest
-from storydalle.models.pretrained import (
-    CAPTIONS_FOLDER,
-    CARD_NAME,
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    PretrainedModel,
-    read_card,
-)
+from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedModel, read_card
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
+from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Stories
 from storydalle.tokens.caption_tokenizer import TextTokenizer, load_caption_tokenizer

@@ -20,14 +20,7 @@ from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.reading import read_object
 from storydalle.files.weights import described_by
 from storydalle.models.drawing import Candidates, Sampling, StoryRequest
-from storydalle.models.pretrained import (
-    CAPTIONS_FOLDER,
-    CARD_NAME,
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    PretrainedModel,
-    read_card,
-)
+from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedModel, read_card
 from storydalle.models.story_gan.caption_encoder import CaptionEncoder, open_caption_encoder
 from storydalle.models.story_gan.discriminators import (
     ImageDiscriminator,
@@ -37,6 +30,7 @@ from storydalle.models.story_gan.discriminators import (
 )
 from storydalle.models.story_gan.generator import Generator, GeneratorSettings
 from storydalle.models.story_gan.story_encoder import GANStoryEncoder, Noise, StoryEncoderSettings, StoryState
+from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.tokens.known_words import KnownWords
 
 MODEL_TYPE = "storyganc"
