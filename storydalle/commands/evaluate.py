@@ -22,6 +22,7 @@ from storydalle.commands.application import Request
 from storydalle.commands.default_folders import joined_names, named
 from storydalle.evaluation.entries import (
     FolderEntry,
+    check_folders,
     entries_of,
     find_models,
     folders_of_rows,
@@ -61,6 +62,7 @@ def run(request: Request) -> None:
     settings = checked(request)
     data = JudgedData.of(settings)
     folders = find_models(settings)
+    check_folders(settings)
     out = user_path(settings.out or default_folder(request, settings))
     outputs.check_space(out, megabytes=50)
     with locks.held(out, "evaluate"):

@@ -75,13 +75,14 @@ def run(request: Request) -> None:
     settings = filled(PrepareSettings, request.settings)
     out = settings.out or Path("prepared") / settings.data.name
     outputs.check_output(out, overwrite=True, megabytes=50)
+    model = None if settings.pretrained is None else encoding_model(settings, settings.pretrained)
     if settings.data.set is not None:
         look_at_copy(settings, settings.data.set, "split" in request.given, out)
     else:
         with locks.held(out, "prepare"):
             look_at_toon(settings, out)
-    if settings.pretrained is not None:
-        print("\n".join(encode_splits(settings, settings.pretrained)))
+    if model is not None:
+        print("\n".join(encode_splits(settings, model)))
 
 
 def look_at_copy(settings: PrepareSettings, chosen: Mapping[str, object], is_split_given: bool, out: Path) -> None:
@@ -156,19 +157,27 @@ def look_at_toon(settings: PrepareSettings, out: Path) -> None:
     print("\n".join([f"wrote {out / 'counts.json'}", sheet, *strips]))
 
 
-def encode_splits(settings: PrepareSettings, pretrained: str) -> list[str]:
+def encoding_model(settings: PrepareSettings, pretrained: str) -> Path:
+    """The folder of the model whose tokenizers encode, told to be missing before the long look at the pictures."""
+    from storydalle.training.building import model_folder  # and with it torch
+
+    if settings.data.train is None or settings.data.val is None:
+        raise UserError(f"{settings.data.name} has no pictures to encode: leave pretrained out")
+    return model_folder(pretrained, settings.runs)
+
+
+def encode_splits(settings: PrepareSettings, model: Path) -> list[str]:
     """Encode what training reads, splits train and val, where training looks for it; one line a split."""
-    from storydalle.tokens.ahead import Encoder, Shards  # and with them torch
-    from storydalle.training.building import model_folder, tokenizers
+    from storydalle.tokens.ahead import Encoder, Shards
+    from storydalle.training.building import tokenizers
 
     data, lines = settings.data, []
     root = settings.runs / "cache" / f"{data.name}-{data.resolution}"
-    encoder = Encoder(*tokenizers(model_folder(pretrained, settings.runs)), root, settings.num_workers)
-    if data.train is None or data.val is None:
-        raise UserError(f"{data.name} has no pictures to encode: leave pretrained out")
+    encoder = Encoder(*tokenizers(model), root, settings.num_workers)
     if settings.shards is not None and encoder.caption_tokenizer is None:
-        raise UserError(f"shards hold tokens, and pretrained={pretrained} has no caption tokenizer")
+        raise UserError(f"shards hold tokens, and pretrained={settings.pretrained} has no caption tokenizer")
     for split, described in (("train", data.train), ("val", data.val)):
+        assert described is not None
         with told_in_one_line(f"{split} cannot be encoded", ValueError, TypeError):
             line, cached = encoder.encode(split, instantiate(described))
             lines.append(line)

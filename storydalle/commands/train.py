@@ -55,8 +55,8 @@ from storydalle.training.runs import (
     MODEL,
     TrainingRun,
     check_unfinished,
+    folder_for_run,
     memory,
-    run_folder,
 )
 from storydalle.training.state import SafetensorsCheckpointIO, load_state
 from storydalle.training.train_settings import RunChoice, TrainSettings, fitted_trainer, unfinished_stages
@@ -92,7 +92,7 @@ def run(request: Request) -> None:
 def begin(request: Request, held: ExitStack) -> Plan:
     """Choose the run's folder and settings, and write what it is; the record of a try that failed goes."""
     choice, experiment = filled(RunChoice, request.settings), request.choices["experiment"]
-    folder = run_folder(choice.runs / experiment, choice.name, choice.resume)
+    folder = held.enter_context(folder_for_run(choice.runs / experiment, choice.name, choice.resume))
     outputs.check_space(folder, megabytes=500)
     held.enter_context(locks.held(folder, "train"))
     check_unfinished(folder)  # while it was waited for

@@ -156,7 +156,7 @@ class DrawnFrames:
         interpolation: str = LANCZOS,
         clips: Clips | None = None,
     ) -> None:
-        self.root, files = _files_of(user_path(root))
+        self.root, files = files_of_pictures(user_path(root))
         self.resolution, self.interpolation = resolution, interpolation
         self.layout = layout or find_layout(self.root, files, clips or {})
         if self.layout not in LAYOUTS:
@@ -342,8 +342,8 @@ def find_layout(root: Path, files: Sequence[str], clips: Clips = MappingProxyTyp
     )
 
 
-def _files_of(path: Path) -> tuple[Path, list[str]]:
-    """A folder and its files; of a CSV, its folder and the CSV alone."""
+def files_of_pictures(path: Path) -> tuple[Path, list[str]]:
+    """A folder and its files; of a CSV, its folder and the CSV alone. ValueError where there is no file."""
     if path.is_file() and path.suffix == ".csv":
         return path.parent, [path.name]
     if not path.is_dir():

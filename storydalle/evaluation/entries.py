@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from storydalle.evaluation.drawn import DrawnFrames, Survey
-from storydalle.evaluation.evaluation_settings import EvaluationSettings
+from storydalle.evaluation.drawn import DrawnFrames, Survey, files_of_pictures
 from storydalle.evaluation.judges import open_text_network
 from storydalle.evaluation.splits import Split
 from storydalle.evaluation.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE
@@ -228,6 +227,13 @@ def folders_of_rows(rows: Iterable[str]) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------ folders
+
+
+def check_folders(settings: EvaluationSettings) -> None:
+    """Refuse, before any work, folders that are not there or hold nothing."""
+    with told_in_one_line(""):
+        for folder in settings.images:
+            files_of_pictures(user_path(folder))
 
 
 def open_folders(settings: EvaluationSettings, split: Split) -> list[FolderEntry]:

@@ -5,12 +5,13 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from storydalle.files.reading import read_object
+from storydalle.files.whole import remove_empty
 from storydalle.mistakes import UserError, told_in_one_line
 
 LOCK = ".storydalle.lock"  # the end of the name of each lock's file
@@ -46,9 +47,7 @@ def held(path: Path, command: str, is_folder: bool = True, leaves_mark: bool = F
         else:
             file.unlink(missing_ok=True)
         lock.release()
-        for folder in missing:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+        remove_empty(missing)
 
 
 def holder(file: Path) -> str | None:

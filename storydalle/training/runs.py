@@ -10,11 +10,14 @@ A failed or interrupted run with a checkpoint can be resumed.
 """
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storydalle.files.text import parsed
+from storydalle.files.whole import remove_empty
 from storydalle.mistakes import UserError
 
 LAST = Path("checkpoints") / "last.safetensors"
@@ -45,6 +48,17 @@ def state_of(folder: Path) -> State | None:
     except (OSError, ValueError):
         return State.FAILED
     return State.FINISHED if isinstance(record, dict) and "error" not in record else State.FAILED
+
+
+@contextmanager
+def folder_for_run(experiment: Path, name: str | None, resume: bool) -> Iterator[Path]:
+    """The folder of a run, as ``run_folder`` has it; one that is made here goes again if nothing is written into it."""
+    above = [folder for folder in (experiment, *experiment.parents) if not folder.exists()]
+    folder = run_folder(experiment, name, resume)
+    try:
+        yield folder
+    finally:
+        remove_empty([folder, *above] if name is None and not resume else above)
 
 
 def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
