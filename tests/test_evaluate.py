@@ -297,6 +297,17 @@ def test_the_best_of_several_candidates_is_declared_in_its_row(model: Path):
     assert record["protocol_hash"] == record_of("one")["protocol_hash"], "how a system draws is not how it is judged"
 
 
+def test_a_model_that_orders_no_candidates_is_scored_by_one_and_says_so(model: Path, capsys: pytest.CaptureFixture):
+    tiny_story_gan(resolution=64, num_characters=10).save_folder("gan")
+    one = ("splits=[test]", "num_stories=2", "diagnose=null")
+    assert evaluate("model=gan", "num_candidates=3", *one) == 0
+    assert "note: gan puts its candidates in no order" in capsys.readouterr().out
+    system = record_of()["systems"]["gan"]
+    assert (system["best_of"], system["chosen_by"]) == (1, "first drawn")
+    assert evaluate("model=gan", *one, "out=one") == 0
+    assert record_of()["values"]["gan"] == record_of("one")["values"]["gan"]
+
+
 def test_long_stories_have_a_score_a_frame(model: Path):
     assert evaluate(f"model={model}", "splits=[test]", "num_stories=2", "data.num_targets=7", "diagnose=null") == 0
     values = record_of()["values"][str(model)]

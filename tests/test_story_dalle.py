@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from storydalle import StoryDALLE
 from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.drawing import StoryRequest
 from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling
 from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
-from storydalle.stories.images import from_images
+from storydalle.stories.images import from_images, to_pixels
 from tests.tiny import tiny_story_dalle
 
 CAPTIONS = ["Pip waves.", "She jumps.", "They sleep."]
@@ -102,6 +103,15 @@ def test_the_cards_guidance_holds_where_none_is_given():
     assert drawn[1.0][0] == drawn[None][0] != drawn[5.0][0], "generate"
     assert torch.equal(drawn[1.0][1], drawn[None][1]) and not torch.equal(drawn[1.0][1], drawn[5.0][1]), "evaluate"
     assert pixels(made.generate(CAPTIONS, picture(), guidance=1.0).frames) == drawn[1.0][0], "what is given goes first"
+
+
+@torch.no_grad()
+def test_candidates_are_kept_as_the_pictures_that_they_become():
+    made = awake()
+    request = StoryRequest([CAPTIONS], from_images([picture()], 12), made.sampling(), num_candidates=15)
+    drawn, kept = (made.draw_candidates(request._replace(as_pixels=each)) for each in (False, True))
+    assert drawn.frames.shape == (1, 3, 15, 3, 12, 12), "in two waves"
+    assert torch.equal(to_pixels(drawn.frames), kept.frames) and torch.equal(drawn.score(), kept.score())
 
 
 def test_saved_and_opened_again_it_draws_the_same(tmp_path: Path):

@@ -34,7 +34,8 @@ from storydalle.training.building import MODEL
 if TYPE_CHECKING:
     from storydalle.models.story_dalle.model import StoryDALLE
 
-Inputs = tuple[list[str], Real[np.ndarray, "h w 3"]]  # captions, and a source frame
+FIRST_DRAWN = "first drawn"  # the candidate that is scored where nothing chooses
+Inputs = tuple[list[str], np.ndarray]  # captions, and a source frame, uint8 (h, w, 3)
 Choice = Callable[[Stories, int], Inputs]
 
 
@@ -106,13 +107,14 @@ class ModelEntry(Entry):
         return ModelEntry(self.name, self.folder, self.model, seed, self.num_candidates, self.reranker, choose)
 
     def about(self) -> dict[str, Any]:
+        chosen_by = self.model.candidates_by if self.reranker is None else self.reranker.name
         return {
             "model": str(self.folder.name if self.folder.parent == zoo.zoo_folder() else self.folder),
             "resolution": self.model.resolution,
             "weights_sha256": zoo.weights_sha256(self.folder),
             "sampling": vars(self.model.sampling()),
             "best_of": self.num_candidates,
-            "chosen_by": "likelihood" if self.reranker is None else self.reranker.name,
+            "chosen_by": chosen_by or FIRST_DRAWN,
         }
 
 
@@ -200,13 +202,23 @@ def entries_of(
     if models and settings.data.name == "toon" and settings.text_to_image is not None:
         folder = kinds.locate(settings.text_to_image)
         entries.append(ModelEntry(TEXT_TO_IMAGE, folder, kinds.open_model(folder), settings.seed))
-    num_candidates, reranker = settings.num_candidates, None
-    if num_candidates > 1 and settings.reranker == "clip":
+    reranker = None
+    if settings.num_candidates > 1 and settings.reranker == "clip":
         reranker = networks.text or open_text_network(settings.protocol.text_network or "clip")
-    for name, model in models.items():
-        row = name if num_candidates == 1 else f"{name} (best of {num_candidates} by {settings.reranker})"
-        entries.append(ModelEntry(row, folders[name], model, settings.seed, num_candidates, reranker))
+    entries += [best_entry(name, folders[name], model, settings, reranker) for name, model in models.items()]
     return {entry.name: entry for entry in [*entries, *pictures]}
+
+
+def best_entry(
+    name: str, folder: Path, model: PretrainedModel, settings: EvaluationSettings, reranker: ImageTextNetwork | None
+) -> ModelEntry:
+    """A model's entry; its row tells of how many candidates the best is scored, where something chooses among them."""
+    number, chosen_by = settings.num_candidates, model.candidates_by if reranker is None else settings.reranker
+    if number > 1 and chosen_by is None:
+        print(f"note: {name} puts its candidates in no order, so one is drawn and scored; reranker=clip chooses")
+        number = 1
+    row = name if number == 1 else f"{name} (best of {number} by {chosen_by})"
+    return ModelEntry(row, folder, model, settings.seed, number, reranker)
 
 
 def tested_models(entries: Mapping[str, Entry]) -> dict[str, "ModelEntry"]:

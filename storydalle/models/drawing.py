@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Float, Real, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -29,6 +29,7 @@ class StoryRequest(NamedTuple):
     first: int = 0
     progress: Progress | None = None
     sentences: Float[Tensor, "b f e"] | None = None  # a sentence encoder's vectors of the captions
+    as_pixels: bool = False  # frames are wanted as pictures of 8 bits: a model may keep no more of them
 
 
 class Candidates(NamedTuple):
@@ -37,7 +38,7 @@ class Candidates(NamedTuple):
     Frames beyond the end of a shorter story have no meaning.
     """
 
-    frames: Float[Tensor, "b f k c h w"]  # in [-1, 1]
+    frames: Float[Tensor, "b f k c h w"] | UInt8[Tensor, "b f k h w c"]  # in [-1, 1]; uint8 only if ``as_pixels``
     score: Callable[[], Float[Tensor, "b f k"]]  # the model's own opinion, higher is better; computed where it is asked
 
 

@@ -22,8 +22,10 @@ def to_pixels(images: Float[Tensor, "... c h w"]) -> UInt8[Tensor, "... h w c"]:
     return rearrange(((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), "... c h w -> ... h w c")
 
 
-def to_images(images: Float[Tensor, "n c h w"]) -> list[Image.Image]:
-    return [Image.fromarray(pixels) for pixels in to_pixels(images).cpu().numpy()]
+def to_images(images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n h w c"]) -> list[Image.Image]:
+    """Pillow pictures of floats in [-1, 1], or of what ``to_pixels`` has made of them."""
+    pixels = images if images.dtype == torch.uint8 else to_pixels(images)
+    return [Image.fromarray(picture) for picture in pixels.cpu().numpy()]
 
 
 def to_picture(pixels: np.ndarray) -> Image.Image:

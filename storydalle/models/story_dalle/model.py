@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from storydalle.files.reading import read_object
@@ -19,7 +19,7 @@ from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedM
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
 from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
-from storydalle.stories.images import to_tensor
+from storydalle.stories.images import to_pixels, to_tensor
 from storydalle.stories.story import Stories
 from storydalle.tokens.caption_tokenizer import TextTokenizer, load_caption_tokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -36,6 +36,7 @@ class StoryDALLE(PretrainedModel):
     """
 
     sampling_class = CodeSampling
+    candidates_by = "likelihood"
 
     def __init__(
         self,
@@ -97,15 +98,20 @@ class StoryDALLE(PretrainedModel):
             drawn = draw_without_source(draw, keys, num_frames)
         else:
             drawn = draw(source=self.image_tokenizer.encode(request.source), keys=keys)
-        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)  # r k; r = b f
-        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))  # r k l
-        parts = rearrange(codes, "r k l -> (r k) l").split(DECODED)
-        images = torch.cat([self.image_tokenizer.decode(part) for part in parts])
-        split = {"f": num_frames, "k": num_candidates}
+        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)
+        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))
+        images = self._decoded(rearrange(codes, "r k l -> (r k) l"), request.as_pixels)
         return Candidates(
-            rearrange(images, "(b f k) c h w -> b f k c h w", **split),
+            rearrange(images, "(b f k) x y z -> b f k x y z", f=num_frames, k=num_candidates),
             lambda: rearrange(likelihood, "(b f) k -> b f k", f=num_frames),
         )
+
+    def _decoded(
+        self, codes: Int[Tensor, "n l"], as_pixels: bool
+    ) -> Float[Tensor, "n c h w"] | UInt8[Tensor, "n h w c"]:
+        """Pictures of codes; as pixels they take a quarter of the memory, and none of the device's."""
+        parts = (self.image_tokenizer.decode(part) for part in codes.split(DECODED))
+        return torch.cat([to_pixels(part).cpu() if as_pixels else part for part in parts])
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The image tokenizer's reconstruction of true frames: no drawn frame can be better."""
