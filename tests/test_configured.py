@@ -19,7 +19,7 @@ from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
 from storydalle.models.story_gan.model import StoryGANc
 from storydalle.models.zoo import zoo_folder
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import VQGAN

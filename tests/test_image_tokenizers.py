@@ -14,7 +14,7 @@ from storydalle import StoryDALLE
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.models.zoo import CONFIG_NAME
-from storydalle.tokens.captions import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.encoding import FrameEncoder, encoding_hash
 from storydalle.tokens.image_tokenizer import IMAGE_TOKENIZERS, ImageTokenizer, PixelRange

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from storydalle import StoryDALLE
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.drawing import StoryRequest
+from storydalle.models.story_dalle import model
 from storydalle.models.story_dalle.retrofit import retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, sample
 from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.stories.images import from_images, to_pixels
 from tests.tiny import tiny_story_dalle

@@ -21,4 +21,4 @@ class Shape:
 
     def __post_init__(self) -> None:
         if self.num_stories < self.batch_size:
-            raise UserError(f"num_stories={self.num_stories} fill no batch: give at least {self.batch_size}")
+            raise UserError(f"num_stories={self.num_stories} do not fill a batch: give at least {self.batch_size}")

@@ -175,7 +175,7 @@ def encode_splits(settings: PrepareSettings, model: Path) -> list[str]:
     root = settings.runs / "cache" / f"{data.name}-{data.resolution}"
     encoder = Encoder(*tokenizers(model), root, settings.num_workers)
     if settings.shards is not None and encoder.caption_tokenizer is None:
-        raise UserError(f"shards hold tokens, and pretrained={settings.pretrained} has no caption tokenizer")
+        raise UserError(f"shards hold tokens, but pretrained={settings.pretrained} has no caption tokenizer")
     for split, described in (("train", data.train), ("val", data.val)):
         assert described is not None
         with told_in_one_line(f"{split} cannot be encoded", ValueError, TypeError):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from storydalle.evaluation.drawn import DrawnFrames, Survey, files_of_pictures
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.judges import open_text_network
 from storydalle.evaluation.splits import Split
 from storydalle.evaluation.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from storydalle.models.story_dalle.model import StoryDALLE
 
 FIRST_DRAWN = "first drawn"  # the candidate that is scored where nothing chooses
-Inputs = tuple[list[str], np.ndarray]  # captions, and a source frame, uint8 (h, w, 3)
+Inputs = tuple[list[str], Real[np.ndarray, "h w 3"]]  # captions, and a source frame
 Choice = Callable[[Stories, int], Inputs]
 
 

@@ -18,7 +18,7 @@ CLIP = "clip"  # of the zoo
 
 
 def locate(model: str) -> Path:
-    """The folder of a model, with a model in it; one of the hub is downloaded first."""
+    """The folder of a model, with a model in it; one of the hub is downloaded."""
     folder = zoo.find(model)
     if isinstance(folder, str):
         return downloaded(folder)

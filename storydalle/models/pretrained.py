@@ -59,18 +59,18 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     is in the batch may change its rounding, nothing more, and the same request gives the same bytes. All random numbers
     are keyed by (seed, story, frame, candidate); torch's global generators are neither read nor changed.
 
-    Beside it there are ``open_folder`` and ``save_folder`` (saved and opened again it draws the same), ``device``,
-    ``resolution``, set by the constructor, and ``sampling_class``, whose fields are what ``card["sampling"]`` may hold.
-    The rest has defaults: ``needs_source``, ``candidates_by``, ``lacks``, ``sentence_dim``, ``caption_notes``,
-    ``request_notes``, ``measured``, ``ceilings``, ``summary``. The class is named in ``kinds.MODELS`` by the
-    ``model_type`` of its ``config.json``. ``tests/conformance.py`` holds a model to all of this.
+    A subclass also needs ``open_folder`` and ``save_folder`` (a model that is saved and opened draws the same),
+    ``device``, ``resolution``, which the constructor sets, and ``sampling_class``, whose fields are the entries allowed
+    in ``card["sampling"]``. The rest has defaults: ``needs_source``, ``candidates_by``, ``lacks``, ``sentence_dim``,
+    ``caption_notes``, ``request_notes``, ``measured``, ``ceilings``, ``summary``. ``kinds.MODELS`` names the class by
+    the ``model_type`` of its ``config.json``. ``tests/conformance.py`` tests all of this.
     """
 
     resolution: int  # of a frame's side
     sampling_class: ClassVar[type[Sampling]]
-    needs_source: ClassVar[bool] = False  # True: it continues a picture, and draws none without
-    candidates_by: ClassVar[str | None] = None  # what puts the best candidate first in drawing; None: no order
-    lacks: ClassVar[str] = "this model has no such setting"  # the answer to a setting that sampling_class has not
+    needs_source: ClassVar[bool] = False  # True: it cannot draw without a source
+    candidates_by: ClassVar[str | None] = None  # what orders the candidates that it draws; None: nothing does
+    lacks: ClassVar[str] = "this model has no such setting"  # the message for a setting that sampling_class lacks
     sentence_dim: int | None = None  # width of the sentence vectors it reads; None: it reads the captions themselves
     card: dict[str, Any]
     words: KnownWords | None = None  # words of the training captions, if known: those of a converted model are not

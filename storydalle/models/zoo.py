@@ -25,7 +25,7 @@ def zoo_names() -> list[str]:
 
 
 def stand_in(experiment: str) -> str | None:
-    """The shipped model that an experiment has made, or that holds what it has made."""
+    """The shipped model that an experiment made, or that contains what it made."""
     made = {made_by: name for name, made_by in EXPERIMENTS.items()} | TOKENIZERS
     return made.get(experiment)
 
@@ -56,5 +56,5 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Of the file of weights, or of all its parts one after the other."""
+    """The sha256 of the file of weights, or of all its parts one after the other."""
     return sha256_of_files(weight_files(folder))

@@ -18,12 +18,12 @@ FOLDERS = {
     "openai-dvae": "the folder that holds encoder.pkl and decoder.pkl",
 }
 
-# Formats that are asked for and not read.
+# Formats that people ask for, but that cannot be read.
 REFUSED = {
-    "rudalle": "ruDALL-E is another transformer, not another spelling of this one: norms around and behind every "
-    "attention and network (before_first_addition_layernorm, before_second_addition_layernorm), a row and a column "
-    "vector for every code, sparse masks by row, column and convolution that its file stores, and a padding vector of "
-    "its own for every text position; none of them has a place in the backbones here",
+    "rudalle": "ruDALL-E is a different transformer, not this one with other names: it has norms before and after "
+    "every attention and network (before_first_addition_layernorm, before_second_addition_layernorm), a row and a "
+    "column vector for every code, sparse masks by row, column and convolution, which its file stores, and a padding "
+    "vector for every text position; the backbones here have none of these",
 }
 DTYPES = ("float32", "float16", "bfloat16")
 FORWARD_ONLY = ("dtype", "image_encoder", "num_heads", "added_names", "megabytes_a_file")
@@ -46,23 +46,23 @@ class ConvertSettings:
     def __post_init__(self) -> None:
         self.check_direction()
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise UserError(f"dtype={self.dtype} is none of {', '.join(DTYPES)}; leave it out to keep what there is")
+            raise UserError(f"dtype={self.dtype} is none of {', '.join(DTYPES)}; leave it out to keep the types")
         if not self.source.exists():
-            raise UserError(f"source={self.source} is not there: give the file or folder as its authors share it")
+            raise UserError(f"source={self.source} does not exist: give the file or folder that its authors share")
         self.check_kind()
         if self.target.exists():
-            raise UserError(f"target={self.target} is in use: choose a folder that is not there yet")
+            raise UserError(f"target={self.target} exists already: choose a new folder")
 
     def check_direction(self) -> None:
         """Refuse a direction that the format has not, and an encoder that it has no use for or lacks."""
         if self.reverse and self.format in ONE_WAY:
-            raise UserError(f"format={self.format} is read and not written: {ONE_WAY[self.format]}")
+            raise UserError(f"format={self.format} can be read but not written: {ONE_WAY[self.format]}")
         if self.image_encoder is not None and self.format not in ENCODED_APART:
             raise UserError(f"format={self.format} has its own encoder: leave image_encoder out")
         if self.image_encoder is None and self.format in ENCODED_ELSEWHERE and not self.reverse:
             raise UserError(
                 f"format={self.format} needs image_encoder=FILE, a VQGAN of taming-transformers (f16-16384): "
-                "min-dalle's files can draw pictures and not read them, and a story begins with one"
+                "min-dalle's files can draw pictures but not encode them, and a story begins with a picture"
             )
 
     def check_kind(self) -> None:
@@ -70,7 +70,7 @@ class ConvertSettings:
         source, encoder = self.source, self.image_encoder
         if self.reverse:
             if not source.is_dir():
-                raise UserError(f"source={source} is a file: with reverse=true it is the folder of a model of ours")
+                raise UserError(f"source={source} is a file: with reverse=true, give a model's folder of this package")
             return
         if source.is_dir() and self.format in FILES:
             raise UserError(f"source={source} is a folder: format={self.format} is read from {FILES[self.format]}")
@@ -78,7 +78,7 @@ class ConvertSettings:
         if source.is_file() and self.format in FOLDERS and not is_archive:
             raise UserError(f"source={source} is a file: format={self.format} is read from {FOLDERS[self.format]}")
         if encoder is not None and not encoder.exists():
-            raise UserError(f"image_encoder={encoder} is not there")
+            raise UserError(f"image_encoder={encoder} does not exist")
         if encoder is not None and encoder.is_dir() and self.format != "openai-dvae":
             raise UserError(f"image_encoder={encoder} is a folder: give the VQGAN's checkpoint itself, last.ckpt")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from storydalle.evaluation.entries import tested_models
 from storydalle.evaluation.evaluation import Evaluation
-from storydalle.evaluation.settings import EvaluationSettings
+from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
 from storydalle.files.reading import read_object
 from storydalle.files.records import write_record
@@ -58,10 +58,10 @@ def paths_table(split: str, intervals: Mapping[str, Mapping[str, Interval]]) -> 
     variants = {name.partition("-seed")[0].replace("_", " "): each for name, each in intervals.items()}
     ablations = {name: variants[name] for name in OWN_METRICS if name in variants}
     if "full" not in variants:
-        return f"{split}: no run is called full, so nothing says what a path is worth"
+        return f"{split}: no run is called full, so the others have nothing to be compared with"
     if not ablations:
         return ""
-    return f"**{split}**: each path taken away\n\n{ablation_table(variants['full'], ablations)}"
+    return f"**{split}**: without each path\n\n{ablation_table(variants['full'], ablations)}"
 
 
 def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]]) -> None:

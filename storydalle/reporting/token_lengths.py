@@ -16,7 +16,11 @@ def token_counter(name: str | None) -> Tokens | None:
         return None
     folder = zoo.zoo_folder() / name if name in zoo.zoo_names() else user_path(name)
     folder = folder / "captions" if (folder / "captions").is_dir() else folder
-    from storydalle.tokens.captions import CaptionTokenizer, TextTokenizer, load_caption_tokenizer  # and with it torch
+    from storydalle.tokens.caption_tokenizer import (  # and with it torch
+        CaptionTokenizer,
+        TextTokenizer,
+        load_caption_tokenizer,
+    )
 
     vocabularies, merges = sorted(folder.glob("*vocab.json")), sorted(folder.glob("*merges.txt"))
     with told_in_one_line(f"caption_tokenizer={name} is none"):

@@ -7,7 +7,7 @@ from storydalle.files import outputs
 from storydalle.files.reading import object_if_whole
 from storydalle.stories.story import Stories
 from storydalle.tokens.cache import CachedStories, cache_folder
-from storydalle.tokens.captions import TextTokenizer
+from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.encoding import CODES, HEADER, build_cache, tables_folder
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.shards import write_shards
@@ -51,5 +51,5 @@ class Encoder(NamedTuple):
         cached = CachedStories(folder, tables_folder(folder, self.caption_tokenizer))
         told += f", {len(cached):,} stories"
         if cached.left_out:
-            told += f" ({cached.left_out:,} left out, for want of a picture)"
+            told += f" ({cached.left_out:,} left out, because a picture is missing)"
         return f"{told}, in {folder}", cached
