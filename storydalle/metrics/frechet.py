@@ -244,11 +244,11 @@ def story_features(features: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"]) 
 
     Raises ``ValueError`` for a story without two frames in a row.
     """
-    neighbours = mask[:, 1:] & mask[:, :-1]
+    neighbours = mask[:, 1:] & mask[:, :-1]  # b (f - 1)
     short = int((neighbours.sum(1) == 0).sum())
     if short:
         raise ValueError(f"{short} of {len(mask)} stories have no two frames in a row: leave them out")
-    steps = (features[:, 1:] - features[:, :-1]).square() * neighbours[..., None]
+    steps = (features[:, 1:] - features[:, :-1]).square() * neighbours[..., None]  # b (f - 1) d
     change = (steps.sum(1) / neighbours.sum(1, keepdim=True)).sqrt()
     mean = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     return torch.cat([mean, change], dim=1)
@@ -257,7 +257,7 @@ def story_features(features: Float[Tensor, "b f d"], mask: Bool[Tensor, "b f"]) 
 def random_projection(dim: int, num_projections: int, seed: int) -> Float[Tensor, "d p"]:
     """Orthogonal directions drawn at random, scaled so that distances keep their expectation."""
     drawn = torch.randn(dim, num_projections, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
-    directions, triangle = torch.linalg.qr(drawn)
+    directions, triangle = torch.linalg.qr(drawn)  # d p with orthonormal columns
     # QR leaves the signs open; a positive diagonal makes the directions a function of the seed alone.
     return directions * triangle.diagonal().sign() * (dim / num_projections) ** 0.5
 

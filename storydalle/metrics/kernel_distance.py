@@ -166,7 +166,7 @@ class KernelDistance(FeatureMetric):
             ).mean()
             for _ in range(self.num_subsets)
         ]
-        over_subsets = torch.stack(values)
+        over_subsets = torch.stack(values)  # num_subsets; each the mean of both pairs of halves
         return KernelResult(over_subsets.mean().item(), over_subsets.std().item() if len(values) > 1 else torch.nan)
 
     def pairs(self) -> list[tuple[Samples, Samples]]:
@@ -178,6 +178,7 @@ class KernelDistance(FeatureMetric):
         if not all(named):
             real, drawn = (Samples(each["features"], torch.arange(len(each["features"]))) for each in kept)
             return [(real, drawn)]
+        # Sorted by hash: the number of a story tells its half, and is the same on both sides.
         keys, numbers = torch.unique(torch.cat([each["stories"] for each in kept]), dim=0, return_inverse=True)
         own = numbers.split([len(each["stories"]) for each in kept])
         sides = [Samples(each["features"], stories) for each, stories in zip(kept, own, strict=True)]

@@ -60,13 +60,13 @@ def residual_groups(
     widths: Sequence[int], num_blocks: int, kernels: Sequence[int], name: str, resample: nn.Module
 ) -> OrderedDict[str, nn.Module]:
     """``group_1``, ``group_2`` and so on, one for each width after the first; ``resample`` between two groups."""
-    gain = 1.0 / ((len(widths) - 1) * num_blocks) ** 2
+    gain = 1.0 / ((len(widths) - 1) * num_blocks) ** 2  # 1 / n^2, as in the released code
     groups = OrderedDict[str, nn.Module]()
     for number, (before, width) in enumerate(pairwise(widths), start=1):
         blocks = OrderedDict[str, nn.Module]()
         for i, pair in enumerate(pairwise([before] + [width] * num_blocks), start=1):
             blocks[f"block_{i}"] = ResidualBlock(*pair, kernels, gain)
-        if number < len(widths) - 1:
+        if number < len(widths) - 1:  # none after the last group
             blocks[name] = resample
         groups[f"group_{number}"] = nn.Sequential(blocks)
     return groups
@@ -99,7 +99,7 @@ class DVAEDecoder(nn.Module):
         widths = [embed_dim, *(hidden * 2**i for i in reversed(range(num_groups)))]
         layers = OrderedDict[str, nn.Module](input=VocabularyConv2d(codebook_size, embed_dim, 1))
         layers |= residual_groups(widths, num_blocks, (1, 3, 3, 3), "upsample", nn.Upsample(scale_factor=2.0))
-        layers["output"] = output(hidden, 6, nn.Conv2d)
+        layers["output"] = output(hidden, 6, nn.Conv2d)  # mean and ln b of three colours
         self.blocks = nn.Sequential(layers)
 
     def forward(self, codes: Int[Tensor, "b grid grid"]) -> Float[Tensor, "b 6 h w"]:
@@ -182,7 +182,7 @@ class DVAE(ImageTokenizer):
         return self.encoder(self.phi(images))
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b l"]:
-        return rearrange(self.logits(images).argmax(dim=1), "b h w -> b (h w)")
+        return rearrange(self.logits(images).argmax(dim=1), "b h w -> b (h w)")  # raster order
 
     def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
         """The median of the decoder's distribution, sigmoid(mean); its width b is not used."""

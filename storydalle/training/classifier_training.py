@@ -57,7 +57,7 @@ class CharacterClassifierTraining(pl.LightningModule):
     def training_step(self, batch: LabelledPictures, batch_idx: int) -> Tensor:
         logits = self.classifier(batch.images)
         loss = presence_loss(logits.main, batch.characters)
-        if logits.auxiliary is not None:
+        if logits.auxiliary is not None:  # Inception's second head, which only training uses
             loss = loss + self.auxiliary_weight * presence_loss(logits.auxiliary, batch.characters)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
@@ -65,7 +65,7 @@ class CharacterClassifierTraining(pl.LightningModule):
     def validation_step(self, batch: LabelledPictures, batch_idx: int) -> None:
         logits, true = self.classifier(batch.images).main, batch.characters
         read = cast(Reader, self.classifier).present(logits)
-        self.frame_accuracy.update((read == true).all(-1).float())
+        self.frame_accuracy.update((read == true).all(-1).float())  # n: every character of a frame right
         hits, claims = f1_terms((read & true).sum(), read.sum(), true.sum())
         self.hits.update(hits)
         self.claims.update(claims)
@@ -75,6 +75,7 @@ class CharacterClassifierTraining(pl.LightningModule):
         accuracy = self.frame_accuracy.compute().item()
         if accuracy > self.best_accuracy and not self.trainer.sanity_checking:
             self.best_accuracy = accuracy
+            # On the CPU: a second copy would take the device's memory.
             self.best_weights = {n: value.detach().cpu().clone() for n, value in self.classifier.state_dict().items()}
         values = {
             "val/frame_accuracy": accuracy,

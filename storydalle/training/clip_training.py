@@ -24,7 +24,7 @@ def contrastive_loss(logits: Float[Tensor, "n n"], equal: Bool[Tensor, "n n"]) -
     -mean_i (ln softmax_j(l_ij)[i] + ln softmax_j(l_ji)[i]) / 2. A text that is twice in the batch is right for both
     frames: off the diagonal such pairs are left out.
     """
-    twins = equal & ~torch.eye(len(equal), dtype=torch.bool, device=equal.device)
+    twins = equal & ~torch.eye(len(equal), dtype=torch.bool, device=equal.device)  # n n: equal texts of other frames
     logits = logits.float().masked_fill(twins, float("-inf"))
     targets = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
@@ -64,11 +64,11 @@ class ClipTraining(pl.LightningModule):
 
     def training_step(self, batch: CaptionedFrames, batch_idx: int) -> Tensor:
         generator = step_generator(self.seed, self.global_step)
-        chosen = torch.rand(len(batch.images), 1, generator=generator) < self.caption_share
+        chosen = torch.rand(len(batch.images), 1, generator=generator) < self.caption_share  # n 1, on the CPU
         tokens = torch.where(chosen.to(self.device), batch.captions, batch.descriptions)
         images = batch.images
         if self.augment is not None:
-            images = self.augment(images.cpu(), generator).to(self.device)
+            images = self.augment(images.cpu(), generator).to(self.device)  # the generator is the CPU's
         logits, equal = self.network(images, tokens), equal_texts(tokens)
         loss = contrastive_loss(logits, equal)
         self.log_dict(

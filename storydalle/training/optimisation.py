@@ -66,7 +66,7 @@ def code_loss(
 
 def code_nats(logits: Float[Tensor, "*b l v"], codes: Int[Tensor, "*b l"]) -> Float[Tensor, "*b l"]:
     """Cross-entropy of each code, in nats."""
-    losses = F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten(), reduction="none")
+    losses = F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten(), reduction="none")  # (b l)
     return losses.view(codes.shape)
 
 
@@ -77,7 +77,7 @@ def text_loss(
     exists: Bool[Tensor, " b"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats over tokens that are no padding, in rows that exist; 0 if there are none."""
-    ignored = -100 if pad_id is None else pad_id
+    ignored = -100 if pad_id is None else pad_id  # a backbone without pad_id learns its padding too
     if exists is not None:
         targets = targets.masked_fill(~exists[:, None], ignored)
     total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=ignored, reduction="sum")
@@ -96,7 +96,7 @@ def warmup_cosine_factor(step: int, warmup_steps: int, max_steps: int, floor: fl
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    share = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
+    share = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))  # t
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 

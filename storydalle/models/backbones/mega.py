@@ -68,7 +68,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
     def remember(self, x: Float[Tensor, "b m d"]) -> Memory:
-        split = "b m (h k) -> b h m k"
+        split = "b m (h k) -> b h m k"  # k: head_dim
         key = rearrange(self.k_proj(x), split, h=self.num_heads)
         return Memory(key, rearrange(self.v_proj(x), split, h=self.num_heads))
 
@@ -95,7 +95,7 @@ class GLU(nn.Module):
         self.fc2 = nn.Linear(glu_dim, dim, bias=False)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = self.ln0(x)
+        x = self.ln0(x)  # b n d
         return self.fc2(self.ln1(F.gelu(self.fc0(x)) * self.fc1(x)))
 
 
@@ -111,6 +111,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], visible: Bool[Tensor, "b 1 1 n"]) -> Float[Tensor, "b n d"]:
         normed = self.pre_self_attn_layer_norm(x)
+        # NormFormer: a norm before and one after attention, both inside the residual branch.
         x = x + self.self_attn_layer_norm(self.self_attn(normed, self.self_attn.remember(normed), visible))
         return x + self.glu(x)
 
@@ -146,7 +147,7 @@ class DecoderLayer(nn.Module):
         if cache is not None:
             own = Memory(*cache.append(own.key, own.value, start))  # and all columns before
         x = x + self.self_attn_layer_norm(self.self_attn(normed, own, causal))
-        read = self.encoder_attn(self.pre_encoder_attn_layer_norm(x), text, text_visible)
+        read = self.encoder_attn(self.pre_encoder_attn_layer_norm(x), text, text_visible)  # r n d
         x = x + self.encoder_attn_layer_norm(read)
         if hook is not None:
             x = x + hook(x)  # at every position: each predicts a code
@@ -370,10 +371,10 @@ class MegaDALLE(Backbone):
         if tokens is None:
             assert codes is not None and cache is not None and cache.text is not None, "this is a decoding step"
             return Logits(None, self.decoder(codes, cache.text, hooks, cache)[..., : self.num_codes], None)
-        text = self._read(tokens, prefix)
+        text = self._read(tokens, prefix)  # keys and values of [prefix | text] in every decoder layer
         inputs = torch.full_like(tokens[:, :1], self.start_code)  # b 1
         if codes is not None:
-            inputs = torch.cat([inputs, codes if cache is not None else codes[:, :-1]], 1)
+            inputs = torch.cat([inputs, codes if cache is not None else codes[:, :-1]], 1)  # shifted right by one
         if cache is not None:
             cache.text = text
         recompute = self.activation_checkpointing and cache is None
@@ -388,7 +389,7 @@ class MegaDALLE(Backbone):
         # A row that is all padding needs something to attend to: its first column is read.
         visible[:, 0] |= ~visible.any(1)
         if prefix is not None:
-            visible = torch.cat([visible.new_ones(prefix.shape[:2]), visible], 1)
+            visible = torch.cat([visible.new_ones(prefix.shape[:2]), visible], 1)  # b (p + t)
         visible = rearrange(visible, "b n -> b 1 1 n")
         state = self.encoder(tokens, columns, visible, prefix, self.activation_checkpointing)
         return Text(self.decoder.remember(state), visible)

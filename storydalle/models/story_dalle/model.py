@@ -78,7 +78,7 @@ class StoryDALLE(PretrainedModel):
     def draw_candidates(self, request: StoryRequest) -> Candidates:
         """Frames, drawn as codes; the likeliest candidate of each frame comes first."""
         assert isinstance(request.sampling, CodeSampling)
-        tokens, mask = self._tokenize(request.captions)
+        tokens, mask = self._tokenize(request.captions)  # b f t, b f
         num_frames, num_candidates = tokens.shape[1], request.num_candidates
         keys = [
             FrameKey(request.seed, request.first + story, frame)
@@ -147,9 +147,9 @@ class StoryDALLE(PretrainedModel):
         """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
         prompts = []
         sampling = sampling or self.sampling()
-        empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)
-        context = None if source is None else source[:, None]
-        for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:
+        empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)  # b f t
+        context = None if source is None else source[:, None]  # b 1 l: one context frame
+        for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:  # the second one unconditional
             story = self._encode_story(captions, mask, sentences)
             prompts.append(Prompt(captions[:, frames], None if story is None else story[:, frames], context, keys))
         unconditional = prompts[1] if len(prompts) > 1 else None
@@ -174,7 +174,7 @@ class StoryDALLE(PretrainedModel):
         for end in range(window + 1, num_frames + 1):
             nearest = encoded(slice(end - window, end))
             assert nearest is not None
-            parts.append(nearest[:, -1:])
+            parts.append(nearest[:, -1:])  # b 1 s d, the last frame of its window
         return torch.cat(parts, 1)
 
     def _tokenize(self, captions: list[list[str]]) -> tuple[Int[Tensor, "b f t"], Bool[Tensor, "b f"]]:
@@ -310,7 +310,7 @@ def draw_without_source(draw: Callable[..., Sampled], keys: list[FrameKey], num_
     if num_frames == 1:
         return first
     best = first.log_likelihood.argmax(1)
-    source = first.codes[torch.arange(len(best), device=best.device), best]
+    source = first.codes[torch.arange(len(best), device=best.device), best]  # b l
     rest = draw(source=source, keys=[key for key in keys if key.frame], frames=slice(1, None))  # (b f) k
 
     def joined(head: Tensor, tail: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class Generator(Configured, nn.Module):
         self.settings = settings = GeneratorSettings.of(*values, **named)
         before, after = settings.num_doublings(resolution)
         dim, side, direction = settings.dim, settings.attention_side, settings.direction
-        dims = [max(dim >> i, 16) for i in range(before + after + 1)]
+        dims = [max(dim >> i, 16) for i in range(before + after + 1)]  # halved by each up-block, at least 16
         blocks = [UpBlock(*pair) for pair in pairwise(dims)]
         self.start = nn.Linear(state_dim, dim * START**2, bias=False)
         self.start_norm = nn.Sequential(SharedBatchNorm2d(dim), nn.ReLU(inplace=True))
@@ -107,8 +107,9 @@ class Generator(Configured, nn.Module):
         first = rearrange(self.start(existing(states, mask)), "n (c h w) -> n c h w", h=START, w=START)
         first, source = (x.contiguous(memory_format=torch.channels_last) for x in (first, source))
         story = placed(self.before(self.start_norm(first)), mask)  # b f c side side
-        entropy = torch.zeros((), device=states.device)
+        entropy = torch.zeros((), device=states.device)  # of no attention
         if self.source is not None and self.attention is not None:
             places = torch.zeros(()).to(source) if self.places is None else self.places
+            # On feature maps and not on pixels: the blocks that follow blend what was pasted.
             story, entropy = self.attention(story + places, self.source(source) + places, mask)
         return Generated(placed(self.after(existing(story, mask)).float(), mask), entropy)

@@ -41,6 +41,7 @@ class MarkedEmbedding(nn.Module):
 
     def forward(self, ids: Int[Tensor, "r n"]) -> Float[Tensor, "r n d"]:
         is_marker = ids == self.table.num_embeddings
+        # The table has no row for the marker: row 0 is looked up in its place, and replaced.
         return torch.where(is_marker[..., None], self.marker, self.table(ids.masked_fill(is_marker, 0)))
 
 
@@ -265,7 +266,7 @@ class CLIPCaptionEncoder(LanguageModelEncoder):
         marker, end = rows.marker[:, None], rows.end[:, None]
         first = torch.minimum(marker + 1, end - 1)
         column = torch.arange(hidden.shape[1], device=hidden.device)
-        own = ((column >= first) & (column < end)).to(hidden)
+        own = ((column >= first) & (column < end)).to(hidden)  # r n: the current caption's columns
         return einsum(hidden, own / own.sum(1, keepdim=True), "r n d, r n -> r d")
 
 

@@ -40,7 +40,7 @@ def character_loss(
     -(y ln p + (1 - y) ln(1 - p)) of each character, with p = sigmoid(x).
     """
     targets = existing(labels, mask).to(logits)
-    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)  # n
     return ranks.ratio(losses.sum(), losses.new_tensor(len(losses)), least=1)
 
 

@@ -142,14 +142,14 @@ class StoryGANc(Configured, PretrainedModel):
         Padding beyond a story's end changes nothing, in training too.
         """
         state = self.story_encoder(captions, mask, noise)
-        frames, entropy = self.generator(state.frames, source, mask)
+        frames, entropy = self.generator(state.frames, source, mask)  # b f c h w
         return Imagined(frames, state, entropy)
 
     def draw_candidates(self, request: StoryRequest) -> Candidates:
         """Candidates that differ in their noise; the image discriminator's logits are their scores."""
         assert not self.training, "call eval() before drawing"
         assert isinstance(request.sampling, GANSampling) and request.source is not None
-        vectors = self.caption_encoder(request.captions)
+        vectors = self.caption_encoder(request.captions)  # b f d, the same for all candidates
         mask = lengths_mask([len(story) for story in request.captions], vectors)
         stories = range(request.first, request.first + len(request.captions))
         parts = []
@@ -191,6 +191,7 @@ class StoryGANc(Configured, PretrainedModel):
         """Logits of the image discriminator, each under its frame's caption."""
         num_candidates = frames.shape[2]
         condition, mask = self._condition([story for story in captions for _ in range(num_candidates)])  # (b k) f d
+        # Candidates become stories, whose frames the discriminator judges one by one.
         features = self.image_discriminator.encode(rearrange(frames, "b f k c h w -> (b k) f c h w"), mask)
         logits = self.image_discriminator.judge(features, condition, mask)
         return rearrange(logits, "(b k) f -> b f k", k=num_candidates)
@@ -213,7 +214,7 @@ class StoryGANc(Configured, PretrainedModel):
             entropy = np.random.SeedSequence([seed, story, candidate, place])
             return np.random.Generator(np.random.Philox(entropy)).standard_normal(dim, dtype=np.float32)
 
-        of_stories = np.stack([draws(story, 0, self.story_encoder.content_dim) for story in stories])
+        of_stories = np.stack([draws(story, 0, self.story_encoder.content_dim) for story in stories])  # b c; place 0
         of_frames = np.stack(
             [[draws(story, 1 + i, self.story_encoder.noise_dim) for i in range(num_frames)] for story in stories]
         )
