@@ -31,11 +31,11 @@ CLIP = re.compile(r"s_([0-9]+)_e_([0-9]+)_[\w-]+", re.ASCII)
 class FlintstonesSV(StorySet):
     """Stories of ``train``, ``val`` and ``test``: a clip, and the next ones of its episode in all splits together.
 
-    A clip is a ``globalID``; a story is named by its source clip, belongs to the split of that clip, and comes in the
-    order of the split file. A copy without ``train`` serves to evaluate.
+    A clip is a ``globalID``. The id of a story is its source clip; the story belongs to the split of that clip, in the
+    order of the split file. A copy without ``train`` can be used to evaluate.
 
     Args:
-        root: holds the split file, the annotations and ``video_frames_sampled``.
+        root: the folder with the split file, the annotations and ``video_frames_sampled``.
         num_targets: the clips that follow the source.
         windows: ``all`` keeps a story whose targets lie in other splits, as published results do; ``inside`` leaves
             it out. Both name it.
@@ -109,7 +109,7 @@ class FlintstonesSV(StorySet):
         return records
 
     def _is_story(self, split: str, source: str, followings: Mapping[str, tuple[str, ...]]) -> bool:
-        """The window is told and kept; names what is missing, and where its targets are of another split."""
+        """True if the window is a story; adds problems for missing captions and for targets in other splits."""
         targets, inside = followings[source], self._clips[split]
         silent = [clip for clip in targets if not self._captions.get(clip)]
         foreign = [clip for clip in targets if clip not in inside]
@@ -122,7 +122,7 @@ class FlintstonesSV(StorySet):
         return not (foreign and self.is_inside)
 
     def _name_story_starts(self, followings: Mapping[str, tuple[str, ...]]) -> None:
-        """Say so where the captions are those of story starts, so that the last stories of each episode have none."""
+        """Add a problem if captions exist only for story starts, so that the last stories of each episode have none."""
         for split, clips in self._clips.items():
             silent = {clip for clip in clips if not self._captions.get(clip)}
             ends = {clip for clip in silent if clip not in followings}  # that so few clips follow starts no story
@@ -155,13 +155,15 @@ class FlintstonesSV(StorySet):
 
     @classmethod
     def characters_said(cls, caption: str) -> tuple[int, ...]:
-        """Characters whose name is a whole word of a caption, in any case: the last word of the name, so that
-        "slate", "Mr. Slate" and "Mr Slate's" are Mr Slate; "dinosaur" is not Dino, "Alfred" is not Fred."""
+        """Characters whose name (its last word) is a whole word of a caption, in any case.
+
+        "slate", "Mr. Slate" and "Mr Slate's" are Mr Slate; "dinosaur" is not Dino, "Alfred" is not Fred.
+        """
         words = set(re.findall(r"[^\W_]+", caption.lower()))
         return tuple(int(name.lower().split()[-1] in words) for name in cls.characters)
 
     def _read_splits(self) -> dict[str, dict[str, None]]:
-        """Clips of each split in the file's order, once each (a dictionary for its order and its quick look-up)."""
+        """Clips of each split in the file's order, once each (in a dictionary, for order and fast look-up)."""
         path = self.root / SPLIT_FILE
         if not path.exists():
             path = self.root / OLDER_SPLIT_FILE
@@ -225,7 +227,7 @@ class FlintstonesSV(StorySet):
         return labels
 
     def _check_cache(self, followings: Mapping[str, tuple[str, ...]]) -> None:
-        """Names the windows of a shipped cache that are not those of the rule; the rule's are used."""
+        """Add problems for windows in the data set's own cache that differ from the rule; the rule's are used."""
         path = self.root / FOLLOWINGS
         if self.num_targets != CACHED_TARGETS or not path.exists():
             return
@@ -244,14 +246,14 @@ class FlintstonesSV(StorySet):
 
 
 def _named_as_annotations(row: Any) -> Any:
-    """A row of the tables that circulate beside the annotations, ``image`` (<globalID>.png) and ``text``, as theirs."""
+    """Convert a row of other tables of the set, ``image`` (<globalID>.png) and ``text``, to the form of annotations."""
     if isinstance(row, dict) and isinstance(row.get("image"), str) and "text" in row and "globalID" not in row:
         return {"globalID": PurePosixPath(row["image"]).stem, "description": row["text"]}
     return row
 
 
 def _followings(clips: Sequence[str], number: int) -> dict[str, tuple[str, ...]]:
-    """The next clips of every one that no other episode's are among; fewer than ``number`` at the very end."""
+    """The next clips of every clip, without those of other episodes; fewer than ``number`` at the very end."""
     episodes = [_episode(clip) for clip in clips]
     return {
         clip: tuple(clips[i + 1 : i + 1 + number])
@@ -267,7 +269,7 @@ def _episode(clip: str) -> tuple[int, int]:
 
 
 def _read_frames(path: Path) -> np.ndarray:
-    """uint8 (n, h, w, 3), never unpickled, and read only where its header promises that."""
+    """uint8 (n, h, w, 3); never unpickled, and only read if the header says that it has this form."""
     try:
         with path.open("rb") as stream:
             shape, dtype = read_header(stream)

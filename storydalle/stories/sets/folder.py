@@ -1,4 +1,4 @@
-"""folder: your own stories, as folders of pictures with their captions, or in one table (data/folder)."""
+"""folder: the user's own stories, as folders of pictures with captions, or in one table (data/folder)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,10 +31,10 @@ KEYS = ("id", "frames", "captions", "characters", "split")
 
 
 class FolderStories(StorySet):
-    """Stories of any length from 2 frames; a ``num_targets`` cuts them into windows, one every ``stride`` frames.
+    """Stories of 2 or more frames; ``num_targets`` cuts them into windows, one every ``stride`` frames.
 
-    Their split is the sub-folder (train, val, test) or what their rows say; where no story has one, it is chosen by a
-    hash of the story's id, so that it stays when others come. ``characters`` are the names in the rows, sorted.
+    The split is the sub-folder (train, val, test), or is given in the rows. If no story has one, a hash of the story's
+    id chooses it, so that it does not change when stories are added. ``characters`` are the names in the rows, sorted.
     """
 
     name = "folder"
@@ -81,7 +81,7 @@ class FolderStories(StorySet):
     # ---------------------------------------------------------------------------------------- reading
 
     def _read(self) -> list[OwnStory]:
-        """The stories of every split folder, or of the root where it has none."""
+        """The stories of every split folder, or of the root if there are none."""
         folders = split_folders(self.root)
         if not folders:
             return self._read_level(self.root, None)
@@ -94,7 +94,7 @@ class FolderStories(StorySet):
         return stories
 
     def _read_level(self, folder: Path, split: str | None) -> list[OwnStory]:
-        """The stories of a table, or of the folders that lie here."""
+        """The stories of a table, or of the folders in this folder."""
         tables = tables_of(folder)
         captioned = next(captioned_folders(folder), None)
         if len(tables) > 1 or (tables and captioned):
@@ -147,7 +147,7 @@ class FolderStories(StorySet):
         return list(stories.values())
 
     def _agreed(self, stories: list[OwnStory], field: str, pronoun: str) -> list[OwnStory]:
-        """Those that have the field, where any has it; the others are named."""
+        """The stories with the field, if any story has it; the others become problems."""
         having = [story for story in stories if getattr(story, field) is not None]
         if not having:
             return stories
@@ -193,7 +193,7 @@ class FolderStories(StorySet):
 
 
 def holds_stories(folder: Path) -> bool:
-    """The folder can be ``data.root``."""
+    """True if the folder can be ``data.root``."""
     return bool(tables_of(folder) or next(captioned_folders(folder), None) or split_folders(folder))
 
 
@@ -202,12 +202,12 @@ def tables_of(folder: Path) -> list[Path]:
 
 
 def captioned_folders(folder: Path) -> Iterator[Path]:
-    """Folders with captions of their own: stories, all but a split folder with metadata."""
+    """Folders with their own captions: stories, except split folders with metadata."""
     return (each for each in FolderFiles.of(folder).folders if FolderFiles.of(each).captioned_by)
 
 
 def split_folders(root: Path) -> list[str]:
-    """The folders with a split's name that hold stories, rather than being one that is called so."""
+    """Folders with the name of a split that contain stories, and are not themselves a story of that name."""
     found = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     return [
         name

@@ -1,4 +1,4 @@
-"""Tables with a row a frame: a csv of one's own, and the metadata of a Hugging Face ``imagefolder``."""
+"""Tables with one row a frame: a csv, or the metadata of a Hugging Face ``imagefolder``."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ class Table(NamedTuple):
 
 
 class TablePlace(NamedTuple):
-    """Where a table lies: the folder's path below the root, and whether that folder is a story itself."""
+    """The place of a table: its folder's path below the root, and if that folder is a story itself."""
 
     prefix: str
     is_story: bool
@@ -58,11 +58,11 @@ class TablePlace(NamedTuple):
 
 
 def read_frame_table(path: Path, place: TablePlace) -> tuple[list[OwnStory], list[Problem]]:
-    """The stories of a table, in the order of their first rows, and what is wrong with others.
+    """The stories of a table, in the order of their first rows, and the problems of others.
 
-    A story is what has one value in the column ``story``, or lies in one folder where there is no such column. Its
-    frames are in the order of the column ``frame``, or of the numbers in their files' names. Raises ValueError, naming
-    file and line, where a row cannot be told to be of a story.
+    Rows with the same value in the column ``story`` are a story; without that column, pictures in the same folder are.
+    Frames are in the order of the column ``frame``, or of the numbers in the names of files. Raises ValueError, naming
+    file and line, for a row that belongs to no story.
     """
     table = (_csv_table if path.suffix == ".csv" else _json_table)(path)
     below = f"{place.prefix}{path.name}"
@@ -94,13 +94,13 @@ def _rows_of_stories(table: Table, place: TablePlace) -> dict[str, list[TableLin
 
 
 def _named_story(row: TableLine) -> str | None:
-    """The cell of the column ``story``; None where it is empty."""
+    """The cell of the column ``story``; None if it is empty."""
     cell = row.cells.get("story")
     return (clean(str(cell)) or None) if isinstance(cell, str | int) else None
 
 
 def _folder_of(row: TableLine, place: TablePlace) -> str | None:
-    """The folder of a row's picture; None where that is no story's."""
+    """The folder of a row's picture; None if it is not the folder of a story."""
     file = row.cells.get("file")
     folder = PurePosixPath(file.replace("\\", "/")).parent.as_posix() if isinstance(file, str) else "."
     if place.is_story:
@@ -137,7 +137,7 @@ def _story(key: str, rows: Sequence[TableLine], columns: Sequence[str], place: T
 
 
 def _read(rows: Sequence[TableLine], column: str, value: Callable[[Any], Any]) -> list[Any]:
-    """A column's cells, each read by a function whose refusal is told with the row's line."""
+    """A column's cells, each read by a function; errors get the line of the row."""
     values = []
     for row in rows:
         try:
@@ -197,7 +197,7 @@ def _by_name(rows: Sequence[TableLine], files: Sequence[str], is_whole: bool) ->
 
 
 def _csv_table(path: Path) -> Table:
-    """A csv between commas, semicolons or tabs, as its first line shows."""
+    """A csv with commas, semicolons or tabs, as in its first line."""
     text = read_text(path)
     try:
         (line, header), *found = table_rows(text, COLUMNS) or [(1, [])]
@@ -214,7 +214,7 @@ def _csv_table(path: Path) -> Table:
 
 
 def _columns(cells: Sequence[str], where: str) -> tuple[list[str | None], list[str]]:
-    """Our names of the columns, None for one that is not read, and those."""
+    """The columns by our names (None for a column that is not read), and the columns that are not read."""
     names = [COLUMNS.get(column(cell)) for cell in cells]
     known = [name for name in names if name]
     if twice := next((name for name in known if known.count(name) > 1), None):
@@ -225,7 +225,7 @@ def _columns(cells: Sequence[str], where: str) -> tuple[list[str | None], list[s
 
 
 def _json_table(path: Path) -> Table:
-    """A json object a line, as an imagefolder has them."""
+    """One json object a line, as in an imagefolder."""
     objects = list(_objects(path))
     keys = list(dict.fromkeys(key for _, row in objects for key in row))
     if not keys:

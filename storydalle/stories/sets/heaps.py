@@ -1,7 +1,8 @@
-"""The global heaps of HDF5 files, where texts and pictures of any length lie, checked before HDF5 reads them.
+"""Check the global heaps of HDF5 files, which hold texts and pictures of any length, before HDF5 reads them.
 
-HDF5 walks the objects of a heap by their sizes. Free space of size 0, as a damaged file can have it, is walked for
-ever inside the library, where no exception and no timer reaches (HDF5 file format specification 3.0, section III.E).
+HDF5 goes through the objects of a heap by their sizes. At free space of size 0, which a damaged file can have, it loops
+for ever inside the library, where no exception and no timer reaches (HDF5 file format specification 3.0, section
+III.E).
 """
 
 import os
@@ -16,9 +17,9 @@ FREE_SPACE = 0
 
 
 def check_heaps(path: Path, dataset: Any, rows: range) -> None:
-    """Raise OSError, as HDF5 does of other damage, where a heap of ``rows`` of ``dataset`` would be walked for ever.
+    """Raise OSError, as HDF5 does for other damage, if HDF5 would loop for ever in a heap of ``rows`` of ``dataset``.
 
-    Only contiguous data sets are looked at, as AR-LDM's scripts write them: others have no one place in the file.
+    Only contiguous data sets, as AR-LDM's scripts write them, are checked: others have no single place in the file.
     """
     start = dataset.id.get_offset()
     if start is None:

@@ -1,4 +1,4 @@
-"""flintstones-longstory: stories of 7 to 14 pages in words only, for drawing long stories (data/longstory)."""
+"""flintstones-longstory: stories of 7 to 14 pages without pictures, for drawing long stories (data/longstory)."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ class LongStory(NamedTuple):
 
 
 class LongStories(StorySet):
-    """All stories as one split: a clip a page, behind a source that has no words and is nobody's page."""
+    """All stories as one split: one clip a page, after a source that has no text and belongs to no page."""
 
     name = "longstory"
     characters = CHARACTERS
@@ -66,7 +66,7 @@ def _record(story: LongStory) -> StoryRecord:
 
 
 def read_long_stories(root: str | Path) -> list[LongStory]:
-    """All stories below ``root``, by season and episode; raises ValueError, naming the file, for a foreign one."""
+    """All stories below ``root``, by season and episode; ValueError, naming the file, for a file of another kind."""
     root = find_root(
         user_path(root),
         "flintstones-longstory",
@@ -117,7 +117,7 @@ def _caption(page: dict[str, Any]) -> str:
 
 
 def _characters(page: dict[str, Any]) -> tuple[int, ...]:
-    """Who is on a page: either list may lack one of the seven, and only ``char_all_list`` names others."""
+    """The characters on a page: either list may lack one of the seven, and only ``char_all_list`` has others."""
     named = set()
     for key in ("char_all_list", "char_kb_list"):
         names = page[key]

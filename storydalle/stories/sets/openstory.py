@@ -17,7 +17,7 @@ TEXTS = ("narration", "description")
 
 
 class Attribution(NamedTuple):
-    """The credit that stands beside the pictures of a story; ``str`` makes a line of it."""
+    """The credit to show with the pictures of a story; ``str`` gives it as one line."""
 
     title: str
     creator: str
@@ -37,10 +37,10 @@ class Page(NamedTuple):
 class OpenStory(StorySet):
     """Windows of 1 + ``num_targets`` consecutive pages of a book, one every ``stride`` pages.
 
-    ``text`` chooses the captions: "narration", the story's own words, or "description", what is to be seen (Book Dash
-    only). A window with a frame whose shorter side is under ``min_side`` pixels, or that is more than ``max_ratio``
-    times as long as wide or the reverse, is left out. ``drop_empty`` leaves out windows with a target without words;
-    otherwise they are kept. ``num_empty`` counts them either way.
+    ``text`` chooses the captions: "narration", the text of the story, or "description", what the picture shows (Book
+    Dash only). Windows are left out if a frame's shorter side is below ``min_side`` pixels, or its longer side is more
+    than ``max_ratio`` times the shorter one. ``drop_empty`` also leaves out windows with a target without text;
+    ``num_empty`` counts these in any case.
     """
 
     name = "openstory"
@@ -138,7 +138,7 @@ class OpenStory(StorySet):
         return fields[0], Attribution(*fields[1:]), pages
 
     def _read_groups(self, path: Path) -> dict[str, str]:
-        """Story -> its group, which is named after the group's first story."""
+        """Story -> its group, named after the first story of the group."""
         content = read_json(path)
         if not isinstance(content, list) or not all(_is_group(group) for group in content):
             raise ValueError(f"{path} is no list of lists of story ids: take the pack's own file")
@@ -190,7 +190,7 @@ class OpenStory(StorySet):
 
 
 def split_of(group: str) -> str:
-    """The split of a group: eight, one and one of ten values of a hash, so it needs no list of the others."""
+    """The split of a group, by a hash: eight tenths, one tenth and one tenth, independent of other groups."""
     return TENTHS[fixed_choice(f"openstory-256/{group}", 10)]
 
 

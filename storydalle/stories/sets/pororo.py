@@ -1,4 +1,4 @@
-"""PororoSV: 1 + 4 consecutive scenes of an episode of Pororo, read as its authors ship it (data/pororo/README.md)."""
+"""PororoSV: 1 + 4 consecutive scenes of an episode of Pororo, from its authors' files (data/pororo/README.md)."""
 
 import csv
 import io
@@ -25,11 +25,11 @@ SWALLOWED_ROW = re.compile(r"\n[^\n,]+,[0-9]+,")
 
 
 class PororoSV(StorySet):
-    """Stories of ``train``, ``val`` (episodes that train knows, too) and ``test`` (episodes of its own).
+    """Stories of ``train``, ``val`` (episodes that are also in train) and ``test`` (other episodes).
 
-    A clip is a path below the root without its suffix, ``<episode>/<scene>`` or ``<series>/<episode>/<scene>``. A
-    story is named by its source clip. The splits fix the sources; with ``num_targets`` other than 4 the targets are
-    the next scenes of the episode, and a story that the episode is too short for is left out.
+    A clip is a path below the root without its suffix, ``<episode>/<scene>`` or ``<series>/<episode>/<scene>``. The id
+    of a story is its source clip. The splits fix the sources; with ``num_targets`` other than 4 the targets are the
+    next scenes of the episode, and stories for which the episode is too short are left out.
     """
 
     name = "pororo"
@@ -53,7 +53,7 @@ class PororoSV(StorySet):
         self._name_leaks()
 
     def _check_pictures(self) -> None:
-        """Refuse PororoQA's table, the words of PororoSV's parent set, by its name where nothing else is there."""
+        """Refuse PororoQA's table (the captions of PororoSV's parent set), by name, if there is nothing else."""
         table, here = self.root / CAPTIONS, self.root.iterdir() if self.root.is_dir() else ()
         if {path.name for path in here if not path.name.startswith(".")} != {CAPTIONS}:
             return
@@ -65,7 +65,7 @@ class PororoSV(StorySet):
         )
 
     def pictures(self, clip: str) -> list[Image.Image]:
-        """The square frames that a clip's file holds one below the other."""
+        """The square frames of a clip's file, which has them one below the other."""
         strip = open_picture(self.clip_file(clip))
         side = min(strip.size)
         if side < MIN_SIDE or strip.width >= 2 * strip.height:
@@ -116,7 +116,7 @@ class PororoSV(StorySet):
         return list(records.values())
 
     def _is_whole(self, clips: tuple[str, ...], captions: Mapping[str, str]) -> bool:
-        """The story can be told; names what is missing where it cannot, and what is odd where it can."""
+        """True if the story can be used; adds problems for what is missing or unusual."""
         story, followings = clips[0], clips[1:]
         foreign = [clip for clip in clips if not CLIP.fullmatch(clip)]
         silent = [clip for clip in followings if not captions.get(clip)]
@@ -133,9 +133,9 @@ class PororoSV(StorySet):
         return not foreign and len(followings) == self.num_targets and not silent
 
     def _windows(self) -> list[tuple[str, ...]]:
-        """Source and followings by the index that the splits use: from the caches, or by their rule.
+        """Sources and followings, by the index that the splits use: from the caches, or by their rule.
 
-        A cache that was rebuilt with fewer followings has sources, and so indices, that the splits do not count.
+        A cache that was rebuilt with fewer followings has more sources, so its indices do not fit the splits.
         """
         sources, followings = self._cache(SOURCES, 1), self._cache(FOLLOWINGS, 2)
         if sources is not None and followings is not None:
@@ -162,7 +162,7 @@ class PororoSV(StorySet):
         return [self._window(source, counter) for source in (by_rule if sources is None else sources.tolist())]
 
     def _window(self, source: str, counter: Mapping[str, int]) -> tuple[str, ...]:
-        """A clip and the next ones, as many as its episode has."""
+        """A clip and the next ones, as far as its episode goes."""
         num_left = counter.get(_episode(source), 0) - _scene(source)
         return source, *_next_scenes(source, max(0, min(self.num_targets, num_left)))
 
@@ -191,7 +191,7 @@ class PororoSV(StorySet):
         return {key.strip("/"): int(count) for key, count in counts.items()}
 
     def _captions(self, clips: Sequence[str]) -> dict[str, str]:
-        """The first caption of each clip; a table that names episodes without their series serves, too."""
+        """The first caption of each clip; tables that name episodes without their series work too."""
         path = self.root / CAPTIONS
         if path.exists():
             captions = self._table(path)
@@ -243,7 +243,7 @@ class PororoSV(StorySet):
         return labels
 
     def _name_leaks(self) -> None:
-        """Stories of two splits, and episodes of test that train knows."""
+        """Add problems for stories in two splits, and for test episodes that are in train."""
         seen: dict[str, str] = {}
         for split, records in self._records.items():
             for record in records:
@@ -297,7 +297,7 @@ def _next_scenes(clip: str, number: int) -> tuple[str, ...]:
 
 
 def _sources_by_rule(counter: Mapping[str, int], num_followings: int = CACHED_TARGETS) -> list[str]:
-    """Clips with so many behind them in their episode, in the order of sorted folders and file names (1, 10, 2)."""
+    """Clips with at least so many clips after them in their episode, in the order of sorted names (1, 10, 2)."""
     return [
         f"{episode}/{scene}"
         for episode in sorted(counter, key=lambda episode: episode.split("/"))

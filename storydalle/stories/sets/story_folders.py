@@ -1,4 +1,4 @@
-"""A folder that is a story: numbered pictures, with captions.txt, a text of each picture's name, or metadata."""
+"""A folder with one story: numbered pictures, and captions.txt, one text file for each picture, or metadata."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 
 
 class FolderFiles(NamedTuple):
-    """The entries of a folder, by what they may be to a story; hidden ones are none."""
+    """The entries of a folder by their possible role in a story, without hidden ones."""
 
     pictures: list[Path]
     captions: list[Path]  # captions.txt, however it is capitalised
@@ -51,12 +51,12 @@ class FolderFiles(NamedTuple):
 
     @property
     def captioned_by(self) -> list[Path]:
-        """The files that captions may be read of, of several texts the first."""
+        """The files that captions can be read from; of several texts only the first."""
         return [*self.captions, *self.tables, *self.texts_of_pictures[:1]]
 
 
 def read_story_folder(id: str, split: str | None, files: FolderFiles) -> tuple[list[OwnStory], list[Problem]]:
-    """The story of a folder, or none; several where its metadata has a column ``story``. And what is wrong."""
+    """The story of a folder (none, or several if its metadata has a column ``story``), and its problems."""
     is_paired = files.captioned_by == files.texts_of_pictures[:1] != []
     strays = files.others if is_paired else {*files.others, *files.texts} - {*files.texts_of_pictures}
     problems = [Problem(f"{id}/{path.name}", "not a picture: it is no frame of the story") for path in strays]
@@ -77,7 +77,7 @@ def read_story_folder(id: str, split: str | None, files: FolderFiles) -> tuple[l
 
 
 def written_lines(path: Path) -> list[str]:
-    """Clean lines of a text file, without empty ones at its end."""
+    """Cleaned lines of a text file, without empty lines at the end."""
     lines = [clean(line) for line in split_lines(read_text(path))]
     while lines and not lines[-1]:
         lines.pop()
@@ -96,7 +96,7 @@ def _by_lines(id: str, split: str | None, files: FolderFiles) -> OwnStory:
 
 
 def _by_texts(id: str, split: str | None, files: FolderFiles) -> OwnStory:
-    """Captions of files that are called as their pictures; the source's may be missing."""
+    """Captions from text files with the names of the pictures; that of the source may be missing."""
     frames = in_order([picture.name for picture in files.pictures])
     texts: dict[str, Path] = {}
     stems = {picture.stem for picture in files.pictures}

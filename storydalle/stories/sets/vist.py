@@ -1,4 +1,4 @@
-"""VIST: five photos of an album a story, told in sequence or each described on its own (data/vist/README.md)."""
+"""VIST: stories of five photos of an album, told in sequence or described one by one (data/vist/README.md)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ ANNOTATIONS = {"sis": "story-in-sequence", "dii": "description-in-isolation"}
 
 
 class Sentence(NamedTuple):
-    """A sentence of a story, and the photo that it tells of."""
+    """A sentence of a story, and its photo."""
 
     photo: str
     text: str
@@ -36,7 +36,7 @@ class VIST(StorySet):
     descriptions. ``photos`` is the folder of the photos, absolute or below ``root``: named by photo id, in it or in
     its subfolders ``train``, ``val`` and ``test``.
 
-    Which photos still exist differs between copies, hence also the number of stories: publish the ids that
+    The photos that still exist differ between copies, and so does the number of stories: publish the ids that
     ``storydalle prepare`` writes.
     """
 
@@ -82,7 +82,7 @@ class VIST(StorySet):
         return [self._annotation_file(kind, split) for kind in kinds for split in SPLITS]
 
     def replaced(self, hashes: Mapping[str, str]) -> set[str]:
-        """Clips whose file is a placeholder: its bytes are those of more than ``MAX_COPIES`` photos.
+        """Clips whose file is a placeholder: more than ``MAX_COPIES`` photos have the same bytes.
 
         ``hashes`` gives each clip the hash of its file. Only this shows a photo that its host has replaced; stories
         with one of them are to be left out, as those with a missing photo are.
@@ -130,7 +130,7 @@ class VIST(StorySet):
         return records
 
     def _fault(self, rows: Sequence[Sentence], texts: Sequence[str]) -> str | None:
-        """Why a story is left out. All its five photos count, however many targets are asked for."""
+        """The reason why a story is left out. All its five photos count, whatever the number of targets."""
         if len(rows) != NUM_FRAMES:
             length = "short" if len(rows) < NUM_FRAMES else "long"
             return f"{length} story: {len(rows)} frames of {NUM_FRAMES}"
@@ -160,7 +160,7 @@ def _list_photos(folder: Path) -> dict[str, Path]:
 
 
 def _rows(path: Path, in_stories: bool) -> Iterable[tuple[str, Sentence]]:
-    """The rows of an annotation file, each with its story where it is of one."""
+    """The rows of an annotation file, with their stories if they have one."""
     content = read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
@@ -187,7 +187,7 @@ def _id(row: Mapping[str, object], key: str, where: str) -> str:
 
 
 def _in_order(rows: list[Sentence]) -> list[Sentence]:
-    """Rows as the teller of the story arranged them; as the file has them where it does not say."""
+    """Rows in the order of the story's author, or in that of the file if it does not say."""
     if all(row.order is not None for row in rows):
         return sorted(rows, key=lambda row: row.order or 0)
     return rows

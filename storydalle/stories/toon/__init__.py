@@ -1,8 +1,8 @@
-"""ToonSV: a procedural benchmark of story continuation, drawn by our own code, with exact labels.
+"""ToonSV: a procedural benchmark for story continuation, drawn by code, with exact labels.
 
-``ToonSV(split)[i]`` is the same story on every machine: facts and captions depend on (split, i, num_targets) alone, the
-picture on these and the resolution. The tuples of names below say what the numbers in the labels mean; how many of
-each occur is in ``data/toon/README.md``.
+``ToonSV(split)[i]`` is the same story on every machine: facts and captions depend only on (split, i, num_targets),
+pictures also on the resolution. The tuples of names below give the meaning of the numbers in labels;
+``data/toon/README.md`` has the number of each.
 """
 
 import hashlib
@@ -124,7 +124,7 @@ class ToonSV(Stories):
         return "drawn"
 
     def fingerprint(self) -> str:
-        """Of the stories of the split as they are drawn: the code that draws them is what may change."""
+        """A hash of stories of the split as they are drawn: only the drawing code can change them."""
         digest = hashlib.sha256(f"{len(self)}\n".encode())
         for i in range(0, len(self), max(1, len(self) // NUM_SAMPLES)):
             outline = self.outline(i)
@@ -149,7 +149,7 @@ class ToonSV(Stories):
 
 
 def counts(split: str, num_stories: int | None = None) -> dict[str, dict[str, int]]:
-    """How often every value of every label occurs in the target frames of the first ``num_stories`` of a split."""
+    """The number of each label value in the target frames of the first ``num_stories`` of a split."""
     stories = ToonSV(split, num_stories)
     labels = [stories.outline(i).labels for i in range(len(stories))]
     table: dict[str, dict[str, int]] = {}

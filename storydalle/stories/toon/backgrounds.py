@@ -1,6 +1,6 @@
 """The eight settings.
 
-Below y = 25 every column of patches but the outermost is the same, so that figures stand on calm ground.
+Below y = 25 all columns of patches except the outermost are the same, so that figures stand on plain ground.
 """
 
 from functools import lru_cache
@@ -177,7 +177,7 @@ assert [painter.__name__[1:] for painter in _PAINTERS] == list(SETTINGS)
 
 @lru_cache(maxsize=16)
 def background(resolution: int, setting: int) -> np.ndarray:
-    """The empty setting, uint8 (h, w, 3); shared, so copy it before drawing on it."""
+    """The empty setting, uint8 (h, w, 3); it is cached, so copy it before drawing on it."""
     pen = Pen(resolution)
     _PAINTERS[setting](pen)
     canvas = np.zeros((resolution, resolution, 3), dtype=np.uint8)

@@ -1,8 +1,8 @@
-"""Captions of ToonSV: what a frame says of its facts, and full descriptions that say all of them.
+"""Captions of ToonSV, which name some facts of a frame, and full descriptions, which name all of them.
 
-Captions say who acts how, a prop, a hat put on or taken off, and a setting when it changes. They never say the tint,
-a guest's look, a hat that is merely still worn, or a setting that merely goes on. Randomness comes from a stream of its
-own, so wording never moves the facts.
+Captions name characters and their actions, a prop, a hat that is put on or taken off, and a new setting. They never
+name the tint, a guest's look, a hat that is still worn, or a setting that has not changed. The wording has its own
+random stream, so it does not change the facts.
 """
 
 from collections.abc import Sequence
@@ -142,7 +142,7 @@ assert (*VERBS, *PLACES, *THINGS, *LIGHTS, *ACCESSORY_WORDS) == (*ACTIONS, *SETT
 
 @dataclass(frozen=True)
 class Clauses:
-    """The parts of a sentence; those that are None stay unsaid."""
+    """The parts of a sentence; those that are None are left out."""
 
     subject: str
     plural: bool
@@ -168,7 +168,7 @@ def descriptions_of(facts: StoryFacts) -> list[str]:
 
 
 def name_of(facts: StoryFacts, character: int) -> str:
-    """How captions call a character."""
+    """The name of a character in captions."""
     if character == GUEST:
         assert facts.guest is not None
         return facts.guest.name
@@ -218,7 +218,7 @@ def _sentence(rng: np.random.Generator, clauses: Clauses, opener: str) -> str:
 
 
 def _main_clause(rng: np.random.Generator, clauses: Clauses, place: str | None = None) -> str:
-    """Subject, action and what goes with it; it starts with a name, or with a pronoun in lower case."""
+    """Subject, action and its details; starts with a name, or with a pronoun in lower case."""
     base = f"{clauses.subject} {clauses.action}" + (f" {place}" if place else "")
     if clauses.thing:
         return _with_prop(rng, clauses, base)

@@ -1,4 +1,4 @@
-"""Frames of ToonSV: a background, and on it the sprites of the cast at their slots."""
+"""Frames of ToonSV: a background with the sprites of the cast at their places."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -38,14 +38,14 @@ TINT_MAPS: dict[str, tuple[tuple[float, float], ...]] = {
 
 
 class Sprite(NamedTuple):
-    """A figure without what lies behind it: ``effects`` are drawn behind all figures of a frame."""
+    """A figure without background; ``effects`` are drawn behind all figures of a frame."""
 
     effects: Layer
     figure: Layer
 
 
 class Figure(NamedTuple):
-    """Which figure to draw: a named character, or a guest by shape, colour and accessory."""
+    """The figure to draw: a named character, or a guest by shape, colour and accessory."""
 
     character: int
     shape: int = -1

@@ -1,4 +1,4 @@
-"""Eyes, mouths and tears: what a face shows of an action."""
+"""Eyes, mouths and tears of each action."""
 
 from storydalle.stories.toon.pen import INK, WHITE, Color, Length, Pen, arc
 

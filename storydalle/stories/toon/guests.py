@@ -1,4 +1,4 @@
-"""Guests: six geometric bodies in eight colours with six accessories, and nothing that a caption would tell."""
+"""Guests: six geometric bodies in eight colours with six accessories; captions never describe them."""
 
 from storydalle.stories.toon.faces import eyes, mouth, tears
 from storydalle.stories.toon.pen import CREAM, GOLD, INK, WHITE, Color, Pen, arc, mirrored, star

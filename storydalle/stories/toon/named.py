@@ -1,4 +1,4 @@
-"""The nine named characters: each its own silhouette and colours, all with the same place for face, hat and hands."""
+"""The nine named characters: each has its own outline and colours; face, hat and hands have the same places."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ HAT_COLORS: dict[str, Color] = {
 
 @dataclass(frozen=True)
 class Looks:
-    """A named character: colours, what is drawn around and on its head, and its face."""
+    """A named character: colours, drawings around and on its head, and its face."""
 
     fur: Color
     feet: Color

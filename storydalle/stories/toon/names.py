@@ -1,4 +1,4 @@
-"""Names of the characters: nine fixed ones, and nonce names of two syllables for guests."""
+"""Names of the characters: nine fixed ones, and invented names of two syllables for guests."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def possible_names() -> list[str]:
 
 
 def sample_name(rng: np.random.Generator) -> str:
-    """A capitalised nonce name: pronounceable, and no known word."""
+    """An invented, capitalised name that can be pronounced and is not a known word."""
     while True:
         first = _FIRST_ONSETS[int(rng.integers(len(_FIRST_ONSETS)))] + _FIRST_VOWELS[int(rng.integers(5))]
         second = _SECOND_ONSETS[int(rng.integers(len(_SECOND_ONSETS)))] + _SECOND_VOWELS[int(rng.integers(4))]

@@ -1,4 +1,4 @@
-"""Arms and legs in every action, and what an action puts in front of the lower body.
+"""Arms and legs in every action, and what covers the lower body in some.
 
 A figure stands at x = 0 with its feet at y = 58; its head reaches from 26 to 46. Actions move limbs and change the
 face, never the body, so a look can be copied from one action to another.

@@ -1,6 +1,6 @@
-"""The facts of a ToonSV story: who is where, does and holds what, wears which hat, and how a reader can know it.
+"""The facts of a ToonSV story: characters, settings, actions, props and hats, and how a reader can know each.
 
-Facts come from (split, index, number of targets) alone. Nothing here draws or writes captions.
+Facts depend only on (split, index, number of targets). Nothing here draws or writes captions.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ PROP_SHARE = 0.45  # of frames where a prop is possible
 
 @dataclass(frozen=True)
 class Guest:
-    """A character that only the source frame shows; captions call it by its nonce name."""
+    """A character that only the source frame shows; captions use its invented name."""
 
     name: str
     shape: int
@@ -95,13 +95,13 @@ class StoryFacts:
 
 
 def generator(*key: object) -> np.random.Generator:
-    """A random stream that depends on ``key`` alone, on every machine and in every process."""
+    """A random stream that depends only on ``key``, on every machine and in every process."""
     digest = hashlib.sha256("/".join(map(str, ("toonsv", *key))).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
 def _hold_out(looks: list[GuestLook]) -> tuple[GuestLook, ...]:
-    """The looks of ``unseen``, spread evenly: no value much oftener than another, no pair of values more than twice."""
+    """The looks of ``unseen``, spread evenly: all values about equally often, no pair of values more than twice."""
     most = (8, 6, 8)  # of the values of each axis
     held_out: list[GuestLook] = []
     for look in sorted(looks, key=lambda look: hashlib.sha256(f"toonsv/look/{look}".encode()).digest()):
@@ -180,7 +180,7 @@ def _sample_guest(rng: np.random.Generator, split: str) -> Guest:
 
 
 def _sample_casts(rng: np.random.Generator, has_guest: bool, num_targets: int) -> list[tuple[int, ...]]:
-    """Who is in the source and in each target, each ordered by first appearance.
+    """The characters of the source and of each target, ordered by first appearance.
 
     The pool of a story is 1 to 3 characters, so that names recur; a guest is always in the source frame.
     """
@@ -210,7 +210,7 @@ def _sample_casts(rng: np.random.Generator, has_guest: bool, num_targets: int) -
 
 
 def _sample_settings(rng: np.random.Generator, num_targets: int) -> tuple[list[int], list[int]]:
-    """The setting of every frame, source first, and how it is known; it changes at most once."""
+    """The setting of every frame, source first, and how a reader knows it; it changes at most once."""
     first = int(rng.integers(len(SETTINGS)))
     settings, known = [first] * (num_targets + 1), [FROM_SOURCE] * (num_targets + 1)
     if rng.random() < SETTING_CHANGE_SHARE:
@@ -221,7 +221,7 @@ def _sample_settings(rng: np.random.Generator, num_targets: int) -> tuple[list[i
 
 
 def _sample_hat_events(rng: np.random.Generator, casts: list[tuple[int, ...]]) -> dict[int, HatEvent]:
-    """Hats put on and taken off, by frame: early, and by one who comes back where there is one."""
+    """Hats put on and taken off, by frame: early, and preferably by a character who appears again."""
     last = len(casts) - 1
     early = range(1, max(2, last))
     events: dict[int, HatEvent] = {}
@@ -250,7 +250,7 @@ def _sample_hat_events(rng: np.random.Generator, casts: list[tuple[int, ...]]) -
 
 
 def _sample_prop(rng: np.random.Generator, cast: tuple[int, ...], cast_known: int, event: HatEvent | None) -> int:
-    """A prop, where one caption can say clearly who holds it: one or two characters, called by name or alone."""
+    """A prop, only if a caption can say clearly who holds it: one or two characters, named or alone."""
     if len(cast) > 2 or event or (cast_known == PRONOUN and len(cast) > 1) or rng.random() >= PROP_SHARE:
         return 0
     return 1 + int(rng.integers(len(PROPS) - 1))
