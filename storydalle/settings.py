@@ -14,16 +14,19 @@ A mistake raises a UserError that names key, value and remedy, with dotted keys 
 class itself checks in ``__post_init__`` what depends on several settings.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from storydalle.files import dotted
 from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, check_number, check_seed, nearest
 
 S = TypeVar("S")
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,54 @@ def filled(kind: type[S], values: Mapping[str, object], group: str = "") -> S:
         elif field.default is MISSING and field.default_factory is MISSING:
             raise not_set(key)
     return kind(**found)
+
+
+def declared(kind: type, tree: Mapping[str, object]) -> dict[str, object]:
+    """The part of a config that ``filled`` reads for ``kind``, with the values that it refers to (``${max_steps}``)."""
+    known: set[str] = set()
+    found = set(declared_keys(kind, tree))
+    while found - known:
+        known |= found
+        found = {name for key in known for name in references(dotted.value_at(tree, key))}
+    return part(tree, known)
+
+
+def declared_keys(kind: type, tree: Mapping[str, object], group: str = "") -> Iterator[str]:
+    """Dotted keys of the fields of ``kind``; a group without the fields of its own dataclass is declared whole."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        key, hint, value = f"{group}{field.name}", hints[field.name], tree.get(field.name)
+        if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping) and can_fill(hint, value):
+            yield from declared_keys(hint, value, f"{key}.")
+        else:
+            yield key
+
+
+def can_fill(kind: type, values: Mapping[str, object]) -> bool:
+    return all(f.name in values for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+
+
+def references(value: object) -> Iterator[str]:
+    """Dotted keys that a value, as it is written, takes something from."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from references(each)
+    elif isinstance(value, str):
+        yield from REFERENCE.findall(value)
+
+
+def part(tree: Mapping[str, object], keys: set[str], group: str = "") -> dict[str, object]:
+    """The tree with the values and groups of the dotted keys alone."""
+    found = {}
+    for name, value in tree.items():
+        key = f"{group}{name}"
+        if key in keys:
+            found[name] = value
+        elif isinstance(value, Mapping) and any(other.startswith(f"{key}.") for other in keys):
+            found[name] = part(value, keys, f"{key}.")
+    return found
 
 
 def read(key: str, value: object, hint: object) -> object:

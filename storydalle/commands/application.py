@@ -4,11 +4,14 @@ Only this file uses Hydra and OmegaConf. Other files get plain Python from it: `
 ``instantiate`` and ``factory`` for a ``_target_``, and settings as YAML.
 """
 
+import io
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +23,7 @@ from storydalle.files.conf import conf_folder, config_names
 from storydalle.files.paths import user_path
 from storydalle.files.text import parsed
 from storydalle.mistakes import UserError, nearest
+from storydalle.settings import declared
 from storydalle.stories.own_sizes import RESOLVERS, Counted, count
 
 
@@ -41,9 +45,13 @@ SUBMITIT = ("submitit_slurm", "submitit_local")  # launchers of the extra slurm
 EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
 
 
-def run(command: str, task: Command, arguments: list[str]) -> None:
-    """Run ``task`` as Hydra asks for it: once, once a job of a sweep, or not at all (``--cfg job``)."""
-    check_flags(arguments)
+def run(command: str, task: Command, arguments: list[str], kind: Callable[[], type] | None = None) -> None:
+    """Run ``task`` as Hydra asks for it: once, once a job of a sweep, or not at all (``--cfg job``).
+
+    ``kind`` returns the dataclass of the command's settings: ``--cfg job`` shows what it declares.
+    """
+    flags = check_flags(arguments)
+    shown = kind() if kind is not None and flags.cfg == "job" and not flags.package else None
     if added := [argument for argument in arguments if argument.startswith("+") and command not in EXTENSIBLE]:
         raise UserError(f"{command} has no setting {added[0]!r} to add; see storydalle {command} --help")
     arguments = typed.as_typed(arguments, reading)
@@ -76,7 +84,8 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
     sys.argv = [sys.argv[0], *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(job)()
+        with printed_as(shown):
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(job)()
         if failures:
             raise failures[0]
     except InstantiationException as error:
@@ -87,6 +96,19 @@ def run(command: str, task: Command, arguments: list[str]) -> None:
         if "srun" not in str(error):  # submitit's only word for a machine without SLURM
             raise
         raise UserError("no SLURM here for submitit_slurm: go to a cluster, or take hydra/launcher=two_jobs") from error
+
+
+@contextmanager
+def printed_as(kind: type | None) -> Iterator[None]:
+    """Of the config that Hydra prints meanwhile, print what the dataclass ``kind`` declares; all of it without one."""
+    from omegaconf import OmegaConf
+
+    if kind is None:
+        yield
+        return
+    with redirect_stdout(io.StringIO()) as printed:
+        yield
+    print(to_yaml(declared(kind, plain(OmegaConf.create(printed.getvalue()), is_resolved=False))), end="")
 
 
 def check_texts(tree: object, key: str = "") -> None:
@@ -104,8 +126,8 @@ def check_texts(tree: object, key: str = "") -> None:
             user_path(tree)
 
 
-def check_flags(arguments: list[str]) -> None:
-    """Refuse flags that Hydra does not have, in one line where its own parser prints its usage."""
+def check_flags(arguments: list[str]) -> Namespace:
+    """Print only what the dataclass ``kind`` declares of the config that Hydra prints; all of it without one."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -116,7 +138,7 @@ def check_flags(arguments: list[str]) -> None:
         raise UserError(f"no flag {unknown[1]}; {nearest(unknown[1], flags)}" if unknown else message)
 
     vars(parser)["error"] = refuse
-    parser.parse_args(arguments)
+    return parser.parse_args(arguments)
 
 
 def config_flags() -> list[str]:

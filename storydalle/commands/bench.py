@@ -38,6 +38,9 @@ class BenchSettings(Shape):
     readme: tuple[Path, ...] | None  # markdown files whose results are replaced
 
 
+SETTINGS = BenchSettings
+
+
 def run(request: Request) -> None:
     settings = filled(BenchSettings, request.settings)
     out = settings.out or named(Path("benched", settings.bench), "bench", request, UNNAMED)

@@ -58,6 +58,9 @@ UNNAMED = (
 )
 
 
+SETTINGS = EvaluationSettings
+
+
 def run(request: Request) -> None:
     settings = checked(request)
     data = JudgedData.of(settings)

@@ -84,6 +84,9 @@ class StripRecord(TypedDict):
     notes: list[str]
 
 
+SETTINGS = GenerateSettings
+
+
 def run(request: Request) -> None:
     asked = request.settings
     if asked["story"] is not None:

@@ -69,7 +69,12 @@ def dispatch(arguments: list[str]) -> None:
 
         if lent := lend_home():
             print(f"note: this user has no home folder: files that libraries keep there go to {lent}", file=sys.stderr)
-        application.run(command, lambda request: command_module(command).run(request), rest)
+        application.run(
+            command,
+            lambda request: command_module(command).run(request),
+            rest,
+            lambda: command_module(command).SETTINGS,
+        )
 
 
 def command_module(command: str) -> ModuleType:

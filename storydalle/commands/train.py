@@ -82,6 +82,9 @@ class Plan(NamedTuple):
         return filled(TrainSettings, self.tree)
 
 
+SETTINGS = TrainSettings
+
+
 def run(request: Request) -> None:
     """Train in a folder that no other command writes meanwhile; of several processes the first one begins."""
     started = time.monotonic()

@@ -62,11 +62,12 @@ class EvaluationSettings:
     out: str | None
     readme: tuple[str, ...]
     card: bool
+    leave_out: tuple[str, ...] = ()  # of the protocol's scores, which ``protocol.metrics`` has no more
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "EvaluationSettings":
         """Settings from a config's values; raises ``UserError`` for combinations that make no sense."""
-        lists = {name: names_of(values[name]) for name in ("model", "images", "splits", "readme")}
+        lists = {name: names_of(values[name]) for name in ("model", "images", "splits", "readme", "leave_out")}
         data = {"name": values["data"]["name"], "config": values["data"]}
         protocol = values["protocol"] | {"metrics": checked_metrics(values)}
         return filled(cls, {**values, **lists, "data": data, "protocol": protocol})

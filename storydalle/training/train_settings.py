@@ -67,6 +67,7 @@ class TrainSettings(RunChoice):
     trainer: Group
     logger: Group
     callbacks: Group
+    sized: Group | None = None  # which settings follow the number of pictures, of recipes for one's own
 
     def __post_init__(self) -> None:
         for name in SET_BY_RUNS:
