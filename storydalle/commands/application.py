@@ -127,7 +127,7 @@ def check_texts(tree: object, key: str = "") -> None:
 
 
 def check_flags(arguments: list[str]) -> Namespace:
-    """Print only what the dataclass ``kind`` declares of the config that Hydra prints; all of it without one."""
+    """Read the flags; those that Hydra does not have are refused in one line, and not by its usage."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()

@@ -190,7 +190,7 @@ def model_folder(pretrained: str | None, runs: Path) -> Path:
         return newest
     makes_one = f"storydalle train experiment={pretrained} makes one"
     if shipped := zoo.stand_in(pretrained):
-        print(f"note: no finished run of {pretrained}, so the shipped {shipped} is built on; {makes_one}")
+        print(f"note: {pretrained} has no finished run, so the shipped {shipped} is used; {makes_one}")
         return zoo.zoo_folder() / shipped
     experiments = config_names("experiment")
     if pretrained not in experiments and zoo.is_hub_id(pretrained):

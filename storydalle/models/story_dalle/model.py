@@ -98,8 +98,8 @@ class StoryDALLE(PretrainedModel):
             drawn = draw_without_source(draw, keys, num_frames)
         else:
             drawn = draw(source=self.image_tokenizer.encode(request.source), keys=keys)
-        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)
-        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))
+        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)  # r k; r = b f
+        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))  # r k l
         images = self._decoded(rearrange(codes, "r k l -> (r k) l"), request.as_pixels)
         return Candidates(
             rearrange(images, "(b f k) x y z -> b f k x y z", f=num_frames, k=num_candidates),
