@@ -129,7 +129,7 @@ def test_a_text_to_image_model_is_trained_on_and_another_lends_its_image_tokeniz
     for name, retrofit in (("bare", {"source_blocks": "none", "story_depth": 0}), ("whole", RETROFIT)):
         tiny_story_dalle(**retrofit).save_folder(tmp_path / name, dtype=torch.float32)
         made[name] = text_to_image(str(tmp_path / name), "runs", captions, TinyStories(), sizes)
-    assert "bare is trained on" in capsys.readouterr().out
+    assert "bare, with its own tokenizers" in capsys.readouterr().out
     assert made["bare"].model.backbone.dim == 32 and made["whole"].model.backbone.dim == 16
     images = tiny_story_dalle().image_tokenizer.state_dict()
     for model in made.values():
@@ -172,6 +172,6 @@ def test_the_flagship_command_trains_from_an_empty_folder_and_goes_on_from_its_o
     run = Path("runs/toon/story_dalle/first")
     assert memory(run)["pretrained"] == str(zoo.zoo_folder() / "text_to_image")
     again = train("name=second", f"pretrained={run}", experiment="toon/story_dalle", tiny=tiny)
-    assert f"{run}/model is trained on, with its retrofit" in again.out, again
+    assert f"{run}/model, with its retrofit" in again.out, again
     card = json.loads((run.with_name("second") / "model" / CARD_NAME).read_text())
     assert card["pretrained"] == str(run)
