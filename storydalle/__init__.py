@@ -15,7 +15,7 @@ c h w channels, height and width of pictures
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from storydalle.models.story_dalle.model import StoryDALLE
@@ -27,7 +27,7 @@ __all__ = ["StoryDALLE", "StoryGANc", "__version__"]
 MODULES = {"StoryDALLE": "storydalle.models.story_dalle.model", "StoryGANc": "storydalle.models.story_gan.model"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a model on first use: ``import storydalle`` alone stays free of torch."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@
   class Eye(Configured, nn.Module):
       settings: EyeSettings
 
-      def __init__(self, *values: Any, **named: Any) -> None:
+      def __init__(self, *values: object, **named: object) -> None:
           super().__init__()
           self.settings = settings = EyeSettings.of(*values, **named)
 
@@ -22,7 +22,7 @@ of a new setting must be what networks did before.
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import ClassVar, TypeVar, get_type_hints
 
 from storydalle.settings import read
 
@@ -44,7 +44,7 @@ class NetworkSettings:
         given, hints = inspect.signature(cls).bind(*values, **named).arguments, get_type_hints(cls)
         return cls(**{name: own_kind(name, value, hints[name]) for name, value in given.items()})
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """Plain values, as JSON has them."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
@@ -55,7 +55,7 @@ class Configured:
     settings: NetworkSettings
     __signature__: ClassVar[inspect.Signature]
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         if settings := inspect.get_annotations(cls).get("settings"):
             _, *own = inspect.signature(cls.__init__).parameters.values()
@@ -63,12 +63,12 @@ class Configured:
             cls.__signature__ = inspect.Signature([*first, *inspect.signature(settings).parameters.values(), *last])
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """The settings as plain values: the arguments of the constructor, to build the same again."""
         return self.settings.to_config()
 
 
-def own_kind(name: str, value: object, hint: Any) -> object:
+def own_kind(name: str, value: object, hint: object) -> object:
     """A value of the annotation's type: lists become tuples, and mappings become settings of a part."""
     if isinstance(hint, type) and issubclass(hint, NetworkSettings):
         return hint.of(**value) if isinstance(value, Mapping) else value

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from storydalle.commands import typed
 from storydalle.files import dotted
 from storydalle.files.conf import conf_folder, config_names
+from storydalle.files.json_values import as_object
 from storydalle.files.paths import user_path
 from storydalle.files.text import parsed
 from storydalle.mistakes import UserError, nearest
@@ -327,7 +328,7 @@ def counted(config: Any) -> Counted:
 
 @lru_cache(maxsize=1)  # a config asks for several sizes
 def _counted(data: str) -> Counted:
-    return count(instantiate(parsed(data)))
+    return count(instantiate(as_object(parsed(data))))
 
 
 class AfterSweep:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import storydalle
+from storydalle.files.json_values import Json
 from storydalle.files.locks import held, is_lock
 from storydalle.files.reading import read_object
 from storydalle.files.whole import folder_in_progress
@@ -88,7 +89,7 @@ def own_files(folder: Path) -> set[str]:
     return {name for name in names if not leads_away(folder, name)}
 
 
-def read_record(path: Path) -> dict[str, object]:
+def read_record(path: Path) -> dict[str, Json]:
     """A record that a command wrote; ValueError, naming the file, for anything else."""
     record = read_object(path, MAX_RECORD_BYTES)
     if record.get("program") != PROGRAM:

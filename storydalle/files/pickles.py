@@ -29,7 +29,7 @@ class _DType:
             raise Refused(f"it asks for an array of {code!r}")
         self.dtype = np.dtype(code)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:  # of a stranger's
         _, order, subdtype, names, fields, *_ = state
         if any(part is not None for part in (subdtype, names, fields)):
             raise Refused(f"it asks for an array with the fields {names!r}")
@@ -92,7 +92,7 @@ def _no_bytes() -> bytes:
 
 
 _NDARRAY = "numpy.ndarray"  # a mere token: the class itself could be called
-_ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
+_ALLOWED: dict[tuple[str, str], Callable[..., object] | str] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,

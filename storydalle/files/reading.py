@@ -3,8 +3,8 @@
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
+from storydalle.files.json_values import Json
 from storydalle.files.pickles import load_pickle, text_of
 from storydalle.files.text import decoded, parsed
 
@@ -35,7 +35,7 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
         raise ValueError(f"{path} is {error}") from error
 
 
-def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+def read_json(path: Path, most: int = MAX_BYTES) -> Json:
     """Parse a file of JSON; raises ValueError as ``read_text`` does, and if it is not JSON or nested too deeply."""
     text = read_text(path, most)
     try:
@@ -44,7 +44,7 @@ def read_json(path: Path, most: int = MAX_BYTES) -> Any:
         raise ValueError(f"{path} is not JSON, or truncated: {error}") from error
 
 
-def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
+def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Json]:
     """A JSON object; raises ValueError as ``read_json`` does, and for anything else."""
     content = read_json(path, most)
     if not isinstance(content, dict):
@@ -52,7 +52,7 @@ def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     return content
 
 
-def object_if_whole(path: Path) -> dict[str, Any] | None:
+def object_if_whole(path: Path) -> dict[str, Json] | None:
     """A JSON object that this program wrote; None if the file is missing or incomplete, so that it is made again."""
     try:
         return read_object(path)
@@ -60,7 +60,7 @@ def object_if_whole(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_dict(path: Path) -> dict[str, Any]:
+def read_dict(path: Path) -> dict[str, object]:
     """A pickled dictionary with names as keys, bytes or text; raises ValueError, naming the file, for anything else."""
     content = load_pickle(path)
     if not isinstance(content, dict):

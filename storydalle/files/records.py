@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from storydalle.files.whole import write_text
 
@@ -39,7 +38,7 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def protocol_hash(protocol: Mapping[str, Any]) -> str:
+def protocol_hash(protocol: Mapping[str, object]) -> str:
     """sha256 of the protocol's canonical json."""
     return sha256_of_text(canonical_json(protocol))
 
@@ -72,7 +71,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
 
 
-def jsonable(value: Any) -> Any:
+def jsonable(value: object) -> object:
     """Values for json: nan as null, intervals as pairs, keys as text."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(entry) for key, entry in value.items()}
@@ -82,16 +81,16 @@ def jsonable(value: Any) -> Any:
 
 
 def metrics_record(
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     *,
-    protocol: Mapping[str, Any],
-    n: Mapping[str, Any],
+    protocol: Mapping[str, object],
+    n: Mapping[str, object],
     seeds: Sequence[int],
     device: str,
     wall_seconds: float,
     intervals: Mapping[str, Interval] | Mapping[str, Mapping[str, Interval]] | None = None,
-    **more: Any,
-) -> dict[str, Any]:
+    **more: object,
+) -> dict[str, object]:
     """The record as json-ready values; ``more`` are fields of the run's own, such as the model's weights hash."""
     commit, dirty = git_state(Path(__file__))
     record = {
@@ -110,10 +109,10 @@ def metrics_record(
     repeated = sorted(record.keys() & more.keys())
     if repeated:
         raise ValueError(f"fields {', '.join(repeated)} are the record's own: choose other names")
-    return jsonable(record | more)
+    return {name: jsonable(value) for name, value in (record | more).items()}
 
 
-def write_record(path: Path | str, record: Mapping[str, Any]) -> None:
+def write_record(path: Path | str, record: Mapping[str, object]) -> None:
     """Write a record, readable and in one piece."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

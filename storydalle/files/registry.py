@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Base = TypeVar("Base")
 
@@ -21,19 +21,19 @@ class Registry(Generic[Base]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.classes)
 
-    def check(self, kind: Any) -> str:
+    def check(self, kind: object) -> str:
         """Return the name if it is known; ValueError, with the known names, if not."""
         if not isinstance(kind, str) or kind not in self.classes:
             raise ValueError(f"{self.thing} of {self.key} {kind!r} is none of {', '.join(self.classes)}")
         return kind
 
-    def named(self, kind: Any) -> type[Base]:
+    def named(self, kind: object) -> type[Base]:
         """The class of a name; ValueError as for ``check``."""
         module, _, name = self.classes[self.check(kind)].rpartition(".")
         found: type[Base] = getattr(importlib.import_module(module), name)
         return found
 
-    def split(self, config: Mapping[str, Any]) -> tuple[type[Base], dict[str, Any]]:
+    def split(self, config: Mapping[str, object]) -> tuple[type[Base], dict[str, object]]:
         """The class that a config names, and the rest of it: its settings."""
         settings = dict(config)
         kind = settings.pop(self.key) if self.unnamed is None else settings.pop(self.key, self.unnamed)

@@ -7,7 +7,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Collection
-from typing import Any
+
+from storydalle.files.json_values import Json
 
 JOINERS = "\u200c\u200d"  # between letters they are part of the spelling (Persian, emoji); alone they show nothing
 MAX_NESTED = 64  # lists and objects of JSON inside one another
@@ -46,16 +47,17 @@ def unmarked_encoding(data: bytes) -> str:
     return "utf-8"
 
 
-def parsed(text: str | bytes) -> Any:
+def parsed(text: str | bytes) -> Json:
     """Parse a text of JSON; ValueError for anything else, and for lists and objects nested too deeply.
 
     Code that walks through a thousand levels by recursion would crash, and no real file is nested so deeply.
     """
     try:
-        content = json.loads(text)
+        content: Json = json.loads(text)
     except RecursionError as error:
         raise ValueError(NESTED) from error
-    level, depth = [content], 0
+    level: list[Json] = [content]
+    depth = 0
     while level := [each for each in level if isinstance(each, dict | list)]:
         depth += 1
         if depth > MAX_NESTED:

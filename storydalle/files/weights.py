@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
+from storydalle.files.json_values import as_object
 from storydalle.files.reading import read_object
 from storydalle.files.whole import replaced_when_whole
 
@@ -146,14 +147,16 @@ class WithoutNumbers(TorchFunctionMode):
         self.device.__enter__()
         return super().__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self.device.__exit__(*error)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         # Drawing numbers that are not there costs torch an import of its compiler.
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 
@@ -225,6 +228,6 @@ def files_of(path: Path) -> list[Path]:
     if path.is_file() or not index.is_file():
         return [path]
     try:
-        return sorted({path.with_name(str(name)) for name in read_object(index)["weight_map"].values()})
-    except (ValueError, KeyError, AttributeError) as error:
+        return sorted({path.with_name(str(name)) for name in as_object(read_object(index)["weight_map"]).values()})
+    except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"{index} is no index of weights") from error

@@ -1,10 +1,10 @@
 """Read a file of captions: lines, a list, a table or a page; anything else is refused with the forms that are read."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from storydalle.files.json_values import Json
 from storydalle.files.reading import read_text
 from storydalle.files.text import clean, column, parsed, split_lines, table_rows
 from storydalle.stories.handed_in import captions_of
@@ -44,7 +44,7 @@ def read_caption_file(path: Path) -> list[str]:
     suffix = path.suffix.lower()
     try:
         if suffix in (".csv", ".tsv"):
-            found = list(table_captions(text, "\t" if suffix == ".tsv" else None))
+            found: Sequence[Json] = list(table_captions(text, "\t" if suffix == ".tsv" else None))
         elif suffix in (".md", ".markdown"):
             found = list(page_captions(text))
         elif suffix == ".json" or (suffix not in ROWS and is_json(text)):
@@ -84,7 +84,7 @@ def is_json(text: str) -> bool:
         return False
 
 
-def list_captions(text: str) -> list[Any]:
+def list_captions(text: str) -> list[Json]:
     try:
         value = parsed(text)
     except ValueError as error:
@@ -94,7 +94,7 @@ def list_captions(text: str) -> list[Any]:
     return [caption_of(entry) for entry in value]
 
 
-def caption_of(entry: Any) -> Any:
+def caption_of(entry: Json) -> Json:
     """The caption of an object; anything else is returned as it is, to be refused by its number."""
     if isinstance(entry, dict):
         return next((entry[key] for key in KEYS if isinstance(entry.get(key), str)), entry)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -120,21 +120,25 @@ class StepData(pl.LightningDataModule):
         """The unit of the position in the data: positions of two runs compare only if these numbers are equal."""
         return {"stories a step": self.batch_size * (self.trainer.world_size if self.trainer else 1)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         trainer = self.trainer
         start = trainer.global_step * trainer.accumulate_grad_batches if trainer else self.start
         return {"start": start, "counted_in": self.counted_in()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Continue from a saved position; ValueError, with both numbers, if it was counted in another unit."""
-        saved, own = state_dict.get("counted_in", self.counted_in()), self.counted_in()
+        own = self.counted_in()
+        saved = state_dict.get("counted_in", own)
+        assert isinstance(saved, dict)
         if saved != own:
             differing = [f"{name}: {saved.get(name)}, now {own[name]}" for name in own if own[name] != saved.get(name)]
             raise ValueError(
                 f"the run would lose its place in the data ({', '.join(differing)}): resume with the batch_size, "
                 "devices and workers that it began with, or start without resume=true"
             )
-        self.start = state_dict["start"]
+        start = state_dict["start"]
+        assert isinstance(start, int)
+        self.start = start
 
 
 class Frames(StepData):

@@ -6,7 +6,7 @@ Models and commands call the same functions. Nothing here needs torch.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     ManyCaptions = Iterable[Iterable[str]]  # those of several stories
     Source = Image.Image | np.ndarray | str | Path | None
 else:  # whatever is given is looked at here, and refused in words
-    Captions = ManyCaptions = Source = Any
+    Captions = ManyCaptions = Source = object
 
 
 class HandedIn(NamedTuple):
@@ -40,7 +40,7 @@ def handed_in(captions: Captions, source: Source, num_candidates: int, seed: int
     return HandedIn(captions_of(captions), *source_of(source))
 
 
-def captions_of(captions: Captions, where: str = "captions") -> list[str]:
+def captions_of(captions: object, where: str = "captions") -> list[str]:
     """Cleaned captions; a single text is one caption. ValueError for none, an empty one, or one that is not a text."""
     if isinstance(captions, str):
         captions = [captions]

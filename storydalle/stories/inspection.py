@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from storydalle.files.json_values import Json, as_list, as_object
 from storydalle.files.records import sha256_of_file
 from storydalle.files.text import parsed
 from storydalle.files.whole import write_text
@@ -68,7 +69,7 @@ def inspect(
     folder: Path,
     key: str = "",
     workers: int = 1,
-    progress: Callable[[int], Any] = lambda num_clips: None,
+    progress: Callable[[int], object] = lambda num_clips: None,
 ) -> dict[str, ClipFacts]:
     """Facts of all clips, in sorted order; also written to ``folder/clips``.
 
@@ -98,17 +99,22 @@ def inspect(
 def hash_annotations(story_set: StorySet, folder: Path) -> dict[str, str | None]:
     """SHA-256 of each annotation file; an earlier one if the file has the same size and time."""
     try:
-        earlier = dict(parsed((folder / ANNOTATIONS).read_bytes()))
+        earlier = as_object(parsed((folder / ANNOTATIONS).read_bytes()))
     except (OSError, ValueError, TypeError):
         earlier = {}
-    hashed: dict[str, list[Any]] = {}
+    hashed: dict[str, Json] = {}  # file -> size, time, SHA-256
+    digests: dict[str, str | None] = {}
     for file in story_set.annotation_files():
         name, stamp = _relative(file, story_set), stamp_of(file)
-        before = earlier.get(name)
-        hashed[name] = before if before and before[:2] == [*stamp] else [*stamp, sha256_of(file)]
+        match earlier.get(name):
+            case [size, time, str() | None as digest] if (size, time) == stamp:
+                digests[name] = digest
+            case _:
+                digests[name] = sha256_of(file)
+        hashed[name] = [*stamp, digests[name]]
     if hashed != earlier:
         write_text(folder / ANNOTATIONS, json.dumps(hashed, indent=1) + "\n")
-    return {name: row[2] for name, row in hashed.items()}
+    return digests
 
 
 def read_clip(story_set: StorySet, clip: str, is_shared: bool = False) -> ClipFacts:
@@ -176,10 +182,11 @@ def _shard_text(key: str, facts: Iterable[ClipFacts]) -> str:
 def _facts_of(shard: bytes, key: str) -> list[ClipFacts]:
     """Facts in a shard; none if it has another key or version, or is not complete."""
     try:
-        content = parsed(shard)
+        content = as_object(parsed(shard))
         if (content["version"], content["key"]) != (VERSION, key):
             return []
-        return [ClipFacts(**row | {"looks": tuple(row["looks"])}) for row in content["clips"]]
+        rows = [as_object(row) for row in as_list(content["clips"])]
+        return [ClipFacts(**row | {"looks": tuple(as_list(row["looks"]))}) for row in rows]  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError):
         return []
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -121,7 +121,7 @@ class ClevrSV(StorySet):
         content = load_pickle(path)
         if not isinstance(content, dict) or not content:
             raise ValueError(f"{path} is no dictionary of frames: take that of the generator of CLEVR-SV")
-        scenes: dict[str, dict[int, Any]] = defaultdict(dict)
+        scenes: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
         for key, vector in content.items():
             # The generator's keys are file names; stems are accepted.
             match = _KEY.fullmatch(key) if isinstance(key, str) else None

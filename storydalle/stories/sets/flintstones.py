@@ -3,13 +3,14 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
+from storydalle.files.json_values import Json, as_list
 from storydalle.files.pickles import multi_hot, read_header, text_of
 from storydalle.files.reading import read_dict, read_json
 from storydalle.files.text import clean
@@ -180,12 +181,12 @@ class FlintstonesSV(StorySet):
         for split in splits:
             if not lists[split]:
                 raise ValueError(f"{path} has no clip in the split {split}: copy it again")
-            for clip, times in Counter(map(str, lists[split])).items():
+            for clip, times in Counter(map(str, as_list(lists[split]))).items():
                 if not CLIP.fullmatch(clip):
                     self._problem(clip, f"bad id: {split} has it, and it has no s_<season>_e_<episode>_")
                 elif times > 1:
                     self._problem(clip, f"clip twice: {times} times in {split}; one is kept")
-            clips[split] = {clip: None for clip in map(str, lists[split]) if CLIP.fullmatch(clip)}
+            clips[split] = {clip: None for clip in map(str, as_list(lists[split])) if CLIP.fullmatch(clip)}
         for i, split in enumerate(splits):
             for other in splits[i + 1 :]:
                 for clip in clips[split].keys() & clips[other].keys():
@@ -203,7 +204,7 @@ class FlintstonesSV(StorySet):
             row = _named_as_annotations(row)
             if not isinstance(row, dict) or not isinstance(row.get("globalID"), str) or "description" not in row:
                 raise ValueError(f"{path} has no globalID and description in its entry {i}: copy it again")
-            clip, text = row["globalID"], row["description"]
+            clip, text = str(row["globalID"]), row["description"]
             if not isinstance(text, str | None):
                 raise ValueError(f"{path} has {text!r:.80} for the description of {clip}: copy it again")
             caption = clean(text or "")
@@ -232,7 +233,7 @@ class FlintstonesSV(StorySet):
         if self.num_targets != CACHED_TARGETS or not path.exists():
             return
         try:
-            cached = {clip: tuple(map(text_of, window)) for clip, window in read_dict(path).items()}
+            cached = {clip: _clips_of(window) for clip, window in read_dict(path).items()}
         except (ValueError, TypeError) as error:
             self._problem(FOLLOWINGS, f"unreadable: {error}; windows are built without it")
             return
@@ -245,10 +246,16 @@ class FlintstonesSV(StorySet):
         self.problems.append(Problem(where, what))
 
 
-def _named_as_annotations(row: Any) -> Any:
+def _clips_of(window: object) -> tuple[str, ...]:
+    if not isinstance(window, Iterable):
+        raise TypeError(f"{window!r:.80} is no list of clips")
+    return tuple(map(text_of, window))
+
+
+def _named_as_annotations(row: Json) -> Json:
     """Convert a row of other tables of the set, ``image`` (<globalID>.png) and ``text``, to the form of annotations."""
-    if isinstance(row, dict) and isinstance(row.get("image"), str) and "text" in row and "globalID" not in row:
-        return {"globalID": PurePosixPath(row["image"]).stem, "description": row["text"]}
+    if isinstance(row, dict) and isinstance(image := row.get("image"), str) and "text" in row and "globalID" not in row:
+        return {"globalID": PurePosixPath(image).stem, "description": row["text"]}
     return row
 
 

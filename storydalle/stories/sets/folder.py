@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 
+from storydalle.files.json_values import JsonObject, are_texts
 from storydalle.files.reading import read_text
 from storydalle.files.text import clean, parsed, split_lines
 from storydalle.stories.own_story import (
@@ -220,7 +221,7 @@ def split_folders(root: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------ stories.jsonl
 
 
-def _row(line: str) -> dict[str, Any]:
+def _row(line: str) -> JsonObject:
     try:
         row = parsed(line)
     except ValueError as error:
@@ -230,20 +231,21 @@ def _row(line: str) -> dict[str, Any]:
     return row
 
 
-def _story_of_row(row: dict[str, Any], where: str, prefix: str, split: str | None) -> OwnStory:
-    if not isinstance(row.get("id"), str) or not clean(row["id"]):
-        raise RefusedStory(f"no id: {row.get('id')!r} is no text")
+def _story_of_row(row: JsonObject, where: str, prefix: str, split: str | None) -> OwnStory:
+    id = row.get("id")
+    if not isinstance(id, str) or not clean(id):
+        raise RefusedStory(f"no id: {id!r} is no text")
     frames = tuple(below_root(frame, prefix) for frame in _texts(row, "frames"))
     captions = checked_captions(_texts(row, "captions"), len(frames))
     split = checked_split(row.get("split"), split)
     value = row.get("characters")
     names = None if value is None else checked_names(value, len(frames))
     places = {name: where for of_frame in names or () for name in of_frame}
-    return OwnStory(f"{prefix}{clean(row['id'])}", where, split, frames, captions, names, places)
+    return OwnStory(f"{prefix}{clean(id)}", where, split, frames, captions, names, places)
 
 
-def _texts(row: dict[str, Any], key: str) -> list[str]:
+def _texts(row: JsonObject, key: str) -> list[str]:
     value = row.get(key)
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+    if not are_texts(value):
         raise RefusedStory(f"no {key}: {value!r} is no list of texts")
     return value

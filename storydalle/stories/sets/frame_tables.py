@@ -1,10 +1,11 @@
 """Tables with one row a frame: a csv, or the metadata of a Hugging Face ``imagefolder``."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
+from storydalle.files.json_values import Json, JsonObject, are_texts
 from storydalle.files.reading import read_text
 from storydalle.files.text import clean, column, parsed, split_lines, table_rows
 from storydalle.stories.own_story import (
@@ -31,12 +32,14 @@ COLUMNS = {
 WANTED = "the columns are story, frame, file, caption, characters and split, of which file and caption are needed"
 BETWEEN_NAMES = re.compile(r"[,;|]")
 
+Cell = TypeVar("Cell")
+
 
 class TableLine(NamedTuple):
     """A line of a table; cells by the column's own name."""
 
     line: int
-    cells: Mapping[str, Any]
+    cells: JsonObject
     problem: str | None = None  # why its story cannot be read
 
 
@@ -136,7 +139,7 @@ def _story(key: str, rows: Sequence[TableLine], columns: Sequence[str], place: T
     return OwnStory(story, f"{below}:{rows[0].line}", given[0], tuple(files), captions, names, places)
 
 
-def _read(rows: Sequence[TableLine], column: str, value: Callable[[Any], Any]) -> list[Any]:
+def _read(rows: Sequence[TableLine], column: str, value: Callable[[Json], Cell]) -> list[Cell]:
     """A column's cells, each read by a function; errors get the line of the row."""
     values = []
     for row in rows:
@@ -155,16 +158,16 @@ def _check_all_told(folder: Path, files: Sequence[str]) -> None:
         raise RefusedStory(f"no row: {untold} is a picture of the story")
 
 
-def _text(cell: Any, column: str) -> str:
+def _text(cell: Json, column: str) -> str:
     if not isinstance(cell, str | None):
         raise RefusedStory(f"{column}: {cell!r} is no text")
     return cell or ""
 
 
-def _names(cell: Any) -> tuple[str, ...]:
+def _names(cell: Json) -> tuple[str, ...]:
     """Names of a json list, or of a csv's cell, where they are separated by ``,``, ``;`` or ``|``."""
     names = BETWEEN_NAMES.split(cell) if isinstance(cell, str) else cell
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not are_texts(names):
         raise RefusedStory(f"characters: {cell!r} is no list of names")
     return tuple(filter(None, map(clean, names)))
 
@@ -241,7 +244,7 @@ def _json_table(path: Path) -> Table:
     return Table(path, tuple(filter(None, names)), rows, unread)
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(path: Path) -> Iterator[tuple[int, JsonObject]]:
     for number, line in enumerate(split_lines(read_text(path)), start=1):
         if not clean(line):
             continue

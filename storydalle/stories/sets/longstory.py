@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
+from storydalle.files.json_values import Json, JsonObject, as_list, as_object, as_text
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_json
 from storydalle.files.text import clean
@@ -92,8 +93,8 @@ def _read_story(path: Path) -> LongStory:
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise ValueError("its name is not season <number>_episode_<number>.json")
-    content = read_json(path)
-    pages = content["captions_info"]
+    content = as_object(read_json(path))
+    pages = [as_object(page) for page in as_list(content["captions_info"])]
     numbers = [page["page_id"] for page in pages]
     if not numbers or numbers != list(range(1, len(pages) + 1)):
         raise ValueError(f"its pages are {numbers}, not 1, 2, 3 and so on")
@@ -109,14 +110,14 @@ def _read_story(path: Path) -> LongStory:
     )
 
 
-def _caption(page: dict[str, Any]) -> str:
+def _caption(page: JsonObject) -> str:
     caption = _text(page["caption"])
     if not caption:
         raise ValueError(f"page {page['page_id']} has no caption")
     return caption
 
 
-def _characters(page: dict[str, Any]) -> tuple[int, ...]:
+def _characters(page: JsonObject) -> tuple[int, ...]:
     """The characters on a page: either list may lack one of the seven, and only ``char_all_list`` has others."""
     named = set()
     for key in ("char_all_list", "char_kb_list"):
@@ -127,7 +128,5 @@ def _characters(page: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(name in named) for name in CHARACTERS)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return clean(value)
+def _text(value: Json) -> str:
+    return clean(as_text(value))

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from PIL import Image
 
+from storydalle.files.json_values import Json, JsonObject, are_texts, as_list, as_object, as_text
 from storydalle.files.reading import read_json, read_text
 from storydalle.files.text import clean, parsed
 from storydalle.stories.pictures import ClipError, open_picture
@@ -112,8 +113,7 @@ class OpenStory(StorySet):
                 continue
             where = f"{path.name}:{number}"
             try:
-                row = parsed(line)
-                story, attribution, pages = self._row(row)
+                story, attribution, pages = self._row(as_object(parsed(line)))
             except (KeyError, TypeError, ValueError) as error:
                 reason = f"lacks {error}" if isinstance(error, KeyError) else f"is no story: {error}"
                 raise ValueError(f"{path}, line {number} {reason}; take the pack's own file") from error
@@ -124,23 +124,23 @@ class OpenStory(StorySet):
         if not self._pages:
             raise ValueError(f"{path} holds no story: take the pack's own file")
 
-    def _row(self, row: Any) -> tuple[str, Attribution, list[Page]]:
-        fields = [_string(row[key]) for key in ("story_id", *Attribution._fields)]
+    def _row(self, row: JsonObject) -> tuple[str, Attribution, list[Page]]:
+        fields = [as_text(row[key]) for key in ("story_id", *Attribution._fields)]
         pages = []
-        for page in row["pages"]:
-            image, (width, height) = PurePosixPath(_string(page["image"])), page["size"]
+        for page in map(as_object, as_list(row["pages"])):
+            image, (width, height) = PurePosixPath(as_text(page["image"])), as_list(page["size"])
             if image.is_absolute() or ".." in image.parts:
                 raise ValueError(f"{image} leaves the folder")
             if not (isinstance(width, int) and isinstance(height, int) and min(width, height) > 0):
                 raise ValueError(f"{image} has the size {width!r} x {height!r}")
-            text = {key: clean(_string(page[key])) for key in TEXTS}
+            text = {key: clean(as_text(page[key])) for key in TEXTS}
             pages.append(Page(str(image), (width, height), text[self.text]))
         return fields[0], Attribution(*fields[1:]), pages
 
     def _read_groups(self, path: Path) -> dict[str, str]:
         """Story -> its group, named after the first story of the group."""
         content = read_json(path)
-        if not isinstance(content, list) or not all(_is_group(group) for group in content):
+        if not _are_groups(content):
             raise ValueError(f"{path} is no list of lists of story ids: take the pack's own file")
         groups: dict[str, str] = {}
         for group in content:
@@ -194,11 +194,5 @@ def split_of(group: str) -> str:
     return TENTHS[fixed_choice(f"openstory-256/{group}", 10)]
 
 
-def _is_group(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(story, str) for story in value)
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
+def _are_groups(content: Json) -> TypeGuard[list[list[str]]]:
+    return isinstance(content, list) and all(are_texts(group) and group for group in content)

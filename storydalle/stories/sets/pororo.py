@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -186,9 +186,10 @@ class PororoSV(StorySet):
             raise ValueError(f"{path} is missing: without caches of 1 + {self.num_targets} clips, windows need it")
         self._files.append(path)
         counts = read_dict(path)
-        if not all(isinstance(count, int | np.integer) for count in counts.values()):
+        scenes = {key: int(count) for key, count in counts.items() if isinstance(count, int | np.integer)}
+        if len(scenes) < len(counts):
             raise ValueError(f"{path} counts something else than scenes: copy it again")
-        return {key.strip("/"): int(count) for key, count in counts.items()}
+        return {key.strip("/"): number for key, number in scenes.items()}
 
     def _captions(self, clips: Sequence[str]) -> dict[str, str]:
         """The first caption of each clip; tables that name episodes without their series work too."""
@@ -273,14 +274,14 @@ def _read_splits(path: Path) -> dict[str, list[int]]:
     return splits
 
 
-def _first_caption(value: Any, path: Path) -> str:
+def _first_caption(value: object, path: Path) -> str:
     captions = [value] if isinstance(value, str | bytes) else value
     if not isinstance(captions, list | tuple | np.ndarray) or not all(isinstance(c, str | bytes) for c in captions):
         raise ValueError(f"{path} has {value!r:.80} in the place of a list of captions: copy it again")
     return clean(text_of(captions[0])) if len(captions) else ""
 
 
-def _clip_of(path: Any) -> str:
+def _clip_of(path: object) -> str:
     return text_of(path).strip("/").removesuffix(".png")
 
 
