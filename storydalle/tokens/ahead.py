@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from storydalle.files import outputs
-from storydalle.files.reading import object_if_whole
 from storydalle.stories.story import Stories
 from storydalle.tokens.cache import CachedStories, cache_folder
 from storydalle.tokens.caption_tokenizer import TextTokenizer
-from storydalle.tokens.encoding import CODES, HEADER, build_cache, tables_folder
+from storydalle.tokens.encoding import CODES, build_cache, tables_folder
+from storydalle.tokens.headers import codes_header
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.shards import write_shards
 
@@ -42,7 +42,8 @@ class Encoder(NamedTuple):
         num_codes = num_clips * FRAMES_A_CLIP * self.image_tokenizer.num_codes
         outputs.check_space(folder, megabytes=50 + num_codes * 2 // 1_000_000)
         build_cache(stories, self.image_tokenizer, self.caption_tokenizer, folder, self.workers, check_pictures=True)
-        header = object_if_whole(folder / CODES / HEADER) or {}
+        header = codes_header(folder / CODES)
+        assert header is not None
         told = f"encoded {split}: {sum(header['frames']):,} frames of {num_clips:,} clips"
         if header["num_problems"]:
             told += f" ({header['num_problems']:,} cannot be read)"

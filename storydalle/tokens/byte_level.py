@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -20,6 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 from torch import Tensor
 
+from storydalle.files.json_values import as_int, as_list
 from storydalle.files.reading import read_object
 from storydalle.files.whole import write_text
 from storydalle.tokens.caption_tokenizer import (
@@ -94,7 +94,7 @@ class ByteLevelTokenizer(TextTokenizer):
     ) -> "ByteLevelTokenizer":
         """Read min-dalle's vocabulary and merges, or others in GPT-2's layout, to be used in the same way."""
         try:
-            vocab = read_object(Path(vocab_json))
+            vocab = {word: as_int(index) for word, index in read_object(Path(vocab_json)).items()}
             merges = read_merges(Path(merges_txt).read_text(encoding="utf-8"))
             bpe = BPE(vocab, merges, unk_token=UNK)
             return cls(byte_level_bpe(bpe), text_length, vocab_size, spells_emoji=spells_emoji)
@@ -106,7 +106,7 @@ class ByteLevelTokenizer(TextTokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         bare = byte_level_bpe(self._tokenizer.model)
         write_text(folder / TOKENIZER_NAME, bare.to_str(pretty=True))
-        config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
+        config: dict[str, object] = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
         config |= {"added_names": list(self.added_names)} if self.added_names else {}
         config |= {"spells_emoji": True} if self.spells_emoji else {}
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
@@ -121,8 +121,8 @@ class ByteLevelTokenizer(TextTokenizer):
             config = read_config(file)
             if config["kind"] != cls.kind:
                 raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
-            text_length, vocab_size = int(config["text_length"]), int(config["vocab_size"])
-            names = [str(name) for name in config.get("added_names", [])]
+            text_length, vocab_size = as_int(config["text_length"]), as_int(config["vocab_size"])
+            names = [*map(str, as_list(config.get("added_names", [])))]
             file = Path(folder) / TOKENIZER_NAME
             spells = bool(config.get("spells_emoji", False))
             return cls(Tokenizer.from_file(str(file)), text_length, vocab_size, names, spells)

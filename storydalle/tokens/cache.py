@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,19 +12,18 @@ from jaxtyping import Bool, Int, Real
 from torch import Tensor
 
 from storydalle.files.paths import user_path
-from storydalle.files.reading import object_if_whole
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.story import Stories, Story
 from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.encoding import (
     CODES,
-    HEADER,
     IDS,
     FrameEncoder,
     build_cache,
     encoding_hash,
     tables_folder,
 )
+from storydalle.tokens.headers import codes_header, tables_header
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 Row = dict[str, np.ndarray]  # of one story: "codes" (f + 1, l), "captions" (f, t), "label_...", "probe_..." (l,)
@@ -94,7 +93,7 @@ class CachedStories:
 
     def __init__(self, folder: Path, tables: Path, image_tokenizer: str | None = None) -> None:
         self.folder, self.tables, self.image_tokenizer = folder, tables, image_tokenizer
-        codes, stories = object_if_whole(folder / CODES / HEADER), object_if_whole(tables / HEADER)
+        codes, stories = codes_header(folder / CODES), tables_header(tables)
         if codes is None or stories is None or stories["key"]["codes"] != codes:
             raise ValueError(f"{tables} is not finished, or older than its codes: encode the stories again")
         found = codes["key"]["image_tokenizer"]
@@ -108,7 +107,7 @@ class CachedStories:
         self.shard_starts = np.cumsum([0, *codes["frames"]])
         self.shards: dict[int, np.ndarray] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return CachedStories, (self.folder, self.tables, self.image_tokenizer)
 
     def __len__(self) -> int:
@@ -187,7 +186,7 @@ class StoryCodes(StepData):
         folder: str | Path,
         batch_size: int,
         seed: int = 0,
-        repeats: Mapping[str, Sequence[Any]] | None = None,
+        repeats: Mapping[str, Sequence[object]] | None = None,
         num_workers: int = 0,
         encoding_workers: int = 0,
     ) -> None:

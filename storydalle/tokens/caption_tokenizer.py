@@ -6,7 +6,7 @@ import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Int
@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
+from storydalle.files.json_values import JsonObject, as_int, as_list, as_object
 from storydalle.files.reading import read_object
 from storydalle.files.registry import Registry
 from storydalle.files.text import parsed
@@ -89,6 +90,14 @@ class TextTokenizer(ABC):
     @abstractmethod
     def load(cls, folder: str | Path) -> "TextTokenizer":
         """Read what ``save`` wrote; ValueError, naming the file, where it is missing or foreign."""
+
+
+class CaptionOptions(TypedDict):
+    """The options of ``CaptionTokenizer.train``."""
+
+    vocab_size: int
+    text_length: NotRequired[int]
+    added_names: NotRequired[Sequence[str]]
 
 
 class CaptionTokenizer(TextTokenizer):
@@ -175,7 +184,7 @@ class CaptionTokenizer(TextTokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         bare = char_bpe(self._tokenizer.model)
         write_text(folder / TOKENIZER_NAME, bare.to_str(pretty=True))
-        config: dict[str, Any] = {"kind": self.kind, "text_length": self.text_length}
+        config: dict[str, object] = {"kind": self.kind, "text_length": self.text_length}
         config["added_names"] = list(self.added_names)
         config |= {"names_as_released": True} if self.names_as_released else {}
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
@@ -191,7 +200,7 @@ class CaptionTokenizer(TextTokenizer):
             config = read_config(file)
             if config["kind"] != cls.kind:
                 raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
-            text_length, added_names = int(config["text_length"]), [str(name) for name in config["added_names"]]
+            text_length, added_names = as_int(config["text_length"]), [*map(str, as_list(config["added_names"]))]
             as_released = bool(config.get("names_as_released", False))
             file = Path(folder) / TOKENIZER_NAME
             return cls(Tokenizer.from_file(str(file)), text_length, added_names, as_released)
@@ -253,8 +262,8 @@ def char_bpe(model: BPE) -> Tokenizer:
 
 def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[str, str]:
     """The contents of a byte-pair tokenizer's two files, in GPT-2's layout."""
-    model = parsed(tokenizer.to_str())["model"]
-    merges = "".join(f"{first} {second}\n" for first, second in model["merges"])
+    model = as_object(as_object(parsed(tokenizer.to_str()))["model"])
+    merges = "".join(f"{first} {second}\n" for first, second in map(as_list, as_list(model["merges"])))
     # min-dalle drops the first line and what follows the last line break, whatever they are.
     return json.dumps(model["vocab"], ensure_ascii=False), f"{MERGES_HEADER}: 0.2\n{merges}"
 
@@ -269,7 +278,7 @@ def load_caption_tokenizer(folder: str | Path) -> TextTokenizer:
     return found.load(folder)
 
 
-def read_config(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> JsonObject:
     """The settings of a saved tokenizer; older folders, which name no kind, have the first kind."""
     return {"kind": CAPTION_TOKENIZERS.unnamed} | read_object(file)
 

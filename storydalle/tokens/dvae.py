@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +149,7 @@ class DVAE(ImageTokenizer):
     kind = "dvae"
     settings: DVAESettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = DVAESettings.of(*values, **named)
         self.resolution = self.window = settings.resolution
@@ -193,5 +193,5 @@ class DVAE(ImageTokenizer):
     def encoding_weights(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.state_dict().items() if name.startswith("encoder.")}
 
-    def encoding_settings(self) -> dict[str, Any]:
+    def encoding_settings(self) -> dict[str, object]:
         return {"kind": self.kind, "margin": self.margin}

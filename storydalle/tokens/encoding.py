@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,20 +20,32 @@ from jaxtyping import Int, UInt8, UInt16
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from storydalle.files.reading import object_if_whole
 from storydalle.files.records import sha256_of_text
 from storydalle.files.whole import folder_when_whole, replaced_when_whole, write_json
 from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.tokens.caption_tokenizer import TextTokenizer
+from storydalle.tokens.headers import (
+    HEADER,
+    CodesHeader,
+    CodesKey,
+    Column,
+    ShardRecord,
+    TablesKey,
+    codes_header,
+    shard_if_whole,
+    tables_header,
+    written_shard,
+)
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
-HEADER, CODES, IDS = "header.json", "codes", "ids.txt"
+CODES, IDS = "codes", "ids.txt"
 FORMAT = 1
 CLIPS_PER_SHARD = 256
 FRAMES_PER_BATCH = 128
 STORIES_PER_CHUNK = 1024
+Item = TypeVar("Item")
 
 
 class Clip(NamedTuple):
@@ -65,14 +77,14 @@ def build_cache(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         key = codes_key(stories, image_tokenizer)
-        header = object_if_whole(folder / CODES / HEADER)
+        header = codes_header(folder / CODES)
         if check_pictures or header is None or header["key"] != key:
             header = encode_clips(stories, image_tokenizer, folder / CODES, key, num_workers)
         if caption_tokenizer is not None:
             write_tables(stories, caption_tokenizer, folder, header)
 
 
-def codes_key(stories: Stories, image_tokenizer: ImageTokenizer) -> dict[str, Any]:
+def codes_key(stories: Stories, image_tokenizer: ImageTokenizer) -> CodesKey:
     """Everything that codes depend on: equal keys give equal codes."""
     return {
         "format": FORMAT,
@@ -94,8 +106,8 @@ def encoding_hash(image_tokenizer: ImageTokenizer) -> str:
 
 
 def encode_clips(
-    stories: Stories, image_tokenizer: ImageTokenizer, folder: Path, key: dict[str, Any], num_workers: int
-) -> dict[str, Any]:
+    stories: Stories, image_tokenizer: ImageTokenizer, folder: Path, key: CodesKey, num_workers: int
+) -> CodesHeader:
     """Write the shards that are missing or out of date, then the header, which is returned."""
     folder.mkdir(exist_ok=True)
     shards = list(batched(stories.clips(), CLIPS_PER_SHARD))
@@ -107,13 +119,13 @@ def encode_clips(
     for i in stale:
         codes, frames, problems = encode_shard(FrameEncoder(image_tokenizer), shards[i], pictures, bar)
         replace_file(folder / f"{i:05d}.npy", codes)
-        write_json(folder / f"{i:05d}.json", records[i] | {"frames": frames, "problems": problems})
+        write_json(folder / f"{i:05d}.json", {**records[i], "frames": frames, "problems": problems})
     bar.close()
     for path in folder.glob("[0-9]*"):
         if int(path.stem) >= len(shards):
             path.unlink()
-    written = [object_if_whole(folder / f"{i:05d}.json") or {} for i in range(len(shards))]
-    header = {
+    written = [written_shard(folder, i) for i in range(len(shards))]
+    header: CodesHeader = {
         "key": key,
         "num_codes": image_tokenizer.num_codes,
         "num_clips": sum(len(clips) for clips in shards),
@@ -121,20 +133,24 @@ def encode_clips(
         "frames": [sum(record["frames"]) for record in written],
         "shards": digest_of(json.dumps(written)),
     }
-    if header != object_if_whole(folder / HEADER):
+    if header != codes_header(folder):
         write_json(folder / HEADER, header)
     return header
 
 
-def shard_record(stories: Stories, clips: Sequence[str], key: dict[str, Any]) -> dict[str, Any]:
+def shard_record(stories: Stories, clips: Sequence[str], key: CodesKey) -> ShardRecord:
     """A record of a shard's clips, as they are now, and of their encoder."""
     stamps = json.dumps([(clip, stories.stamp(clip)) for clip in clips])
-    made_of = {name: key[name] for name in ("format", "resolution", "image_tokenizer")}
-    return made_of | {"clips": digest_of(stamps)}
+    return {
+        "format": key["format"],
+        "resolution": key["resolution"],
+        "image_tokenizer": key["image_tokenizer"],
+        "clips": digest_of(stamps),
+    }
 
 
-def is_written(folder: Path, shard: int, record: dict[str, Any]) -> bool:
-    found = object_if_whole(folder / f"{shard:05d}.json")
+def is_written(folder: Path, shard: int, record: ShardRecord) -> bool:
+    found = shard_if_whole(folder, shard)
     return found is not None and record.items() <= found.items() and (folder / f"{shard:05d}.npy").is_file()
 
 
@@ -214,15 +230,15 @@ def tables_folder(folder: Path, caption_tokenizer: TextTokenizer) -> Path:
 
 
 def write_tables(
-    stories: Stories, caption_tokenizer: TextTokenizer, folder: Path, codes_header: dict[str, Any]
+    stories: Stories, caption_tokenizer: TextTokenizer, folder: Path, header_of_codes: CodesHeader
 ) -> None:
     """Write shots, tokens, labels and ids of stories whose clips all have frames."""
     target = tables_folder(folder, caption_tokenizer)
-    key = {"codes": codes_header, "caption_tokenizer": caption_tokenizer.fingerprint}
-    header = object_if_whole(target / HEADER)
+    key: TablesKey = {"codes": header_of_codes, "caption_tokenizer": caption_tokenizer.fingerprint}
+    header = tables_header(target)
     if header is not None and header["key"] == key:
         return
-    clips = clips_of_shards(stories, folder / CODES, len(codes_header["frames"]))
+    clips = clips_of_shards(stories, folder / CODES, len(header_of_codes["frames"]))
     with folder_when_whole(target, replaces=True) as folder:
         columns, ids = Columns(folder), list[str]()
         chunks = batched(range(len(stories)), STORIES_PER_CHUNK)
@@ -249,7 +265,7 @@ def write_tables(
 
 def clips_of_shards(stories: Stories, folder: Path, num_shards: int) -> dict[str, Clip]:
     """The place of each clip's codes, counted over all shards."""
-    counts = [n for i in range(num_shards) for n in (object_if_whole(folder / f"{i:05d}.json") or {})["frames"]]
+    counts = [n for i in range(num_shards) for n in written_shard(folder, i)["frames"]]
     starts = np.cumsum([0, *counts])[:-1].tolist()
     return {clip: Clip(*at) for clip, *at in zip(stories.clips(), starts, counts, strict=True)}
 
@@ -259,7 +275,7 @@ class Columns:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files: dict[str, Any] = {}
+        self.files: dict[str, BinaryIO] = {}
         self.types: dict[str, tuple[str, list[int]]] = {}
         self.lengths: dict[str, int] = {}
 
@@ -272,7 +288,7 @@ class Columns:
             self.files[name].write(np.ascontiguousarray(array).tobytes())
             self.lengths[name] += len(array)
 
-    def close(self) -> dict[str, dict[str, Any]]:
+    def close(self) -> dict[str, Column]:
         """Finish the files; return what a reader must know about them."""
         for file in self.files.values():
             file.close()
@@ -316,7 +332,7 @@ def digest_of(text: str) -> str:
     return sha256_of_text(text)[:16]
 
 
-def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of up to ``size`` items (itertools.batched comes with Python 3.12)."""
     iterator = iter(items)
     while part := list(islice(iterator, size)):

@@ -9,7 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
@@ -64,7 +64,7 @@ class ImageTokenizer(Configured, nn.Module, ABC):
         return self.grid**2
 
     @property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, object]:
         """Kind and config: what ``from_config`` reads."""
         return {"kind": self.kind, **self.config}
 
@@ -80,7 +80,7 @@ class ImageTokenizer(Configured, nn.Module, ABC):
     def encoding_weights(self) -> dict[str, Tensor]:
         """The weights that codes depend on, by their names in the state dict of the encoding network."""
 
-    def encoding_settings(self) -> dict[str, Any]:
+    def encoding_settings(self) -> dict[str, object]:
         """The settings that codes depend on; newer settings are left out if they have the value of before."""
         return {}
 
@@ -111,7 +111,7 @@ class ImageTokenizer(Configured, nn.Module, ABC):
     # ------------------------------------------------------------------------------------------------- files
 
     @classmethod
-    def from_config(cls: type[Tokenizer], config: Mapping[str, Any]) -> Tokenizer:
+    def from_config(cls: type[Tokenizer], config: Mapping[str, object]) -> Tokenizer:
         """An untrained tokenizer of the kind that ``config`` names, by default a VQGAN.
 
         Raises ValueError for a kind that is unknown, or that is not this class.

@@ -5,8 +5,9 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from storydalle.files.json_values import are_texts
 from storydalle.files.reading import read_object
 from storydalle.files.whole import write_text
 
@@ -63,10 +64,9 @@ class KnownWords(NamedTuple):
         if not file.is_file():
             return None
         content = read_object(file)
-        lists: list[Any] = [content.get(name) for name in cls._fields]
-        if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in lists):
+        words, names = (content.get(name) for name in cls._fields)
+        if not are_texts(words) or not are_texts(names):
             raise ValueError(f'{file} is no list of known words: it should read {{"words": [...], "names": [...]}}')
-        words, names = lists
         return cls(frozenset(words), frozenset(names))
 
 

@@ -1,7 +1,6 @@
 """Two VQGANs as one tokenizer: one encodes, the other draws. DALL-E Mega's detokenizer came without an encoder."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -39,7 +38,7 @@ class PairedTokenizer(ImageTokenizer):
     kind = "paired"
     settings: PairedSettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = PairedSettings.of(*values, **named)
         self.tokenizer = VQGAN(**self.settings.tokenizer.to_config())
@@ -66,5 +65,5 @@ class PairedTokenizer(ImageTokenizer):
         """The weights of the tokenizer; codes that it made before it was paired stay valid."""
         return self.tokenizer.encoding_weights()
 
-    def encoding_settings(self) -> dict[str, Any]:
+    def encoding_settings(self) -> dict[str, object]:
         return self.tokenizer.encoding_settings()

@@ -12,10 +12,10 @@ import json
 import random
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 from filelock import FileLock
@@ -28,7 +28,8 @@ from storydalle.files.whole import replaced_when_whole, write_json
 from storydalle.stories.data import StepData
 from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
 from storydalle.tokens.caption_tokenizer import TextTokenizer
-from storydalle.tokens.encoding import CODES, HEADER, batched, digest_of, encoding_hash
+from storydalle.tokens.encoding import CODES, batched, digest_of, encoding_hash
+from storydalle.tokens.headers import HEADER, codes_header, tables_header
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 
 FORMAT = 1
@@ -36,11 +37,23 @@ ENDLESS = range(sys.maxsize)
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # what compressed archives begin with
 
 
-def is_count(value: Any) -> bool:
+class ShardsHeader(TypedDict):
+    format: int
+    image_tokenizer: str
+    caption_tokenizer: str
+    resolution: int
+    num_codes: int
+    pad_id: int
+    columns: list[str]
+    stories: list[int]  # of each shard
+    cache: str  # hash of the header of its tables
+
+
+def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
-KINDS: dict[str, Callable[[Any], bool]] = {  # what a header holds
+KINDS: dict[str, Callable[[object], bool]] = {  # what a header holds
     **dict.fromkeys(("image_tokenizer", "caption_tokenizer"), lambda value: isinstance(value, str)),
     "num_codes": is_count,
     "pad_id": lambda value: value is None or is_count(value),
@@ -77,7 +90,7 @@ def write_shards(cache: CachedStories, folder: Path, stories_per_shard: int = 10
     return paths
 
 
-def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
+def write_shard(path: Path, samples: Iterable[Mapping[str, str | bytes]]) -> None:
     """Write files as a tar, which is never incomplete; owner and time are fixed: equal files give equal bytes."""
     owner = "storydalle"
     with replaced_when_whole(path) as file, _webdataset().TarWriter(file, owner, owner, mtime=0, encoder=False) as tar:
@@ -85,9 +98,9 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
             tar.write(sample)
 
 
-def header_of(cache: CachedStories, num_stories: list[int]) -> dict[str, Any]:
+def header_of(cache: CachedStories, num_stories: list[int]) -> ShardsHeader:
     """The header of shards that hold ``num_stories`` stories each."""
-    codes, tables = object_if_whole(cache.folder / CODES / HEADER), object_if_whole(cache.tables / HEADER)
+    codes, tables = codes_header(cache.folder / CODES), tables_header(cache.tables)
     assert codes is not None and tables is not None
     return {
         "format": FORMAT,
@@ -122,7 +135,7 @@ def npy(array: np.ndarray | np.generic) -> bytes:
     return stream.getvalue()
 
 
-def read_header(folder: Path) -> dict[str, Any]:
+def read_header(folder: Path) -> ShardsHeader:
     """A finished folder's header; ValueError if there is none, or if it has values of the wrong type."""
     header = object_if_whole(folder / HEADER)
     if header is None or header.get("format") != FORMAT:
@@ -132,7 +145,7 @@ def read_header(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder / HEADER} is damaged: {wrong[0]} is {header.get(wrong[0])!r}; write the shards again"
         )
-    return header
+    return cast(ShardsHeader, header)
 
 
 class StoryShards:
@@ -147,10 +160,13 @@ class StoryShards:
         self, folder: Path, image_tokenizer: str | None = None, caption_tokenizer: str | None = None, buffer: int = 1000
     ) -> None:
         header = read_header(folder)
-        for name, model in (("image_tokenizer", image_tokenizer), ("caption_tokenizer", caption_tokenizer)):
-            if model not in (None, header[name]):
+        for name, written, model in (
+            ("image tokenizer", header["image_tokenizer"], image_tokenizer),
+            ("caption tokenizer", header["caption_tokenizer"], caption_tokenizer),
+        ):
+            if model not in (None, written):
                 raise ValueError(
-                    f"{folder} was made with the {name.replace('_', ' ')} {header[name]}, but the model has {model}: "
+                    f"{folder} was made with the {name} {written}, but the model has {model}: "
                     "write shards from a cache of this model"
                 )
         self.folder, self.buffer = folder, buffer
@@ -189,8 +205,8 @@ class StoryShards:
         for shard in shards:
             path, number = self.folder / shard_name(shard), 0
             try:
-                for sample in self._samples(path):
-                    draw = None if order is None else np.random.default_rng([*order, int(sample["__key__"])])
+                for key, sample in self._samples(path):
+                    draw = None if order is None else np.random.default_rng([*order, int(key)])
                     yield self.row(sample, draw)
                     number += 1
             except (tarfile.TarError, ValueError, LookupError, EOFError) as error:
@@ -198,8 +214,8 @@ class StoryShards:
             if number != self.num_stories[shard]:
                 raise ValueError(f"{path} has {number} of {self.num_stories[shard]} stories: copy it again")
 
-    def _samples(self, path: Path) -> Iterator[dict[str, Any]]:
-        """The files of each story as bytes, by the names of columns; other files are ignored."""
+    def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Each story's key, and its files by the names of columns; other files are ignored."""
         tariterators = _webdataset().tariterators
         names = {f"{name}.npy" for name in ("codes", *self.columns)}
         with path.open("rb") as stream:
@@ -209,9 +225,11 @@ class StoryShards:
             files = tariterators.tar_file_expander(
                 [{"url": path.name, "stream": stream}], select_files=lambda name: name.partition(".")[2] in names
             )
-            yield from tariterators.group_by_keys(files, lcase=False)
+            for sample in tariterators.group_by_keys(files, lcase=False):
+                key = sample["__key__"]
+                yield key, {name: content for name, content in sample.items() if isinstance(content, bytes)}
 
-    def row(self, sample: dict[str, Any], draw: np.random.Generator | None) -> Row:
+    def row(self, sample: Mapping[str, bytes], draw: np.random.Generator | None) -> Row:
         """One story, with frames as ``CachedStories.row`` chooses them."""
         arrays = {name: array_of(sample[f"{name}.npy"]) for name in self.columns}
         if (codes := array_of(sample["codes.npy"])).shape[1:] != (self.num_codes,):
@@ -266,7 +284,17 @@ class ShardBatches(IterableDataset[EncodedStories]):
             skip = max(0, skip - number)
 
 
-def shard_loader(shards: StoryShards, batch_size: int, num_workers: int = 0, **options: Any) -> DataLoader:
+class Share(TypedDict, total=False):
+    """The options of ``ShardBatches``."""
+
+    seed: int | None
+    epochs: range
+    start: int
+    rank: int
+    num_ranks: int
+
+
+def shard_loader(shards: StoryShards, batch_size: int, num_workers: int = 0, **options: Unpack[Share]) -> DataLoader:
     """A loader of ``ShardBatches``; ``rank`` defaults to that of the environment or of torch.
 
     The rank is found here, because a spawned worker does not know it and would read the stories of every process.
@@ -306,16 +334,17 @@ class ShardedStoryCodes(StepData):
         return {"stories a batch": self.batch_size, "processes": num_ranks, "workers": self.num_workers}
 
     def train_dataloader(self) -> DataLoader:
-        ranks = {"rank": self.trainer.global_rank, "num_ranks": self.trainer.world_size} if self.trainer else {}
+        options: Share = {"seed": self.seed, "epochs": ENDLESS, "start": self.start}
+        if self.trainer:
+            options |= {"rank": self.trainer.global_rank, "num_ranks": self.trainer.world_size}
         shards = StoryShards(self.train, *self.hashes, buffer=self.buffer)
-        options = {"epochs": ENDLESS, "start": self.start, **ranks}
-        return shard_loader(shards, self.batch_size, self.num_workers, seed=self.seed, **options)
+        return shard_loader(shards, self.batch_size, self.num_workers, **options)
 
     def val_dataloader(self) -> DataLoader:
         return shard_loader(StoryShards(self.val, *self.hashes), self.batch_size, rank=0, num_ranks=1)
 
 
-def _webdataset() -> Any:
+def _webdataset() -> Any:  # without types
     try:
         import webdataset
     except ImportError as error:

@@ -5,7 +5,7 @@ One name differs: ``quantize.embedding`` of the Gumbel variant is ``quantize.emb
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -317,7 +317,7 @@ class VQGAN(ImageTokenizer):
     kind = "vqgan"
     settings: VQGANSettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = VQGANSettings.of(*values, **named)
         self.resolution, self.window = settings.resolution, settings.window
@@ -365,6 +365,6 @@ class VQGAN(ImageTokenizer):
         beginnings = ("encoder.", "quant_conv.", "quantize.")
         return {name: value for name, value in self.state_dict().items() if name.startswith(beginnings)}
 
-    def encoding_settings(self) -> dict[str, Any]:
+    def encoding_settings(self) -> dict[str, object]:
         before = {"norm_eps": NORM_EPS, "pixel_range": [-1.0, 1.0]}
         return {name: self.config[name] for name, value in before.items() if self.config[name] != value}
