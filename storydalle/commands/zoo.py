@@ -18,6 +18,7 @@ from storydalle.files.paths import user_path
 from storydalle.metrics.networks.clip_card import publish_clip
 from storydalle.metrics.networks.label_reader_training import make_label_reader
 from storydalle.models.kinds import open_model
+from storydalle.models.licences import part_of
 from storydalle.models.pretrained import README_NAME
 from storydalle.models.zoo import EXPERIMENTS, zoo_folder
 from storydalle.stories.toon import ToonSV
@@ -56,7 +57,7 @@ def write_words(folder: Path) -> None:
     for name, texts in (("text_to_image", "descriptions"), ("story_dalle", "captions"), ("storyganc", "captions")):
         model = open_model(folder / name)
         model.words = KnownWords() if name == "storyganc" else read
-        learn_words(model, instantiate(model.card["data"]["train"]), texts)
+        learn_words(model, instantiate(part_of(part_of(model.card, "data"), "train")), texts)
         model.words.save(folder / name)
         read = model.words
 

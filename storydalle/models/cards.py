@@ -6,12 +6,12 @@ The front matter is for the hub: licence, tags, and a ``model-index`` if the rec
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from storydalle.files.whole import write_text
 from storydalle.models import licences
+from storydalle.models.licences import part_of
 
 RECIPE = {"num_steps": "{} steps", "seed": "seed {}", "story_window": "{} captions a story"}  # entries of the record
 TASK = "text-to-image"  # by the hub's list of tasks
@@ -52,7 +52,7 @@ drawn.frames[0].show()
 """
 
 
-def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[str, Any]) -> str:
+def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[str, object]) -> str:
     """The README of a model that draws stories.
 
     ``kind`` is the class that opens it, ``summary`` describes the network, and ``card`` how it was made. ``name`` is
@@ -61,7 +61,7 @@ def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[s
     purpose = "Continues a story: a source frame and captions in, one frame a caption out."
     results = list(results_of(name, card))
     data = ModelCardData(
-        license=card.get("license"),
+        license=licence_of(card),
         library_name="storydalle",
         pipeline_tag=TASK,
         tags=TAGS,
@@ -71,32 +71,32 @@ def model_card(name: str, kind: str, summary: Mapping[str, str], card: Mapping[s
     return rendered(data, purpose, name, summary, card, kind)
 
 
-def tokenizer_card(name: str, summary: Mapping[str, str], card: Mapping[str, Any]) -> str:
+def tokenizer_card(name: str, summary: Mapping[str, str], card: Mapping[str, object]) -> str:
     """The README of an image tokenizer, which draws nothing by itself."""
-    data = ModelCardData(license=card.get("license"), library_name="storydalle", tags=["image-tokenizer"])
+    data = ModelCardData(license=licence_of(card), library_name="storydalle", tags=["image-tokenizer"])
     return rendered(data, "An image tokenizer: pictures to codes and back.", name, summary, card)
 
 
 def rendered(
-    data: ModelCardData, purpose: str, name: str, summary: Mapping[str, str], card: Mapping[str, Any], kind: str = ""
+    data: ModelCardData, purpose: str, name: str, summary: Mapping[str, str], card: Mapping[str, object], kind: str = ""
 ) -> str:
     data.to_yaml(original_order=FRONT)  # which reorders the data themselves: the licence stands first
-    name = card.get("experiment") or (card.get(licences.CONVERTED) or {}).get("format") or name
+    name = str(card.get("experiment") or part_of(card, licences.CONVERTED).get("format") or name)
     facts = {**summary, **origin(card)}
     made = ModelCard.from_template(data, template_str=TEMPLATE, name=name, purpose=purpose, facts=facts, kind=kind)
     return f"{str(made).rstrip()}\n"
 
 
-def add_results(readme: Path, name: str, card: Mapping[str, Any]) -> None:
+def add_results(readme: Path, name: str, card: Mapping[str, object]) -> None:
     """Put the scores of a record into the front matter of a README; its text stays."""
     made = ModelCard.load(readme)
     made.data.model_name, made.data.eval_results = name, list(results_of(name, card)) or None
     write_text(readme, str(made))
 
 
-def results_of(name: str, card: Mapping[str, Any]) -> Iterator[EvalResult]:
+def results_of(name: str, card: Mapping[str, object]) -> Iterator[EvalResult]:
     """The scores to show, from the model's row (``name``, or a path that ends in it) of each split."""
-    dataset = str((card.get("data") or {}).get("name"))
+    dataset = str(part_of(card, "data").get("name"))
     for split, row, scores in rows_of(card.get("scores")):
         for score, words in SCORES.items() if Path(row).name == name else ():
             value = scores.get(score)
@@ -121,18 +121,29 @@ def rows_of(scores: object) -> Iterator[tuple[str, str, Mapping[str, object]]]:
                 yield split, row, found
 
 
-def origin(card: Mapping[str, Any]) -> dict[str, str]:
+def licence_of(card: Mapping[str, object]) -> str | None:
+    licence = card.get("license")
+    return None if licence is None else str(licence)
+
+
+def files_of(made: Mapping[str, object]) -> list[str]:
+    """The files that a model was converted from."""
+    files = made.get("files")
+    return [str(file) for file in files] if isinstance(files, list) else []
+
+
+def origin(card: Mapping[str, object]) -> dict[str, str]:
     """Facts about how a model was made, as far as its record says."""
-    data, made, base = (card.get(key) or {} for key in ("data", licences.CONVERTED, licences.DERIVED))
+    data, made, base = (part_of(card, key) for key in ("data", licences.CONVERTED, licences.DERIVED))
     told = {
         "recipe": [f"`storydalle train experiment={card.get('experiment')}`" * ("experiment" in card)],
-        "data": [data.get("name", "")],
-        "converted": [f"`storydalle convert format={made.get('format')}`" * bool(made), *made.get("files", [])],
-        "derived from": [f"weights of format={base.get('format')}" * bool(base), *base.get("files", [])],
+        "data": [str(data.get("name", ""))],
+        "converted": [f"`storydalle convert format={made.get('format')}`" * bool(made), *files_of(made)],
+        "derived from": [f"weights of format={base.get('format')}" * bool(base), *files_of(base)],
         "licences": [licences.told(card)],
         "commit": [f"{card.get('commit') or ''}{' and changes on it' if card.get('dirty') else ''}"],
     }
     told["recipe"] += [text.format(card[key]) for key, text in RECIPE.items() if key in card]
-    number = data.get("train", {}).get("num_stories")
+    number = part_of(data, "train").get("num_stories")
     told["data"] += [f"{number} training stories"] * bool(number)
     return {fact: text for fact, parts in told.items() if (text := ", ".join(filter(None, parts)))}

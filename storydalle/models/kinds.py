@@ -1,7 +1,7 @@
 """``model=``: a name in the zoo, a folder or a hub id; errors are one line."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from storydalle.files.reading import read_object
 from storydalle.files.registry import Registry
@@ -11,7 +11,7 @@ from storydalle.models import zoo
 if TYPE_CHECKING:
     from storydalle.models.pretrained import PretrainedModel
 else:  # commands check what they are given before a model is opened, and torch imported with it
-    PretrainedModel = Any
+    PretrainedModel = object
 
 RERANKERS = ("likelihood", "clip")
 CLIP = "clip"  # of the zoo
@@ -47,7 +47,7 @@ def open_model(folder: Path) -> PretrainedModel:
         return model_class(folder).from_pretrained(folder)
 
 
-def model_class(folder: Path) -> type[Any]:
+def model_class(folder: Path) -> type[PretrainedModel]:
     """The class of the model in a folder, by the model_type of its config.json."""
     try:
         config = read_object(folder / zoo.CONFIG_NAME)
@@ -59,7 +59,7 @@ def model_class(folder: Path) -> type[Any]:
         raise ValueError(f"{folder / zoo.CONFIG_NAME}: {error}") from error
 
 
-MODELS: Registry[Any] = Registry(
+MODELS: Registry[PretrainedModel] = Registry(
     "a model",
     {
         "story_dalle": "storydalle.models.story_dalle.model.StoryDALLE",

@@ -4,7 +4,6 @@ From the licence files and model cards of the programs, November 2026.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 UNSTATED = "not stated by its authors"
 TAMING = f"{UNSTATED} (its program is under MIT)"
@@ -30,7 +29,13 @@ HUB = {"mindalle": "cc-by-nc-sa-4.0"}
 CONVERTED, DERIVED = "converted", "derived_from"  # entries of a card
 
 
-def converted(format: str, files: Sequence[str], is_flava: bool = False) -> dict[str, Any]:
+def part_of(card: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """Return a part of a card that holds entries of its own; it is empty where the card has no such part."""
+    part = card.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def converted(format: str, files: Sequence[str], is_flava: bool = False) -> dict[str, object]:
     """The entries of a card about a conversion: the format, the files, and the licences of the parts."""
     licences = {**TERMS[format], **(FLAVA if is_flava else {})}
     return {
@@ -39,7 +44,7 @@ def converted(format: str, files: Sequence[str], is_flava: bool = False) -> dict
     }
 
 
-def inherited(card: Mapping[str, Any]) -> dict[str, Any]:
+def inherited(card: Mapping[str, object]) -> dict[str, object]:
     """Entries that a model takes from the card of its base; none if the base was trained from scratch."""
     made = card.get(DERIVED) or card.get(CONVERTED)
     if not isinstance(made, Mapping):
@@ -52,10 +57,10 @@ def inherited(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def told(card: Mapping[str, Any]) -> str:
+def told(card: Mapping[str, object]) -> str:
     """The licences of a converted model, or of the base of a trained one, in one line; empty if there are none.
 
     For older cards without licences, those of their format.
     """
-    made = inherited(card).get(DERIVED, {"licences": {}})
-    return "; ".join(f"{part}: {licence}" for part, licence in made["licences"].items())
+    licences = part_of(part_of(inherited(card), DERIVED), "licences")
+    return "; ".join(f"{part}: {licence}" for part, licence in licences.items())

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from storydalle.files.json_values import are_texts
 from storydalle.files.reading import read_object
 from storydalle.files.weights import Planned, check_finite, stored_floats, write_model
 from storydalle.files.whole import write_text
@@ -28,6 +29,7 @@ from storydalle.models.drawing import (
     ranked,
     reranked,
 )
+from storydalle.models.licences import part_of
 from storydalle.models.zoo import CONFIG_NAME, find
 from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
@@ -72,7 +74,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     candidates_by: ClassVar[str | None] = None  # what orders the candidates that it draws; None: nothing does
     lacks: ClassVar[str] = "this model has no such setting"  # the message for a setting that sampling_class lacks
     sentence_dim: int | None = None  # width of the sentence vectors it reads; None: it reads the captions themselves
-    card: dict[str, Any]
+    card: dict[str, object]
     words: KnownWords | None = None  # words of the training captions, if known: those of a converted model are not
 
     @classmethod
@@ -101,11 +103,29 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         )
 
     @classmethod
-    def _from_pretrained(cls: type[Model], *, model_id: str, **more: Any) -> Model:
+    def _from_pretrained(
+        cls: type[Model],
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **_: object,  # what the folder's config says
+    ) -> Model:
         folder = Path(model_id)
-        if not folder.is_dir():  # more holds what the folder's config says, too
-            of_hub = ("revision", "cache_dir", "token", "force_download", "local_files_only")
-            folder = Path(snapshot_download(model_id, **{name: more[name] for name in of_hub}))
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    token=token,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                )
+            )
         return cls.open_folder(folder)
 
     @classmethod
@@ -207,7 +227,8 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         kind = self.sampling_class
         if not isinstance(sampling, kind | None):
             raise ValueError(f"sampling={sampling!r}: {type(self).__name__} takes a {kind.__name__}")
-        start = kind(**(self.card.get("sampling") or {})) if sampling is None else sampling
+        saved: Mapping[str, Any] = part_of(self.card, "sampling")
+        start = kind(**saved) if sampling is None else sampling
         known = {field.name for field in fields(kind)}
         lacking = [f"{name}={value}" for name, value in given.items() if name not in known and value not in (None, 1)]
         if lacking:
@@ -235,7 +256,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
 
     # ------------------------------------------------------------------------------------------------- its description
 
-    def measured(self, stories: Stories) -> dict[str, Any]:
+    def measured(self, stories: Stories) -> dict[str, object]:
         """Entries for the card that depend on the training data."""
         return {}
 
@@ -262,7 +283,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
             message = f"{parts[0][0]} does not hold the weights of its configuration: {one_line(error)}"
             raise ValueError(message) from error
 
-    def write_description(self, folder: Path, config: dict[str, Any]) -> None:
+    def write_description(self, folder: Path, config: dict[str, object]) -> None:
         """Write config, card, known words and, if there is none yet, README; the folder is created."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
@@ -312,17 +333,18 @@ def tied_as(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights | shared
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> dict[str, object]:
     """The card of a model's folder; ValueError, naming the file, for an entry of the wrong type."""
     path = folder / CARD_NAME
-    card = read_object(path) if path.is_file() else {}
+    card: dict[str, object] = {**read_object(path)} if path.is_file() else {}
     for key, (kind, form) in CARD_FORMS.items():
         if card.get(key) is not None and not isinstance(card[key], form):
             raise ValueError(f"{path} is no card: {key} is no {kind}")
-    if not all(isinstance(table, str) for table in card.get("tables") or ()):
+    if not are_texts(card.get("tables") or []):
         raise ValueError(f"{path} is no card: tables is no list of texts")
-    if (card.get("story_window") or 1) < 1:
-        raise ValueError(f"{path} is no card: story_window={card['story_window']} is below 1")
+    window = card.get("story_window")
+    if isinstance(window, int) and window < 0:
+        raise ValueError(f"{path} is no card: story_window={window} is below 1")
     return card
 
 

@@ -72,7 +72,7 @@ class Backbone(Configured, nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "Backbone":
+    def sized(cls, words: Words, codes: Codes, **sizes: object) -> "Backbone":
         """A fresh backbone for tokens and codes of these tokenizers; ``sizes`` are arguments of the constructor."""
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Backbone(Configured, nn.Module, ABC):
         codes: Int[Tensor, "b l"] | None = None,
         prefix: Float[Tensor, "b p d"] | None = None,
         hooks: Sequence[Hook | None] | None = None,
-        cache: Any = None,
+        cache: Any = None,  # of the class's own ``new_cache``
     ) -> Logits:
         """Logits of the next tokens and codes; the same call trains (no cache), prefills and decodes.
 
@@ -158,7 +158,7 @@ def add_rows(table: nn.Embedding | nn.Linear, num_rows: int) -> None:
         table.out_features += num_rows
 
 
-def through(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
+def through(block: nn.Module, *inputs: object, recompute: bool) -> Tensor:
     """Call a block; with ``recompute`` the backward pass computes it again instead of keeping what is inside."""
     if recompute and torch.is_grad_enabled():
         # Nothing in a block is random, so the state of the random generator need not be kept.
@@ -174,7 +174,7 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def open_backbone(config: Mapping[str, Any]) -> Backbone:
+def open_backbone(config: Mapping[str, object]) -> Backbone:
     """A fresh backbone of the kind and with the settings that ``config`` names."""
     found, settings = BACKBONES.split(config)
     return found(**settings)

@@ -8,7 +8,7 @@ Parameter names are the keys of the released checkpoint (minDALL-E 1.3B, stage 2
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +147,7 @@ class DALLE(Backbone):
     predicts_text = True
     settings: DALLESettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = DALLESettings.of(*values, **named)
         self.text_vocab_size, self.num_codes = settings.text_vocab_size, settings.image_vocab_size
@@ -171,7 +171,7 @@ class DALLE(Backbone):
             self.head_img.weight = self.tok_emb_img.weight
 
     @classmethod
-    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "DALLE":
+    def sized(cls, words: Words, codes: Codes, **sizes: object) -> "DALLE":
         settings = {**words._asdict(), **codes._asdict()}
         return cls(image_vocab_size=settings.pop("num_codes"), **settings, **sizes)
 

@@ -8,7 +8,7 @@ Parameter names are the keys of min-dalle's ``encoder.pt`` and ``decoder.pt``, a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -307,7 +307,7 @@ class MegaDALLE(Backbone):
     pad_id: int
     settings: MegaSettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = MegaSettings.of(*values, **named)
         self.text_vocab_size, self.num_codes = settings.text_vocab_size, settings.num_codes
@@ -323,7 +323,7 @@ class MegaDALLE(Backbone):
         self.apply(init_weights)
 
     @classmethod
-    def sized(cls, words: Words, codes: Codes, **sizes: Any) -> "MegaDALLE":
+    def sized(cls, words: Words, codes: Codes, **sizes: object) -> "MegaDALLE":
         """The start code has a row of its own, after the codes."""
         rows = codes.num_codes
         return cls(**words._asdict(), **codes._asdict(), image_vocab_size=rows, start_code=rows, **sizes)

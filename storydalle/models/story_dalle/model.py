@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from storydalle.files.json_values import as_object
 from storydalle.files.reading import read_object
 from storydalle.files.weights import WithoutNumbers, described_by
 from storydalle.models.backbones.backbone import open_backbone
@@ -43,7 +43,7 @@ class StoryDALLE(PretrainedModel):
         image_tokenizer: ImageTokenizer,
         caption_tokenizer: TextTokenizer,
         model: RetrofittedDALLE,
-        card: dict[str, Any] | None = None,
+        card: dict[str, object] | None = None,
     ) -> None:
         super().__init__()
         backbone = model.backbone
@@ -166,7 +166,8 @@ class StoryDALLE(PretrainedModel):
             return self.model.encode_story(tokens[:, near], mask[:, near], vectors)
 
         num_frames = tokens.shape[1]
-        window = self.card.get("story_window") or num_frames
+        said = self.card.get("story_window")
+        window = said if isinstance(said, int) and said else num_frames
         story = encoded(slice(window))
         if story is None:
             return None
@@ -201,7 +202,7 @@ class StoryDALLE(PretrainedModel):
         else:
             error = self.reconstruction_errors(request.source).max().item()
             limit = self.card.get("reconstruction_error_p99")
-            if limit is not None and error > limit:
+            if isinstance(limit, int | float) and error > limit:
                 notes.append(
                     f"the source looks unlike the pictures that this model was trained on: its tokenizer reconstructs "
                     f"it with an error of {error:.3f} a pixel (at most {limit:.3f} for 99 % of its own pictures), so "
@@ -223,12 +224,12 @@ class StoryDALLE(PretrainedModel):
         ]
         return torch.cat(parts)
 
-    def measured(self, stories: Stories) -> dict[str, Any]:
+    def measured(self, stories: Stories) -> dict[str, object]:
         """For the card: the error of the image tokenizer that 99 % of the stories' frames do not exceed."""
         pixels = to_tensor(np.concatenate([story.frames for story in stories.readable(64)]))
         return {"reconstruction_error_p99": float(np.quantile(self.reconstruction_errors(pixels).numpy(), 0.99))}
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> dict[str, object]:
         """The content of ``config.json``."""
         return {
             "image_tokenizer": self.image_tokenizer.description,
@@ -270,8 +271,8 @@ class StoryDALLE(PretrainedModel):
                 lender = folder / config["image_tokenizer"]
                 config["image_tokenizer"] = read_object(lender / CONFIG_NAME)["image_tokenizer"]
         with described_by(named, otherwise, folder / WEIGHTS_NAME, lender / WEIGHTS_NAME), WithoutNumbers():
-            image_tokenizer = ImageTokenizer.from_config(config["image_tokenizer"])
-            model = retrofit(open_backbone(config["backbone"]), **config["retrofit"])
+            image_tokenizer = ImageTokenizer.from_config(as_object(config["image_tokenizer"]))
+            model = retrofit(open_backbone(as_object(config["backbone"])), **as_object(config["retrofit"]))
         captions = load_caption_tokenizer(folder / CAPTIONS_FOLDER)
         shared = [] if lender == folder else [(lender / WEIGHTS_NAME, TOKENIZER_PREFIX)]
         story_dalle = cls(image_tokenizer, captions, model, read_card(folder))

@@ -9,7 +9,7 @@ transformer; an encoder-decoder has the codes in its decoder.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange, repeat
@@ -257,7 +257,7 @@ class RetrofittedDALLE(Configured, nn.Module):
 
     settings: RetrofitSettings
 
-    def __init__(self, backbone: Backbone, *values: Any, **named: Any) -> None:
+    def __init__(self, backbone: Backbone, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = RetrofitSettings.of(*values, **named).of_depth(backbone.depth)
         dim, heads = backbone.dim, backbone.num_heads
@@ -363,7 +363,7 @@ def story_encoder(dim: int, num_heads: int, settings: RetrofitSettings) -> Story
     return StoryEncoder(dim, num_heads, settings.story_depth, settings.num_story_tokens, **reading)
 
 
-def retrofit(backbone: Backbone, *values: Any, **named: Any) -> RetrofittedDALLE:
+def retrofit(backbone: Backbone, *values: object, **named: object) -> RetrofittedDALLE:
     """Put the retrofit around ``backbone``; what may be given are the fields of ``RetrofitSettings``."""
     return RetrofittedDALLE(backbone, *values, **named)
 

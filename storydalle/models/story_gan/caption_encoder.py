@@ -6,10 +6,10 @@ f captions is thus read f times, and a batch of stories at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from einops import rearrange, repeat
@@ -65,7 +65,7 @@ class CaptionEncoder(Configured, nn.Module, ABC):
     pad_id: int
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         return {"kind": self.kind, **super().config}
 
     def forward(self, captions: Sequence[Sequence[str]]) -> Float[Tensor, "b f d"]:
@@ -96,7 +96,7 @@ class CaptionEncoder(Configured, nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, folder: str | Path, **settings: Any) -> "CaptionEncoder":
+    def open(cls, folder: str | Path, **settings: object) -> "CaptionEncoder":
         """The encoder that ``save`` has written, with fresh weights; ``settings`` are ``config`` without its kind."""
 
     @abstractmethod
@@ -161,7 +161,7 @@ class SmallCaptionEncoder(CaptionEncoder):
     kind = "small"
     settings: SmallEncoderSettings
 
-    def __init__(self, tokenizer: CaptionTokenizer, *values: Any, **named: Any) -> None:
+    def __init__(self, tokenizer: CaptionTokenizer, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = SmallEncoderSettings.of(*values, **named)
         self.dim, self.tokenizer = settings.dim, tokenizer
@@ -183,7 +183,7 @@ class SmallCaptionEncoder(CaptionEncoder):
                 nn.init.xavier_normal_(parameter)
 
     @classmethod
-    def open(cls, folder: str | Path, **settings: Any) -> "SmallCaptionEncoder":
+    def open(cls, folder: str | Path, **settings: object) -> "SmallCaptionEncoder":
         return cls(CaptionTokenizer.load(folder), **settings)
 
     def save(self, folder: str | Path) -> None:
@@ -224,7 +224,7 @@ def read_column(
     return own + block.mlp(block.ln2(own))
 
 
-def open_caption_encoder(config: dict[str, Any], folder: str | Path) -> CaptionEncoder:
+def open_caption_encoder(config: Mapping[str, object], folder: str | Path) -> CaptionEncoder:
     """An encoder from ``config`` and the files of ``save``; its weights are loaded with those of the whole model."""
     found, settings = CAPTION_ENCODERS.split(config)
     return found.open(folder, **settings)

@@ -6,7 +6,6 @@ several conditions. Logits: higher is more real.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -55,7 +54,7 @@ class ImageDiscriminator(Configured, nn.Module):
     settings: ImageDiscriminatorSettings
 
     def __init__(
-        self, condition_dim: int, *values: Any, num_characters: int = 0, resolution: int = 64, **named: Any
+        self, condition_dim: int, *values: object, num_characters: int = 0, resolution: int = 64, **named: object
     ) -> None:
         super().__init__()
         self.settings = settings = ImageDiscriminatorSettings.of(*values, **named)
@@ -140,7 +139,7 @@ class StoryDiscriminator(Configured, nn.Module):
 
     settings: StoryDiscriminatorSettings
 
-    def __init__(self, condition_dim: int, *values: Any, resolution: int = 64, **named: Any) -> None:
+    def __init__(self, condition_dim: int, *values: object, resolution: int = 64, **named: object) -> None:
         super().__init__()
         self.settings = settings = StoryDiscriminatorSettings.of(*values, **named)
         self.time = time = settings.time

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -83,7 +83,7 @@ class Generator(Configured, nn.Module):
 
     settings: GeneratorSettings
 
-    def __init__(self, state_dim: int, *values: Any, resolution: int = 64, **named: Any) -> None:
+    def __init__(self, state_dim: int, *values: object, resolution: int = 64, **named: object) -> None:
         super().__init__()
         self.settings = settings = GeneratorSettings.of(*values, **named)
         before, after = settings.num_doublings(resolution)

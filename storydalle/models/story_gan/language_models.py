@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any  # transformers has no types
 
 import torch
 from einops import einsum
@@ -93,9 +93,9 @@ class LanguageModelEncoder(CaptionEncoder):
 
     model_types: tuple[str, ...]
     model_class: str
-    model_options: Mapping[str, Any] = MappingProxyType({})
+    model_options: Mapping[str, object] = MappingProxyType({})
 
-    def __init__(self, model: Any, tokenizer: Any, *values: Any, **named: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = LanguageModelSettings.of(*values, **named)
         self.model, self.tokenizer, self.tuning = model, tokenizer, settings.tuning
@@ -136,7 +136,7 @@ class LanguageModelEncoder(CaptionEncoder):
         return cls(model, tokenizer, tuning, cache_mib)
 
     @classmethod
-    def open(cls, folder: str | Path, **settings: Any) -> "LanguageModelEncoder":
+    def open(cls, folder: str | Path, **settings: object) -> "LanguageModelEncoder":
         """The encoder that ``save`` has written, with fresh weights: they are loaded with those of the whole model."""
         library = import_transformers()
         model_class = getattr(library, cls.model_class)
@@ -204,11 +204,11 @@ class LanguageModelEncoder(CaptionEncoder):
             self.cache.put(captions, vectors)
         return vectors
 
-    def _apply(self, *args: Any, **kwargs: Any) -> "LanguageModelEncoder":
+    def _apply(self, *args: object, **kwargs: object) -> "LanguageModelEncoder":
         self.cache.clear()  # another precision
         return super()._apply(*args, **kwargs)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self.cache.clear()  # other weights
         super()._load_from_state_dict(*args, **kwargs)
 
@@ -219,7 +219,7 @@ class RobertaCaptionEncoder(LanguageModelEncoder):
     kind, model_types, model_class = "roberta", ("roberta",), "RobertaModel"
     model_options = MappingProxyType({"add_pooling_layer": False})
 
-    def __init__(self, model: Any, tokenizer: Any, *values: Any, **named: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *values: object, **named: object) -> None:
         super().__init__(model, tokenizer, *values, **named)
         self.start, self.stop = (tokenizer.cls_token_id,), (tokenizer.sep_token_id,)
         self.separator = tokenizer.sep_token_id
@@ -246,7 +246,7 @@ class CLIPCaptionEncoder(LanguageModelEncoder):
 
     kind, model_types, model_class = "clip", ("clip", "clip_text_model"), "CLIPTextModel"
 
-    def __init__(self, model: Any, tokenizer: Any, *values: Any, **named: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *values: object, **named: object) -> None:
         super().__init__(model, tokenizer, *values, **named)
         self.start, self.stop = (tokenizer.bos_token_id,), (tokenizer.eos_token_id,)
         self.separator = self._id_of(";")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from storydalle.configured import Configured, NetworkSettings
+from storydalle.files.json_values import as_object
 from storydalle.files.reading import read_object
 from storydalle.files.weights import described_by
 from storydalle.models.drawing import Candidates, Sampling, StoryRequest
@@ -82,7 +83,7 @@ class StoryGANc(Configured, PretrainedModel):
     lacks = "a GAN draws no codes, so it has no such setting"
 
     def __init__(
-        self, caption_encoder: CaptionEncoder, *values: Any, card: dict[str, Any] | None = None, **named: Any
+        self, caption_encoder: CaptionEncoder, *values: object, card: dict[str, object] | None = None, **named: object
     ) -> None:
         super().__init__()
         self.settings = settings = StoryGANSettings.of(*values, **named)
@@ -90,15 +91,16 @@ class StoryGANc(Configured, PretrainedModel):
         self.num_characters, self.resolution = settings.num_characters, settings.resolution
         self.caption_encoder = caption_encoder
         self.story_encoder = GANStoryEncoder(caption_encoder.dim, **settings.story_encoder.to_config())
-        drawing = {"resolution": settings.resolution, **settings.generator.to_config()}
-        self.generator = Generator(self.story_encoder.dim, **drawing)
-        judging: dict[str, Any] = {"condition_dim": self.story_encoder.condition_dim, "resolution": settings.resolution}
+        resolution, condition_dim = settings.resolution, self.story_encoder.condition_dim
+        self.generator = Generator(self.story_encoder.dim, resolution=resolution, **settings.generator.to_config())
+        judge = settings.image_discriminator.to_config()
         self.image_discriminator = ImageDiscriminator(
-            **judging, num_characters=settings.num_characters, **settings.image_discriminator.to_config()
+            condition_dim, num_characters=settings.num_characters, resolution=resolution, **judge
         )
         self.story_discriminator = None
         if settings.has_story_discriminator:
-            self.story_discriminator = StoryDiscriminator(**judging, **settings.story_discriminator.to_config())
+            judge = settings.story_discriminator.to_config()
+            self.story_discriminator = StoryDiscriminator(condition_dim, resolution=resolution, **judge)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -231,7 +233,7 @@ class StoryGANc(Configured, PretrainedModel):
             config = read_object(folder / CONFIG_NAME)
             if config.pop("model_type", None) != MODEL_TYPE:
                 raise ValueError(f"its model_type is not {MODEL_TYPE}")
-            captions = open_caption_encoder(config.pop("caption_encoder"), folder / CAPTIONS_FOLDER)
+            captions = open_caption_encoder(as_object(config.pop("caption_encoder")), folder / CAPTIONS_FOLDER)
             story_gan = cls(captions, **config, card=read_card(folder))
             story_gan.words = KnownWords.load(folder)
         story_gan.load_files((folder / WEIGHTS_NAME, ""), (folder / DISCRIMINATORS_NAME, ""))

@@ -5,7 +5,7 @@ each frame's state with filters made from its sentence.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,7 @@ class GANStoryEncoder(Configured, nn.Module):
 
     settings: StoryEncoderSettings
 
-    def __init__(self, caption_dim: int, *values: Any, **named: Any) -> None:
+    def __init__(self, caption_dim: int, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = StoryEncoderSettings.of(*values, **named)
         sentence_dim, content_dim, noise_dim = settings.sentence_dim, settings.content_dim, settings.noise_dim
