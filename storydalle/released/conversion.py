@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Shaped
@@ -175,7 +175,8 @@ def mega(folder: Path, image_encoder: Path, suffix: str = "", num_heads: int | N
             backbone = mega_config(encoder.shapes, decoder.shapes, num_codes, num_heads)
         with told_of(image_encoder), WithoutNumbers():
             encoding = image_tokenizer_config(images.shapes, backbone["image_length"])
-            drawing = vqgan_config(pictures.shapes, DETOKER, encoding["resolution"], **DETOKER_UNTOLD)
+            resolution = resolution_of(images.shapes, backbone["image_length"])
+            drawing = vqgan_config(pictures.shapes, DETOKER, resolution, **DETOKER_UNTOLD)
             tokenizer = PairedTokenizer(encoding, drawing)
             model = retrofit(MegaDALLE(**backbone, codes_of=tokenizer.kind), source_blocks="none", story_depth=0)
         with told_of(vocab):
@@ -233,10 +234,15 @@ def mega_files(folder: Path, suffix: str) -> tuple[list[Path], tuple[Path, Path]
     return paths, (found(home, f"vocab{ending}.json"), found(home, f"merges{ending}.txt"))
 
 
-def image_tokenizer_config(theirs: Mapping[str, Shape], num_codes: int) -> dict[str, Any]:
+def image_tokenizer_config(theirs: Mapping[str, Shape], num_codes: int) -> dict[str, object]:
     """The config of the VQGAN; the size of pictures follows from the transformer's number of codes a frame."""
+    return vqgan_config(theirs, TAMING_VQGAN, resolution=resolution_of(theirs, num_codes))
+
+
+def resolution_of(theirs: Mapping[str, Shape], num_codes: int) -> int:
+    """The side, in pixels, of pictures that a VQGAN encodes as ``num_codes`` codes."""
     num_halvings = count(theirs, "encoder.down.{i}.downsample.")
-    return vqgan_config(theirs, TAMING_VQGAN, resolution=math.isqrt(num_codes) * 2**num_halvings)
+    return math.isqrt(num_codes) * 2**num_halvings
 
 
 def told_names(num_rows: int, vocab: Path) -> tuple[str, ...]:

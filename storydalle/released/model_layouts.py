@@ -13,7 +13,6 @@ Names and shapes follow the released code; no released file has been read with t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from storydalle.released.layouts import Layout, LayoutError, Row, Shape, count
 from storydalle.released.tokenizer_layouts import (
@@ -158,7 +157,7 @@ def text_sizes(encoder: Mapping[str, Shape]) -> dict[str, int]:
 
 def mega_config(
     encoder: Mapping[str, Shape], decoder: Mapping[str, Shape], num_codes: int, num_heads: int | None
-) -> dict[str, Any]:
+) -> dict[str, int]:
     """The config of the encoder-decoder with tensors of these shapes; its first input is the last code.
 
     Raises LayoutError if the two files are from different models.
@@ -194,7 +193,7 @@ def checked_heads(dim: int, num_heads: int | None) -> int:
     return heads
 
 
-def backbone_config(theirs: Mapping[str, Shape], layout: Layout, prefix: str, num_heads: int | None) -> dict[str, Any]:
+def backbone_config(theirs: Mapping[str, Shape], layout: Layout, prefix: str, num_heads: int | None) -> dict[str, int]:
     """The config of the transformer that has tensors of these shapes, its names beginning with ``prefix``.
 
     By default heads are ``HEAD_DIM`` wide. Raises LayoutError if they do not divide the width.

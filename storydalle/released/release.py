@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -20,7 +20,7 @@ from storydalle.files.whole import folder_when_whole
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.released.archives import pack
-from storydalle.released.conversion import Progress, Source, image_tokenizer_config
+from storydalle.released.conversion import Progress, Source, image_tokenizer_config, resolution_of
 from storydalle.released.layouts import Layout, LayoutError, Row, Shape, listed
 from storydalle.released.model_layouts import (
     BACKBONE,
@@ -88,8 +88,9 @@ def mindalle_release(folder: Path) -> Iterator[Release]:
             released(ours.tensors, layout, prefix)
             for layout, prefix in ((MINDALLE_STAGE1, IMAGES), (MINDALLE_STAGE2, BACKBONE))
         )
-        settings = ours.network.model.backbone.config
-        said = backbone_config(shapes(second), MINDALLE_STAGE2, "", settings["num_heads"])
+        backbone = ours.network.model.backbone
+        settings = backbone.config
+        said = backbone_config(shapes(second), MINDALLE_STAGE2, "", backbone.num_heads)
         images = image_tokenizer_config(shapes(first), said["image_length"])
         with WithoutNumbers():
             check_said("mindalle", settings, DALLE(**said, codes_of=ours.codes_of).config)
@@ -106,7 +107,7 @@ def mindalle_release(folder: Path) -> Iterator[Release]:
                 "tokenizer/bpe-16k-merges.txt": merges,
                 "config.yaml": f"{config}\n",  # json is yaml too
             },
-            heads_note(said["dim"], settings["num_heads"]),
+            heads_note(said["dim"], backbone.num_heads),
         )
 
 
@@ -124,16 +125,19 @@ def mega_release(folder: Path, suffix: str = "") -> Iterator[Release]:
                 (ENCODING_VQGAN, f"{IMAGES}tokenizer."),
             )
         )
-        settings, pair = ours.network.model.backbone.config, ours.network.image_tokenizer.config
+        backbone, pair = ours.network.model.backbone, ours.network.image_tokenizer.config
         num_codes = MEGA_PICTURES.sizes(shapes(pictures))["codes"]
-        said = mega_config(shapes(encoder), shapes(decoder), num_codes, settings["num_heads"])
+        said = mega_config(shapes(encoder), shapes(decoder), num_codes, backbone.num_heads)
         encoding = image_tokenizer_config(shapes(images), said["image_length"])
-        drawing = vqgan_config(shapes(pictures), DETOKER, encoding["resolution"], **DETOKER_UNTOLD)
+        resolution = resolution_of(shapes(images), said["image_length"])
+        drawing = vqgan_config(shapes(pictures), DETOKER, resolution, **DETOKER_UNTOLD)
         with WithoutNumbers():
-            check_said("dalle-mega", settings, MegaDALLE(**said, codes_of=ours.codes_of).config)
+            check_said("dalle-mega", backbone.config, MegaDALLE(**said, codes_of=ours.codes_of).config)
             read = PairedTokenizer(encoding, drawing).config
-        for half in read:
-            check_said("dalle-mega", pair[half], read[half])
+        for half, theirs in read.items():
+            own = pair[half]
+            assert isinstance(own, Mapping) and isinstance(theirs, Mapping)
+            check_said("dalle-mega", own, theirs)
         vocab, merges = caption_files("dalle-mega", ours.captions, read_bytes)
         files = {f"encoder{suffix}.pt": encoder, f"decoder{suffix}.pt": decoder, "detoker.pt": pictures}
         yield Release(
@@ -141,7 +145,7 @@ def mega_release(folder: Path, suffix: str = "") -> Iterator[Release]:
             | {"last.ckpt": WeightsFile(images, "state_dict")},
             {f"vocab{suffix}.json": vocab, f"merges{suffix}.txt": merges},
             [
-                *heads_note(said["dim"], settings["num_heads"]),
+                *heads_note(said["dim"], backbone.num_heads),
                 "last.ckpt is the half of taming's VQGAN that reads source frames: give it as image_encoder",
             ],
         )
@@ -159,7 +163,7 @@ def taming_release(folder: Path) -> Iterator[Release]:
         yield Release({"last.ckpt": WeightsFile(theirs, "state_dict")}, {}, [])
 
 
-def mindalle_config(backbone: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Any]:
+def mindalle_config(backbone: Mapping[str, object], images: Mapping[str, object]) -> dict[str, object]:
     """minDALL-E's ``config.yaml``, by the names of its program's settings."""
     return {
         "dataset": {
@@ -233,7 +237,7 @@ def check_kinds(layout: str, ours: OurModel, backbone: str, images: str, caption
         )
 
 
-def check_said(layout: str, ours: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+def check_said(layout: str, ours: Mapping[str, object], said: Mapping[str, object]) -> None:
     """Raise LayoutError for settings that a reader of the files would find with another value."""
     unsaid = [f"{name}={ours[name]} (its files mean {value})" for name, value in said.items() if ours[name] != value]
     if unsaid:

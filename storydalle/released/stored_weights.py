@@ -42,7 +42,7 @@ def stored_weights(path: Path, key: str | tuple[str, ...] | None = None) -> Iter
     with open_torch_file(path) as file:
         tree, keys = file.content, (key,) if isinstance(key, str) else key or ()
         place = next((name for name in keys if isinstance(tree, Mapping) and name in tree), None)
-        found = tensors_of(tree if place is None else tree[place])
+        found = tensors_of(tree[place] if place is not None and isinstance(tree, Mapping) else tree)
         if not found:
             lacks = f"has no {' or '.join(keys)}, in which its weights should be" if keys and place is None else None
             raise ForeignFile(f"{path} {lacks or 'holds no weights'}", path)

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -127,9 +127,12 @@ class Inert:
         pass
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> StoredTensor:
-    sizes = (offset, *shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else (None,)
-    if not isinstance(storage, Storage) or any(type(size) is not int or size < 0 for size in sizes):
+def _sizes(values: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(values, tuple) and all(type(size) is int and size >= 0 for size in values)
+
+
+def _tensor(storage: object, offset: object, shape: object, stride: object, *rest: object) -> StoredTensor:
+    if not (isinstance(storage, Storage) and type(offset) is int and offset >= 0 and _sizes(shape) and _sizes(stride)):
         raise Refused("it has a tensor without a storage, or of an impossible shape")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if 0 not in shape and storage.start + last >= storage.numel:
@@ -139,11 +142,11 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> S
     return StoredTensor(storage, storage.start + offset, shape, stride)
 
 
-def _parameter(tensor: Any, *rest: Any) -> Any:
+def _parameter(tensor: object, *rest: object) -> object:
     return tensor
 
 
-_ANSWERS: dict[tuple[str, str], Callable[..., Any] | torch.dtype] = {
+_ANSWERS: dict[tuple[str, str], Callable[..., object] | torch.dtype] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
@@ -153,7 +156,7 @@ _ANSWERS: dict[tuple[str, str], Callable[..., Any] | torch.dtype] = {
 }
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def _inside(value: object) -> Iterable[object]:
     """The content to walk through; of a placeholder only a network's parts, since configurations refer to parents."""
     if not isinstance(value, Inert):
         return contents_of(value)
@@ -165,7 +168,7 @@ class _StoredTensorUnpickler(pickle.Unpickler):
         super().__init__(stream, encoding="latin1")
         self.storage, self.placeholders = storage, dict[tuple[str, str], type[Inert]]()
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         asked = (module, name)
         if asked in _ANSWERS:
             return _ANSWERS[asked]
@@ -175,7 +178,7 @@ class _StoredTensorUnpickler(pickle.Unpickler):
             raise Refused(f"it asks for {module}.{name}")
         return self.placeholders.setdefault(asked, type("Inert", (Inert,), {"asked": f"{module}.{name}"}))
 
-    def persistent_load(self, saved: Any) -> Any:
+    def persistent_load(self, saved: object) -> object:
         """A storage, or the class of a pickled network, which old files store with its source code."""
         match saved:
             case ("storage", torch.dtype() as dtype, str() as key, _, int() as numel, *view) if numel >= 0:
@@ -191,7 +194,7 @@ class TorchFile(ABC):
     Tensors of the same storage that are read one after the other read it only once.
     """
 
-    content: Any
+    content: object
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -249,7 +252,7 @@ class _Archive(TorchFile):
         is_plain = info.compress_type == zipfile.ZIP_STORED and info.file_size == num_bytes
         return self.archive.read(info) if is_plain else b""
 
-    def _storage(self, key: str, dtype: torch.dtype, numel: int, *view: Any) -> Storage:
+    def _storage(self, key: str, dtype: torch.dtype, numel: int, *view: object) -> Storage:
         try:
             info = self.archive.getinfo(f"{self.root}data/{key}")
         except KeyError:
@@ -287,7 +290,7 @@ class _Stream(TorchFile):
         keys = self._load(content)
         self.places = dict(self._found(keys))
 
-    def _load(self, content: mmap.mmap) -> Any:
+    def _load(self, content: mmap.mmap) -> object:
         """The next of the pickles."""
         start = self.file.tell()
         end = check_claims(content, start)
@@ -296,7 +299,7 @@ class _Stream(TorchFile):
         self.file.seek(end)
         return tree
 
-    def _storage(self, key: str, dtype: torch.dtype, numel: int, view: Any = None) -> Storage:
+    def _storage(self, key: str, dtype: torch.dtype, numel: int, view: object = None) -> Storage:
         known = self.storages.setdefault(key, Storage(key, dtype, numel))
         if known != (key, dtype, numel, 0):
             raise Refused(f"its storage {key!r} has two lengths or two kinds of numbers")
@@ -307,7 +310,7 @@ class _Stream(TorchFile):
                 return known._replace(start=start)
         raise Refused(f"it has a view {view!r} of a storage of {numel} numbers")
 
-    def _found(self, keys: Any) -> Iterator[tuple[str, int]]:
+    def _found(self, keys: object) -> Iterator[tuple[str, int]]:
         """The place of the numbers of each storage."""
         if not isinstance(keys, list) or set(keys) != set(self.storages):
             raise Refused("its list of storages is not that of its tensors")
@@ -371,7 +374,7 @@ def looks_like(start: bytes) -> str:
     return "; it is a pickle, without tensors" if start.startswith(b"\x80") else ""
 
 
-def tensors_of(tree: Any) -> dict[str, StoredTensor]:
+def tensors_of(tree: object) -> dict[str, StoredTensor]:
     """The tensors of a state dict, or of a pickled network, by their names there; empty for anything else."""
     if isinstance(tree, Inert):
         return dict(_module_tensors(tree.state, ""))
@@ -380,7 +383,7 @@ def tensors_of(tree: Any) -> dict[str, StoredTensor]:
     return {name: value for name, value in tree.items() if isinstance(name, str) and isinstance(value, StoredTensor)}
 
 
-def _module_tensors(state: Any, prefix: str) -> Iterator[tuple[str, StoredTensor]]:
+def _module_tensors(state: object, prefix: str) -> Iterator[tuple[str, StoredTensor]]:
     """The tensors of a module and its submodules; ``check_tree`` has limited the depth."""
     for kind in ("_parameters", "_buffers"):
         for name, value in _part(state, kind).items():
@@ -391,6 +394,6 @@ def _module_tensors(state: Any, prefix: str) -> Iterator[tuple[str, StoredTensor
             yield from _module_tensors(module.state, f"{prefix}{name}.")
 
 
-def _part(state: Any, kind: str) -> Mapping[Any, Any]:
+def _part(state: object, kind: str) -> Mapping[object, object]:
     found = state.get(kind) if isinstance(state, Mapping) else None
     return found if isinstance(found, Mapping) else {}

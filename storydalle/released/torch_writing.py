@@ -43,7 +43,7 @@ class _Pickler(pickle.Pickler):
         tensor = value.tensor
         return "storage", CLASSES[tensor.dtype], value.key, "cpu", torch.Size(tensor.shape).numel()
 
-    def reducer_override(self, value: Any) -> Any:
+    def reducer_override(self, value: object) -> Any:  # as pickle's own
         if not isinstance(value, Planned):
             return NotImplemented
         stride = torch.empty(value.shape, device="meta").stride()
@@ -64,7 +64,7 @@ def write_torch_file(
     _Pickler(tree, keys).dump(tensors if key is None else {key: tensors})
     with replaced_when_whole(path) as file, zipfile.ZipFile(file, "w") as archive:
 
-        def write(name: str, content: Any) -> None:
+        def write(name: str, content: bytes | memoryview) -> None:
             archive.writestr(zipfile.ZipInfo(f"{ROOT}/{name}"), content)  # without the time: equal models, equal files
 
         write("data.pkl", tree.getvalue())
