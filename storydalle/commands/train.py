@@ -37,7 +37,7 @@ from storydalle.mistakes import Failure, told_in_one_line
 from storydalle.models.licences import inherited
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.reporting.sample_strips import sample_strips
-from storydalle.settings import filled
+from storydalle.settings import filled, mapping
 from storydalle.stories.opening import tell
 from storydalle.stories.own_sizes import sizes_told
 from storydalle.stories.story import Stories
@@ -213,7 +213,7 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
         model = instantiate(plan.network)
         system = factory(settings.system)(model)
         data = factory(settings.data_module)(**tokenizers_of(model))
-        stories = instantiate(settings.data["val"])
+        stories = instantiate(mapping("data.val", settings.data["val"]))
         run = TrainingRun(folder, f"{plan.experiment}/{folder.name}", plan.start, getattr(system, "MONITOR", None))
         strips = sample_strips(folder, settings.save_every, model, stories)
         loggers, more = (chosen(group, run) for group in (settings.logger, settings.callbacks))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -11,7 +10,7 @@ from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds, zoo
 from storydalle.models.backbones.backbone import BACKBONES, Codes, Words
-from storydalle.models.licences import inherited
+from storydalle.models.licences import inherited, part_of
 from storydalle.models.pretrained import CAPTIONS_FOLDER, PretrainedModel, read_card
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit as retrofitted
@@ -20,7 +19,7 @@ from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, Lang
 from storydalle.models.story_gan.model import StoryGANc
 from storydalle.models.zoo import CONFIG_NAME
 from storydalle.stories.story import Stories
-from storydalle.tokens.caption_tokenizer import CaptionTokenizer, TextTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionOptions, CaptionTokenizer, TextTokenizer
 from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.known_words import KnownWords
 from storydalle.training.runs import MODEL, finished_models
@@ -43,9 +42,9 @@ def tokenizers(folder: Path) -> tuple[ImageTokenizer, TextTokenizer | None]:
 def text_to_image(
     image_tokenizer: str | None,
     runs: str,
-    captions: Mapping[str, Any],
+    captions: CaptionOptions,
     stories: Stories,
-    backbone: Mapping[str, Any],
+    backbone: Mapping[str, object],
 ) -> StoryDALLE:
     """A fresh backbone, with a trained image tokenizer and a caption tokenizer trained on the stories.
 
@@ -74,7 +73,7 @@ def text_to_image(
 
 
 def story_dalle(
-    text_to_image: str | None, runs: str, retrofit: Mapping[str, Any], added_names: Sequence[str] = ()
+    text_to_image: str | None, runs: str, retrofit: Mapping[str, object], added_names: Sequence[str] = ()
 ) -> StoryDALLE:
     """A trained model with the requested retrofit; ``added_names`` are added to its vocabulary.
 
@@ -98,9 +97,9 @@ def story_dalle(
     return made
 
 
-def unguided(card: Mapping[str, Any]) -> dict[str, Any]:
+def unguided(card: Mapping[str, object]) -> dict[str, object]:
     """The card of a base model without its guidance: the training decides if the new model has it."""
-    sampling = {name: value for name, value in card.get("sampling", {}).items() if name != "guidance"}
+    sampling = {name: value for name, value in part_of(card, "sampling").items() if name != "guidance"}
     return {**card, "sampling": sampling, "guidance": False} if card.get("guidance") else dict(card)
 
 
@@ -120,7 +119,7 @@ def story_gan(
     stories: Stories,
     pretrained: str | None = None,
     runs: str = "runs",
-    **networks: Any,
+    **networks: object,
 ) -> StoryGANc:
     """A fresh StoryGANc for the characters and the size of the stories, or a trained one, as it is."""
     labels = stories.outline(0).labels
@@ -129,7 +128,7 @@ def story_gan(
         return trained_story_gan(model_folder(pretrained, user_path(runs)), num_characters, stories.resolution)
     if cut := cut_captions(caption_encoder, stories):
         print(cut)
-    fresh = StoryGANc(caption_encoder, num_characters, stories.resolution, **networks)
+    fresh = StoryGANc(caption_encoder, num_characters, stories.resolution, card=None, **networks)
     if isinstance(caption_encoder, SmallCaptionEncoder):  # a language model has read more than anybody knows
         fresh.words = KnownWords()
     return fresh
@@ -157,7 +156,7 @@ def cut_captions(encoder: CaptionEncoder, stories: Stories, num_stories: int = 4
     return f"{num_cut} of {total} captions are longer than the caption encoder can read, and are cut" if num_cut else ""
 
 
-def small_caption_encoder(captions: Mapping[str, Any], stories: Stories, **sizes: int) -> CaptionEncoder:
+def small_caption_encoder(captions: CaptionOptions, stories: Stories, **sizes: int) -> CaptionEncoder:
     """A fresh encoder, with a caption tokenizer trained on the stories."""
     return SmallCaptionEncoder(CaptionTokenizer.train(training_captions(stories), **captions), **sizes)
 

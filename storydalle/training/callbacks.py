@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from storydalle.files.weights import is_finite
@@ -47,7 +47,7 @@ class Checkpoints(ModelCheckpoint):
         if log is not None and interval and log.start % interval == 0:
             log.complete({name: value for name, value in self.values.items() if name.startswith("train/")})
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: object) -> None:
         if self.is_due:  # the validation did not come
             self._save_last_checkpoint(trainer, {})
         ends_step = (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -71,16 +71,18 @@ class Checkpoints(ModelCheckpoint):
         self.kept.step = trainer.global_step
 
     def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, object]
     ) -> None:
         checkpoint["values"] = newest_values(trainer)
         for logger in trainer.loggers:  # no row before the checkpoint may be lost
             logger.save()
 
     def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, object]
     ) -> None:
-        self.values, self.kept.step = checkpoint.get("values", {}), checkpoint["global_step"]
+        values, step = checkpoint.get("values", {}), checkpoint["global_step"]
+        assert isinstance(values, dict) and isinstance(step, int)
+        self.values, self.kept.step = values, step
 
 
 class LastRow(Callback):
@@ -131,8 +133,10 @@ class RunningMean(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(avg_fn=partial(running_mean, decay))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
-        super().on_train_batch_end(trainer, pl_module, *rest)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         assert self._average_model is not None
         current, mean = (dict(system.named_modules()) for system in (pl_module, self._average_model.module))
         for name in getattr(pl_module, "NOT_AVERAGED", ()):
@@ -163,12 +167,13 @@ def callbacks(folder: Path, settings: TrainSettings, chosen: Sequence[Callback] 
     """The callbacks of every run and the ``chosen`` ones, in an order that puts the state of these into checkpoints."""
     average = [RunningMean(decay=settings.ema_decay)] if settings.ema_decay else []
     checkpoints = Checkpoints(folder, settings.save_every)
+    interval = settings.trainer.get("log_every_n_steps")
     return [
         *average,
         *chosen,
         checkpoints,
         FiniteSteps(checkpoints.kept),
-        LastRow(settings.trainer.get("log_every_n_steps", 50)),
+        LastRow(interval if isinstance(interval, int) else 50),
         StepsMade(),
         ProgressBar(refresh_rate=10),
     ]

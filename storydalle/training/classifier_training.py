@@ -1,10 +1,11 @@
 """Training of a character classifier: one sigmoid a character; the weights with the best frame accuracy are kept."""
 
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, SumMetric
@@ -91,13 +92,15 @@ class CharacterClassifierTraining(pl.LightningModule):
         if self.best_weights is not None:
             self.classifier.load_state_dict(self.best_weights)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         checkpoint["best"] = {"accuracy": self.best_accuracy, "weights": self.best_weights}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.best_accuracy, self.best_weights = checkpoint["best"]["accuracy"], checkpoint["best"]["weights"]
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        best = checkpoint["best"]
+        assert isinstance(best, dict)
+        self.best_accuracy, self.best_weights = best["accuracy"], best["weights"]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(
             self.classifier.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )

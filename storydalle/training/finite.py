@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from storydalle.files.weights import is_finite
 from storydalle.mistakes import Failure
@@ -45,10 +45,10 @@ class FiniteSteps(Callback):
     def __init__(self, kept: Kept) -> None:
         self.kept = kept
         self.losses: list[Tensor] = []
-        self.hooks: list[Any] = []
+        self.hooks: list[RemovableHandle] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        def check(optimizer: Optimizer, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def check(optimizer: Optimizer, positional: tuple[object, ...], named: dict[str, object]) -> None:
             if named.get("closure") is None and len(positional) < 2:  # Lightning's own steps have one
                 self.check(trainer, optimizer)
 
@@ -83,8 +83,8 @@ class FiniteSteps(Callback):
         values = {name: value for name, value in values_of(trainer).items() if not math.isfinite(value)}
         found = [f"{name} is {value}" for name, value in values.items() if name.startswith("train/loss")][:MOST_NAMED]
         found = found or [f"the loss is {loss.item()}" for loss in losses if not loss.isfinite()][:1]
-        names = {parameter: name for name, parameter in trainer.lightning_module.named_parameters()}
-        spoiled = [names.get(each, "a weight") for each in members(optimizer) if not is_finite(local(each.grad))]
+        names: dict[Tensor, str] = {parameter: name for name, parameter in trainer.lightning_module.named_parameters()}
+        spoiled = [names.get(each, "a weight") for each in members(optimizer) if not is_finite(gradient(each))]
         found += [f"the gradient of {spoiled[0]} is not finite"] if spoiled else []
         return ", ".join(found) or "a loss or gradient of another process is not finite"
 
@@ -104,14 +104,19 @@ def any_rank(trainer: pl.Trainer, is_so: bool) -> bool:
     return is_so if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(is_so, all=False)
 
 
-def members(optimizer: Optimizer) -> list[Any]:
+def members(optimizer: Optimizer) -> list[Tensor]:
     """The parameters of an optimizer that have a gradient."""
     return [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
 
 
 def gradients(optimizer: Optimizer) -> list[Tensor]:
     """The gradients of an optimizer; of sharded ones, this process's part."""
-    return [local(parameter.grad) for parameter in members(optimizer)]
+    return [gradient(parameter) for parameter in members(optimizer)]
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return local(parameter.grad)
 
 
 def local(value: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import importlib.util
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -21,6 +20,7 @@ from storydalle.mistakes import UserError
 from storydalle.training.runs import LOGS, TrainingRun, memory
 
 SECONDS = 10.0  # that Weights & Biases has to answer, before a run logs offline
+Row = dict[str, str | float | int | None]  # of a csv
 TENSORBOARD = ("tensorboard", "tensorboardX")  # either of these packages writes its files
 
 
@@ -42,7 +42,7 @@ class RunLog(Logger):
         self.path = found[-1] if found else run.folder / LOGS.replace("*", "0")
         self.start = run.start
         self.columns: list[str] = []
-        self.rows: list[dict[str, Any]] | None = None  # of the file; read when the first row is logged
+        self.rows: list[Row] | None = None  # of the file; read when the first row is logged
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class RunLog(Logger):
         return self.path.parent.name
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *rest: Any, **more: Any) -> None:
+    def log_hyperparams(self, params: object, *rest: object, **more: object) -> None:
         """Do nothing: the run's config is in its folder."""
 
     @rank_zero_only
@@ -72,22 +72,24 @@ class RunLog(Logger):
     def complete(self, row: Mapping[str, float | int]) -> None:
         """Log the row of the step before ``start`` if the run was killed between its checkpoint and its row."""
         self.rows = self._kept() if self.rows is None else self.rows
-        last = [each for each in self.rows if int(each["step"]) == self.start - 1]
+        last = [each for each in self.rows if str(each["step"]) == str(self.start - 1)]
         if self.start and row and not any(each.get(name) for each in last for name in row):
             self.log_metrics({"epoch": 0, **row}, step=self.start - 1)
 
-    def _kept(self) -> list[dict[str, Any]]:
+    def _kept(self) -> list[Row]:
         """The rows before the step that the run resumes from; the file is cut to them."""
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
             reader = csv.DictReader(file)
             self.columns = list(reader.fieldnames or [])
-            rows = [row for row in reader if str(row.get("step")).isdecimal() and int(row["step"]) < self.start]
+            rows: list[Row] = [
+                {**row} for row in reader if str(row.get("step")).isdecimal() and int(row["step"]) < self.start
+            ]
         self._write(rows)
         return rows
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
+    def _write(self, rows: list[Row]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
@@ -105,14 +107,25 @@ def wandb_log(
 
 
 class WandbLog(WandbLogger):
-    """A run of Weights & Biases, which continues when the training is resumed; ``where`` names its project.
+    """A run of Weights & Biases, which continues when the training is resumed.
 
     If the service does not answer in time or refuses the key, the run is logged offline, and one line says so.
     """
 
-    def __init__(self, run: TrainingRun, mode: str, **where: Any) -> None:
+    def __init__(
+        self,
+        run: TrainingRun,
+        mode: str,
+        project: str,
+        entity: str | None = None,
+        tags: Sequence[str] = (),
+        group: str | None = None,
+    ) -> None:
         super().__init__(
-            **where,
+            project=project,
+            entity=entity,
+            tags=tags,
+            group=group,
             name=run.name,
             id=memory(run.folder).get("wandb"),
             save_dir=run.folder,
@@ -124,7 +137,7 @@ class WandbLog(WandbLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> Any:
+    def experiment(self) -> object:
         try:
             return super().experiment
         except wandb.Error as error:

@@ -3,7 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +122,7 @@ def build_adamw(
 
     Groups named in ``undecayed`` have none at all. ``optimizer`` is one of ``OPTIMIZERS``.
     """
-    options: list[dict[str, Any]] = []
+    options: list[dict[str, object]] = []
     for name, parameters in groups.items():
         members = list(parameters)
         for decayed in (True, False):
@@ -134,11 +134,11 @@ def build_adamw(
     return OPTIMIZERS[optimizer](options, (first, second))
 
 
-def fused_adamw(options: list[dict[str, Any]], betas: tuple[float, float]) -> Optimizer:
+def fused_adamw(options: list[dict[str, object]], betas: tuple[float, float]) -> Optimizer:
     return AdamW(options, betas=betas, fused=True)
 
 
-def eight_bit_adamw(options: list[dict[str, Any]], betas: tuple[float, float]) -> Optimizer:
+def eight_bit_adamw(options: list[dict[str, object]], betas: tuple[float, float]) -> Optimizer:
     """AdamW with its two running means in 8 bits a number (Dettmers et al. 2022)."""
     from bitsandbytes.optim import AdamW8bit
 
@@ -153,7 +153,7 @@ def check_optimizer(name: str) -> None:
         raise ValueError('optimizer=adamw8bit needs the package bitsandbytes: pip install "storydalle[8bit]"')
 
 
-OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], tuple[float, float]], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], tuple[float, float]], Optimizer]] = {
     "adamw": fused_adamw,
     "adamw8bit": eight_bit_adamw,
 }

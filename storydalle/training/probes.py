@@ -5,7 +5,7 @@ story is the one before in the order of the data, so batches make no difference.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -16,7 +16,7 @@ from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.tokens.cache import EncodedStories
 from storydalle.training.optimisation import code_nats
 
-Match = Sequence[Any]  # (label, value): the frames where the label, or any entry of it, has the value
+Match = Sequence[str | int]  # (label, value): the frames where the label, or any entry of it, has the value
 
 
 class OtherStories(NamedTuple):
@@ -109,5 +109,6 @@ def frame_nats(
 
 def frames_with(batch: EncodedStories, match: Match) -> Bool[Tensor, "b f"]:
     label, value = match
+    assert isinstance(label, str) and isinstance(value, int)
     matches = batch.labels[label] == value
     return batch.mask & (matches if matches.dim() == 2 else matches.flatten(2).any(-1))

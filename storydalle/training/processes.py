@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
-from typing import Any
+from typing import TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -33,6 +33,7 @@ from storydalle.mistakes import Failure, UserError
 AGREED = "STORYDALLE_AGREED"  # what the first process has decided, for those that it starts
 LAUNCHED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", AGREED)
 STEPS = "steps_made"
+Decided = TypeVar("Decided")  # made of what json holds
 PATIENCE = 10.0  # seconds that another process waits for the first to end, which says what is wrong
 
 
@@ -57,7 +58,7 @@ def beside_the_first() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------ agreeing
 
 
-def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def agreed(decide: Callable[[], Decided]) -> Decided:
     """Return in every process of a training what ``decide`` returns in the first one, as json holds it."""
     launcher = _launcher()
     if is_first():
@@ -65,8 +66,8 @@ def agreed(decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         os.environ[AGREED] = decided
         if launcher is not None:
             launcher.publish(decided)
-        return parsed(decided)
-    return parsed(launcher.published() if launcher is not None else os.environ[AGREED])
+        return cast(Decided, parsed(decided))
+    return cast(Decided, parsed(launcher.published() if launcher is not None else os.environ[AGREED]))
 
 
 class _Launcher:
@@ -122,7 +123,7 @@ class _Scripts(_SubprocessScriptLauncher):
         super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
         self.arguments = arguments
 
-    def launch(self, function: Callable, *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> Any:
+    def launch(self, function: Callable, *args: object, trainer: pl.Trainer | None = None, **kwargs: object) -> object:
         if not self.cluster_environment.creates_processes_externally:
             self._call_children_scripts()
             _Observer(os.getpid(), self.procs).start()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 from storydalle.files.text import parsed
 from storydalle.files.whole import remove_empty
@@ -33,6 +33,14 @@ class TrainingRun(NamedTuple):
     name: str  # in reports and at services
     start: int = 0  # the step from which it goes on
     monitor: str | None = None  # the value of a validation by which its model is judged
+
+
+class Memory(TypedDict, total=False):
+    """What a run keeps for its later parts."""
+
+    config: str
+    wandb: str  # the run's id there
+    pretrained: str | None  # the folder of the model that it is built on
 
 
 class State(StrEnum):
@@ -117,7 +125,7 @@ def finished_models(experiment: Path) -> list[Path]:
     return [path.parent for path in found if state_of(path.parent.parent) in (State.FINISHED, None)]
 
 
-def memory(folder: Path) -> dict[str, Any]:
+def memory(folder: Path) -> Memory:
     """Read what a run keeps beside its config for when it is resumed; empty for older runs, which have no such file."""
     try:
         kept = parsed((folder / MEMORY).read_text(encoding="utf-8"))
@@ -125,4 +133,4 @@ def memory(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / MEMORY} cannot be read ({error}): start without resume=true") from error
-    return kept if isinstance(kept, dict) else {}
+    return cast(Memory, kept) if isinstance(kept, dict) else {}

@@ -56,7 +56,7 @@ class ShardedStrategy(ModelParallelStrategy):
         self.setup_precision_plugin()
         _optimizers_to_device(self.optimizers, self.root_device)
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, object]:
         assert self.model is not None
         checkpoint = self.checkpoint_io.load_checkpoint(Path(self.broadcast(checkpoint_path)))
         options = StateDictOptions(full_state_dict=True)

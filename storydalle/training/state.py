@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 
+from storydalle.files.json_values import Json, as_list, as_text
 from storydalle.files.text import parsed
 from storydalle.files.weights import planned_as, write_safetensors
 
@@ -28,17 +29,19 @@ Scalar = None | bool | int | float | str
 class SafetensorsCheckpointIO(CheckpointIO):
     """Lightning's checkpoints through ``save_state`` and ``load_state``."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
         save_state(checkpoint, Path(path))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, object]:
         return load_state(Path(path))
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def save_state(state: dict[str, Any], path: Path) -> None:
+def save_state(state: dict[str, object], path: Path) -> None:
     """Write ``state`` to a temporary file and move it to ``path``: a kill leaves the old file or the new one."""
     tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_pack(state, tensors))
@@ -46,7 +49,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     write_safetensors(path, planned_as(tensors), tensors.__getitem__, {TREE: tree})
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> dict[str, Any]:  # Lightning's own
     """Read what ``save_state`` wrote; ValueError, naming the file, for a truncated or foreign one."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -59,7 +62,7 @@ def load_state(path: Path) -> dict[str, Any]:
     return _unpack(parsed(tree), tensors)
 
 
-def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _pack(value: object, tensors: dict[str, torch.Tensor]) -> object:
     """Scalars stay as they are; a container becomes {"its type": items}, a tensor {"tensor": its name in the file}."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -78,13 +81,13 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     raise ValueError(f"a checkpoint cannot hold a {type(value).__name__}: keep tensors, containers and scalars in it")
 
 
-def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _unpack(value: Json, tensors: dict[str, torch.Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
     if kind == "tensor":
-        return tensors[content]
+        return tensors[as_text(content)]
     if kind == "dict":
-        return {_unpack(key, tensors): _unpack(item, tensors) for key, item in content}
-    items = [_unpack(item, tensors) for item in content]
+        return {_unpack(key, tensors): _unpack(item, tensors) for key, item in map(as_list, as_list(content))}
+    items = [_unpack(item, tensors) for item in as_list(content)]
     return items if kind == "list" else tuple(items)

@@ -1,13 +1,14 @@
 """StoryDALL-E's training: the retrofit on a pretrained backbone (section 3 of the paper)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from storydalle.models import ranks
@@ -186,7 +187,7 @@ class StoryDALLETraining(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         groups: dict[str, list[Tensor]] = {"base": [], "source": [], "story": []}
         for name, parameter in self.model.named_parameters():
             if is_trained(name, self.tuning):

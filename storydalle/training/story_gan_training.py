@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -297,8 +297,10 @@ class StoryGANTraining(pl.LightningModule):
             judging_share = warmup_cosine_factor(max(step - start, 0), 0, self.max_steps - start, floor=0.02)
         return [rate * drawing_share, *[judging * judging_share] * len(self.story_gan.discriminators())]
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved, own = len(checkpoint["optimizer_states"]), 1 + len(self.story_gan.discriminators())
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        states = checkpoint["optimizer_states"]
+        assert isinstance(states, list)
+        saved, own = len(states), 1 + len(self.story_gan.discriminators())
         if saved != own:
             raise ForeignState(
                 f"the checkpoint holds {saved} optimizers, but this run has {own}: resume with the settings that the "

@@ -1,9 +1,8 @@
 """Training of the pretrained DALL-E: single frames from full descriptions of them."""
 
-from typing import Any
-
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from storydalle.models.story_dalle.model import StoryDALLE
@@ -73,7 +72,7 @@ class TextToImageTraining(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = {"base": self.story_dalle.model.backbone.parameters()}
         optimizer = build_adamw(groups, {"base": self.learning_rate}, self.weight_decay)
         schedule = warmup_cosine(optimizer, self.warmup_steps, self.max_steps)

@@ -124,7 +124,7 @@ class ImageTokenizerTraining(pl.LightningModule):
         self.register_buffer("code_sum", codebook / len(codebook))
         self.register_buffer("code_counts", torch.zeros(len(codebook)), persistent=False)  # of one validation
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Tensor | Pictures | StoryBatch, batch_idx: int) -> Tensor | None:
         images, weight = pictures_of(batch)
         latents = self.image_tokenizer.latents(images)
         if self.decoder_only:
@@ -170,7 +170,7 @@ class ImageTokenizerTraining(pl.LightningModule):
             discriminator_optimizer.optimizer.step()
             self.log("train/loss_discriminator", discriminator_loss, sync_dist=True)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Tensor | Pictures | StoryBatch, batch_idx: int) -> None:
         images = pictures_of(batch).images
         codes = self.image_tokenizer.encode(images)
         self.code_counts += torch.bincount(codes.flatten(), minlength=len(self.code_counts))
@@ -240,7 +240,7 @@ class ImageTokenizerTraining(pl.LightningModule):
         self.log("train/codebook_perplexity", perplexity(share))
         self.log("train/codebook_usage", (share > 0).float().mean())
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> Any:  # Lightning's own type has no list of such dictionaries
         parameters = [p for p in self.image_tokenizer.parameters() if p.requires_grad]
         optimizer = self.adamw(parameters)
         schedule = LambdaLR(optimizer, lambda step: self.rate(step))
@@ -254,7 +254,7 @@ class ImageTokenizerTraining(pl.LightningModule):
             parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True
         )
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: object, **__: object) -> None:
         """Clip here and not in the Trainer, which refuses to with a fused optimizer under mixed precision."""
         nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), self.gradient_clip)
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from storydalle.mistakes import UserError
 from storydalle.settings import Between, Count, Seed, filled
 from storydalle.training.loggers import check_loggers
 from storydalle.training.precision import SINGLE, resolved
 
-Group = Mapping[str, Any]  # of a config: what its ``_target_`` is given
+Group = Mapping[str, object]  # of a config: what its ``_target_`` is given
 STAGES = (
     "warmup_steps",
     "story_warmup_steps",
@@ -76,8 +76,9 @@ class TrainSettings(RunChoice):
         assert self.steps and self.batch_size  # which checks them
         check_loggers(self.logger)
         for name in ("clip", "gradient_clip"):
-            if self.system.get(name) is not None and not self.system[name] > 0:
-                raise UserError(f"system.{name}={self.system[name]} sets every gradient to zero: use a number above 0")
+            value = self.system.get(name)
+            if isinstance(value, int | float) and not value > 0:
+                raise UserError(f"system.{name}={value} sets every gradient to zero: use a number above 0")
         if self.pretrained is not None and self.pretrained not in self.network.values():
             raise UserError(
                 f"pretrained={self.pretrained}: this training starts from scratch, not from a model; leave it out"
@@ -97,10 +98,11 @@ class TrainSettings(RunChoice):
 
     @property
     def num_targets(self) -> int | None:
-        return self.data["num_targets"]
+        number = self.data["num_targets"]
+        return number if isinstance(number, int) else None
 
 
-def fitted_trainer(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]:
+def fitted_trainer(settings: TrainSettings) -> tuple[dict[str, object], list[str]]:
     """The trainer's settings for this machine and this number of steps, and notes for the user.
 
     The validation interval is at most the number of steps, so there is at least one validation. The precision is
@@ -119,8 +121,8 @@ def unfinished_stages(settings: TrainSettings) -> list[str]:
     """Notes on stages at the beginning of a training that are longer than the training."""
     max_steps = settings.steps.max_steps
     return [
-        f"note: trainer.max_steps={max_steps} ends the training before system.{name}={settings.system[name]} is over: "
+        f"note: trainer.max_steps={max_steps} ends the training before system.{name}={value} is over: "
         "what comes after it is not trained"
         for name in STAGES
-        if isinstance(settings.system.get(name), int) and settings.system[name] >= max_steps
+        if isinstance(value := settings.system.get(name), int) and value >= max_steps
     ]

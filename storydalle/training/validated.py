@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
@@ -45,7 +44,7 @@ class EarlyStop(EarlyStopping):
     ) -> None:
         super().__init__(monitored(run, monitor, "early_stopping"), mode=mode, patience=patience, min_delta=min_delta)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,13 +90,14 @@ class BestCheckpoint(Checkpoint):
             return False
         return self.best is None or (value < self.best if self.mode == "min" else value > self.best)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"monitor": self.monitor, "mode": self.mode, "best": self.best}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Take over the best value, unless another value is monitored now or its file is gone."""
         is_same = (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode)
-        self.best = state_dict["best"] if is_same and self.path.is_file() else None
+        best = state_dict["best"]
+        self.best = best if isinstance(best, float) and is_same and self.path.is_file() else None
 
 
 def best_of(trainer: pl.Trainer) -> Path | None:
