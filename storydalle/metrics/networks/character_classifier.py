@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -17,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from storydalle.configured import Configured, NetworkSettings
+from storydalle.files.json_values import as_object, as_text
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
 from storydalle.files.records import sha256_of_file
@@ -44,7 +44,7 @@ class SmallNetwork(Configured, nn.Module):
 
     settings: SmallSettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = SmallSettings.of(*values, **named)
         dims, num_classes = self.settings.dims, self.settings.num_classes
@@ -106,7 +106,7 @@ class CharacterClassifier(Configured, nn.Module):
 
     settings: ClassifierSettings
 
-    def __init__(self, network: nn.Module, *values: Any, **named: Any) -> None:
+    def __init__(self, network: nn.Module, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = ClassifierSettings.of(*values, **named)
         names = settings.names
@@ -156,7 +156,7 @@ class CharacterClassifier(Configured, nn.Module):
         config_file, weights_file = user_path(folder) / CONFIG, user_path(folder) / WEIGHTS
         with described_by(config_file, "is not the configuration of a character classifier", weights_file):
             config = read_object(config_file)
-            network = NETWORKS[config.pop("network")](**config.pop("settings"))
+            network = NETWORKS[as_text(config.pop("network"))](**as_object(config.pop("settings")))
             classifier = cls(network, **config)
         remedy = "write the folder again with save_pretrained"
         inception.load_weights(network, inception.read_weights(weights_file), weights_file, remedy)

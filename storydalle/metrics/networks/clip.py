@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from storydalle.configured import Configured, NetworkSettings
+from storydalle.files.json_values import as_list, as_number
 from storydalle.files.paths import user_path
 from storydalle.files.reading import read_object
 from storydalle.files.records import sha256_of_file
@@ -25,7 +26,7 @@ from storydalle.metrics.networks.label_reader import resized, strided_maps
 from storydalle.models.layers import attend
 from storydalle.models.story_gan.language_models import LOCAL
 from storydalle.stories.story import Stories
-from storydalle.tokens.caption_tokenizer import CaptionTokenizer
+from storydalle.tokens.caption_tokenizer import CaptionOptions, CaptionTokenizer
 
 CONFIG, WEIGHTS, CAPTIONS = "config.json", "model.safetensors", "captions"
 TINY = "tiny_clip"  # of config.json, where transformers writes "clip"
@@ -166,7 +167,7 @@ class TinyCLIP(Configured, nn.Module):
     name = "tiny-clip"
     settings: TinyCLIPSettings
 
-    def __init__(self, caption_tokenizer: CaptionTokenizer, *values: Any, **named: Any) -> None:
+    def __init__(self, caption_tokenizer: CaptionTokenizer, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = TinyCLIPSettings.of(*values, **named)
         self.caption_tokenizer, self.resolution = caption_tokenizer, settings.resolution
@@ -233,7 +234,7 @@ class TinyCLIP(Configured, nn.Module):
         return network.eval()
 
 
-def tiny_clip(stories: Stories, captions: dict[str, Any], num_stories: int = 4000, **sizes: Any) -> TinyCLIP:
+def tiny_clip(stories: Stories, captions: CaptionOptions, num_stories: int = 4000, **sizes: object) -> TinyCLIP:
     """A fresh network, with a caption tokenizer trained on captions and descriptions of the first stories.
 
     ``captions`` are options of ``CaptionTokenizer.train``, ``sizes`` those of ``TinyCLIP``.
@@ -257,7 +258,7 @@ class TransformersCLIP(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        tokenize: Callable[..., Any],
+        tokenize: Callable[..., Mapping[str, Tensor]],
         name: str = "clip",
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
@@ -344,10 +345,11 @@ def statistics_of(folder: Path) -> dict[str, Sequence[float]]:
     """Mean and deviation of pixels that a folder's ``preprocessor_config.json`` names; nothing where it has none."""
     file = folder / "preprocessor_config.json"
     said = read_object(file) if file.is_file() else {}
-    return {name: said[key] for name, key in (("mean", "image_mean"), ("std", "image_std")) if key in said}
+    names = (("mean", "image_mean"), ("std", "image_std"))
+    return {name: [*map(as_number, as_list(said[key]))] for name, key in names if key in said}
 
 
-def _transformers() -> Any:
+def _transformers() -> Any:  # without types
     try:
         import transformers
     except ImportError as error:

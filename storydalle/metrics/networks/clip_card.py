@@ -7,12 +7,12 @@ own random stream, so the two texts differ only in that fact.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from storydalle.files.json_values import as_object
 from storydalle.files.reading import read_object
 from storydalle.files.records import git_state, sha256_of_file, versions, write_record
 from storydalle.metrics.networks.clip import WEIGHTS, ImageTextNetwork, TinyCLIP
@@ -125,7 +125,7 @@ def retrieval(network: ImageTextNetwork, stories: Sequence[Story]) -> dict[str, 
 
 def publish_clip(
     run: Path | str, folder: Path | str, checks: Mapping[str, ToonSV], remarks: str | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Copy a finished run's network to ``folder``, and write its ``card.json``: recipe, data and scores.
 
     Scores are those of the saved weights, read back on the CPU, on real frames of each of ``checks``. ``remarks`` add
@@ -135,12 +135,18 @@ def publish_clip(
     TinyCLIP.from_pretrained(run / "model").save_pretrained(folder)
     network = TinyCLIP.from_pretrained(folder)
     trained = read_object(run / "metrics.json")
+    counts, data = as_object(trained["n"]), as_object(as_object(trained["protocol"])["data"])
     commit, dirty = git_state(Path(__file__))
     card = {
         "task": "compares ToonSV's frames with texts",
-        "recipe": {"experiment": trained["config"], **trained["n"], "seeds": trained["seeds"], "remarks": remarks},
+        "recipe": {
+            "experiment": trained["config"],
+            **counts,
+            "seeds": trained["seeds"],
+            "remarks": remarks,
+        },
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "data": trained["protocol"]["data"]["train"],
+        "data": data["train"],
         "data_versions": {name: stories.fingerprint() for name, stories in checks.items()},
         "num_stories": {name: len(stories) for name, stories in checks.items()},
         "retrieval_among_100": {name: retrieval(network, stories[:]) for name, stories in checks.items()},

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,17 @@ ORIGINS = {
     IMAGENET_WEIGHTS: "download.pytorch.org/models",
 }
 SIDE = 299
-RESIZES: Mapping[str, Mapping[str, Any]] = {
+
+
+class Resize(TypedDict, total=False):
+    """Options of torch's ``interpolate``."""
+
+    mode: str
+    antialias: bool
+    align_corners: bool
+
+
+RESIZES: Mapping[str, Resize] = {
     "clean": {"mode": "bicubic", "antialias": True},
     "legacy": {"mode": "bilinear", "align_corners": False},
     "bilinear": {"mode": "bilinear", "antialias": True},
@@ -182,7 +192,7 @@ class ClassifierInception(Configured, Inception):
 
     settings: InceptionSettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         settings = InceptionSettings.of(*values, **named)
         super().__init__(settings.num_classes, average=mean_with_padding, last_pool=mean_with_padding)
         self.settings, self.transform_input = settings, settings.transform_input
@@ -246,13 +256,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or holds code or objects "
             f"beside tensors, which are never opened; get it again, or {remedy}"
         ) from error
-    entries: list[Any] = list(weights.items()) if isinstance(weights, Mapping) else [(type(weights).__name__, None)]
-    foreign = [name for name, value in entries if not (isinstance(name, str) and isinstance(value, Tensor))]
+    held = isinstance(weights, Mapping)
+    entries: list[tuple[object, object]] = list(weights.items()) if held else [(type(weights).__name__, None)]
+    tensors = {name: value for name, value in entries if isinstance(name, str) and isinstance(value, Tensor)}
+    foreign = [name for name, _ in entries if name not in tensors]
     if foreign or not entries:
         found = repr(foreign[0]) if foreign else "nothing"
         raise ValueError(f"{path} holds {found} where tensors with names are expected: {remedy}")
-    check_finite(entries, str(path))
-    return dict(entries)
+    check_finite(tensors.items(), str(path))
+    return tensors
 
 
 def load_weights(

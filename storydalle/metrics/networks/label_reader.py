@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -74,7 +73,7 @@ class LabelReader(Configured, nn.Module):
 
     settings: LabelReaderSettings
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         super().__init__()
         self.settings = settings = LabelReaderSettings.of(*values, **named)
         self.resolution, self.num_characters = settings.resolution, settings.num_characters

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +154,7 @@ def reading_accuracies(
     return {name: (right[name][asked[name]].double().mean()).item() for name in asked}
 
 
-def measured(reader: LabelReader, stories: Sequence[Story], checks: Mapping[str, Sequence[Story]]) -> dict[str, Any]:
+def measured(reader: LabelReader, stories: Sequence[Story], checks: Mapping[str, Sequence[Story]]) -> dict[str, object]:
     """Entries of the card: the reader's size, its training stories, and its accuracies on other stories."""
     first, last = stories[0], stories[len(stories) - 1]
     return {
@@ -178,7 +177,7 @@ def make_label_reader(
     reader: LabelReader | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int, dict[str, float]], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train a reader, save it, and write ``card.json``: recipe, data, and its accuracies on each of ``checks``.
 
     Accuracies are those of the saved weights, read back on the CPU.
