@@ -1,7 +1,7 @@
 """Compare two systems on the same stories: is a difference more than chance?"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from storydalle.evaluation.judges import Scorecard
 from storydalle.evaluation.tables import compact
@@ -14,6 +14,26 @@ LEGEND = (
     "How much higher the first system scores on the same stories, with the 95 % interval of resampled stories (books, "
     "episodes); \\* where the permutation test's p, corrected for the whole table (Holm), is under .05."
 )
+
+
+class Difference(TypedDict):
+    """A test as the record holds it, nan as null."""
+
+    difference: float | None
+    interval: Sequence[float | None]
+    p_bootstrap: float | None
+    p_permutation: float | None
+    p_holm: float  # corrected for all tests of the record
+
+
+def difference(test: PairedTest, p_holm: float) -> Difference:
+    return {
+        "difference": test.difference,
+        "interval": test.interval,
+        "p_bootstrap": test.p_bootstrap,
+        "p_permutation": test.p_permutation,
+        "p_holm": p_holm,
+    }
 
 
 def compared(first: Scorecard, second: Scorecard, ids: Sequence[str]) -> dict[str, PairedTest]:
@@ -33,7 +53,7 @@ def compared(first: Scorecard, second: Scorecard, ids: Sequence[str]) -> dict[st
 
 def comparisons(
     scorecards: Mapping[str, Scorecard], first: str, others: Sequence[str], ids: Sequence[str]
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, Difference]]:
     """For the record: each rival's tests against the first system, with p corrected over all of them."""
     if len(set(scorecards[first].clusters.values())) < 2:
         return {}
@@ -42,19 +62,19 @@ def comparisons(
         {f"{other}/{name}": test.p_permutation for other, each in tests.items() for name, test in each.items()}
     )
     return {
-        other: {name: test._asdict() | {"p_holm": corrected[f"{other}/{name}"]} for name, test in each.items()}
+        other: {name: difference(test, corrected[f"{other}/{name}"]) for name, test in each.items()}
         for other, each in tests.items()
     }
 
 
-def comparison_table(first: str, tests: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def comparison_table(first: str, tests: Mapping[str, Mapping[str, Difference]]) -> str:
     """One line for each rival, one column for each score."""
     columns = columns_of(COMPARED)
     names = [name for name in columns if any(name in each for each in tests.values())]
     if not names:
         return ""
 
-    def cell(test: Mapping[str, Any] | None) -> str:
+    def cell(test: Difference | None) -> str:
         if test is None or test["difference"] is None:  # no frame has what is scored
             return "-"
         low, high = test["interval"]

@@ -1,7 +1,7 @@
 """Is it a continuation? Draw stories again with one input replaced, and with other seeds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ VARIANTS = {  # by the names of their scores, change_<name>_pixels and change_<n
 
 CHANGES = (*(f"change_{name}" for name in VARIANTS), "diversity")
 KINDS: tuple[Kind, ...] = ("pixels", "features")
+Score = TypeVar("Score")
 
 
 class Diagnosis(NamedTuple):
@@ -74,16 +75,15 @@ class Diagnosis(NamedTuple):
     num_stories: int
 
     def text(self, name: str, with_intervals: bool = False) -> str:
-        rows, intervals = (
-            {row: in_columns(each) for row, each in part.items()} for part in (self.rows, self.intervals)
-        )
+        rows = {row: in_columns(each) for row, each in self.rows.items()}
+        intervals = {row: in_columns(each) for row, each in self.intervals.items()}
         return (
             f"What {name} does with its inputs, on {self.num_stories} stories\n\n"
             f"{score_table(rows, columns_of(DIAGNOSED), intervals if with_intervals else None)}\n\n{LEGEND}"
         )
 
 
-def in_columns(scores: Mapping[str, Any]) -> dict[str, Any]:
+def in_columns(scores: Mapping[str, Score]) -> dict[str, Score]:
     """A row's values by column; the changes of all rows are in one column."""
     changes = {f"{prefix}_{kind}": f"change_{kind}" for prefix in CHANGES for kind in KINDS}
     return {changes.get(name, name): value for name, value in scores.items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -110,7 +110,7 @@ class Survey:
             remedy = f"fix them, or score the {some} with allow_partial=true"
         raise ValueError(f"{self.root} has {len(self.problems)} problems ({summary}): {first}{more}; {remedy}")
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The survey as json-ready values, without the folder's name: equal for equal frames in any place."""
         return {
             "layout": self.layout,
@@ -123,6 +123,15 @@ class Survey:
             "notes": list(self.notes),
             "sha256": self.sha256,
         }
+
+
+class Options(TypedDict, total=False):
+    """Options of ``DrawnFrames`` that a set's stories do not tell."""
+
+    scored: Collection[str] | None
+    others: Container[str]
+    stories_per_batch: int
+    interpolation: str
 
 
 class DrawnFrames:
@@ -182,7 +191,9 @@ class DrawnFrames:
         self.notes = (*listing.notes, *aside)
 
     @classmethod
-    def of(cls, root: Path | str, stories: Stories, layout: str | None = None, **options: Any) -> "DrawnFrames":
+    def of(
+        cls, root: Path | str, stories: Stories, layout: str | None = None, **options: Unpack[Options]
+    ) -> "DrawnFrames":
         """Frames drawn for a data set's stories, at its resolution; ``options`` are the constructor's."""
         outlines = [stories.outline(index) for index in range(len(stories))]
         lengths = {each.id: len(each.captions) for each in outlines}

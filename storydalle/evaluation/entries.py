@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from storydalle.evaluation.drawn import DrawnFrames, Survey, files_of_pictures
+from storydalle.evaluation.drawn import DrawnFrames, Options, Survey, files_of_pictures
 from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.judges import open_text_network
 from storydalle.evaluation.splits import Split
@@ -61,7 +61,7 @@ class Entry(ABC):
         return as_judged(frames, split.resolution, split.interpolation)
 
     @abstractmethod
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """Facts about the system that made the frames, for the record."""
 
 
@@ -107,7 +107,7 @@ class ModelEntry(Entry):
         seed = self.seed if seed is None else seed
         return ModelEntry(self.name, self.folder, self.model, seed, self.num_candidates, self.reranker, choose)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         chosen_by = self.model.candidates_by if self.reranker is None else self.reranker.name
         return {
             "model": str(self.folder.name if self.folder.parent == zoo.zoo_folder() else self.folder),
@@ -153,7 +153,7 @@ class FolderEntry(SizedEntry):
         longest = max(len(each) for each in frames)
         return torch.stack([F.pad(each, (0, 0, 0, 0, 0, 0, 0, longest - len(each))) for each in frames])
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         return {"images": self.survey.record()}
 
 
@@ -168,7 +168,7 @@ class CeilingEntry(Entry):
         images = self.limit(rearrange(frames, "b f c h w -> (b f) c h w"))
         return rearrange(images, "(b f) c h w -> b f c h w", b=len(frames))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         return {}
 
 
@@ -181,7 +181,7 @@ class MadeEntry(SizedEntry):
     def frames(self, split: Split, start: int, stop: int) -> Tensor:
         return self.make(split.batch(start, stop))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         return {}
 
 
@@ -251,7 +251,7 @@ def check_folders(settings: EvaluationSettings) -> None:
 
 def open_folders(settings: EvaluationSettings, split: Split) -> list[FolderEntry]:
     """The folders of pictures to score; each is surveyed, and its problems are reported."""
-    options: dict[str, Any] = {"interpolation": split.interpolation, "scored": split.judged.ids()}
+    options: Options = {"interpolation": split.interpolation, "scored": split.judged.ids()}
     options["others"] = OtherSplits(settings.data.name, split.name)
     if settings.stories_per_batch is not None:
         options["stories_per_batch"] = settings.stories_per_batch
@@ -259,9 +259,7 @@ def open_folders(settings: EvaluationSettings, split: Split) -> list[FolderEntry
     return [open_folder(folder, settings, whole, options) for folder in settings.images]
 
 
-def open_folder(
-    folder: str, settings: EvaluationSettings, whole_split: Stories, options: dict[str, Any]
-) -> FolderEntry:
+def open_folder(folder: str, settings: EvaluationSettings, whole_split: Stories, options: Options) -> FolderEntry:
     with told_in_one_line(""):
         drawn = DrawnFrames.of(folder, whole_split, settings.layout, **options)
         survey = surveyed(drawn)

@@ -3,15 +3,15 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 from torch import Tensor
 from tqdm import tqdm
 
-from storydalle.evaluation.comparison import comparison_table, comparisons
+from storydalle.evaluation.comparison import Difference, comparison_table, comparisons
 from storydalle.evaluation.diagnostics import Diagnosis, diagnose
 from storydalle.evaluation.entries import Entry, ModelEntry, folders_of_rows, tested_models, tested_rows
 from storydalle.evaluation.judges import Judges, Scorecard, SplitJudges
@@ -31,6 +31,17 @@ from storydalle.stories.images import to_images
 from storydalle.stories.opening import spread
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import StoryBatch
+from storydalle.training.probes import Match
+
+
+class EvaluationRecord(TypedDict):
+    """What is read again of an evaluation's record."""
+
+    protocol: Mapping[str, object]
+    protocol_hash: str
+    intervals: Mapping[str, Mapping[str, Sequence[float | None]]]
+    comparisons: Mapping[str, Mapping[str, Difference]]
+    not_scored: Sequence[str]
 
 
 class Evaluation(NamedTuple):
@@ -42,7 +53,7 @@ class Evaluation(NamedTuple):
     rows: dict[str, dict[str, float]]
     scorecards: dict[str, Scorecard]
     diagnoses: dict[str, Diagnosis]
-    record: dict[str, Any]
+    record: EvaluationRecord
 
     @property
     def title(self) -> str:
@@ -101,7 +112,7 @@ def evaluate(
         probes = {name: probed(entry, split) for name, entry in tested_models(entries).items()}
         rows = {name: card.compute() | probes.get(name, {}) for name, card in scorecards.items()}
         diagnoses = diagnosed(split, entries, own, batch_size, num_diagnosed)
-    record = metrics_record(
+    record: dict[str, object] = metrics_record(
         rows,
         protocol=own.protocol.record(),
         n={name: card.counts() for name, card in scorecards.items()},
@@ -117,7 +128,7 @@ def evaluate(
         diagnostics={name: each._asdict() for name, each in diagnoses.items()},
         not_scored=[name for name in judges.asked.metrics if name not in own.protocol.metrics],
     )
-    return Evaluation(split, dict(entries), own, rows, scorecards, diagnoses, record)
+    return Evaluation(split, dict(entries), own, rows, scorecards, diagnoses, cast(EvaluationRecord, record))
 
 
 def device_of(entries: Mapping[str, Entry]) -> str:
@@ -127,7 +138,7 @@ def device_of(entries: Mapping[str, Entry]) -> str:
 
 def compared_with_first(
     entries: Mapping[str, Entry], scorecards: Mapping[str, Scorecard], split: Split
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, Difference]]:
     """The first row that is tested against each of the others."""
     first, *others = tested_rows(entries) or [""]
     return comparisons(scorecards, first, others, split.judged.ids()) if first else {}
@@ -184,7 +195,8 @@ def save_frames(folder: Path, frames: Tensor, batch: StoryBatch) -> None:
 def probed(entry: ModelEntry, split: Split) -> dict[str, float]:
     """Scores that a model's own networks give to the true stories."""
     data = split.data.settings.data.config
-    return measure_probes(entry.model, split.probing(entry.model.resolution), data["probes"], data["source_probes"])
+    probes, of_sources = (cast(Mapping[str, Match], data[key]) for key in ("probes", "source_probes"))
+    return measure_probes(entry.model, split.probing(entry.model.resolution), probes, of_sources)
 
 
 def diagnosed(

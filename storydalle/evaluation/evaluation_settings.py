@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from storydalle.metrics.declared import by_name
-from storydalle.mistakes import UserError, nearest
+from storydalle.mistakes import UserError, check_number, nearest
 from storydalle.models.kinds import RERANKERS
-from storydalle.settings import Count, OneOf, Seed, filled
+from storydalle.settings import Count, OneOf, Seed, filled, mapping
 from storydalle.stories.resizing import INTERPOLATIONS, LANCZOS
 
 
@@ -23,7 +23,7 @@ class ProtocolSettings:
     resolution: int
     metrics: tuple[str, ...]
     texts: str | None
-    features: Mapping[str, Any] | None
+    features: Mapping[str, object] | None
     classifier: str | None
     text_network: str | None
     labels: str | None = None
@@ -33,7 +33,15 @@ class ProtocolSettings:
 @dataclass(frozen=True)
 class DataSettings:
     name: str
-    config: Mapping[str, Any]  # the whole group, of which the stories are made
+    config: Mapping[str, object]  # the whole group, of which the stories are made
+
+    @property
+    def num_targets(self) -> int:
+        """Of a story of ToonSV."""
+        number = self.config["num_targets"]
+        check_number("data.num_targets", number, 1, whole=True)
+        assert isinstance(number, int)
+        return number
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,12 @@ class EvaluationSettings:
     leave_out: tuple[str, ...] = ()  # of the protocol's scores, which ``protocol.metrics`` has no more
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "EvaluationSettings":
+    def of(cls, values: Mapping[str, object]) -> "EvaluationSettings":
         """Settings from a config's values; raises ``UserError`` for combinations that make no sense."""
         lists = {name: names_of(values[name]) for name in ("model", "images", "splits", "readme", "leave_out")}
-        data = {"name": values["data"]["name"], "config": values["data"]}
-        protocol = values["protocol"] | {"metrics": checked_metrics(values)}
+        config = mapping("data", values["data"])
+        data = {"name": config["name"], "config": config}
+        protocol = {**mapping("protocol", values["protocol"]), "metrics": checked_metrics(values)}
         return filled(cls, {**values, **lists, "data": data, "protocol": protocol})
 
     def __post_init__(self) -> None:
@@ -85,26 +94,27 @@ class EvaluationSettings:
             )
 
 
-def checked_metrics(values: Mapping[str, Any]) -> list[str]:
+def checked_metrics(values: Mapping[str, object]) -> list[str]:
     """The protocol's metrics without those that are left out, once the protocol fits the data."""
-    protocol, data = values["protocol"], values["data"]["name"]
+    protocol, data = mapping("protocol", values["protocol"]), mapping("data", values["data"])["name"]
+    asked = names_of(protocol["metrics"])
     if protocol["dataset"] != data:
         raise UserError(
             f"protocol={protocol['name']} is for data={protocol['dataset']}, but data={data} was given: "
             f"give data={protocol['dataset']}, or another protocol"
         )
     left_out, known = names_of(values["leave_out"]), by_name()
-    for name in (*protocol["metrics"], *left_out):
+    for name in (*asked, *left_out):
         if name not in known:
             raise UserError(f"no score {name!r} in a protocol; {nearest(str(name), known)}")
     if (way := protocol.get("interpolation", LANCZOS)) not in INTERPOLATIONS:
         raise UserError(f"no protocol.interpolation={way}; {nearest(str(way), list(INTERPOLATIONS))}")
-    metrics = [name for name in protocol["metrics"] if name not in left_out]
+    metrics = [name for name in asked if name not in left_out]
     if not metrics:
         raise UserError(f"leave_out={left_out} leaves nothing to score in protocol {protocol['name']}")
     return metrics
 
 
-def names_of(value: Any) -> list[str]:
+def names_of(value: object) -> list[str]:
     """One name or several, or none, as a list."""
     return [] if value is None else [str(name) for name in (value if isinstance(value, list) else [value])]

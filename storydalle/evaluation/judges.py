@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from storydalle.files.paths import user_path
 from storydalle.metrics.declared import DeclaredMetric, Setting, by_name, needs_of
 from storydalle.metrics.embeddings import EmbeddedCaptions
 from storydalle.metrics.networks.character_classifier import CharacterClassifier, released_classifier
-from storydalle.metrics.networks.clip import open_image_text_network
+from storydalle.metrics.networks.clip import ImageTextNetwork, open_image_text_network
 from storydalle.metrics.networks.feature_store import StoredFeatures
 from storydalle.metrics.networks.features import (
     ColorLayout,
@@ -31,6 +31,8 @@ from storydalle.models import zoo
 from storydalle.stories.story import Stories
 
 COLOR_LAYOUT, INCEPTION = "color_layout", "inception"
+Opened = TypeVar("Opened")
+Waiting = TypeVar("Waiting")
 
 
 class Judges(NamedTuple):
@@ -96,7 +98,10 @@ def open_judges(protocol: ProtocolSettings, characters: Sequence[str], cache: Pa
     return Judges(protocol, networks)
 
 
-def opened(role: str, protocol: ProtocolSettings, open_network: Callable[[Any], Any], needed: set[str]) -> Any:
+def opened(
+    role: str, protocol: ProtocolSettings, open_network: Callable[..., Opened], needed: set[str]
+) -> Opened | None:
+    """Open the network of a role as the protocol names it; None where no score needs it."""
     if role not in needed:
         return None
     known = by_name()
@@ -114,25 +119,27 @@ def opened(role: str, protocol: ProtocolSettings, open_network: Callable[[Any], 
         raise UserError(f"{error}; or {remedy}") from error
 
 
-def open_label_reader(_: Any = None) -> LabelReader:
+def open_label_reader(_: object = None) -> LabelReader:
     return LabelReader.from_pretrained(zoo.zoo_folder() / LABEL_READER)
 
 
-def open_features(given: Mapping[str, Any], cache: Path) -> FeatureNetwork:
+def open_features(given: Mapping[str, object], cache: Path) -> FeatureNetwork:
     name = str(given["network"])
     if name == COLOR_LAYOUT:
         return ColorLayout()
     if name == INCEPTION:
-        return StoredFeatures(InceptionFeatures(given.get("weights"), given.get("resize", "clean")), cache)
+        weights = given.get("weights")
+        resize = str(given.get("resize", "clean"))
+        return StoredFeatures(InceptionFeatures(None if weights is None else str(weights), resize), cache)
     return StoredFeatures(TextNetworkFeatures(open_text_network(name)), cache)
 
 
-def open_text_network(given: Any) -> Any:
+def open_text_network(given: object) -> ImageTextNetwork:
     folder = zoo.zoo_folder() / str(given)
     return open_image_text_network(folder if folder.is_dir() else user_path(given))
 
 
-def open_classifier(given: Any, characters: Sequence[str]) -> Any:
+def open_classifier(given: object, characters: Sequence[str]) -> CharacterClassifier:
     """A classifier in a folder of this package, or in a file that its authors share."""
     path = user_path(given)
     classifier = CharacterClassifier.from_pretrained(path) if path.is_dir() else released_classifier(path, characters)
@@ -147,18 +154,18 @@ def open_classifier(given: Any, characters: Sequence[str]) -> Any:
 # ------------------------------------------------------------------------------------------------ scores
 
 
-class Neighbours:
+class Neighbours(Generic[Waiting]):
     """Gives each story the next one of another cluster, in the order of the split; after the last come the first.
 
     Stories arrive in batches and wait here for such a story, so memory does not grow with their number.
     """
 
-    def __init__(self, hand_on: Callable[[Any, Neighbour], None]) -> None:
+    def __init__(self, hand_on: Callable[[Waiting, Neighbour], None]) -> None:
         self.hand_on = hand_on
-        self.waiting: list[tuple[Any, Neighbour]] = []
+        self.waiting: list[tuple[Waiting, Neighbour]] = []
         self.first: list[Neighbour] = []  # of two clusters
 
-    def add(self, story: Any, own: Neighbour) -> None:
+    def add(self, story: Waiting, own: Neighbour) -> None:
         kept = []
         for waiting, neighbour in self.waiting:
             if neighbour.cluster == own.cluster:

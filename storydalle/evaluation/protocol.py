@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from storydalle.evaluation.evaluation_settings import ProtocolSettings
 from storydalle.files.records import canonical_json, protocol_hash, sha256_of_file, sha256_of_text
@@ -10,6 +10,7 @@ from storydalle.metrics.declared import Extent, by_name, needs_of
 from storydalle.metrics.networks.features import feature_dim
 from storydalle.metrics.seen import Networks
 from storydalle.models import zoo
+from storydalle.settings import mapping
 
 if TYPE_CHECKING:
     from storydalle.evaluation.splits import Split
@@ -47,7 +48,7 @@ class Protocol:
     name: str
     dataset: str
     version: str
-    data: Mapping[str, Any]
+    data: Mapping[str, object]
     split: str
     num_stories: int
     stories: str  # sha256 of the ids, in order
@@ -68,7 +69,7 @@ class Protocol:
     seed: int = 0  # of what the judging itself draws: negatives, subsets
     left_out: str | None = None  # sha256 of the ids of stories that were not drawn whole, where that was allowed
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The fields as json knows them."""
         return asdict(self) | {"data": dict(self.data), "metrics": sorted(self.metrics)}
 
@@ -82,7 +83,7 @@ def sha256_of_ids(ids: Sequence[str]) -> str:
     return sha256_of_text(canonical_json(list(ids)))
 
 
-def differing_fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+def differing_fields(first: Mapping[str, object], second: Mapping[str, object]) -> list[str]:
     """The fields in which two recorded protocols disagree, as ``resolution (64, 128)``; nested ones with a path."""
     found = []
     for name in dict.fromkeys([*first, *second]):
@@ -94,7 +95,7 @@ def differing_fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
     return found
 
 
-def shortened(value: Any, length: int = 24) -> str:
+def shortened(value: object, length: int = 24) -> str:
     text = value if isinstance(value, str) else canonical_json(value)
     return text if len(text) <= length else f"{text[: length // 2]}..."
 
@@ -114,6 +115,7 @@ def protocol_of(asked: ProtocolSettings, split: "Split", networks: Networks) -> 
     recorded = {field: value for name in metrics for field, value in known[name].recorded(extent).items()}
     needed = needs_of(metrics)
     resize = (asked.features or {}).get("resize")
+    resize = None if resize is None else str(resize)
     return Protocol(
         name=asked.name,
         dataset=asked.dataset,
@@ -148,7 +150,7 @@ def classifier_record(networks: Networks) -> Network:
     return Network(name=type(networks.characters).__name__, sha256=networks.characters.weights_sha256)
 
 
-def options_of(data: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(data: Mapping[str, object]) -> dict[str, object]:
     """The settings of the data that the choice of stories depends on, without paths."""
-    options = data.get("set", {"num_targets": data.get("num_targets")})
+    options = mapping("data.set", data.get("set", {"num_targets": data.get("num_targets")}))
     return {key: value for key, value in options.items() if key not in ("_target_", "root", "photos")}

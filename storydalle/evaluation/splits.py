@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.mistakes import UserError, nearest, told_in_one_line
+from storydalle.settings import mapping
 from storydalle.stories import toon
 from storydalle.stories.data import batch_of
 from storydalle.stories.opening import chosen_split, opened, tell
@@ -31,7 +32,7 @@ class JudgedData(NamedTuple):
                 if split not in toon.SPLITS:
                     raise UserError(f"toon has no split {split!r}; {nearest(split, toon.SPLITS)}")
             return cls(settings, splits, None)
-        story_set = opened(settings.data.config["set"])
+        story_set = opened(mapping("data.set", settings.data.config["set"]))
         tell(story_set.problem_notes)
         if not asked:
             had = [split for split in splits if split in story_set.splits]
@@ -52,11 +53,13 @@ class JudgedData(NamedTuple):
     def stories(self, split: str, resolution: int, whole: bool = False, interpolation: str = LANCZOS) -> Stories:
         """The stories that are judged, or the whole split."""
         number = None if whole else self.settings.num_stories or self.settings.protocol.num_stories
-        data = self.settings.data.config
+        data = self.settings.data
         with told_in_one_line(""):
             if self.story_set is None:
-                return toon.ToonSV(split, number, num_targets=data["num_targets"], resolution=resolution)
-            return SetStories(self.story_set, split, resolution, number, data["ids"], interpolation=interpolation)
+                return toon.ToonSV(split, number, num_targets=data.num_targets, resolution=resolution)
+            ids = data.config["ids"]
+            ids = None if ids is None else str(ids)
+            return SetStories(self.story_set, split, resolution, number, ids, interpolation=interpolation)
 
 
 class Split:
@@ -109,7 +112,7 @@ class Split:
         """The stories with which a model's own networks are probed; ToonSV draws other sources for them too."""
         if self.data.story_set is not None:
             return self.at(resolution)
-        num_targets = self.data.settings.data.config["num_targets"]
+        num_targets = self.data.settings.data.num_targets
         return toon.ToonSV(self.name, len(self), num_targets=num_targets, resolution=resolution, probes=True)
 
     @property

@@ -9,9 +9,9 @@ one that a system drew: the benchmark knows no given frame, so a source is a sho
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 from jaxtyping import UInt8
@@ -162,11 +162,16 @@ def _find_run(root: Path, files: Sequence[str]) -> Run:
     if runs[0] + RECORD not in files:
         return Run(runs[0], None, False)
     path = root / runs[0] / RECORD
-    record: Any = read_json(path)
-    stories = record.get("stories") if isinstance(record, Mapping) and record.get("program") == PROGRAM else None
-    if not isinstance(stories, dict) or not all(isinstance(story, str) for story in stories.values()):
+    content = read_json(path)
+    record = content if isinstance(content, dict) and content.get("program") == PROGRAM else {}
+    stories = record.get("stories")
+    if not _are_named(stories):
         raise ValueError(f"{path} does not say which folder is which story: export again")
     return Run(runs[0], stories, record.get("first_is_given") is True)
+
+
+def _are_named(stories: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(stories, dict) and all(isinstance(story, str) for story in stories.values())
 
 
 def _parts_of(file: str) -> tuple[str, int | None]:

@@ -67,7 +67,7 @@ def paths_table(split: str, intervals: Mapping[str, Mapping[str, Interval]]) -> 
 def fill_card(folder: Path, rows: dict[str, dict[str, dict[str, float]]]) -> None:
     """Put scores and tables into the model's own card, and those that the hub shows into its README."""
     path = folder / CARD_NAME
-    card = read_object(path) if path.is_file() else {}
+    card: dict[str, object] = {**read_object(path)} if path.is_file() else {}
     card |= {"scores": rows, "tables": [toon_table(each) for each in rows.values()]}
     write_record(path, card)
     if (folder / README_NAME).is_file():

@@ -3,7 +3,7 @@
 import hashlib
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 from storydalle.reporting.lettering import printable
 from storydalle.stories import statistics
@@ -27,7 +27,89 @@ LEAK_WORDS = {
     "captions": "captions",
 }
 Splits = Mapping[str, Sequence[StoryRecord]]
-Tree = Mapping[str, Any]  # as report.json holds it
+
+
+class Examples(TypedDict):
+    """Findings of one kind: how many, and the first ones."""
+
+    number: int
+    examples: list[list[str]]
+
+
+class ClipsTogether(Examples):
+    num_clips: int
+
+
+class Problems(Examples):
+    kinds: Mapping[str, int]
+
+
+class AllProblems(TypedDict):
+    annotations: Problems
+    pictures: Problems
+
+
+class Counts(TypedDict):
+    """Of a split, or of all of them: ``COLUMN_WORDS`` says what is counted."""
+
+    stories: int
+    usable: int
+    groups: int
+    whole_stories: int
+    clips: int
+    frames: int
+
+
+class SplitCounts(Counts):
+    official: int | None
+    difference: int | None
+    ids_sha256: str  # of the usable stories
+
+
+class Shared(TypedDict):
+    """``statistics.Leak`` as json holds it."""
+
+    kind: str
+    splits: tuple[str, str]
+    number: int
+    total: int
+    num_stories: tuple[int, int]
+    examples: list[Sequence[str]]
+
+
+class Captions(TypedDict):
+    """``statistics.CaptionStatistics`` as json holds it."""
+
+    num_captions: int
+    num_empty: int
+    pronoun_share: float
+    mean_words: float
+    max_words: int
+    mean_tokens: float | None  # None where tokens are not counted
+    max_tokens: int | None
+    num_truncated: int | None
+
+
+class Report(TypedDict):
+    """Everything that is found, as report.json holds it."""
+
+    set: str
+    has_pictures: bool
+    whole: str  # the name of what groups are
+    contents: Mapping[str, int]
+    num_targets: list[int]  # the fewest and the most
+    all: Counts
+    splits: Mapping[str, SplitCounts]
+    problems: AllProblems
+    same_bytes: ClipsTogether
+    look_alike: ClipsTogether
+    in_several_stories: ClipsTogether
+    repeated_frames: Examples
+    repeated_sources: Examples
+    leaks: list[Shared]
+    text_length: int | None  # None where tokens are not counted
+    captions: Mapping[str, Captions]
+    characters: Mapping[str, Mapping[str, int]]
 
 
 class Tokens(NamedTuple):
@@ -73,13 +155,13 @@ def captions_text(record: StoryRecord) -> str:
 # ------------------------------------------------------------------------------------------------ as a tree
 
 
-def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = None) -> Tree:
+def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = None) -> Report:
     """The tree of all findings; the same for the same copy."""
     usable = [record for stories in findings.usable.values() for record in stories]
     good = findings.good
     lengths_of, text_length = tokens or (None, 64)
     captions = {
-        split: statistics.caption_statistics(stories, lengths_of, text_length)._asdict()
+        split: cast(Captions, statistics.caption_statistics(stories, lengths_of, text_length)._asdict())
         for split, stories in findings.usable.items()
     }
     names = story_set.characters
@@ -101,16 +183,14 @@ def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = N
         "in_several_stories": _clips_together(statistics.in_several_stories(usable, good)),
         "repeated_frames": _examples(statistics.repeated_frames(usable, good)),
         "repeated_sources": _examples(statistics.repeated_sources(usable, good)),
-        "leaks": [leak._asdict() for leak in statistics.leaks(findings.usable, good)],
+        "leaks": [cast(Shared, leak._asdict()) for leak in statistics.leaks(findings.usable, good)],
         "text_length": text_length if tokens else None,
         "captions": captions,
         "characters": characters if names else {},
     }
 
 
-def _counts(
-    records: Sequence[StoryRecord], usable: Sequence[StoryRecord], clips: Mapping[str, ClipFacts]
-) -> dict[str, int]:
+def _counts(records: Sequence[StoryRecord], usable: Sequence[StoryRecord], clips: Mapping[str, ClipFacts]) -> Counts:
     used = {clip for record in records for clip in record.clips}
     return {
         "stories": len(records),
@@ -126,7 +206,7 @@ def _range(numbers: Sequence[int]) -> list[int]:
     return [min(numbers), max(numbers)]
 
 
-def _split_counts(story_set: StorySet, findings: Findings, split: str) -> Tree:
+def _split_counts(story_set: StorySet, findings: Findings, split: str) -> SplitCounts:
     usable, official = findings.usable[split], story_set.official_count(split)
     return {
         **_counts(findings.records[split], usable, findings.clips),
@@ -136,22 +216,22 @@ def _split_counts(story_set: StorySet, findings: Findings, split: str) -> Tree:
     }
 
 
-def _problems(problems: Sequence[Problem]) -> Tree:
+def _problems(problems: Sequence[Problem]) -> Problems:
     return {**_examples(problems), "kinds": statistics.problem_kinds(problems)}
 
 
-def _clips_together(groups: Sequence[tuple[str, ...]]) -> Tree:
+def _clips_together(groups: Sequence[tuple[str, ...]]) -> ClipsTogether:
     return {**_examples(groups), "num_clips": len({clip for group in groups for clip in group})}
 
 
-def _examples(found: Sequence[tuple[str, ...]]) -> Tree:
+def _examples(found: Sequence[tuple[str, ...]]) -> Examples:
     return {"number": len(found), "examples": [list(each) for each in found[:NUM_EXAMPLES]]}
 
 
 # ------------------------------------------------------------------------------------------------ in words
 
 
-def report_text(report: Tree) -> str:
+def report_text(report: Report) -> str:
     sections = [
         _counts_text(report),
         _problems_text("the annotations", report["problems"]["annotations"]),
@@ -186,7 +266,7 @@ def aligned(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def _counts_text(report: Tree) -> str:
+def _counts_text(report: Report) -> str:
     total = report["all"]
     shortest, longest = report["num_targets"]
     targets = plural(longest, "target") if shortest == longest else f"{shortest:,} to {longest:,} targets"
@@ -197,14 +277,14 @@ def _counts_text(report: Tree) -> str:
         lines.append("the copy holds " + ", ".join(f"{number:,} {name}" for name, number in report["contents"].items()))
     columns = _columns(report)
     names = [report["whole"] if name == "whole_stories" else name for name in columns]
-    rows = [["", *names]]
-    rows += [[split, *(counts[name] for name in columns)] for split, counts in report["splits"].items()]
+    rows: list[list[object]] = [["", *names]]
+    rows += [[split, *(counts.get(name) for name in columns)] for split, counts in report["splits"].items()]
     rows += [["all", *(total.get(name) for name in columns)]]
     legend = "; ".join(f"{name}: {COLUMN_WORDS[name]}" for name in columns if name in COLUMN_WORDS)
     return "\n".join([*lines, aligned(rows), textwrap.fill(legend, 100, initial_indent="  ", subsequent_indent="  ")])
 
 
-def _columns(report: Tree) -> list[str]:
+def _columns(report: Report) -> list[str]:
     """The columns of the table of splits that are not empty."""
     total, splits = report["all"], report["splits"].values()
     idle = set()
@@ -221,29 +301,28 @@ def _columns(report: Tree) -> list[str]:
     return [name for name in SPLIT_COLUMNS if name not in idle]
 
 
-def _problems_text(where: str, problems: Tree) -> str:
+def _problems_text(where: str, problems: Problems) -> str:
     if not problems["number"]:
         return f"problems of {where}: none"
     kinds = aligned([[kind, number] for kind, number in problems["kinds"].items()])
     return "\n".join([f"problems of {where}: {problems['number']:,}", kinds, *_first(problems, ": ".join)])
 
 
-def _repeats_text(report: Tree) -> str:
+def _repeats_text(report: Report) -> str:
     lines = ["what occurs twice"]
-    for key, words in (
-        ("same_bytes", "pictures that several clips have, byte for byte"),
-        ("in_several_stories", f"pictures in more than one of the {report['whole']}, byte for byte"),
-        ("look_alike", "looks (64-bit hashes of a frame) of several clips that differ in bytes"),
-        ("repeated_frames", "pairs of consecutive frames of a story that are the same, byte for byte"),
-        ("repeated_sources", "stories whose source is also one of their targets"),
+    for found, words in (
+        (report["same_bytes"], "pictures that several clips have, byte for byte"),
+        (report["in_several_stories"], f"pictures in more than one of the {report['whole']}, byte for byte"),
+        (report["look_alike"], "looks (64-bit hashes of a frame) of several clips that differ in bytes"),
+        (report["repeated_frames"], "pairs of consecutive frames of a story that are the same, byte for byte"),
+        (report["repeated_sources"], "stories whose source is also one of their targets"),
     ):
-        found = report[key]
-        in_clips = f", {found['num_clips']:,} clips" if found.get("num_clips") else ""
+        in_clips = f", {num_clips:,} clips" if (num_clips := found.get("num_clips")) else ""
         lines += [f"  {words}: {found['number']:,}{in_clips}", *_first(found, " = ".join)]
     return "\n".join(lines)
 
 
-def _leaks_text(report: Tree) -> str:
+def _leaks_text(report: Report) -> str:
     if not report["leaks"]:
         return f"leaks across splits: none by {', '.join(LEAK_WORDS)}" if len(report["splits"]) > 1 else ""
     lines = ["leaks across splits"]
@@ -256,7 +335,7 @@ def _leaks_text(report: Tree) -> str:
     return "\n".join(lines)
 
 
-def _captions_text(report: Tree) -> str:
+def _captions_text(report: Report) -> str:
     columns = ["number", "empty", "with a pronoun", "words", "longest"]
     if report["text_length"]:
         columns += ["tokens", "longest", f"over {report['text_length']}"]
@@ -271,16 +350,19 @@ def _captions_text(report: Tree) -> str:
     return f"captions of targets\n{aligned(rows)}"
 
 
-def _characters_text(report: Tree) -> str:
+def _characters_text(report: Report) -> str:
     characters = report["characters"]
     if not characters:
         return ""
     names = next(iter(characters.values()))
-    rows = [["", *characters], *([name, *(counts[name] for counts in characters.values())] for name in names)]
+    rows: list[list[object]] = [
+        ["", *characters],
+        *([name, *(counts[name] for counts in characters.values())] for name in names),
+    ]
     return f"target frames with each character\n{aligned(rows)}"
 
 
-def _first(found: Tree, written: Callable[[Sequence[str]], str]) -> list[str]:
+def _first(found: Examples, written: Callable[[Sequence[str]], str]) -> list[str]:
     """Examples, one a line, and the number of others."""
     lines = [f"    {written(example)}" for example in found["examples"]]
     beyond = found["number"] - len(lines)

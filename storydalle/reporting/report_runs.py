@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 from storydalle.evaluation.toon_table import CEILINGS
+from storydalle.files.json_values import JsonObject
 from storydalle.files.reading import read_object
 from storydalle.files.records import protocol_hash
 from storydalle.mistakes import UserError
@@ -14,12 +15,34 @@ from storydalle.training.runs import CONFIG, METRICS
 Ends = tuple[float, float]
 
 
+class System(TypedDict, total=False):
+    """Who drew the frames of a row."""
+
+    sampling: Mapping[str, object] | None
+    best_of: int | None
+    chosen_by: str
+
+
+class Content(TypedDict, total=False):
+    """What a report reads of a ``metrics.json``; ``FORMS`` checks it."""
+
+    config: str | None
+    seeds: list[int | str | None] | None
+    protocol: Mapping[str, object] | None
+    protocol_hash: str | None
+    truth_sha256: str | None
+    values: Mapping[str, object] | None
+    intervals: Mapping[str, object] | None
+    systems: Mapping[str, System] | None
+    strips: Mapping[str, str] | None
+
+
 class Record(NamedTuple):
     """The folder of a run and the content of its ``metrics.json``, or the reason why it has no numbers."""
 
     folder: Path
     config: str
-    content: Mapping[str, Any]
+    content: Content
     failure: str | None = None
 
 
@@ -36,8 +59,8 @@ class ScoredRun(NamedTuple):
     seeds: tuple[object, ...] = ()
     values: Mapping[str, float] = {}
     intervals: Mapping[str, Ends] = {}  # 95 %, of resampled stories
-    fields: Mapping[str, Any] = {}  # of the protocol
-    sampling: Mapping[str, Any] = {}
+    fields: Mapping[str, object] = {}  # of the protocol
+    sampling: Mapping[str, object] = {}
     truth: str | None = None  # a hash of the true frames' pixels
     folder: Path = Path()
     strips: Mapping[str, str] = {}  # headings by the names of pictures in the folder
@@ -70,20 +93,21 @@ def read_record(path: Path, folder: Path) -> Record:
     except ValueError:
         return Record(path.parent, where, {}, f"{METRICS} is damaged")
     try:
-        check_content(content)
+        checked = check_content(content)
     except ValueError as error:
         return Record(path.parent, where, {}, f"{METRICS} is damaged: {error}")
     failure = f"failed: {' '.join(str(content['error']).split())}" if "error" in content else None
     if failure is None:
-        check_hash(path, content)
-    return Record(path.parent, content.get("config") or where, content, failure)
+        check_hash(path, checked)
+    return Record(path.parent, checked.get("config") or where, checked, failure)
 
 
-def check_content(content: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the key, if a value that a report reads has the wrong type."""
+def check_content(content: JsonObject) -> Content:
+    """Return the content; raise ValueError, naming the key, if a value that a report reads has the wrong type."""
     for key, (kind, holds) in FORMS.items():
         if content.get(key) is not None and not holds(content[key]):
             raise ValueError(f"{key} is no {kind}")
+    return cast(Content, content)
 
 
 def is_tree(value: object) -> bool:
@@ -137,13 +161,14 @@ FORMS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 }
 
 
-def check_hash(path: Path, content: Mapping[str, Any]) -> None:
+def check_hash(path: Path, content: Content) -> None:
     """Refuse a protocol that does not match its hash: its numbers would be compared with others."""
-    if content.get("protocol") is None:
+    protocol = content.get("protocol")
+    if protocol is None:
         return
     said = str(content.get("protocol_hash"))
     try:
-        found = protocol_hash(content["protocol"])
+        found = protocol_hash(protocol)
     except ValueError:  # a nan, which no record of ours holds
         found = "none"
     if found != said:
@@ -169,7 +194,7 @@ def runs_of(record: Record) -> Iterator[ScoredRun]:
     )
     systems = content.get("systems") or {}
     for path, values in rows_of(content.get("values") or {}):
-        system = systems.get(path[-1], {}) if path else {}
+        system: System = systems.get(path[-1], {}) if path else {}
         yield run._replace(
             row=declared(", ".join(path), system),
             values=values,
@@ -179,7 +204,7 @@ def runs_of(record: Record) -> Iterator[ScoredRun]:
 
 
 def rows_of(
-    values: Mapping[str, Any], path: tuple[str, ...] = ()
+    values: Mapping[str, object], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, float]]]:
     """Flat rows of numbers from nested ones; values that were not measured (null) are left out."""
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
@@ -191,7 +216,7 @@ def rows_of(
             yield from rows_of(value, (*path, str(name)))
 
 
-def intervals_of(intervals: Mapping[str, Any], path: Sequence[str]) -> dict[str, Ends]:
+def intervals_of(intervals: Mapping[str, object], path: Sequence[str]) -> dict[str, Ends]:
     """The intervals of one row; scores without resampling have none."""
     for name in path:
         found = intervals.get(name)
@@ -203,7 +228,7 @@ def intervals_of(intervals: Mapping[str, Any], path: Sequence[str]) -> dict[str,
     }
 
 
-def declared(row: str, system: Mapping[str, Any]) -> str:
+def declared(row: str, system: System) -> str:
     """A row's name, which says so if the best of several candidates was scored."""
     number = system.get("best_of") or 1
     if number == 1 or "best of" in row:

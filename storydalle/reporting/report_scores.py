@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from storydalle.evaluation.protocol import differing_fields
 from storydalle.metrics.declared import details, family_patterns
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
     """Numbers of one protocol, by line and score."""
 
     protocol: str  # its hash
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     shared: tuple[str, ...]  # subject and settings of all lines
     lines: Mapping[str, Mapping[str, Summary]]
     num_seeds: Mapping[str, int]
@@ -122,7 +122,7 @@ def comparisons(runs: Sequence[ScoredRun]) -> list[Comparison]:
     return made
 
 
-def subject_of(fields: Mapping[str, Any]) -> tuple[str, str]:
+def subject_of(fields: Mapping[str, object]) -> tuple[str, str]:
     """The data set of a protocol: protocols of one set are compared with each other."""
     data = fields.get("data")
     named = data.get("name") if isinstance(data, Mapping) else None
