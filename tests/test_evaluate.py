@@ -141,7 +141,7 @@ def test_an_experiment_is_evaluated_with_its_newest_run_or_the_model_that_it_shi
     (tmp_path / "openstory" / "storyganc" / "unfinished").mkdir()
     assert chosen("openstory/storyganc") == [str(tmp_path / "openstory" / "storyganc" / "newer" / "model")]
     assert chosen("toon/story_dalle") == [str(tmp_path / "toon" / "story_dalle" / "newer" / "model")]
-    assert "the newest finished run of openstory/storyganc is scored" in capsys.readouterr().out
+    assert "scoring the model of the newest finished run of openstory/storyganc" in capsys.readouterr().out
 
 
 def test_models_that_draw_differently_are_not_compared(model: Path, capsys):
