@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storydalle.commands import typed
 from storydalle.files import dotted
@@ -27,11 +27,16 @@ from storydalle.mistakes import UserError, nearest
 from storydalle.settings import declared
 from storydalle.stories.own_sizes import RESOLVERS, Counted, count
 
+if TYPE_CHECKING:  # each is imported where it is used, since --help needs neither
+    from omegaconf import DictConfig, ListConfig
+else:
+    DictConfig = ListConfig = object
+
 
 class Request(NamedTuple):
     """A command line as plain Python: settings, and how they were chosen."""
 
-    settings: dict[str, Any]
+    settings: dict[str, object]
     overrides: tuple[str, ...] = ()  # what the command line (or the sweep) says, as key=value
     choices: Mapping[str, str] = MappingProxyType({})  # config group -> the name chosen in it
 
@@ -64,7 +69,7 @@ def run(command: str, task: Command, arguments: list[str], kind: Callable[[], ty
 
     failures: list[Exception] = []
 
-    def job(config: Any) -> None:
+    def job(config: DictConfig) -> None:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             perform(config)
             return
@@ -73,7 +78,7 @@ def run(command: str, task: Command, arguments: list[str], kind: Callable[[], ty
         except Exception as error:
             failures.append(error)
 
-    def perform(config: Any) -> None:
+    def perform(config: DictConfig) -> None:
         register_resolvers()  # A sweep's jobs may run in processes of their own.
         runtime = HydraConfig.get()
         settings = plain(config)
@@ -236,7 +241,7 @@ def reading(value: str) -> typed.Reading:
 # ------------------------------------------------------------------------------------------------ plain Python
 
 
-def compose(command: str, overrides: Sequence[str], with_hydra: bool = False) -> Any:
+def compose(command: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     """The config of a command, without running it, as OmegaConf has it."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -247,12 +252,12 @@ def compose(command: str, overrides: Sequence[str], with_hydra: bool = False) ->
         return hydra.compose(command, list(overrides), return_hydra_config=with_hydra)
 
 
-def as_written(command: str, overrides: Sequence[str]) -> dict[str, Any]:
+def as_written(command: str, overrides: Sequence[str]) -> dict[str, object]:
     """The settings of a command before they are resolved: ``${max_steps}``, and ``???`` where a value is missing."""
     return plain(compose(command, overrides), is_resolved=False)
 
 
-def plain(config: Any, is_resolved: bool = True) -> dict[str, Any]:
+def plain(config: DictConfig | ListConfig, is_resolved: bool = True) -> dict[str, object]:
     """A config of OmegaConf's as dictionaries and lists."""
     from omegaconf import OmegaConf
 
@@ -281,7 +286,7 @@ def to_yaml(settings: Mapping[str, object]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dict(settings)))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Settings of a file, as they are written; raises ValueError where it holds anything else."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -310,7 +315,7 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(name, answering(resolver), replace=True)
 
 
-def counted(config: Any) -> Counted:
+def counted(config: DictConfig) -> Counted:
     """Counts of the training stories; the smallest where ``data.root`` is not set yet.
 
     They are the smallest for a set that cannot be opened, too: building the model then tells why.
@@ -342,5 +347,5 @@ class AfterSweep:
             return lambda **_: None
         raise AttributeError(name)
 
-    def on_multirun_end(self, config: Any, **_: object) -> None:
+    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         self.show(user_path(config.runs) / config.hydra.runtime.choices.experiment)

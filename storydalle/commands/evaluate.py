@@ -135,7 +135,7 @@ def default_models(request: Request) -> list[str]:
     """
     if request.settings["images"] is not None or request.settings["compare"] is not None:
         return []
-    experiment, runs = request.choices.get("experiment"), Path(request.settings["runs"])
+    experiment, runs = request.choices.get("experiment"), user_path(request.settings["runs"])
     if experiment is None:
         return ["story_dalle"]
     newest = newest_model(experiment, runs)

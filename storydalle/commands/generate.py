@@ -10,7 +10,7 @@ Writes strip.png, strip.gif, frames/, index.html and story.json (everything need
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypedDict
 
 from PIL import Image
 from tqdm import tqdm
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from storydalle.models.drawing import Drawn
     from storydalle.models.pretrained import PretrainedModel
 else:  # a story is read and checked before torch is imported
-    Drawn = PretrainedModel = Any
+    Drawn = PretrainedModel = object
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"

@@ -7,7 +7,6 @@ import fnmatch
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from storydalle.commands.application import Request, as_written, read_yaml
 from storydalle.files.dotted import leaves, put, value_at
@@ -29,7 +28,7 @@ MOST_NAMED = 3
 ABSENT = "(nothing)"
 
 
-def resumed_settings(request: Request, folder: Path) -> dict[str, Any]:
+def resumed_settings(request: Request, folder: Path) -> dict[str, object]:
     """The run's own settings with what the command line may change. UserError, naming it, for what it may not."""
     own = own_settings(folder)
     own |= {group: request.settings[group] for group in CHOSEN_ANEW if group in request.given}
@@ -53,7 +52,7 @@ def resumed_settings(request: Request, folder: Path) -> dict[str, Any]:
     return request.settings | own
 
 
-def own_settings(folder: Path) -> dict[str, Any]:
+def own_settings(folder: Path) -> dict[str, object]:
     """The settings in a run's folder, in the names of today."""
     try:
         settings = with_names_of_today(read_yaml(folder / CONFIG))
@@ -63,16 +62,16 @@ def own_settings(folder: Path) -> dict[str, Any]:
     return settings | {"logger": by_name(logger)} if isinstance(logger, Mapping) and "kind" in logger else settings
 
 
-def by_name(logger: Mapping[str, Any]) -> dict[str, Any]:
+def by_name(logger: Mapping[str, object]) -> dict[str, object]:
     """The loggers of a run that knew one kind, under their names as in conf/logger."""
     where = {name: value for name, value in logger.items() if name != "kind"}
-    made = {"csv": {"_target_": "storydalle.training.loggers.RunLog", "_partial_": True}}
+    made: dict[str, object] = {"csv": {"_target_": "storydalle.training.loggers.RunLog", "_partial_": True}}
     if logger["kind"] == "wandb":
         made["wandb"] = {"_target_": "storydalle.training.loggers.wandb_log", "_partial_": True, **where}
     return made | where
 
 
-def asked(request: Request) -> dict[str, Any]:
+def asked(request: Request) -> dict[str, object]:
     """The settings that the command line makes other than the experiment's, and those that it names; with values.
 
     A setting that is given as another one (``${max_steps}``) follows it.
@@ -87,7 +86,7 @@ def asked(request: Request) -> dict[str, Any]:
     followers = changed
     while followers := {key for key, value in now.items() if any(depends(value, each) for each in followers)} - changed:
         changed |= followers
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key in sorted(changed, key=lambda key: (key not in request.given, key)):
         value = value_at(request.settings, key, ABSENT)
         found |= leaves(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
@@ -104,7 +103,7 @@ def is_within(key: str, other: str) -> bool:
     return key == other or key.startswith(f"{other}.")
 
 
-def depends(value: Any, key: str) -> bool:
+def depends(value: object, key: str) -> bool:
     """Tell if a setting, as it is written, takes its value from another."""
     named = re.findall(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else []
     return any(is_within(key, name) for name in named)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -70,8 +70,8 @@ class Plan(NamedTuple):
 
     folder: str
     experiment: str
-    tree: dict[str, Any]  # of settings
-    network: dict[str, Any]  # of the settings, with the folder of the model that it is built on
+    tree: dict[str, object]  # of settings
+    network: dict[str, object]  # of the settings, with the folder of the model that it is built on
     config: str  # the run's name in reports
     checkpoint: str | None
     start: int  # the step of the checkpoint
@@ -150,7 +150,7 @@ def built_on(settings: TrainSettings, kept: str | None) -> str | None:
     return kept if kept and Path(kept).is_dir() else str(model_folder(asked, settings.runs))
 
 
-def with_model(settings: TrainSettings, found: str | None) -> dict[str, Any]:
+def with_model(settings: TrainSettings, found: str | None) -> dict[str, object]:
     """The network's settings, with the folder of the model in the place of its name."""
     is_named = found is not None
     return {
@@ -195,10 +195,17 @@ def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
     print(f"wrote {folder / MODEL} and {folder / METRICS}")
 
 
+@runtime_checkable
+class Saved(Protocol):
+    """A trained model that draws, or another network, such as an image tokenizer."""
+
+    def save_pretrained(self, save_directory: Path) -> object: ...
+
+
 class Trained(NamedTuple):
     trainer: pl.Trainer
     num_steps: int
-    model: Any
+    model: Saved
     system: pl.LightningModule
     data: pl.LightningDataModule
     stories: Stories  # of validation
@@ -232,7 +239,7 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
     return Trained(trainer, processes.steps_made(trainer), model, system, data, stories)
 
 
-def chosen(group: Mapping[str, Any], run: TrainingRun) -> list[Any]:
+def chosen(group: Mapping[str, object], run: TrainingRun) -> list[Any]:
     """Make what a config group lists by name; entries with ``_partial_`` are told of the run."""
     entries = [each for each in group.values() if isinstance(each, Mapping) and "_target_" in each]
     made = [factory(each)(run) if each.get("_partial_") else instantiate(each) for each in entries]
@@ -283,13 +290,13 @@ def save(trained: Trained, plan: Plan) -> None:
         raise Failure(f"{error}; {Kept(folder)}") from error
 
 
-def tokenizers_of(model: Any) -> dict[str, Any]:
+def tokenizers_of(model: object) -> dict[str, object]:
     """Those of a model that works on tokens and codes, which its data module needs."""
     names = ("image_tokenizer", "caption_tokenizer")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
-def card(model: PretrainedModel, stories: Stories, settings: TrainSettings, num_steps: int) -> dict[str, Any]:
+def card(model: PretrainedModel, stories: Stories, settings: TrainSettings, num_steps: int) -> dict[str, object]:
     """A model's own description: how it was made, and the settings that its use depends on."""
     commit, dirty = git_state(Path(__file__).parent)
     return {
