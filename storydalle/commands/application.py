@@ -63,9 +63,7 @@ def run(command: str, task: Command, arguments: list[str], kind: Callable[[], ty
     arguments = typed.as_typed(arguments, reading)
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException, InstantiationException
     from hydra.types import RunMode
-    from omegaconf.errors import OmegaConfBaseException
 
     failures: list[Exception] = []
 
@@ -89,11 +87,21 @@ def run(command: str, task: Command, arguments: list[str], kind: Callable[[], ty
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
     sys.argv = [sys.argv[0], *arguments]
-    try:
+    with errors_of_one_line(command, arguments):
         with printed_as(shown):
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(job)()
         if failures:
             raise failures[0]
+
+
+@contextmanager
+def errors_of_one_line(command: str, arguments: list[str]) -> Iterator[None]:
+    """Raise an error of Hydra, OmegaConf or a launcher as the user's mistake that it is."""
+    from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
     except InstantiationException as error:
         raise cause_of(error) from error
     except (HydraException, OmegaConfBaseException) as error:
