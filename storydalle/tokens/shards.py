@@ -38,11 +38,13 @@ COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # what compressed archives begi
 
 
 class ShardsHeader(TypedDict):
+    """The header of a folder of shards, whose values ``KINDS`` checks."""
+
     format: int
-    image_tokenizer: str
-    caption_tokenizer: str
+    image_tokenizer: str  # hash of what encodes
+    caption_tokenizer: str  # fingerprint
     resolution: int
-    num_codes: int
+    num_codes: int  # a frame
     pad_id: int
     columns: list[str]
     stories: list[int]  # of each shard
