@@ -168,7 +168,7 @@ def test_the_flagship_command_trains_from_an_empty_folder_and_goes_on_from_its_o
     )
     first = train("name=first", experiment="toon/story_dalle", tiny=tiny)
     assert first.status == 0, first.err
-    assert "no finished run of toon/text_to_image, so the shipped text_to_image is built on" in first.out
+    assert "toon/text_to_image has no finished run, so the shipped text_to_image is used" in first.out
     run = Path("runs/toon/story_dalle/first")
     assert memory(run)["pretrained"] == str(zoo.zoo_folder() / "text_to_image")
     again = train("name=second", f"pretrained={run}", experiment="toon/story_dalle", tiny=tiny)
