@@ -17,7 +17,7 @@ ELSEWHERE = {
         "tokens/encoding.py",
         "commands/generate.py",
         "files/outputs.py",
-        "bench/data.py",
+        "bench/data_speed.py",
         "reporting/strips.py",
     ),
     *("evaluation/vistorybench.py", "commands/demo.py", "files/locks.py"),

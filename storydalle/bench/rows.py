@@ -6,7 +6,7 @@ from typing import NamedTuple
 from storydalle.evaluation.toon_table import markdown
 
 
-class Row(NamedTuple):
+class SpeedRow(NamedTuple):
     name: str
     measured: str  # as it is shown, in the unit of its column
     ratio: float
@@ -19,6 +19,6 @@ class Measured(NamedTuple):
     values: dict[str, object]
 
 
-def table(rows: Iterable[Row], unit: str, ratio_to: str) -> str:
+def table(rows: Iterable[SpeedRow], unit: str, ratio_to: str) -> str:
     """Markdown; ``ratio_to`` heads the ratios."""
     return markdown(["", unit, ratio_to], [[row.name, row.measured, f"{row.ratio:.2f}"] for row in rows])

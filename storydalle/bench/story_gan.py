@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from storydalle.bench.measuring import medians
 from storydalle.bench.plain_story_gan import PlainTraining
-from storydalle.bench.rows import Measured, Row, table
+from storydalle.bench.rows import Measured, SpeedRow, table
 from storydalle.bench.shapes import Shape
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
@@ -37,7 +37,7 @@ def bench_story_gan(shape: Shape) -> Measured:
     }
     found = medians(steps, shape.rounds)
     floor = found[f"{PLAIN}, float32"]
-    rows = [Row(name, f"{1000 * seconds:.0f}", floor / seconds) for name, seconds in found.items()]
+    rows = [SpeedRow(name, f"{1000 * seconds:.0f}", floor / seconds) for name, seconds in found.items()]
     ratios = {name: found[f"{PLAIN}, {name}"] / found[f"{OURS}, {name}"] for name in PRECISIONS}
     text = (
         f"A step of {shape.batch_size} stories of {batch.mask.shape[1]} frames of {story_gan.resolution} pixels; "

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import torch
 
-from storydalle.bench.data import bench_data
+from storydalle.bench.data_speed import bench_data
 from storydalle.bench.rows import Measured
 from storydalle.bench.shapes import Shape
 from storydalle.bench.story_gan import bench_story_gan

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from storydalle.bench.measuring import Work, medians, rate_of
-from storydalle.bench.rows import Measured, Row, table
+from storydalle.bench.rows import Measured, SpeedRow, table
 from storydalle.bench.shapes import Shape
 from storydalle.evaluation.entries import open_story_dalle
 from storydalle.mistakes import UserError
@@ -43,10 +43,10 @@ def bench_data(shape: Shape) -> Measured:
                 f"num_stories={shape.num_stories}: the {len(stories)} of them that train fill no batch of "
                 f"{shape.batch_size}; give more"
             )
-        found = speeds(Pictures(Path(name), files, stories, model, shape))
+        found = speeds(PictureFiles(Path(name), files, stories, model, shape))
     waiting = found.pop(WAITING)
     floor = found[DECODE]
-    rows = [Row(name, f"{rate:,.0f}", rate / floor) for name, rate in found.items()]
+    rows = [SpeedRow(name, f"{rate:,.0f}", rate / floor) for name, rate in found.items()]
     size = shape.picture_size
     text = (
         f"{len(files)} pictures of {size} x {size} pixels to {model.resolution}; medians of {shape.rounds} rounds\n\n"
@@ -71,7 +71,7 @@ def write_pictures(folder: Path, num_stories: int, size: int) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureFiles:
     """Stories as files, what reads and encodes them, and a folder for what is made of them."""
 
     folder: Path
@@ -122,7 +122,7 @@ class Pictures:
         return data
 
 
-def speeds(pictures: Pictures) -> dict[str, float]:
+def speeds(pictures: PictureFiles) -> dict[str, float]:
     """Frames a second of each step on the way, and the share of a training step that waits for data."""
     works = {DECODE: pictures.decode, READ: pictures.read, PREPARE: pictures.prepare, CACHE: pictures.read_cache()}
     data = pictures.training_data()
