@@ -18,6 +18,7 @@ from storydalle.mistakes import UserError
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.zoo import zoo_folder
 from storydalle.stories.toon import ToonSV
+from tests.evaluations import reader_measured_once  # noqa: F401
 from tests.tiny import tiny_story_dalle
 from tests.tiny_gan import tiny_story_gan
 

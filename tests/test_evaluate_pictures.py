@@ -23,6 +23,7 @@ from storydalle.stories.images import from_images, to_images, to_tensor
 from storydalle.stories.resizing import at_size
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.toon import ToonSV
+from tests.evaluations import reader_measured_once  # noqa: F401
 from tests.tiny import tiny_story_dalle
 from tests.toy_set import ToySet, noise, story
 
