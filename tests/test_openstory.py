@@ -204,7 +204,7 @@ def test_rows_of_another_form_are_refused(bad: Any, named: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [
-        ("groups.json", b"[[", "groups.json is no JSON"),
+        ("groups.json", b"[[", "groups.json is not JSON"),
         ("groups.json", b'["asp/0019"]', "is no list of lists of story ids"),
         ("groups.json", b'[["asp/0019"], ["asp/0019"]]', "names asp/0019 twice"),
         ("stories.jsonl", "Zoë".encode("latin1"), r"stories.jsonl is not in UTF-8 \(byte 2\)"),

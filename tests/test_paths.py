@@ -214,7 +214,7 @@ def test_json_is_read_in_one_place() -> None:
 )
 def test_json_that_nobody_can_walk_through_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match=r"x\.json is (no JSON|not)"):
+    with pytest.raises(ValueError, match=r"x\.json is not"):
         read_json(tmp_path / "x.json")
 
 

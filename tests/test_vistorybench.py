@@ -208,7 +208,7 @@ def test_two_runs_are_not_mixed(tmp_path):
 def test_a_record_that_says_nothing_is_refused_by_name(tmp_path, record):
     run = export(tmp_path)
     (run / "storydalle.json").write_text(record)
-    with pytest.raises(ValueError, match=r"storydalle\.json (does not say|is no JSON)"):
+    with pytest.raises(ValueError, match=r"storydalle\.json (does not say|is not JSON)"):
         opened(run)
 
 
