@@ -1,11 +1,11 @@
 """One interface for every image tokenizer: ranges, kinds, hashes; variants of the VQGAN; two VQGANs as a pair."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -20,6 +20,7 @@ from storydalle.tokens.encoding import FrameEncoder, encoding_hash
 from storydalle.tokens.image_tokenizer import IMAGE_TOKENIZERS, ImageTokenizer, PixelRange
 from storydalle.tokens.paired import PairedTokenizer
 from storydalle.tokens.vqgan import NORM_EPS, VQGAN
+from storydalle.training import tokenizer_training
 from storydalle.training.tokenizer_training import ImageTokenizerTraining
 from tests.released_tokenizers import TINY, TINY_VQGAN, Taming, detoker_weights, pictures, taming_weights
 from tests.shifted import fixed
@@ -266,7 +267,8 @@ def test_unknown_settings_are_named(changes: dict[str, Any], said: str) -> None:
 def test_only_a_vqgan_of_nearest_vectors_is_trained(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make()
     # The types forbid the other kinds too, but only tests check types.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.setattr(ImageTokenizerTraining, "__init__", inspect.unwrap(ImageTokenizerTraining.__init__))
+    monkeypatch.setattr(tokenizer_training, "check_trainable", inspect.unwrap(tokenizer_training.check_trainable))
     with pytest.raises(ValueError, match="cannot be trained here: only a vqgan"):
         ImageTokenizerTraining(made)
 
