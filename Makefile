@@ -38,7 +38,7 @@ zoo: $(READY)  ## train the shipped weights from nothing
 	$(BIN)/storydalle train experiment=toon/story_dalle
 	$(BIN)/storydalle train experiment=toon/storyganc
 	$(BIN)/storydalle train experiment=toon/clip
-	$(BIN)/python -m storydalle.commands.zoo
+	$(BIN)/python -m storydalle.commands.fill_zoo
 	$(BIN)/storydalle evaluate model=story_dalle diagnose=100 readme='[README.md,experiments/story_dalle/README.md]' card=true
 	$(BIN)/storydalle evaluate model=storyganc card=true
 

@@ -35,7 +35,7 @@ from storydalle.training.probes import Match
 
 
 class EvaluationRecord(TypedDict):
-    """What is read again of an evaluation's record."""
+    """The parts of an evaluation's record that are read again."""
 
     protocol: Mapping[str, object]
     protocol_hash: str

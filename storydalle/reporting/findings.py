@@ -90,7 +90,7 @@ class Captions(TypedDict):
     num_truncated: int | None
 
 
-class Report(TypedDict):
+class SetReport(TypedDict):
     """Everything that is found, as report.json holds it."""
 
     set: str
@@ -155,7 +155,7 @@ def captions_text(record: StoryRecord) -> str:
 # ------------------------------------------------------------------------------------------------ as a tree
 
 
-def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = None) -> Report:
+def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = None) -> SetReport:
     """The tree of all findings; the same for the same copy."""
     usable = [record for stories in findings.usable.values() for record in stories]
     good = findings.good
@@ -231,7 +231,7 @@ def _examples(found: Sequence[tuple[str, ...]]) -> Examples:
 # ------------------------------------------------------------------------------------------------ in words
 
 
-def report_text(report: Report) -> str:
+def report_text(report: SetReport) -> str:
     sections = [
         _counts_text(report),
         _problems_text("the annotations", report["problems"]["annotations"]),
@@ -266,7 +266,7 @@ def aligned(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
-def _counts_text(report: Report) -> str:
+def _counts_text(report: SetReport) -> str:
     total = report["all"]
     shortest, longest = report["num_targets"]
     targets = plural(longest, "target") if shortest == longest else f"{shortest:,} to {longest:,} targets"
@@ -284,7 +284,7 @@ def _counts_text(report: Report) -> str:
     return "\n".join([*lines, aligned(rows), textwrap.fill(legend, 100, initial_indent="  ", subsequent_indent="  ")])
 
 
-def _columns(report: Report) -> list[str]:
+def _columns(report: SetReport) -> list[str]:
     """The columns of the table of splits that are not empty."""
     total, splits = report["all"], report["splits"].values()
     idle = set()
@@ -308,7 +308,7 @@ def _problems_text(where: str, problems: Problems) -> str:
     return "\n".join([f"problems of {where}: {problems['number']:,}", kinds, *_first(problems, ": ".join)])
 
 
-def _repeats_text(report: Report) -> str:
+def _repeats_text(report: SetReport) -> str:
     lines = ["what occurs twice"]
     for found, words in (
         (report["same_bytes"], "pictures that several clips have, byte for byte"),
@@ -322,7 +322,7 @@ def _repeats_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _leaks_text(report: Report) -> str:
+def _leaks_text(report: SetReport) -> str:
     if not report["leaks"]:
         return f"leaks across splits: none by {', '.join(LEAK_WORDS)}" if len(report["splits"]) > 1 else ""
     lines = ["leaks across splits"]
@@ -335,7 +335,7 @@ def _leaks_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _captions_text(report: Report) -> str:
+def _captions_text(report: SetReport) -> str:
     columns = ["number", "empty", "with a pronoun", "words", "longest"]
     if report["text_length"]:
         columns += ["tokens", "longest", f"over {report['text_length']}"]
@@ -350,7 +350,7 @@ def _captions_text(report: Report) -> str:
     return f"captions of targets\n{aligned(rows)}"
 
 
-def _characters_text(report: Report) -> str:
+def _characters_text(report: SetReport) -> str:
     characters = report["characters"]
     if not characters:
         return ""

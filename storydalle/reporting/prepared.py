@@ -27,7 +27,9 @@ class Shown(NamedTuple):
     resolution: int  # of a strip's frames, pixels a side
 
 
-def write_files(out: Path, found: findings.Findings, report: findings.Report, inputs_of: Mapping[str, object]) -> None:
+def write_files(
+    out: Path, found: findings.Findings, report: findings.SetReport, inputs_of: Mapping[str, object]
+) -> None:
     clips = "".join(f"{json.dumps([clip, facts.sha256])}\n" for clip, facts in found.clips.items())
     splits = {split: {key: counts[key] for key in ("stories", "usable")} for split, counts in report["splits"].items()}
     digest = {"file": "clips.jsonl", "number": len(found.clips), "sha256": hashlib.sha256(clips.encode()).hexdigest()}

@@ -24,7 +24,7 @@ class System(TypedDict, total=False):
 
 
 class Content(TypedDict, total=False):
-    """What a report reads of a ``metrics.json``; ``FORMS`` checks it."""
+    """The parts of a ``metrics.json`` that a report reads; ``FORMS`` checks it."""
 
     config: str | None
     seeds: list[int | str | None] | None

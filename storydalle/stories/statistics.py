@@ -122,7 +122,7 @@ def _looks(facts: ClipFacts) -> set[str]:
 
 
 def leaks(splits: Mapping[str, Sequence[StoryRecord]], facts: Facts) -> list[Leak]:
-    """What two splits share, for each pair of splits in the order given.
+    """Clips and captions that two splits share, for each pair of splits in the order given.
 
     ``kind`` is "groups", "clips", "pictures" (the same bytes), "looks" (alike, and not only the same bytes) or
     "captions" (of targets, in any case).

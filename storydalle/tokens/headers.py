@@ -29,7 +29,7 @@ class CodesHeader(TypedDict):
 
 
 class ShardRecord(TypedDict):
-    """What encodes a shard of clips, and the clips as they are now."""
+    """The hash of the encoder of a shard of clips, and the clips as they are now."""
 
     format: int
     resolution: int
@@ -44,7 +44,7 @@ class EncodedShard(ShardRecord):
     problems: dict[str, str]
 
 
-class Column(TypedDict):
+class ArrayFile(TypedDict):
     """A file of raw numbers."""
 
     dtype: str
@@ -63,7 +63,7 @@ class TablesHeader(TypedDict):
     num_stories: int
     left_out: int
     pad_id: int
-    columns: dict[str, Column]
+    columns: dict[str, ArrayFile]
 
 
 def codes_header(folder: Path) -> CodesHeader | None:

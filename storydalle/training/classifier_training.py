@@ -20,7 +20,7 @@ def presence_loss(logits: Float[Tensor, "n k"], characters: Int[Tensor, "n k"]) 
 
 
 class Reader(Protocol):
-    """What training needs of a classifier beside its logits."""
+    """A classifier as its training needs it."""
 
     def present(self, logits: Tensor) -> Tensor: ...
 

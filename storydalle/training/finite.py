@@ -21,7 +21,7 @@ MOST_NAMED = 3  # losses of a message
 
 
 class Kept:
-    """What remains of a failed run: its last checkpoint, and the step of it."""
+    """The remains of a failed run: its last checkpoint, and the step of it."""
 
     def __init__(self, folder: Path, step: int | None = None) -> None:
         self.folder, self.step = folder, step

@@ -35,8 +35,8 @@ class TrainingRun(NamedTuple):
     monitor: str | None = None  # the value of a validation by which its model is judged
 
 
-class Memory(TypedDict, total=False):
-    """What a run keeps for its later parts."""
+class KeptByRun(TypedDict, total=False):
+    """The facts that a run keeps for its later parts, in a file of its folder."""
 
     config: str
     wandb: str  # the run's id there
@@ -125,7 +125,7 @@ def finished_models(experiment: Path) -> list[Path]:
     return [path.parent for path in found if state_of(path.parent.parent) in (State.FINISHED, None)]
 
 
-def memory(folder: Path) -> Memory:
+def memory(folder: Path) -> KeptByRun:
     """Read what a run keeps beside its config for when it is resumed; empty for older runs, which have no such file."""
     try:
         kept = parsed((folder / MEMORY).read_text(encoding="utf-8"))
@@ -133,4 +133,4 @@ def memory(folder: Path) -> Memory:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / MEMORY} cannot be read ({error}): start without resume=true") from error
-    return cast(Memory, kept) if isinstance(kept, dict) else {}
+    return cast(KeptByRun, kept) if isinstance(kept, dict) else {}

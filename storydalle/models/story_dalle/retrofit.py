@@ -214,7 +214,7 @@ class PromptTokens(nn.Module):
 
 
 class Conditions(NamedTuple):
-    """What a story adds to each of its frames: tokens ahead of the caption, and the source's memory in every block."""
+    """A story, as one of its frames sees it: tokens ahead of the caption, and the source's memory in every block."""
 
     prefix: Float[Tensor, "r p d"] | None
     memories: list[SourceMemory | None] | None

@@ -1,8 +1,8 @@
-"""Fill ``storydalle/zoo/`` from finished runs: ``python -m storydalle.commands.zoo`` (``make zoo`` runs it last).
+"""Fill ``storydalle/zoo/`` from finished runs: ``python -m storydalle.commands.fill_zoo`` (``make zoo`` runs it last).
 
 Copies the newest models of toon/story_dalle, toon/text_to_image (without the image tokenizer that both share) and
 toon/storyganc, and the two networks that evaluation of ToonSV needs: the newest of toon/clip, and the label reader,
-which is trained here. ``python -m storydalle.commands.zoo --words`` only writes the words of the shipped models'
+which is trained here. ``python -m storydalle.commands.fill_zoo --words`` only writes the words of the shipped models'
 captions.
 """
 
