@@ -30,7 +30,7 @@ from storydalle.tokens.headers import (
     HEADER,
     CodesHeader,
     CodesKey,
-    Column,
+    ArrayFile,
     ShardRecord,
     TablesKey,
     codes_header,
@@ -288,7 +288,7 @@ class Columns:
             self.files[name].write(np.ascontiguousarray(array).tobytes())
             self.lengths[name] += len(array)
 
-    def close(self) -> dict[str, Column]:
+    def close(self) -> dict[str, ArrayFile]:
         """Finish the files; return what a reader must know about them."""
         for file in self.files.values():
             file.close()
