@@ -268,6 +268,7 @@ def test_a_setting_that_would_spoil_a_run_is_one_line(override: str, says: tuple
         ({"data_module__batch_size": 0}, r"data_module\.batch_size=0"),
         ({"ema_decay": 1.5}, r"ema_decay=1\.5.*between 0 and 1"),
         ({"system__clip": 0}, r"system\.clip=0 sets every gradient to zero"),
+        ({"system__clip": "abc"}, r"system\.clip=abc is no number"),
         ({"system__gradient_clip": -1.0}, r"system\.gradient_clip=-1"),
         ({"system__clip": float("nan")}, r"system\.clip=nan"),
         ({"pretrained": "story_dalle"}, r"pretrained=story_dalle.*starts from scratch"),

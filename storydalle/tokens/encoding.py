@@ -28,9 +28,9 @@ from storydalle.stories.story import Outline, Shot, Stories, shown_frame
 from storydalle.tokens.caption_tokenizer import TextTokenizer
 from storydalle.tokens.headers import (
     HEADER,
+    ArrayFile,
     CodesHeader,
     CodesKey,
-    ArrayFile,
     ShardRecord,
     TablesKey,
     codes_header,

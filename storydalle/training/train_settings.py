@@ -77,6 +77,10 @@ class TrainSettings(RunChoice):
         check_loggers(self.logger)
         for name in ("clip", "gradient_clip"):
             value = self.system.get(name)
+            if not isinstance(value, int | float | None):
+                raise UserError(
+                    f"system.{name}={value} is no number: use one above 0, or null to leave gradients alone"
+                )
             if isinstance(value, int | float) and not value > 0:
                 raise UserError(f"system.{name}={value} sets every gradient to zero: use a number above 0")
         if self.pretrained is not None and self.pretrained not in self.network.values():
