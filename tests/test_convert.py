@@ -380,7 +380,12 @@ def test_flavas_codebook_takes_the_place_of_openais_encoder(
 
 def test_what_rudalle_has_and_this_has_not_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "format=rudalle", "source=pytorch_model_v3.bin", "target=ours")
-    for part in ("format=rudalle is not read", "before_first_addition_layernorm", "row and a column", "sparse masks"):
+    for part in (
+        "format=rudalle is not supported",
+        "before_first_addition_layernorm",
+        "row and a column",
+        "sparse masks",
+    ):
         assert part in said
 
 

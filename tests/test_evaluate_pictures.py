@@ -110,7 +110,7 @@ def test_an_unknown_way_to_the_size_is_named_with_the_nearest():
 
 def test_what_a_network_sees_of_a_picture_does_not_depend_on_those_beside_it():
     from storydalle.metrics.networks.clip import open_image_text_network
-    from storydalle.models.kinds import zoo_folder
+    from storydalle.models.zoo import zoo_folder
 
     network = open_image_text_network(zoo_folder() / "clip")
     features = TextNetworkFeatures(network)
