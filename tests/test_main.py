@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from PIL import Image
 
 from storydalle.commands import application, completion, main
@@ -184,3 +185,34 @@ def test_a_full_disk_anywhere_else_is_one_line(command: Command, monkeypatch: py
 
     monkeypatch.setattr(main, "dispatch", full)
     assert_mistake(command("train"), "no disk space", "runs/last")
+
+
+OWN_SWEEP = """\
+# @package _global_
+defaults: [/experiment/toon/image_tokenizer]
+hydra: {mode: MULTIRUN, sweeper: {params: {seed: "0,1"}}}
+"""
+
+
+def test_a_config_is_composed_once_and_may_still_say_that_it_is_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["storydalle"])
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "seeds.yaml").write_text(OWN_SWEEP)
+    compositions: list[str] = []
+    compose = ConfigLoaderImpl.load_configuration
+
+    def counted(loader: ConfigLoaderImpl, *asked: object, **named: object) -> object:
+        compositions.append("one")
+        return compose(loader, *asked, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    requests: list[application.Request] = []
+    application.run("train", requests.append, ["experiment=toon/image_tokenizer"])
+    assert len(requests) == len(compositions) == 1
+    application.run("train", requests.append, ["--config-dir", "own", "experiment=seeds"])
+    assert [request.settings["seed"] for request in requests[1:]] == [0, 1]
+    application.run("train", requests.append, ["experiment=toon/image_tokenizer", "seed=3,4", "hydra.mode=MULTIRUN"])
+    assert [request.settings["seed"] for request in requests[3:]] == [3, 4]

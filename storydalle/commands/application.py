@@ -88,7 +88,7 @@ def run(command: str, task: Command, arguments: list[str], kind: Callable[[], ty
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
     sys.argv = [sys.argv[0], *arguments]
     with errors_of_one_line(command, arguments):
-        with printed_as(shown):
+        with printed_as(shown), composed_once(flags, arguments):
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(job)()
         if failures:
             raise failures[0]
@@ -110,6 +110,26 @@ def errors_of_one_line(command: str, arguments: list[str]) -> Iterator[None]:
         if "srun" not in str(error):  # submitit's only word for a machine without SLURM
             raise
         raise UserError("no SLURM here for submitit_slurm: go to a cluster, or take hydra/launcher=two_jobs") from error
+
+
+@contextmanager
+def composed_once(flags: Namespace, arguments: list[str]) -> Iterator[None]:
+    """Keep Hydra from composing the config twice: the first time it only looks for ``hydra.mode``.
+
+    The configs of this project leave that to ``-m``; configs of the user's own, and arguments, may set it.
+    """
+    from hydra._internal.hydra import Hydra
+
+    has_own_configs = flags.config_dir or flags.config_path or flags.config_name
+    if has_own_configs or any("hydra.mode" in argument for argument in arguments):
+        yield
+        return
+    get_mode = Hydra.get_mode
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # None: as the flags say
+    try:
+        yield
+    finally:
+        Hydra.get_mode = get_mode  # type: ignore[method-assign]
 
 
 @contextmanager
