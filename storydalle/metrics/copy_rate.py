@@ -44,9 +44,11 @@ def comparable(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c s s"]:
 
 
 def windows(pictures: Float[Tensor, "n c s s"], stride: int) -> Float[Tensor, "n d p"]:
-    """Windows of ``WINDOW`` x ``WINDOW`` pooled cells, at every ``stride``-th pixel."""
+    """Windows of ``WINDOW`` x ``WINDOW`` pooled cells, at every ``stride``-th pixel: 1, or a multiple of a cell."""
     cell = pictures.shape[-1] // GRID
-    return F.unfold(F.avg_pool2d(pictures, cell, stride=1), WINDOW, dilation=cell, stride=stride)
+    step = 1 if stride == 1 else cell  # cells between which no window begins are not pooled
+    pooled = F.avg_pool2d(pictures, cell, stride=step)
+    return F.unfold(pooled, WINDOW, dilation=cell // step, stride=stride // step)
 
 
 def copied_patches(frames: Float[Tensor, "f c h w"], source: Float[Tensor, "c h w"]) -> CopiedPatches:
