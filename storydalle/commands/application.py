@@ -42,7 +42,7 @@ class Request(NamedTuple):
 
     @property
     def given(self) -> frozenset[str]:
-        """Keys that the command line names, as against defaults."""
+        """The keys that the command line sets; all others have their defaults."""
         return frozenset(override.partition("=")[0].lstrip("+~") for override in self.overrides)
 
 
@@ -134,7 +134,7 @@ def composed_once(flags: Namespace, arguments: list[str]) -> Iterator[None]:
 
 @contextmanager
 def printed_as(kind: type | None) -> Iterator[None]:
-    """Of the config that Hydra prints meanwhile, print what the dataclass ``kind`` declares; all of it without one."""
+    """Catch the config that Hydra prints inside, and print the part that the dataclass ``kind`` declares; None: all."""
     from omegaconf import OmegaConf
 
     if kind is None:
@@ -146,7 +146,7 @@ def printed_as(kind: type | None) -> Iterator[None]:
 
 
 def check_texts(tree: object, key: str = "") -> None:
-    """Refuse, before any work, settings with zero bytes, and paths that no file can have here."""
+    """Refuse texts with zero bytes and impossible paths before any work begins."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             check_texts(value, f"{key}.{name}" if key else str(name))
@@ -161,7 +161,7 @@ def check_texts(tree: object, key: str = "") -> None:
 
 
 def check_flags(arguments: list[str]) -> Namespace:
-    """Read the flags; those that Hydra does not have are refused in one line, and not by its usage."""
+    """Read the flags; an unknown one is a mistake told in one line, where Hydra would print its usage."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -176,7 +176,7 @@ def check_flags(arguments: list[str]) -> Namespace:
 
 
 def config_flags() -> list[str]:
-    """The flags of this command line that say where configs are: another process needs them too."""
+    """The flags of this command line that say where configs are; a process that is started needs them too."""
     from hydra._internal.utils import get_args_parser
 
     found, _ = get_args_parser().parse_known_args(sys.argv[1:])
@@ -185,7 +185,7 @@ def config_flags() -> list[str]:
 
 
 def cause_of(error: Exception) -> Exception:
-    """Return the error behind one of building a config: a refused setting is a user's mistake, the rest is a bug."""
+    """The cause of an error while a config was built: a refused setting is a user's mistake, anything else a bug."""
     cause = error.__cause__
     if isinstance(cause, Exception) and not isinstance(cause, ValueError | TypeError):
         return cause
@@ -193,7 +193,7 @@ def cause_of(error: Exception) -> Exception:
 
 
 def explained(error: Exception, command: str, arguments: list[str]) -> UserError:
-    """Tell an error of Hydra's or OmegaConf's in one line, with the nearest names."""
+    """An error of Hydra or OmegaConf as one line, with the nearest names that exist."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
 
@@ -224,7 +224,7 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
 
 
 def no_launcher(name: str) -> str:
-    """The remedy for a launcher of a sweep's jobs that is not here."""
+    """What to do about an unknown or missing launcher of a sweep's jobs."""
     if name in SUBMITIT:
         return 'it hands jobs to SLURM: pip install "storydalle[slurm]"'
     return nearest(name, [*config_names("hydra/launcher"), "basic", "joblib", *SUBMITIT])
@@ -235,7 +235,7 @@ def config_groups() -> list[str]:
 
 
 def known_keys(command: str, arguments: list[str]) -> list[str]:
-    """Dotted keys of the command's config with the groups that the arguments choose."""
+    """The dotted keys of a command's config, composed with the groups that the arguments choose."""
     from hydra.errors import HydraException
 
     groups = set(config_groups())
@@ -249,7 +249,7 @@ def known_keys(command: str, arguments: list[str]) -> list[str]:
 
 
 def reading(value: str) -> typed.Reading:
-    """The kind of value that Hydra's grammar takes a text for."""
+    """How Hydra's grammar understands a value: as text, a list, a sweep and so on."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
     from hydra.errors import HydraException
@@ -270,7 +270,7 @@ def reading(value: str) -> typed.Reading:
 
 
 def compose(command: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    """The config of a command, without running it, as OmegaConf has it."""
+    """Compose the config of a command without running it."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
@@ -286,7 +286,7 @@ def as_written(command: str, overrides: Sequence[str]) -> dict[str, object]:
 
 
 def plain(config: DictConfig | ListConfig, is_resolved: bool = True) -> dict[str, object]:
-    """A config of OmegaConf's as dictionaries and lists."""
+    """A config as plain dictionaries and lists."""
     from omegaconf import OmegaConf
 
     tree = OmegaConf.to_container(config, resolve=is_resolved, throw_on_missing=is_resolved)
@@ -295,14 +295,14 @@ def plain(config: DictConfig | ListConfig, is_resolved: bool = True) -> dict[str
 
 
 def instantiate(settings: Mapping[str, object]) -> Any:
-    """The object that settings with a ``_target_`` describe, and those inside them."""
+    """Build the object that settings with a ``_target_`` describe, and the objects inside them."""
     from hydra.utils import instantiate
 
     return instantiate(settings)
 
 
 def factory(settings: Mapping[str, object]) -> Callable[..., Any]:
-    """The function of a ``_target_`` with these settings, to be called with the arguments that they lack."""
+    """The function of a ``_target_`` with these settings filled in; call it with the arguments that are left."""
     from hydra.utils import instantiate
 
     return instantiate(settings, _partial_=True)
@@ -315,7 +315,7 @@ def to_yaml(settings: Mapping[str, object]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, object]:
-    """Settings of a file, as they are written; raises ValueError where it holds anything else."""
+    """The settings of a YAML file, unresolved. Raises ValueError if it holds anything else."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -333,7 +333,7 @@ def read_yaml(path: Path) -> dict[str, object]:
 
 
 def register_resolvers() -> None:
-    """Make known what a config may ask of the stories that it names as ``data.train``: see ``own_sizes``."""
+    """Register the resolvers by which a config asks for sizes of its own stories, ``data.train``; see ``own_sizes``."""
     from omegaconf import OmegaConf
 
     def answering(resolver: Callable[..., object]) -> Callable[..., object]:
@@ -344,7 +344,7 @@ def register_resolvers() -> None:
 
 
 def counted(config: DictConfig) -> Counted:
-    """Counts of the training stories; the smallest where ``data.root`` is not set yet.
+    """Counts of the training stories; the smallest possible ones if ``data.root`` is not set yet.
 
     They are the smallest for a set that cannot be opened, too: building the model then tells why.
     """

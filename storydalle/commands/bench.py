@@ -50,7 +50,7 @@ def run(request: Request) -> None:
 
 
 def write(out: Path, settings: BenchSettings, asked: Mapping[str, object]) -> None:
-    """Measure, and write the table and the record, with what was asked."""
+    """Measure, and write the table and a record with the settings."""
     text, values = BENCHES[settings.bench](settings)
     commit, dirty = git_state(Path(__file__).parent)
     measured = {name: value for name, value in asked.items() if name not in ("out", "readme")}

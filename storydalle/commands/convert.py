@@ -42,7 +42,7 @@ def run(request: Request) -> None:
 
 
 def checked(request: Request) -> ConvertSettings:
-    """The settings, none of which the format or the direction passes over."""
+    """The settings of a conversion; one that this format or direction would ignore is refused."""
     asked = request.settings
     for name in ("format", "source", "target"):
         if asked[name] is None:
@@ -61,7 +61,7 @@ def checked(request: Request) -> ConvertSettings:
 
 
 def write(settings: ConvertSettings) -> None:
-    """Convert, one way or the other."""
+    """Convert to a model folder or, with ``reverse=true``, back."""
     with refused_in_one_line(settings), told_in_one_line("", FileExistsError, NoRoom):
         if settings.reverse:
             write_released(settings)
@@ -82,7 +82,7 @@ def write_model_folder(settings: ConvertSettings) -> None:
 
 
 def say(notes: Iterable[str], card: Mapping[str, object]) -> None:
-    """Print the notes, and the licences that go with the weights."""
+    """Print the notes and the licences of the weights."""
     for note in notes:
         print(f"note: {note}")
     if terms := licences.told(card):
@@ -90,7 +90,7 @@ def say(notes: Iterable[str], card: Mapping[str, object]) -> None:
 
 
 def counted(tensors: Iterable[Source]) -> tqdm:
-    """A bar, on a terminal, of the bytes of all tensors."""
+    """A progress bar, if this is a terminal, that counts the bytes of all tensors."""
     total = sum(source.num_bytes for source in tensors)
     return tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None, leave=False)
 

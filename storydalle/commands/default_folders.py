@@ -17,7 +17,7 @@ LONGEST = 80  # letters of what is added to a name
 
 
 def named(base: Path, command: str, request: Request, unnamed: Container[str]) -> Path:
-    """``base`` with the settings behind its name that the command line changes: ``strips/story-seed7-top_k5``.
+    """``base``, with the settings that the command line changes after its name: ``strips/story-seed7-top_k5``.
 
     Of settings in ``unnamed`` the base tells already, or nothing that is written depends on them.
     """
@@ -25,7 +25,7 @@ def named(base: Path, command: str, request: Request, unnamed: Container[str]) -
 
 
 def changes(request: Request, saved: Mapping[str, object], unnamed: Container[str]) -> dict[str, object]:
-    """Settings that the command line names and that are not as in ``saved``; of a group, the choice."""
+    """The settings of the command line that differ from ``saved``; for a config group, the name that was chosen."""
     found = {
         key: request.choices.get(key, dotted.value_at(request.settings, key.partition("@")[0]))
         for key in sorted(request.given)
@@ -38,7 +38,7 @@ def changes(request: Request, saved: Mapping[str, object], unnamed: Container[st
 
 
 def beside(base: Path, changed: Mapping[str, object]) -> Path:
-    """``base``, or where something is changed the folder beside it that is named by what."""
+    """``base``, or a folder beside it that is named by the changes, if there are any."""
     if not changed:
         return base
     told = "-".join(f"{key.rpartition('.')[2]}{word(value)}" for key, value in changed.items())
@@ -46,13 +46,13 @@ def beside(base: Path, changed: Mapping[str, object]) -> Path:
 
 
 def word(value: object) -> str:
-    """A value behind its setting's name: ``7`` of seed7, ``_clip`` of reranker_clip."""
+    """A value as it follows the name of its setting: the ``7`` of seed7, the ``_clip`` of reranker_clip."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return file_name(str(value)) if is_number else f"_{joined_names(value if isinstance(value, list) else [value])}"
 
 
 def joined_names(values: Sequence[object]) -> str:
-    """Names and paths as one part of a file's name; of a path the last name, with a hash of the whole."""
+    """Names and paths as part of a file name; a path becomes its last part and a hash of the whole path."""
     from storydalle.training.building import MODEL  # and with it torch
 
     found = []
@@ -72,7 +72,7 @@ def digest(text: str) -> str:
 
 
 def numbered(folder: Path, holds_another: Callable[[Path], bool]) -> Path:
-    """``folder``, or the first of ``folder-2``, ``folder-3``, ... that does not hold another work."""
+    """``folder``, or the first of ``folder-2``, ``folder-3``, ... that does not hold anything else yet."""
     number, found = 1, folder
     while holds_another(found):
         number += 1

@@ -53,7 +53,7 @@ def run(request: Request) -> None:
 
 
 def write(out: Path, settings: DemoSettings, asked: Mapping[str, object]) -> None:
-    """Draw stories, and put their page into ``out``, with a record of what was asked."""
+    """Draw stories, and write their page and a record of the settings into ``out``."""
     folder = kinds.locate(settings.model)
     model = kinds.open_model(folder)
     with told_in_one_line(f"model={settings.model} does not draw ToonSV"):
@@ -84,7 +84,7 @@ def write(out: Path, settings: DemoSettings, asked: Mapping[str, object]) -> Non
 
 
 def draw(model: kinds.PretrainedModel, story: Story, seed: int) -> strips.Strip:
-    """A story of the data set as the model draws it, with the true frames."""
+    """Draw a story of the data set; the result also has the true frames."""
     source = Image.fromarray(story.source)
     frames = model.generate(list(story.captions), source, seed=seed).frames
     return strips.Strip(story.captions, frames, source, references=[Image.fromarray(frame) for frame in story.frames])

@@ -73,13 +73,13 @@ def run(request: Request) -> None:
 
 
 def checked(request: Request) -> EvaluationSettings:
-    """The settings, with a model to score where none is named."""
+    """The settings; if they name nothing to score, with the model of the experiment or the shipped one."""
     settings = EvaluationSettings.of(request.settings)
     return settings if settings.model else replace(settings, model=tuple(default_models(request)))
 
 
 def write(out: Path, data: JudgedData, folders: Mapping[str, Path], settings: EvaluationSettings) -> None:
-    """Score every split, and write what was found into ``out``."""
+    """Score every split, and write tables, records and pages into ``out``."""
     hand_memory_back()
     models = open_models(folders, settings.compare)
     judges = open_judges(settings.protocol, data.characters, settings.runs / "cache" / "features")
@@ -110,7 +110,7 @@ def evaluated(
     folders: Mapping[str, Path],
     settings: EvaluationSettings,
 ) -> Evaluation:
-    """Score the models and the folders of pictures on the stories that are whole in all folders."""
+    """Score models and folders of pictures on those stories whose pictures all folders have."""
     pictures = open_folders(settings, split)
     return evaluate(
         without_gaps(split, pictures),
@@ -128,7 +128,7 @@ def evaluated(
 
 
 def default_models(request: Request) -> list[str]:
-    """The models to score where no model, no sweep and no pictures are named.
+    """The models to score if neither a model nor a sweep nor pictures are named.
 
     The model of the newest finished run of the experiment, or the shipped one that it made; without an experiment the
     shipped StoryDALL-E.
@@ -152,7 +152,7 @@ def default_models(request: Request) -> list[str]:
 
 
 def default_folder(request: Request, settings: EvaluationSettings) -> Path:
-    """The data, what is scored on it, and what is changed beside: ``evaluated/toon/story_dalle-seed1``."""
+    """A folder named by the data, by what is scored, and by other changes: ``evaluated/toon/story_dalle-seed1``."""
     compared = [settings.compare] if settings.compare is not None else []
     scored = joined_names([*settings.images, *compared] or settings.model or ["ceilings"])
     return named(Path("evaluated", settings.data.name, scored), "evaluate", request, UNNAMED)
@@ -162,7 +162,7 @@ def default_folder(request: Request, settings: EvaluationSettings) -> Path:
 
 
 def export(evaluations: Mapping[str, Evaluation], root: str) -> None:
-    """The frames of ``images`` in ViStoryBench's layout, a mode a split."""
+    """Write the frames of ``images`` in ViStoryBench's layout, one mode for each split."""
     now = f"{datetime.now():%Y%m%d_%H%M%S}"
     for name, each in evaluations.items():
         mode, ids = f"{each.judges.protocol.name}-{name}", each.split.judged.ids()
@@ -182,7 +182,7 @@ def write_tables(out: Path, texts: Sequence[str], evaluations: Mapping[str, Eval
 
 
 def reader_accuracy(judges: Judges, num_stories: int = 100) -> str:
-    """How well the ruler reads real frames that it was not trained on."""
+    """The accuracy of the label reader on real frames that it was not trained on."""
     assert judges.networks.labels is not None
     accuracies = reading_accuracies(judges.networks.labels, toon.ToonSV("val", num_stories))
     return "Labels read on held-out real frames: " + ", ".join(

@@ -49,7 +49,7 @@ def publish(name: str, folder: Path, runs: Path) -> None:
 
 
 def write_words(folder: Path) -> None:
-    """Give the models that are in the zoo the words that they read, from the stories that their cards name.
+    """Write the words of the training captions beside each model of the zoo, from the stories that its card names.
 
     For weights from before words were kept: a training writes them itself.
     """

@@ -62,7 +62,7 @@ class GenerateSettings:
 
 
 class GivenStory(NamedTuple):
-    """A story that is to be drawn: captions, an upright square source, and remarks on both."""
+    """A story to draw: captions, an upright square source, and remarks on both."""
 
     captions: list[str]
     source: Image.Image | None
@@ -99,7 +99,7 @@ def run(request: Request) -> None:
 
 
 def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
-    """Draw the story, and put what was drawn into ``out``."""
+    """Draw the story, and write strip, frames and record into ``out``."""
     folder = kinds.locate(settings.model)
     drawn = draw(kinds.open_model(folder), story, settings)
     sha256 = zoo.weights_sha256(folder)
@@ -114,7 +114,7 @@ def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
 
 
 def read_story(settings: GenerateSettings) -> GivenStory:
-    """Captions, and the source as an upright square of at most 512 pixels, with what was done to it."""
+    """Captions, the source as an upright square of at most 512 pixels, and remarks on what was changed in it."""
     captions = inputs.read_captions(settings.captions)
     if settings.source is None:
         return GivenStory(captions, None, [])
@@ -130,7 +130,7 @@ def read_story(settings: GenerateSettings) -> GivenStory:
 
 
 def default_folder(request: Request, settings: GenerateSettings, story: GivenStory) -> Path:
-    """A folder named by the captions' file (or by the story's) and by what else the command line changes.
+    """A folder named by the file of the captions (or of the story) and by the other changes of the command line.
 
     Where it holds a strip of other captions, or of another source, there is a number behind its name.
     """
@@ -145,7 +145,7 @@ def default_folder(request: Request, settings: GenerateSettings, story: GivenSto
 
 
 def holds_another(folder: Path, story: GivenStory) -> bool:
-    """A strip of other captions or of another source stands in the folder."""
+    """True if the folder holds a strip of other captions or of another source."""
     from storydalle.stories.pictures import open_picture
 
     try:
@@ -164,7 +164,7 @@ def holds_another(folder: Path, story: GivenStory) -> bool:
 
 
 def saved_settings(path: Path, given: frozenset[str]) -> dict[str, object]:
-    """Settings of an earlier strip, but for those that the command line names."""
+    """The settings of an earlier strip, except those that the command line sets."""
     if not path.exists():
         raise UserError(f"no story {str(path)!r}: give the story.json of an earlier strip")
     try:
@@ -183,7 +183,7 @@ def saved_settings(path: Path, given: frozenset[str]) -> dict[str, object]:
 
 
 def source_of(story: Path, named: object) -> str | None:
-    """The picture that a record names, which lies in the record's own folder: a stranger's may not show any file."""
+    """The picture that a record names; it must lie in the record's folder, as a stranger's may not show other files."""
     if named is None:
         return None
     folder = story.parent.resolve()
@@ -200,7 +200,7 @@ def source_of(story: Path, named: object) -> str | None:
 
 
 def draw(model: PretrainedModel, story: GivenStory, settings: GenerateSettings) -> Drawn:
-    """The model's frames, with a progress bar on a terminal."""
+    """Draw the frames, with a progress bar if this is a terminal."""
     with tqdm(desc="drawing", unit="code", disable=None, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
@@ -244,7 +244,7 @@ def strip_record(story: GivenStory, drawn: Drawn, settings: GenerateSettings, sh
 
 
 def frame_names(candidates: list[list[Image.Image]]) -> list[list[str]]:
-    """Files of each frame, the best candidate's first: frames/01.png, frames/01-2.png, ..."""
+    """The files of each frame's candidates, the best first: frames/01.png, frames/01-2.png, ..."""
     return [
         [f"{FRAMES}/{i:02d}.png", *(f"{FRAMES}/{i:02d}-{k}.png" for k in range(2, len(row) + 1))]
         for i, row in enumerate(candidates, start=1)

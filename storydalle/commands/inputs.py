@@ -15,7 +15,7 @@ MAX_SOURCE_SIDE = 512  # A larger source is reduced to this side: models read le
 
 
 def read_captions(captions: list[object] | str | Path | None) -> list[str]:
-    """1 to 50 captions of a file, or of the list itself."""
+    """1 to 50 captions, from a file or given as a list."""
     if captions is None:
         raise UserError('no captions: give captions=FILE.txt, captions=FILE.json or captions=\'["...", "..."]\'')
     with told_in_one_line(""):
@@ -30,7 +30,7 @@ def read_captions(captions: list[object] | str | Path | None) -> list[str]:
 
 
 def open_source(path: Path) -> tuple[Image.Image, list[str]]:
-    """The picture of a file, and remarks on it."""
+    """The picture in a file, and remarks on it."""
     with told_in_one_line(""):
         picture, notes = handed_in.source_of(path)
     assert picture is not None

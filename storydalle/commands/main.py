@@ -20,7 +20,7 @@ FAILED, MISTAKE, STOPPED = 1, 2, 130  # exit statuses
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on stderr and status 2, a failure of the work one and status 1."""
+    """Run one command. A user's mistake is one line on stderr and status 2; work that failed has status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # Torch's threads spin while they wait for each other; beside other busy processes a strip then takes 8x as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -101,17 +101,17 @@ def overview() -> str:
 
 
 def docstring(command: str) -> str:
-    """The docstring of the command's file, read without importing what the command needs."""
+    """The docstring of a command's file, read without importing the file."""
     return ast.get_docstring(ast.parse(Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8"))) or ""
 
 
 def summary(command: str) -> str:
-    """First line of the command's docstring, without its name."""
+    """The first line of a command's docstring, without its name."""
     return docstring(command).partition("\n")[0].partition(": ")[2].rstrip(".")
 
 
 def command_help(command: str) -> str:
-    """The command's docstring, its config file word for word, and the names that its groups offer."""
+    """A command's docstring, its config file as it is, and the names in its config groups."""
     from storydalle.files.conf import conf_folder, config_names
 
     text = (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8")

@@ -89,7 +89,7 @@ def run(request: Request) -> None:
 
 
 def look_at_copy(settings: PrepareSettings, chosen: Mapping[str, object], is_split_given: bool, out: Path) -> None:
-    """Report on the set that ``chosen`` names, and show its stories."""
+    """Write the report on the set that ``chosen`` names, and pictures of its stories."""
     story_set = opened(chosen)
     split = chosen_split(story_set, settings.split, is_split_given)
     tokens = token_counter(settings.caption_tokenizer)
@@ -115,7 +115,7 @@ def look_at_copy(settings: PrepareSettings, chosen: Mapping[str, object], is_spl
 
 @contextmanager
 def written_by_one(out: Path) -> Iterator[None]:
-    """Make the folder, keep a second run out of it, and tell what prevents writing in one line."""
+    """Make the folder, and lock it for this run; if it cannot be written, say so in one line."""
     with told_in_one_line(f"out={out} cannot be written", OSError):
         foreign = next(out.iterdir(), None) if out.is_dir() else None
         if foreign is not None and not (out / LOCK).exists():
@@ -127,7 +127,7 @@ def written_by_one(out: Path) -> Iterator[None]:
 def read_clips(
     story_set: StorySet, clips: set[str], out: Path, depends_on: Mapping[str, object], workers: int
 ) -> dict[str, ClipFacts]:
-    """Facts of every clip, read where they are not known yet."""
+    """The facts of every clip; those that are not known yet are read."""
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     with tqdm(total=len(clips), desc="reading", unit="clip", disable=None, leave=False) as bar:
         try:
@@ -161,7 +161,7 @@ def look_at_toon(settings: PrepareSettings, out: Path) -> None:
 
 
 def encoding_model(settings: PrepareSettings, pretrained: str) -> Path:
-    """The folder of the model whose tokenizers encode, told to be missing before the long look at the pictures."""
+    """The folder of the model whose tokenizers encode; if it is missing, that is told before all pictures are read."""
     from storydalle.training.building import model_folder  # and with it torch
 
     if settings.data.train is None or settings.data.val is None:
@@ -170,7 +170,7 @@ def encoding_model(settings: PrepareSettings, pretrained: str) -> Path:
 
 
 def encode_splits(settings: PrepareSettings, model: Path) -> list[str]:
-    """Encode what training reads, splits train and val, where training looks for it; one line a split."""
+    """Encode the splits train and val to where a training looks for them; returns one line for each."""
     from storydalle.tokens.ahead import Encoder, Shards
     from storydalle.training.building import tokenizers
 

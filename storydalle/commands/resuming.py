@@ -29,7 +29,7 @@ ABSENT = "(nothing)"
 
 
 def resumed_settings(request: Request, folder: Path) -> dict[str, object]:
-    """The run's own settings with what the command line may change. UserError, naming it, for what it may not."""
+    """The run's own settings with the changes of the command line. Raises UserError for one that is not allowed."""
     own = own_settings(folder)
     own |= {group: request.settings[group] for group in CHOSEN_ANEW if group in request.given}
     refused = []
@@ -53,7 +53,7 @@ def resumed_settings(request: Request, folder: Path) -> dict[str, object]:
 
 
 def own_settings(folder: Path) -> dict[str, object]:
-    """The settings in a run's folder, in the names of today."""
+    """The settings in a run's folder, with the names of today."""
     try:
         settings = with_names_of_today(read_yaml(folder / CONFIG))
     except ValueError as error:
@@ -63,7 +63,7 @@ def own_settings(folder: Path) -> dict[str, object]:
 
 
 def by_name(logger: Mapping[str, object]) -> dict[str, object]:
-    """The loggers of a run that knew one kind, under their names as in conf/logger."""
+    """The logger of a run from the time of a single one, under its name in conf/logger."""
     where = {name: value for name, value in logger.items() if name != "kind"}
     made: dict[str, object] = {"csv": {"_target_": "storydalle.training.loggers.RunLog", "_partial_": True}}
     if logger["kind"] == "wandb":
@@ -72,7 +72,7 @@ def by_name(logger: Mapping[str, object]) -> dict[str, object]:
 
 
 def asked(request: Request) -> dict[str, object]:
-    """The settings that the command line makes other than the experiment's, and those that it names; with values.
+    """The settings that the command line names or makes differ from the experiment, with their values.
 
     A setting that is given as another one (``${max_steps}``) follows it.
     """
@@ -94,7 +94,7 @@ def asked(request: Request) -> dict[str, object]:
 
 
 def groups_and_values(request: Request) -> list[str]:
-    """The overrides of the command line but for those that say which run is meant."""
+    """The overrides of the command line, except those that say which run is meant."""
     others = ("experiment", "sweep", "name", "runs", "resume")
     return [each for each in request.overrides if each.partition("=")[0].lstrip("+~") not in others]
 
@@ -104,6 +104,6 @@ def is_within(key: str, other: str) -> bool:
 
 
 def depends(value: object, key: str) -> bool:
-    """Tell if a setting, as it is written, takes its value from another."""
+    """True if a setting, as it is written, takes its value from another one."""
     named = re.findall(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else []
     return any(is_within(key, name) for name in named)

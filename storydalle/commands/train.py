@@ -66,7 +66,7 @@ NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_ev
 
 
 class Plan(NamedTuple):
-    """The decisions of the first process, as json holds them, from which all processes of a run train."""
+    """The decisions of the first process, as JSON, from which all processes of a run train."""
 
     folder: str
     experiment: str
@@ -86,14 +86,14 @@ SETTINGS = TrainSettings
 
 
 def run(request: Request) -> None:
-    """Train in a folder that no other command writes meanwhile; of several processes the first one begins."""
+    """Train, with the run's folder locked; of several processes the first one decides."""
     started = time.monotonic()
     with processes.beside_the_first(), ExitStack() as held:
         train(Plan(**processes.agreed(lambda: begin(request, held)._asdict())), request.overrides, started)
 
 
 def begin(request: Request, held: ExitStack) -> Plan:
-    """Choose the run's folder and settings, and write what it is; the record of a try that failed goes."""
+    """Choose the run's folder and settings, and write them down; the record of an earlier, failed try is deleted."""
     choice, experiment = filled(RunChoice, request.settings), request.choices["experiment"]
     folder = held.enter_context(folder_for_run(choice.runs / experiment, choice.name, choice.resume))
     outputs.check_space(folder, megabytes=500)
@@ -130,7 +130,7 @@ def begin(request: Request, held: ExitStack) -> Plan:
 
 
 def set_beside(request: Request) -> list[str]:
-    """Tell which settings beside the trainer's the chosen trainer has set."""
+    """A note on the settings outside ``trainer`` that the chosen trainer sets."""
     name = request.choices["trainer"]
     path = conf_folder() / "trainer" / f"{name}.yaml"
     if not path.is_file():  # a folder of the user's own has it
@@ -143,7 +143,7 @@ def set_beside(request: Request) -> list[str]:
 
 
 def built_on(settings: TrainSettings, kept: str | None) -> str | None:
-    """The folder of the model that the network is built on, where it is: the same one when a run goes on."""
+    """The folder of the pretrained model, if there is one; a resumed run keeps the folder that it began with."""
     asked = settings.pretrained
     if asked is None or "runs" not in settings.network:  # among which builders look for the model
         return None
@@ -151,7 +151,7 @@ def built_on(settings: TrainSettings, kept: str | None) -> str | None:
 
 
 def with_model(settings: TrainSettings, found: str | None) -> dict[str, object]:
-    """The network's settings, with the folder of the model in the place of its name."""
+    """The network's settings, with the name of the pretrained model replaced by its folder."""
     is_named = found is not None
     return {
         key: found if is_named and value == settings.pretrained else value for key, value in settings.network.items()
@@ -214,7 +214,7 @@ class Trained(NamedTuple):
 
 
 def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
-    """Build everything that the settings say, and train it from the first step or from the checkpoint."""
+    """Build model, data and trainer from the settings, and train from the first step or from the checkpoint."""
     folder, settings = Path(plan.folder), plan.settings
     with told_in_one_line("a setting is refused", ValueError, TypeError):
         model = instantiate(plan.network)
@@ -240,14 +240,14 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
 
 
 def chosen(group: Mapping[str, object], run: TrainingRun) -> list[Any]:
-    """Make what a config group lists by name; entries with ``_partial_`` are told of the run."""
+    """Build the entries of a config group; those with ``_partial_`` also get the run."""
     entries = [each for each in group.values() if isinstance(each, Mapping) and "_target_" in each]
     made = [factory(each)(run) if each.get("_partial_") else instantiate(each) for each in entries]
     return [each for each in made if each is not None]
 
 
 def end_of(trained: Trained, max_steps: int) -> dict[str, str]:
-    """Tell, and return for the record, why a training has ended before its last step."""
+    """Print why a training ended before its last step, if it did; the same goes into the record."""
     if trained.num_steps >= max_steps:
         return {}
     reason = reason_to_stop(trained.trainer)
@@ -257,7 +257,7 @@ def end_of(trained: Trained, max_steps: int) -> dict[str, str]:
 
 
 def with_best(trained: Trained) -> Trained:
-    """Put the weights of the best validation into the model, where that was asked for."""
+    """Give the model the weights of the best validation, if the settings ask for it."""
     path = best_of(trained.trainer)
     if path is None:
         return trained
@@ -269,7 +269,7 @@ def with_best(trained: Trained) -> Trained:
 
 
 def device_of(settings: TrainSettings) -> str:
-    """The beginning of a message about a device that is not there."""
+    """The beginning of the message about a missing device."""
     accelerator, devices = (settings.trainer.get(key, "auto") for key in ("accelerator", "devices"))
     return (
         f"trainer.accelerator={accelerator} with trainer.devices={devices} is not available here (accelerator=auto "
@@ -278,7 +278,7 @@ def device_of(settings: TrainSettings) -> str:
 
 
 def save(trained: Trained, plan: Plan) -> None:
-    """Write the model, with its card and words; Failure where it is not finite."""
+    """Write the model with its card and words. Raises Failure if a weight is not finite."""
     model, folder = trained.model, Path(plan.folder)
     if isinstance(model, PretrainedModel):
         made = card(model, trained.stories, plan.settings, trained.num_model_steps or trained.num_steps)
@@ -291,13 +291,13 @@ def save(trained: Trained, plan: Plan) -> None:
 
 
 def tokenizers_of(model: object) -> dict[str, object]:
-    """Those of a model that works on tokens and codes, which its data module needs."""
+    """The tokenizers of a model that works on tokens and codes; its data module needs them."""
     names = ("image_tokenizer", "caption_tokenizer")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}
 
 
 def card(model: PretrainedModel, stories: Stories, settings: TrainSettings, num_steps: int) -> dict[str, object]:
-    """A model's own description: how it was made, and the settings that its use depends on."""
+    """The card of a model: how it was made, and the settings that its use depends on."""
     commit, dirty = git_state(Path(__file__).parent)
     return {
         "sampling": settings.sampling,
@@ -316,7 +316,7 @@ def card(model: PretrainedModel, stories: Stories, settings: TrainSettings, num_
 
 
 def config_name(request: Request) -> str:
-    """Name that tells runs of an experiment apart in a report: the settings that were changed, but for the seed."""
+    """A name that distinguishes the runs of an experiment in a report: the changed settings, except the seed."""
     changed = [each for each in request.overrides if re.split(r"[.=@]", each.lstrip("+~"))[0] not in NOT_IN_NAME]
     return " ".join([request.choices["experiment"], *sorted(changed)])
 

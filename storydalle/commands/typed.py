@@ -40,7 +40,10 @@ Grammar = Callable[[str], Reading]
 
 
 def as_typed(arguments: Sequence[str], reading: Grammar) -> list[str]:
-    """A command line whose texts Hydra, which takes values as ``reading`` says, reads as they stand."""
+    """The command line with its texts quoted, so that Hydra reads them as they were typed.
+
+    ``reading`` says how Hydra's grammar understands a value.
+    """
     is_sweep = any(SWEEPING.fullmatch(argument) for argument in arguments)
     return [override_as_typed(argument, is_sweep, reading) for argument in arguments]
 
@@ -61,7 +64,7 @@ def override_as_typed(argument: str, is_sweep: bool, reading: Grammar) -> str:
 
 
 def text_as_typed(value: str, may_be_list: bool, is_sweep: bool, reading: Grammar) -> str:
-    """A text as Hydra reads it whole; the texts of a list or of a sweep each."""
+    """A text quoted for Hydra; in a list or a sweep, each text on its own."""
     read = reading(value)
     if read in (Reading.TEXT, Reading.NULL) or value.startswith(tuple(QUOTES)):
         return value
@@ -76,14 +79,14 @@ def text_as_typed(value: str, may_be_list: bool, is_sweep: bool, reading: Gramma
 
 
 def quoted(value: str) -> str:
-    """A value in quotes, of which Hydra reads every character as it stands."""
+    """A value in quotes, in which Hydra changes no character."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"'{escaped}'"
 
 
 def parted(value: str) -> Iterator[str]:
-    """The parts between the commas that stand in no brackets and no quotes."""
+    """Split at the commas outside brackets and quotes."""
     start = depth = 0
     quote = ""
     for match in re.finditer(r"\\.|['\"\[\](){},]", value):
