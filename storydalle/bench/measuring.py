@@ -25,3 +25,14 @@ def rate_of(work: Work) -> Measure:
         return [work() / (time.perf_counter() - started)]
 
     return measure
+
+
+def seconds_of(work: Callable[[], object]) -> Measure:
+    """The measure of a work: the seconds of one run."""
+
+    def measure() -> list[float]:
+        started = time.perf_counter()
+        work()
+        return [time.perf_counter() - started]
+
+    return measure

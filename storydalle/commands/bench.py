@@ -2,6 +2,7 @@
 
   storydalle bench bench=data                  reading, encoding and caching stories, and the wait for data in training
   storydalle bench bench=data rounds=9 workers=2
+  storydalle bench bench=decode                drawing codes, and the loop of the released program
   storydalle bench bench=story_gan             a training step of StoryGANc, and a plain implementation of it
 
 The measurements take turns in every round, so that a busy machine slows all of them equally. Writes table.md and
@@ -16,6 +17,7 @@ from typing import Annotated
 import torch
 
 from storydalle.bench.data_speed import bench_data
+from storydalle.bench.decode_speed import bench_decode
 from storydalle.bench.rows import Measured
 from storydalle.bench.shapes import Shape
 from storydalle.bench.story_gan import bench_story_gan
@@ -27,7 +29,11 @@ from storydalle.files.whole import write_text
 from storydalle.reporting.result_pages import fill_pages
 from storydalle.settings import OneOf, filled
 
-BENCHES: dict[str, Callable[[Shape], Measured]] = {"data": bench_data, "story_gan": bench_story_gan}
+BENCHES: dict[str, Callable[[Shape], Measured]] = {
+    "data": bench_data,
+    "decode": bench_decode,
+    "story_gan": bench_story_gan,
+}
 UNNAMED = ("bench", "out", "readme", "rounds", "num_stories")  # how long is measured is no other measurement
 
 
