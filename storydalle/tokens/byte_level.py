@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,18 +19,13 @@ from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 from torch import Tensor
 
-from storydalle.files.json_values import as_int, as_list
+from storydalle.files.json_values import JsonObject, as_int, as_list
 from storydalle.files.reading import read_object
-from storydalle.files.whole import write_text
 from storydalle.tokens.caption_tokenizer import (
-    CONFIG_NAME,
     MAX_TEXT_LENGTH,
     MERGES_HEADER,
-    TOKENIZER_NAME,
+    BytePairTokenizer,
     EncodedCaptions,
-    TextTokenizer,
-    read_config,
-    vocabulary_and_merges,
 )
 
 START, END, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
@@ -38,7 +33,7 @@ SPACE = "Ġ"  # a space ahead of a piece
 AS_PICTURE, JOINER = "\ufe0f", "\u200d"  # between emoji: the one before is a picture, and one with the next
 
 
-class ByteLevelTokenizer(TextTokenizer):
+class ByteLevelTokenizer(BytePairTokenizer):
     """Byte-pair encoding of captions as in min-dalle: ``<s> pieces </s>``, filled up with id 1 to ``text_length``.
 
     Each word with its punctuation is lower-cased and merged as a whole, after the mark of a space. Characters beyond
@@ -101,37 +96,20 @@ class ByteLevelTokenizer(TextTokenizer):
         except Exception as error:  # the tokenizers library raises nothing more precise
             raise ValueError(f"{vocab_json} and {merges_txt} are not a vocabulary and its merges: {error}") from error
 
-    def save(self, folder: str | Path) -> None:
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        bare = byte_level_bpe(self._tokenizer.model)
-        write_text(folder / TOKENIZER_NAME, bare.to_str(pretty=True))
-        config: dict[str, object] = {"kind": self.kind, "text_length": self.text_length, "vocab_size": self.vocab_size}
-        config |= {"added_names": list(self.added_names)} if self.added_names else {}
-        config |= {"spells_emoji": True} if self.spells_emoji else {}
-        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+    @staticmethod
+    def bare(model: BPE) -> Tokenizer:
+        return byte_level_bpe(model)
 
-    def to_files(self) -> tuple[str, str]:
-        return vocabulary_and_merges(self._tokenizer)
+    def own_settings(self) -> dict[str, object]:
+        settings: dict[str, object] = {"vocab_size": self.vocab_size}
+        settings |= {"added_names": list(self.added_names)} if self.added_names else {}
+        return settings | ({"spells_emoji": True} if self.spells_emoji else {})
 
     @classmethod
-    def load(cls, folder: str | Path) -> "ByteLevelTokenizer":
-        file = Path(folder) / CONFIG_NAME
-        try:
-            config = read_config(file)
-            if config["kind"] != cls.kind:
-                raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
-            text_length, vocab_size = as_int(config["text_length"]), as_int(config["vocab_size"])
-            names = [*map(str, as_list(config.get("added_names", [])))]
-            file = Path(folder) / TOKENIZER_NAME
-            spells = bool(config.get("spells_emoji", False))
-            return cls(Tokenizer.from_file(str(file)), text_length, vocab_size, names, spells)
-        except Exception as error:  # the tokenizers library raises nothing more precise
-            raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
-
-    @property
-    def vocab_size(self) -> int:
-        return self._vocab_size
+    def reader(cls, config: JsonObject) -> Callable[[Tokenizer], "ByteLevelTokenizer"]:
+        text_length, vocab_size = as_int(config["text_length"]), as_int(config["vocab_size"])
+        names, spells = [*map(str, as_list(config.get("added_names", [])))], bool(config.get("spells_emoji", False))
+        return lambda tokenizer: cls(tokenizer, text_length, vocab_size, names, spells)
 
     @property
     def added_ids(self) -> list[int]:

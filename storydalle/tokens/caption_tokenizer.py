@@ -4,9 +4,9 @@ import hashlib
 import json
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, NotRequired, TypedDict
+from typing import ClassVar, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -92,6 +92,58 @@ class TextTokenizer(ABC):
         """Read what ``save`` wrote; ValueError, naming the file, where it is missing or foreign."""
 
 
+Made = TypeVar("Made", bound="BytePairTokenizer")
+
+
+class BytePairTokenizer(TextTokenizer):
+    """A tokenizer of the ``tokenizers`` library: how it is written, read again, and turned into the released files."""
+
+    _tokenizer: Tokenizer
+    _vocab_size: int
+
+    @staticmethod
+    @abstractmethod
+    def bare(model: BPE) -> Tokenizer:
+        """A tokenizer of this kind around a vocabulary, without added names."""
+
+    @abstractmethod
+    def own_settings(self) -> dict[str, object]:
+        """Settings beside the length of a caption, as ``reader`` gets them back."""
+
+    @classmethod
+    @abstractmethod
+    def reader(cls: type[Made], config: JsonObject) -> Callable[[Tokenizer], Made]:
+        """Read the saved settings, and return what makes a tokenizer with them."""
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    def save(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / TOKENIZER_NAME, self.bare(self._tokenizer.model).to_str(pretty=True))
+        config = {"kind": self.kind, "text_length": self.text_length, **self.own_settings()}
+        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    def to_files(self) -> tuple[str, str]:
+        """Without the added names, which the released files cannot hold."""
+        return vocabulary_and_merges(self._tokenizer)
+
+    @classmethod
+    def load(cls: type[Made], folder: str | Path) -> Made:
+        file = Path(folder) / CONFIG_NAME
+        try:
+            config = read_config(file)
+            if config["kind"] != cls.kind:
+                raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
+            made = cls.reader(config)
+            file = Path(folder) / TOKENIZER_NAME
+            return made(Tokenizer.from_file(str(file)))
+        except Exception as error:  # the tokenizers library raises nothing more precise
+            raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
+
+
 class CaptionOptions(TypedDict):
     """The options of ``CaptionTokenizer.train``."""
 
@@ -100,7 +152,7 @@ class CaptionOptions(TypedDict):
     added_names: NotRequired[Sequence[str]]
 
 
-class CaptionTokenizer(TextTokenizer):
+class CaptionTokenizer(BytePairTokenizer):
     """Byte-pair encoding of captions, padded or cut to ``text_length``; there is neither a start nor an end token.
 
     Each of ``added_names`` is a token, with an id after those of the vocabulary, in the given order. They match whole
@@ -179,37 +231,19 @@ class CaptionTokenizer(TextTokenizer):
         except Exception as error:  # the tokenizers library raises nothing more precise
             raise ValueError(f"{vocab_json} and {merges_txt} are not a vocabulary and its merges: {error}") from error
 
-    def save(self, folder: str | Path) -> None:
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        bare = char_bpe(self._tokenizer.model)
-        write_text(folder / TOKENIZER_NAME, bare.to_str(pretty=True))
-        config: dict[str, object] = {"kind": self.kind, "text_length": self.text_length}
-        config["added_names"] = list(self.added_names)
-        config |= {"names_as_released": True} if self.names_as_released else {}
-        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+    @staticmethod
+    def bare(model: BPE) -> Tokenizer:
+        return char_bpe(model)
 
-    def to_files(self) -> tuple[str, str]:
-        """Without the added names, which the released files cannot hold."""
-        return vocabulary_and_merges(self._tokenizer)
+    def own_settings(self) -> dict[str, object]:
+        released: dict[str, object] = {"names_as_released": True} if self.names_as_released else {}
+        return {"added_names": list(self.added_names), **released}
 
     @classmethod
-    def load(cls, folder: str | Path) -> "CaptionTokenizer":
-        file = Path(folder) / CONFIG_NAME
-        try:
-            config = read_config(file)
-            if config["kind"] != cls.kind:
-                raise ValueError(f"a caption tokenizer of kind {config['kind']!r} is not of kind {cls.kind!r}")
-            text_length, added_names = as_int(config["text_length"]), [*map(str, as_list(config["added_names"]))]
-            as_released = bool(config.get("names_as_released", False))
-            file = Path(folder) / TOKENIZER_NAME
-            return cls(Tokenizer.from_file(str(file)), text_length, added_names, as_released)
-        except Exception as error:  # the tokenizers library raises nothing more precise
-            raise ValueError(f"{file} is not a caption tokenizer: {error!r}") from error
-
-    @property
-    def vocab_size(self) -> int:
-        return self._vocab_size
+    def reader(cls, config: JsonObject) -> Callable[[Tokenizer], "CaptionTokenizer"]:
+        text_length, added_names = as_int(config["text_length"]), [*map(str, as_list(config["added_names"]))]
+        as_released = bool(config.get("names_as_released", False))
+        return lambda tokenizer: cls(tokenizer, text_length, added_names, as_released)
 
     @property
     def added_ids(self) -> list[int]:
