@@ -278,18 +278,23 @@ def test_the_optimizers_step_with_the_rates_of_the_schedule(tmp_path: Path) -> N
 
 
 def test_it_overfits_eight_stories_without_a_nan(tmp_path: Path) -> None:
+    """It may take 400 steps, and ends as soon as it has learned: how soon differs with seeds, and with two threads."""
     losses: list[float] = []
+
+    def has_learned() -> bool:
+        return len(losses) > 40 and sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
     class Watch(pl.Callback):
         def on_train_batch_end(self, fitting: pl.Trainer, *_: object) -> None:
             losses.append(float(fitting.callback_metrics["train/loss_characters"]))
+            fitting.should_stop = has_learned()
 
     made = StoryGANTraining(
-        tiny_story_gan(), learning_rate=4e-3, discriminator_learning_rate=1e-3, reconstruction_weight=5.0, max_steps=200
+        tiny_story_gan(), learning_rate=2e-3, discriminator_learning_rate=5e-4, reconstruction_weight=5.0, max_steps=400
     )
-    trainer(tmp_path, 200, [Watch()]).fit(made, shape_data(8, 8))
+    trainer(tmp_path, 400, [Watch()]).fit(made, shape_data(8, 8))
     assert all(torch.isfinite(value).all() for value in made.state_dict().values())
-    assert sum(losses[-20:]) < 0.65 * sum(losses[:20])  # it begins at ln 2, which is chance
+    assert has_learned(), f"in {len(losses)} steps from {losses[0]:.2f} to {losses[-1]:.2f}"
 
 
 # ----------------------------------------------------------------------------------------------------- resuming
