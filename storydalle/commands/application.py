@@ -224,7 +224,7 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
 
 
 def no_launcher(name: str) -> str:
-    """What to do about an unknown or missing launcher of a sweep's jobs."""
+    """The remedy for an unknown or missing launcher of a sweep's jobs."""
     if name in SUBMITIT:
         return 'it hands jobs to SLURM: pip install "storydalle[slurm]"'
     return nearest(name, [*config_names("hydra/launcher"), "basic", "joblib", *SUBMITIT])
