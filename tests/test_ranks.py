@@ -1,14 +1,18 @@
 """Two processes train as one would with all their stories: losses, weights, codebook and random draws."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from storydalle.models import ranks
+from storydalle.models.backbones.backbone import Backbone
 from storydalle.training.sharding import ShardedStrategy, shard
+from tests.tiny_backbones import LENGTH, TEXT, tiny_dalle, tiny_mega
 from tests.two_processes import SYSTEMS, in_two_processes, largest_difference, train
 
 QUICK, LONG = 8, 50  # steps; even the quick ones pass every change of phase
@@ -76,6 +80,22 @@ def test_codes_are_restarted_alike(quick: dict[str, Any], tmp_path: Path) -> Non
 
 
 # ------------------------------------------------------------------------------------------------ one process
+
+
+@pytest.mark.parametrize("make", [tiny_dalle, tiny_mega])
+def test_a_backbone_names_its_blocks_in_the_order_in_which_they_run(make: Callable[[], Backbone]) -> None:
+    backbone = make()
+    ran: list[nn.Module] = []
+    for block in backbone.all_blocks:
+        block.register_forward_hook(lambda block, *_: ran.append(block))
+    backbone(torch.ones(1, TEXT, dtype=torch.long), torch.ones(1, LENGTH, dtype=torch.long))
+    assert ran == backbone.all_blocks
+    (length,) = {len(blocks) for blocks in lists_of_blocks(backbone)}
+    assert length == backbone.depth and sum(map(len, lists_of_blocks(backbone))) == len(ran)
+
+
+def lists_of_blocks(backbone: Backbone) -> list[nn.ModuleList]:
+    return [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
 
 
 def test_alone_every_function_gives_back_what_it_got() -> None:

@@ -23,10 +23,8 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
-from storydalle.models.backbones.dalle import Block
-from storydalle.models.backbones.mega import DecoderLayer, EncoderLayer
+from storydalle.models.backbones.backbone import Backbone
 
-BLOCKS = (Block, DecoderLayer, EncoderLayer)  # each is gathered when it is its turn, and let go again
 STEPS = ("training_step", "validation_step")
 
 
@@ -77,8 +75,13 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def shard(system: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard a system in place: each block on its own, and the rest as one part, gathered at the start of a step."""
-    blocks = [module for module in system.modules() if isinstance(module, BLOCKS)]
+    """Shard a system in place.
+
+    Each block is a part, gathered when it is its turn and let go again. All the rest is one part, gathered at the start
+    of a step.
+    """
+    backbones = [module for module in system.modules() if isinstance(module, Backbone)]
+    blocks = [block for backbone in backbones for block in backbone.all_blocks]
     if not blocks:
         raise ValueError(f"{type(system).__name__} has no transformer to shard: use trainer=ddp")
     frozen = {parameter for parameter in system.parameters() if not parameter.requires_grad}

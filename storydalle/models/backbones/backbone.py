@@ -124,9 +124,14 @@ class Backbone(Configured, nn.Module, ABC):
     def code_table(self) -> Float[Tensor, "v d"]:
         """The embedding of every code, without positions."""
 
+    @property
+    @abstractmethod
+    def all_blocks(self) -> list[nn.Module]:
+        """An encoder's blocks first, then the ``depth`` others; sharded training gathers one of them at a time."""
+
     @abstractmethod
     def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
-        """The memory that each block needs in a training step: an encoder's blocks first, then the ``depth`` others."""
+        """The memory that each of ``all_blocks`` needs in a training step."""
 
     @property
     def num_fused(self) -> int:

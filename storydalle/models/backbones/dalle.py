@@ -183,6 +183,10 @@ class DALLE(Backbone):
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.tok_emb_img.weight
 
+    @property
+    def all_blocks(self) -> list[nn.Module]:
+        return list(self.blocks)
+
     def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
         columns = num_prefix + self.text_length + self.image_length - 1  # the last code is not read
         return [cast(Block, block).kept(step.num_rows, columns, step) for block in self.blocks]

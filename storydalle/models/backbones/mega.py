@@ -336,6 +336,10 @@ class MegaDALLE(Backbone):
     def code_table(self) -> Float[Tensor, "v d"]:
         return self.decoder.embed_tokens.weight[: self.num_codes]
 
+    @property
+    def all_blocks(self) -> list[nn.Module]:
+        return [*self.encoder.layers, *self.decoder.layers]
+
     def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
         rows, text, codes = step.num_rows, num_prefix + self.text_length, self.image_length
         read = [cast(EncoderLayer, layer).kept(rows, text, step) for layer in self.encoder.layers]
