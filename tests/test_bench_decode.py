@@ -8,6 +8,7 @@ import torch
 
 from storydalle.bench import decode_speed
 from storydalle.bench.released_loop import released_sample
+from storydalle.bench.shapes import Network
 from storydalle.commands.main import main
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
@@ -59,15 +60,39 @@ def test_the_plain_loop_reads_source_and_story() -> None:
         assert not torch.equal(codes, released_sample(model, changed, 1, CodeSampling(temperature=0)))
 
 
-def test_the_table_has_both_loops_with_and_without_the_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+TINY = (
+    *("bench=decode", "rounds=2", "decode.network.dim=32", "decode.network.num_heads=4", "decode.network.depth=2"),
+    *("decode.drawings=[{image_length: 5, num_candidates: 2}]",),
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict]:
+    """What a small bench=decode prints, and what it records."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(decode_speed, "CASES", (decode_speed.Case("five codes", 5, 2),))
-    assert main(["bench", "bench=decode", "rounds=1"]) == 0
-    assert "| five codes |" in capsys.readouterr().out
-    values = json.loads(Path("benched/decode/bench.json").read_text())["values"]
-    assert values["share_of_equal_codes"] == {"five codes, with source": 1, "five codes, without": 1}
-    for name, ratio in values["ratio"].items():
-        seconds = [values["seconds_a_story"][f"{name}, {loop}"] for loop in ("released loop", "ours")]
-        assert ratio == pytest.approx(seconds[0] / seconds[1])
+    assert main(["bench", *TINY, "out=out"]) == 0
+    return capsys.readouterr().out, json.loads(Path("out/metrics.json").read_text())
+
+
+def test_the_table_has_both_loops_and_the_floor_with_and_without_the_source(bench: tuple[str, dict]) -> None:
+    printed, record = bench
+    rows = record["rows"]["decode"]
+    cases = {row["case"] for row in rows}
+    assert cases == {f"0.22 M, 5 codes, best of 2, {source}" for source in ("with source", "without")}
+    for case in cases:
+        of_case = {row["variant"]: row for row in rows if row["case"] == case}
+        assert list(of_case)[:3] == ["released loop", "ours", "floor in fp32"]
+        assert of_case["ours"]["agreement"] == 1, "all codes are equal"
+        seconds = {name: row["timing"]["median"] for name, row in of_case.items()}
+        for name, row in list(of_case.items())[:3]:
+            assert row["ratio"] == pytest.approx(seconds["released loop"] / seconds[name])
+        assert of_case["ours"]["floor"] == pytest.approx(seconds["floor in fp32"])
+        assert of_case["ours"]["own_floor"] >= of_case["ours"]["floor"] > 0
+        assert f"| {case} | released loop |" in printed
+    assert "| 100.0 % |" in printed
+
+
+def test_weights_are_numbers_of_half_precision() -> None:
+    network = Network(32, 1, 4, 50, 40, 6, "all")
+    model = decode_speed.random_model(network, 9, has_source=True, seed=0)
+    assert all(torch.equal(weight, weight.half().float()) for weight in model.parameters())

@@ -42,10 +42,10 @@ def test_the_table_has_the_plain_loop_and_the_training_in_both_precisions(
     tiny_story_gan(resolution=64).save_folder("foreign")
     bench = ["bench", "bench=story_gan", "batch_size=2", "rounds=1"]
     assert main([*bench, "model=tiny"]) == 0
-    record = json.loads(Path("benched/story_gan-batch_size2-model_tiny/bench.json").read_text())
-    seconds = record["values"]["seconds_a_step"]
+    record = json.loads(Path("benched/story_gan-batch_size2-model_tiny/metrics.json").read_text())
+    seconds = record["values"]["story_gan"]["seconds_a_step"]
     assert list(seconds) == [f"{name}, {each}" for each in ("float32", "bfloat16") for name in ("plain loop", "ours")]
-    ratio = record["values"]["ratio_at_equal_precision"]["float32"]
+    ratio = record["values"]["story_gan"]["ratio_at_equal_precision"]["float32"]
     assert ratio == pytest.approx(seconds["plain loop, float32"] / seconds["ours, float32"])
     for model, said in (("story_dalle", "takes a StoryGANc"), ("foreign", "names 3 characters and ToonSV has 10")):
         capsys.readouterr()

@@ -73,7 +73,7 @@ COMMANDS = {
     "evaluate": (["num_stories=2"], "evaluated/toon/story_dalle-num_stories2"),
     "prepare": (["data=toon"], "prepared/toon"),
     "train": (["experiment=toon/image_tokenizer", "name=first"], "runs/toon/image_tokenizer/first"),
-    "bench": ([], "benched/data"),
+    "bench": ([], "benched/all"),
 }
 
 

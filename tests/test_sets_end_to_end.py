@@ -157,11 +157,11 @@ def test_bench_tells_each_stage_beside_decoding(command: Command) -> None:
     small = ("model=base", "num_stories=8", "batch_size=2", "rounds=1", "picture_size=64")
     told = command("bench", "bench=data", *small)
     assert told.status == 0, told.err
-    record = json.loads(Path("benched/data-batch_size2-model_base-picture_size64/bench.json").read_text())
-    rates = record["values"]["frames_per_second"]
+    record = json.loads(Path("benched/data-batch_size2-model_base-picture_size64/metrics.json").read_text())
+    rates = record["values"]["data"]["frames_per_second"]
     assert list(rates) == ["decode alone", "decode and resize", "decode, resize and encode", "read from the cache"]
     assert all(rate > 0 for rate in rates.values())  # which is faster, a busy machine decides
-    assert 0 < record["values"]["share_of_a_step_waiting"] < 1
+    assert 0 < record["values"]["data"]["share_of_a_step_waiting"] < 1
     for mistake in ("bench=speed", "num_stories=1", "rounds=0", "picture_size=7"):
         refused = command("bench", *small, mistake)
         assert refused.status == 2 and len(refused.err.splitlines()) == 1, refused.err

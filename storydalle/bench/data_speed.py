@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from storydalle.bench.measuring import Work, medians, rate_of
-from storydalle.bench.rows import Measured, SpeedRow, table
+from storydalle.bench.measuring import Timing, Work, in_turn, rate_of
+from storydalle.bench.rows import Measured, Row, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.evaluation.entries import open_story_dalle
 from storydalle.mistakes import UserError
@@ -44,17 +44,18 @@ def bench_data(shape: Shape) -> Measured:
                 f"{shape.batch_size}; give more"
             )
         found = speeds(PictureFiles(Path(name), files, stories, model, shape))
-    waiting = found.pop(WAITING)
-    floor = found[DECODE]
-    rows = [SpeedRow(name, f"{rate:,.0f}", rate / floor) for name, rate in found.items()]
-    size = shape.picture_size
+    waiting = found.pop(WAITING).median
+    rates, size = {name: rate.median for name, rate in found.items()}, shape.picture_size
+    case = f"{len(files)} pictures of {size} x {size} pixels to {model.resolution}"
+    rows = [
+        Row(case, name, rate, rate.median / rates[DECODE], "frames a second") for name, rate in found.items()
+    ]  # decoding is the floor of all that reads pictures
     text = (
-        f"{len(files)} pictures of {size} x {size} pixels to {model.resolution}; medians of {shape.rounds} rounds\n\n"
-        f"{table(rows, 'frames a second', 'of decoding alone')}\n\n"
-        f"Reading the cache is {found[CACHE] / floor:.0f} times as fast as decoding. "
+        f"Data; medians of {shape.rounds} rounds\n\n{table(rows)}\n\n{spread_note(rows)} "
+        f"Reading the cache is {rates[CACHE] / rates[DECODE]:.0f} times as fast as decoding. "
         f"Training waits for data {100 * waiting:.2f} % of a step of {shape.batch_size} stories."
     )
-    return Measured(text, {"frames_per_second": found, "share_of_a_step_waiting": waiting})
+    return Measured(text, {"frames_per_second": rates, "share_of_a_step_waiting": waiting}, rows)
 
 
 def write_pictures(folder: Path, num_stories: int, size: int) -> list[Path]:
@@ -122,12 +123,13 @@ class PictureFiles:
         return data
 
 
-def speeds(pictures: PictureFiles) -> dict[str, float]:
+def speeds(pictures: PictureFiles) -> dict[str, Timing]:
     """Frames a second of each step on the way, and the share of a training step that waits for data."""
     works = {DECODE: pictures.decode, READ: pictures.read, PREPARE: pictures.prepare, CACHE: pictures.read_cache()}
     data = pictures.training_data()
     rates = {name: rate_of(work) for name, work in works.items()}
-    return medians({**rates, WAITING: lambda: [share_waiting(pictures.model, data)]}, pictures.shape.rounds)
+    measures = {**rates, WAITING: lambda: [share_waiting(pictures.model, data)]}
+    return in_turn(measures, pictures.shape.rounds, pictures.shape.seconds)
 
 
 def share_waiting(model: StoryDALLE, data: StepData) -> float:

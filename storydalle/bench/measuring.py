@@ -3,18 +3,50 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 Work = Callable[[], int]  # does something, and returns how many items it was
 Measure = Callable[[], Sequence[float]]  # takes one or several measurements
 
+MAX_SPREAD = 0.15  # a median of values that are further apart is called unreliable
+FEWEST = 3  # rounds that are made however long they take
 
-def medians(measures: Mapping[str, Measure], rounds: int) -> dict[str, float]:
-    """Measure everything once a round; return the median of each."""
+
+class Timing(NamedTuple):
+    """What the rounds gave for one thing: seconds, or items a second."""
+
+    median: float
+    spread: float | None  # interquartile range over the median; None of a single value
+    number: int  # of values
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Timing":
+        median, spread = statistics.median(values), None
+        if len(values) > 1:
+            low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+            spread = (high - low) / median if median else 0.0
+        return cls(median, spread, len(values))
+
+    @property
+    def is_steady(self) -> bool:
+        return self.spread is None or self.spread <= MAX_SPREAD
+
+
+def in_turn(measures: Mapping[str, Measure], rounds: int, seconds: float | int | None = None) -> dict[str, Timing]:
+    """Everything once to warm up, which is not counted, and then once a round: A B A B ...
+
+    After ``seconds`` no other round begins, if there were ``FEWEST``.
+    """
     found: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(rounds):
+    for measure in measures.values():
+        measure()
+    started = time.perf_counter()
+    for number in range(rounds):
+        if seconds is not None and number >= FEWEST and time.perf_counter() - started > seconds:
+            break
         for name, measure in measures.items():
             found[name] += measure()
-    return {name: statistics.median(values) for name, values in found.items()}
+    return {name: Timing.of(values) for name, values in found.items()}
 
 
 def rate_of(work: Work) -> Measure:

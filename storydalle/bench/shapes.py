@@ -8,6 +8,36 @@ from storydalle.settings import Between, Count, Seed
 
 
 @dataclass(frozen=True)
+class Network:
+    """A retrofitted minDALL-E of random weights."""
+
+    dim: Count
+    depth: Count
+    num_heads: Count
+    text_vocab_size: Count
+    image_vocab_size: Count
+    text_length: Count
+    source_blocks: str  # all, third or none
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How much one story draws."""
+
+    image_length: Count  # codes a frame
+    num_candidates: Count
+
+
+@dataclass(frozen=True)
+class DecodeShape:
+    """Whole stories."""
+
+    network: Network
+    num_frames: Count
+    drawings: tuple[Drawing, ...]
+
+
+@dataclass(frozen=True)
 class Shape:
     """How much is measured, and how often."""
 
@@ -15,9 +45,12 @@ class Shape:
     num_stories: Count  # of ToonSV
     picture_size: Annotated[int, Between(64, 256)]  # pixels of a side
     rounds: Count
+    seconds: Annotated[float | int, Between(0)]  # after which a case begins no further round
     batch_size: Count
     workers: Annotated[int, Between(0, 64)]  # processes that read pictures
     seed: Seed
+    threads: Annotated[int, Between(1, 1024)] | None  # by default as many as torch takes
+    decode: DecodeShape
 
     def __post_init__(self) -> None:
         if self.num_stories < self.batch_size:

@@ -6,9 +6,9 @@ from functools import partial
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from storydalle.bench.measuring import medians
+from storydalle.bench.measuring import in_turn
 from storydalle.bench.plain_story_gan import PlainTraining
-from storydalle.bench.rows import Measured, SpeedRow, table
+from storydalle.bench.rows import Measured, Row, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
@@ -35,18 +35,19 @@ def bench_story_gan(shape: Shape) -> Measured:
         for precision, lightning_name in PRECISIONS.items()
         for name, variant in variants.items()
     }
-    found = medians(steps, shape.rounds)
+    timings = in_turn(steps, shape.rounds, shape.seconds)
+    found = {name: timing.median for name, timing in timings.items()}
+    case = f"{shape.batch_size} stories of {batch.mask.shape[1]} frames of {story_gan.resolution} pixels"
     floor = found[f"{PLAIN}, float32"]
-    rows = [SpeedRow(name, f"{1000 * seconds:.0f}", floor / seconds) for name, seconds in found.items()]
+    rows = [Row(case, name, timing, floor / timing.median, "ms a step") for name, timing in timings.items()]
     ratios = {name: found[f"{PLAIN}, {name}"] / found[f"{OURS}, {name}"] for name in PRECISIONS}
     text = (
-        f"A step of {shape.batch_size} stories of {batch.mask.shape[1]} frames of {story_gan.resolution} pixels; "
-        f"medians of {shape.rounds} rounds of {STEPS - 1} steps\n\n"
-        f"{table(rows, 'ms a step', 'times as fast as the plain loop in float32')}\n\n"
-        + ", ".join(f"in {name} ours is {ratio:.2f} times as fast as the plain loop" for name, ratio in ratios.items())
+        f"Training StoryGANc; medians of {shape.rounds} rounds of {STEPS - 1} steps\n\n"
+        f"{table(rows)}\n\n{spread_note(rows)} "
+        + ", ".join(f"In {name} ours is {ratio:.2f} times as fast as the plain loop" for name, ratio in ratios.items())
         + "."
     )
-    return Measured(text, {"seconds_a_step": found, "ratio_at_equal_precision": ratios})
+    return Measured(text, {"seconds_a_step": found, "ratio_at_equal_precision": ratios}, rows)
 
 
 def opened(model: str) -> StoryGANc:

@@ -1,0 +1,53 @@
+"""A case: one computation in several variants, measured in turn with the rates that its floor follows from."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from storydalle.bench.floors import UNITS, Floor, rate_measures
+from storydalle.bench.measuring import Measure, in_turn
+from storydalle.bench.rows import Row
+from storydalle.bench.shapes import Shape
+
+FLOOR = "floor in fp32"
+NONE: Mapping[str, float] = MappingProxyType({})
+NO_FLOORS: Mapping[str, Floor] = MappingProxyType({})
+
+
+class Case(NamedTuple):
+    """The variants of ``measures`` give seconds; the first one is the reference."""
+
+    name: str
+    measures: Mapping[str, Measure]
+    unit: str = "ms"
+    agreement: Mapping[str, float] = NONE  # of variants, with the reference
+    floor: Floor | None = None
+    own_floors: Mapping[str, Floor] = NO_FLOORS  # of variants
+    bytes_a_step: int = 0  # that are read over and over
+
+
+def rows_of(case: Case, shape: Shape) -> list[Row]:
+    """Measure a case: a row for each variant, and one for the floor."""
+    rates = rate_measures(case.bytes_a_step) if case.floor else {}
+    found = in_turn({**case.measures, **rates}, shape.rounds, shape.seconds)
+    floor = case.floor and case.floor.timing(found)
+    reference = found[next(iter(case.measures))].median
+    rows = []
+    for name in case.measures:
+        own = case.own_floors.get(name)
+        rows.append(
+            Row(
+                case.name,
+                name,
+                found[name],
+                ratio=reference / found[name].median,
+                unit=case.unit,
+                floor=floor.median if floor else None,
+                own_floor=own.timing(found).median if own else None,
+                agreement=case.agreement.get(name),
+            )
+        )
+    if floor:
+        rows.append(Row(case.name, FLOOR, floor, reference / floor.median, case.unit))
+        rows += [Row(case.name, name, found[name], unit=unit) for name, unit in UNITS.items()]
+    return rows
