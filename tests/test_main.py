@@ -16,6 +16,9 @@ from storydalle.mistakes import nearest
 from storydalle.reporting import strips
 from tests.command_line import Command, Run, assert_mistake, command, painting, story  # noqa: F401
 
+# They take long to import; torch's compiler needs sympy.
+UNUSED = {"sympy", "pytorch_lightning", "torchmetrics", "transformers", "matplotlib", "scipy", "pandas"}
+
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in main.COMMANDS)])
 def test_help_imports_neither_torch_nor_lightning_nor_hydra(arguments: list[str]) -> None:
@@ -39,6 +42,16 @@ def test_a_mistake_in_the_captions_is_told_without_importing_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_drawing_a_strip_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; there = set(sys.modules); from storydalle.commands.main import main; "
+        f"assert main(['generate', 'captions=[\"Pip waves.\"]', 'out={tmp_path / 'strip'}']) == 0; "
+        f"sys.exit(' '.join({UNUSED} & set(sys.modules) - there))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
 
 
 def test_the_package_runs_as_a_module_and_hands_on_the_status() -> None:
