@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from storydalle.bench import decode_speed
+from storydalle.bench import decode_speed, hugging_face, random_models
 from storydalle.bench.released_loop import released_sample
 from storydalle.bench.shapes import Network
 from storydalle.commands.main import main
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, sample
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
 
 
 def random_model(source_blocks: str = "all", story_depth: int = 1) -> RetrofittedDALLE:
@@ -62,7 +62,9 @@ def test_the_plain_loop_reads_source_and_story() -> None:
 
 TINY = (
     *("bench=decode", "rounds=2", "decode.network.dim=32", "decode.network.num_heads=4", "decode.network.depth=2"),
-    *("decode.drawings=[{image_length: 5, num_candidates: 2}]",),
+    *("decode.drawings=[{image_length: 5, num_candidates: 2}]", "large.network.dim=32", "large.network.num_heads=4"),
+    *("large.network.depth=3", "large.network.text_vocab_size=60", "large.network.image_vocab_size=70"),
+    *("large.num_steps=3", "large.source_length=7"),
 )
 
 
@@ -77,22 +79,84 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_the_table_has_both_loops_and_the_floor_with_and_without_the_source(bench: tuple[str, dict]) -> None:
     printed, record = bench
     rows = record["rows"]["decode"]
-    cases = {row["case"] for row in rows}
-    assert cases == {f"0.22 M, 5 codes, best of 2, {source}" for source in ("with source", "without")}
+    cases = dict.fromkeys(row["case"] for row in rows)
+    kinds = ("0.223 M, 5 codes, best of 2", "0.0486 M (3 blocks), a step of 4 rows")
+    assert list(cases) == [f"{kind}, {source}" for kind in kinds for source in ("with source", "without")]
     for case in cases:
-        of_case = {row["variant"]: row for row in rows if row["case"] == case}
-        assert list(of_case)[:3] == ["released loop", "ours", "floor in fp32"]
+        of_case = {row["variant"]: row for row in rows if row["case"] == case and "/s" not in row["unit"]}
+        assert list(of_case)[:2] == ["released loop", "ours"] and list(of_case)[-1] == "floor in fp32"
         assert of_case["ours"]["agreement"] == 1, "all codes are equal"
         seconds = {name: row["timing"]["median"] for name, row in of_case.items()}
-        for name, row in list(of_case.items())[:3]:
+        for name, row in of_case.items():
             assert row["ratio"] == pytest.approx(seconds["released loop"] / seconds[name])
         assert of_case["ours"]["floor"] == pytest.approx(seconds["floor in fp32"])
         assert of_case["ours"]["own_floor"] >= of_case["ours"]["floor"] > 0
         assert f"| {case} | released loop |" in printed
+        assert "M (" not in case or of_case["ours"]["timing"]["number"] == 2 * 2, "two rounds of two steps"
     assert "| 100.0 % |" in printed
+
+
+@pytest.mark.skipif(not hugging_face.is_there(), reason="needs the extra text")
+def test_transformers_draws_as_many_codes_beside_ours_with_either_cache(bench: tuple[str, dict]) -> None:
+    rows = bench[1]["rows"]["decode"]
+    case = "0.223 M, 5 codes, best of 2, without"
+    seconds = {row["variant"]: row["timing"]["median"] for row in rows if row["case"] == case}
+    both = [seconds[f"transformers.generate, {cache} cache"] for cache in ("dynamic", "static")]
+    ratios = bench[1]["values"]["decode"]["times_as_fast_as_generate"]
+    assert ratios == {case: pytest.approx(min(both) / seconds["ours"])}
+    generating = hugging_face.generating(Network(32, 2, 4, 50, 40, 6, "all"), 9, 8, CodeSampling(top_k=5), 0)
+    assert [generate().shape for generate in generating.values()] == [(8, 9)] * 2
+
+
+def test_without_transformers_a_line_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hugging_face, "find_spec", lambda _: None)
+    assert main(["bench", *TINY, "rounds=1"]) == 0
+    assert 'pip install "storydalle[text]"' in capsys.readouterr().out
+
+
+def test_a_model_that_does_not_fit_the_memory_is_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(decode_speed, "free_bytes", lambda: 1000)
+    assert main(["bench", *TINY, "rounds=1"]) == 0
+    out = capsys.readouterr().out
+    assert "3 blocks of width 32 are not measured: they need 0.0 GB" in out and "a step of" not in out
+
+
+def test_each_way_of_ours_has_a_row_with_its_agreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def off_by_one(*given: object, **named: object) -> Sampled:
+        found = sample(*given, **named)  # type: ignore[arg-type]
+        return found._replace(codes=found.codes + 1)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(decode_speed.OURS, "other", decode_speed.Variant(off_by_one, 2.0))
+    assert main(["bench", *TINY, "rounds=1", "out=out"]) == 0
+    rows = json.loads(Path("out/metrics.json").read_text())["rows"]["decode"]
+    ours, other = ([row for row in rows if row["variant"] == name] for name in ("ours", "other"))
+    assert [row["agreement"] for row in other] == [0] * 4 and [row["agreement"] for row in ours] == [1] * 4
+    floors = [(theirs["own_floor"], own["own_floor"]) for theirs, own in zip(other, ours, strict=True)]
+    assert all(theirs <= own for theirs, own in floors)
+    assert floors[2][0] < floors[2][1], "a step reads half as many bytes of weights"
 
 
 def test_weights_are_numbers_of_half_precision() -> None:
     network = Network(32, 1, 4, 50, 40, 6, "all")
-    model = decode_speed.random_model(network, 9, has_source=True, seed=0)
+    model = random_models.random_model(network, 9, has_source=True, seed=0)
     assert all(torch.equal(weight, weight.half().float()) for weight in model.parameters())
+    assert all(weight.std() > 0 for weight in model.parameters() if weight.dim() > 1)
+    assert (
+        sum(weight.numel() for weight in model.parameters()) - random_models.num_weights(network)
+        == 9 * 32 - (256 + 64 - 6) * 32
+    ), "but for the positions, which a default has more of"
+
+
+def test_no_two_rows_of_a_large_table_are_the_same() -> None:
+    pool = torch.arange(random_models.POOL)
+    first = random_models.taken(pool, 5, 20_000 * 1536).view(-1, 1536)[:, 0]
+    assert len(first.unique()) == len(first)

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 Work = Callable[[], int]  # does something, and returns how many items it was
@@ -66,5 +67,16 @@ def seconds_of(work: Callable[[], object]) -> Measure:
         started = time.perf_counter()
         work()
         return [time.perf_counter() - started]
+
+    return measure
+
+
+def steps_of(draw: Callable[..., object]) -> Measure:
+    """The measure of a loop that calls ``progress`` after each step: the seconds of each but the first."""
+
+    def measure() -> list[float]:
+        moments: list[float] = []
+        draw(progress=lambda done, steps: moments.append(time.perf_counter()))
+        return [after - before for before, after in pairwise(moments)]
 
     return measure

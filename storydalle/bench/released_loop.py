@@ -18,13 +18,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from storydalle.models.backbones.dalle import DALLE, Block, SelfAttention
+from storydalle.models.drawing import Progress
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention
 from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, uniforms
 
 
 @torch.inference_mode()
 def released_sample(
-    model: RetrofittedDALLE, prompt: Prompt, num_candidates: int, sampling: CodeSampling
+    model: RetrofittedDALLE,
+    prompt: Prompt,
+    num_candidates: int,
+    sampling: CodeSampling,
+    progress: Progress | None = None,
 ) -> Int[Tensor, "r k l"]:
     """Codes of every frame and candidate, as ``sampling.sample`` draws them for a backbone without a padding token."""
     backbone = cast(DALLE, model.backbone)
@@ -39,6 +44,8 @@ def released_sample(
         history.append(present)
         logits = backbone.head_img(backbone.ln_f(x))[:, -1]
         codes.append(drawn(logits, uniform[:, position], sampling))
+        if progress is not None:
+            progress(position + 1, length)
     return torch.stack(codes, -1).view(num_rows, num_candidates, length)
 
 

@@ -38,6 +38,16 @@ class DecodeShape:
 
 
 @dataclass(frozen=True)
+class LargeShape:
+    """Steps at the beginning of a story's frames, too long to draw whole ones."""
+
+    network: Network
+    num_frames: Count
+    num_steps: Annotated[int, Between(2)]  # codes a frame
+    source_length: Count  # codes of the source, which all steps attend to
+
+
+@dataclass(frozen=True)
 class Shape:
     """How much is measured, and how often."""
 
@@ -51,6 +61,7 @@ class Shape:
     seed: Seed
     threads: Annotated[int, Between(1, 1024)] | None  # by default as many as torch takes
     decode: DecodeShape
+    large: LargeShape
 
     def __post_init__(self) -> None:
         if self.num_stories < self.batch_size:

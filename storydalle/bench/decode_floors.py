@@ -1,0 +1,44 @@
+"""The least that drawing codes reads and multiplies."""
+
+from typing import cast
+
+from storydalle.bench.floors import Floor
+from storydalle.models.backbones.dalle import DALLE
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
+from storydalle.models.story_dalle.sampling import Prompt, cache_bytes
+
+
+def weights_a_step(model: RetrofittedDALLE) -> int:
+    """Weights that every step needs: those of the blocks, of the queries and outputs to the source, the codes' head."""
+    backbone = cast(DALLE, model.backbone)
+    own = sum(parameter.numel() for parameter in [*backbone.blocks.parameters(), *backbone.head_img.parameters()])
+    return own + 2 * len(model.source_attention) * backbone.dim**2
+
+
+def step_floor(
+    model: RetrofittedDALLE, prompt: Prompt, num_candidates: int, bytes_a_weight: float | None = None
+) -> Floor:
+    """The mean step of a frame: each weight is read once, in float32, and multiplied with one column of each row.
+
+    With ``bytes_a_weight`` the weights are read as a path keeps them, and so are the keys and values of the source and
+    of the columns so far.
+    """
+    weights, num_rows = weights_a_step(model), len(prompt.keys) * num_candidates
+    operations = 2 * weights * num_rows
+    if bytes_a_weight is None:
+        return Floor(4 * weights, operations)
+    backbone = model.backbone
+    num_prefix = 0 if prompt.story is None else prompt.story.shape[2]
+    columns = num_prefix + prompt.tokens.shape[-1] + backbone.image_length
+    filled = 1 - backbone.image_length / 2 / columns  # of the cache, in the mean step
+    source = 0 if prompt.source is None else 8 * prompt.source.numel() * backbone.dim * len(model.source_attention)
+    return Floor(bytes_a_weight * weights + filled * cache_bytes(model, num_prefix) * num_rows + source, operations)
+
+
+def story_floor(
+    model: RetrofittedDALLE, prompt: Prompt, num_candidates: int, bytes_a_weight: float | None = None
+) -> Floor:
+    """All steps of the frames; the first one reads the prompts, once for all candidates."""
+    step, length = step_floor(model, prompt, num_candidates, bytes_a_weight), model.backbone.image_length
+    prompts = 2 * weights_a_step(model) * len(prompt.keys) * prompt.tokens.shape[-1]
+    return Floor(step.num_bytes * length, step.operations * (length - 1) + prompts)
