@@ -157,7 +157,9 @@ class WithoutNumbers(TorchFunctionMode):
         # Drawing numbers that are not there costs torch an import of its compiler.
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else (kwargs or {})["tensor"]
-        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+        if func is torch.randn:
+            func = torch.empty
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
