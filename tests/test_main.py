@@ -16,8 +16,8 @@ from storydalle.mistakes import nearest
 from storydalle.reporting import strips
 from tests.command_line import Command, Run, assert_mistake, command, painting, story  # noqa: F401
 
-# They take long to import; torch's compiler needs sympy.
-UNUSED = {"sympy", "pytorch_lightning", "torchmetrics", "transformers", "matplotlib", "scipy", "pandas"}
+# They take long to import. Torch's compiler needs sympy; Pillow imports its PDF where it knows a format not yet.
+UNUSED = {"sympy", "pytorch_lightning", "torchmetrics", "transformers", "matplotlib", "scipy", "PIL.PdfImagePlugin"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in main.COMMANDS)])

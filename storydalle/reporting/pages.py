@@ -72,6 +72,8 @@ def data_uri(picture: Image.Image) -> str:
 
     More effort than this takes two to four times as long, and saves no byte of cartoons and strips.
     """
+    from PIL import WebPImagePlugin  # noqa: F401  # else Pillow imports all its thirty formats to find this one
+
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "WEBP", lossless=True, method=3, quality=30)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
