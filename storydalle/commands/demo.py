@@ -18,6 +18,7 @@ from tqdm import tqdm
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import named
 from storydalle.files import outputs
+from storydalle.files.whole import save_picture
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models import kinds, zoo
 from storydalle.reporting import pages, strips
@@ -75,7 +76,7 @@ def write(out: Path, settings: DemoSettings, asked: Mapping[str, object]) -> Non
     )
     with outputs.filled_folder(out) as partial:
         for number, strip in enumerate(drawn, start=1):
-            strips.strip_image(strip).save(partial / f"strip-{number}.png")
+            save_picture(strips.strip_image(strip), partial / f"strip-{number}.png")
         (partial / "index.html").write_text(page, encoding="utf-8")
         outputs.write_record(partial, "demo.json", {"settings": asked})
     for table in tables:

@@ -21,6 +21,7 @@ from storydalle.commands.application import Request
 from storydalle.commands.default_folders import beside, changes, named, numbered
 from storydalle.files import outputs
 from storydalle.files.paths import user_path
+from storydalle.files.whole import save_picture
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds, zoo
 from storydalle.reporting import pages, strips
@@ -254,12 +255,12 @@ def frame_names(candidates: list[list[Image.Image]]) -> list[list[str]]:
 def write_story(folder: Path, story: GivenStory, drawn: Drawn, record: StripRecord, seconds: float) -> None:
     (folder / FRAMES).mkdir()
     if story.source is not None:
-        story.source.save(folder / SOURCE)
+        save_picture(story.source, folder / SOURCE)
     for names, pictures in zip(record["candidates"], drawn.candidates, strict=True):
         for name, picture in zip(names, pictures, strict=True):
-            picture.save(folder / name)
+            save_picture(picture, folder / name)
     strip = strips.Strip(story.captions, drawn.frames, story.source, drawn.candidates)
-    strips.strip_image(strip).save(folder / "strip.png")
+    save_picture(strips.strip_image(strip), folder / "strip.png")
     strips.save_gif(strip, folder / "strip.gif", seconds)
     facts = {
         "model": f"{record['model']} (weights {record['weights_sha256'][:12]})",

@@ -83,9 +83,9 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
-def save_picture(picture: Image.Image, path: Path, **options: object) -> None:
-    """Write a PNG; ``options`` are Pillow's."""
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG at the level of compression that pays: Pillow's own takes twice as long and saves 2 % of a strip."""
     stream = io.BytesIO()
-    picture.save(stream, PNG, **options)
+    picture.save(stream, PNG, compress_level=4)
     with replaced_when_whole(path, is_synced=False) as file:
         file.write(stream.getvalue())
