@@ -15,11 +15,11 @@ from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
 
 
-def random_model(source_blocks: str = "all", story_depth: int = 1) -> RetrofittedDALLE:
+def random_model(source_blocks: str = "all", story_depth: int = 1, pad_id: int | None = None) -> RetrofittedDALLE:
     """Small, with weights that make every path matter."""
     torch.manual_seed(0)
     sizes = {"text_vocab_size": 50, "image_vocab_size": 40, "text_length": 6, "image_length": 9}
-    backbone = DALLE(**sizes, dim=32, depth=3, num_heads=4)
+    backbone = DALLE(**sizes, dim=32, depth=3, num_heads=4, pad_id=pad_id)
     made = retrofit(backbone, source_blocks=source_blocks, story_depth=story_depth, source_start="random").eval()
     for parameter in made.parameters():
         if parameter.dim() > 1:
@@ -49,6 +49,20 @@ def test_the_plain_loop_draws_the_same_codes(sampling: CodeSampling, source_bloc
     codes = released_sample(model, prompt, 4, sampling)
     assert torch.equal(codes, sample(model, prompt, 4, sampling).codes)
     assert sampling.temperature == 0 or len({tuple(row) for row in codes.flatten(0, 1).tolist()}) > 12
+
+
+def test_the_plain_loop_computes_padding_and_does_not_see_it() -> None:
+    model = random_model(pad_id=0)
+    prompt = prompt_of(model, num_stories=2, num_frames=3)
+    prompt.tokens[0, 0, 2:] = prompt.tokens[0, 1, 4:] = prompt.tokens[1, 2, :5] = 0
+    with torch.inference_mode():
+        story = model.encode_story(prompt.tokens, torch.ones(2, 3, dtype=torch.bool))
+    prompt = prompt._replace(story=story)
+    sampling = CodeSampling(top_k=20, top_p=0.9)
+    codes = released_sample(model, prompt, 3, sampling)
+    assert torch.equal(codes, sample(model, prompt, 3, sampling).codes)
+    model.backbone.pad_id = None
+    assert not torch.equal(codes, released_sample(model, prompt, 3, sampling))
 
 
 def test_the_plain_loop_reads_source_and_story() -> None:

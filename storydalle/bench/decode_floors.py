@@ -30,9 +30,17 @@ def step_floor(
     backbone = model.backbone
     num_prefix = 0 if prompt.story is None else prompt.story.shape[2]
     columns = num_prefix + prompt.tokens.shape[-1] + backbone.image_length
-    filled = 1 - backbone.image_length / 2 / columns  # of the cache, in the mean step
+    filled = (
+        num_prefix + words_read(model, prompt) + backbone.image_length / 2
+    )  # columns of the cache, in the mean step
+    cache = num_rows * cache_bytes(model, num_prefix) * filled / columns
     source = 0 if prompt.source is None else 8 * prompt.source.numel() * backbone.dim * len(model.source_attention)
-    return Floor(bytes_a_weight * weights + filled * cache_bytes(model, num_prefix) * num_rows + source, operations)
+    return Floor(bytes_a_weight * weights + cache + source, operations)
+
+
+def words_read(model: RetrofittedDALLE, prompt: Prompt) -> int:
+    """Columns of the captions that have to be computed: not those that are padding in every row."""
+    return len(model.backbone.used_columns(prompt.tokens.flatten(0, 1)))
 
 
 def story_floor(
@@ -40,5 +48,5 @@ def story_floor(
 ) -> Floor:
     """All steps of the frames; the first one reads the prompts, once for all candidates."""
     step, length = step_floor(model, prompt, num_candidates, bytes_a_weight), model.backbone.image_length
-    prompts = 2 * weights_a_step(model) * len(prompt.keys) * prompt.tokens.shape[-1]
+    prompts = 2 * weights_a_step(model) * len(prompt.keys) * words_read(model, prompt)
     return Floor(step.num_bytes * length, step.operations * (length - 1) + prompts)

@@ -10,11 +10,11 @@ mask of a decoding step is empty, so that it acts on the first code alone.
 """
 
 import math
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from storydalle.models.backbones.dalle import DALLE, Block, SelfAttention
@@ -31,16 +31,19 @@ def released_sample(
     sampling: CodeSampling,
     progress: Progress | None = None,
 ) -> Int[Tensor, "r k l"]:
-    """Codes of every frame and candidate, as ``sampling.sample`` draws them for a backbone without a padding token."""
+    """Codes of every frame and candidate, as ``sampling.sample`` draws them."""
     backbone = cast(DALLE, model.backbone)
     length, num_rows = backbone.image_length, len(prompt.keys)
     uniform = uniforms(prompt.keys, range(num_candidates), length).flatten(0, 1)  # (r k) l
-    prefix, source = repeated(model, prompt, num_candidates)
+    prefix, visible, source = repeated(model, prompt, num_candidates)
     history: list[Tensor] = []  # of each step: depth 2 (r k) heads n head_dim
     codes: list[Tensor] = []
     for position in range(length):
         x = prefix if not codes else backbone.embed_codes(codes[-1][:, None], position - 1)
-        x, present = step(model, x, source, torch.cat(history, -2) if history else None)
+        if codes and visible is not None:
+            visible = F.pad(visible, (0, 1), value=True)
+        # Only the last column of a prompt predicts a code.
+        x, present = step(model, x, source, torch.cat(history, -2) if history else None, visible, x.shape[1] - 1)
         history.append(present)
         logits = backbone.head_img(backbone.ln_f(x))[:, -1]
         codes.append(drawn(logits, uniform[:, position], sampling))
@@ -49,35 +52,47 @@ def released_sample(
     return torch.stack(codes, -1).view(num_rows, num_candidates, length)
 
 
-def repeated(
-    model: RetrofittedDALLE, prompt: Prompt, num_candidates: int
-) -> tuple[Float[Tensor, "r n d"], Float[Tensor, "r m d"] | None]:
+class Embedded(NamedTuple):
+    """What every row reads before its codes; ``visible`` is None without a padding token."""
+
+    prompt: Float[Tensor, "r n d"]
+    visible: Bool[Tensor, "r n"] | None
+    source: Float[Tensor, "r m d"] | None
+
+
+def repeated(model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> Embedded:
     """The embedded prompt and source of every row: a copy for each candidate."""
     backbone, tokens = cast(DALLE, model.backbone), prompt.tokens.flatten(0, 1)
     num_stories, num_frames = prompt.tokens.shape[:2]
     parts = [] if prompt.story is None else [prompt.story.flatten(0, 1)]
     text = backbone.embed_tokens(tokens) + backbone.pos_emb_txt.weight[: tokens.shape[1]]
     rows = torch.cat([*parts, text], 1).repeat_interleave(num_candidates, 0)
+    visible = None
+    if backbone.pad_id is not None:
+        visible = F.pad(tokens != backbone.pad_id, (sum(part.shape[1] for part in parts), 0), value=True)
+        visible = visible.repeat_interleave(num_candidates, 0)
     if prompt.source is None or not len(model.source_attention):
-        return rows, None
+        return Embedded(rows, visible, None)
     source = backbone.embed_codes(prompt.source.flatten(0, 1)).unflatten(0, (num_stories, -1)).flatten(1, 2)
-    return rows, source.repeat_interleave(num_frames * num_candidates, 0)
+    return Embedded(rows, visible, source.repeat_interleave(num_frames * num_candidates, 0))
 
 
 def step(
-    model: RetrofittedDALLE, x: Tensor, source: Tensor | None, past: Tensor | None
+    model: RetrofittedDALLE, x: Tensor, source: Tensor | None, past: Tensor | None, visible: Tensor | None, first: int
 ) -> tuple[Float[Tensor, "r n d"], Float[Tensor, "depth two r heads n head_dim"]]:
-    """All blocks for the newest columns; what they have computed so far is ``past``."""
+    """All blocks for the newest columns; what they have computed so far is ``past``.
+
+    The columns from ``first`` on predict codes, and attend to the source.
+    """
     present = []
     for i, module in enumerate(model.backbone.blocks):  # type: ignore[arg-type]
         block = cast(Block, module)
-        attended, keys_and_values = self_attention(block.attn, block.ln1(x), None if past is None else past[i])
+        attended, keys_and_values = self_attention(block.attn, block.ln1(x), None if past is None else past[i], visible)
         present.append(keys_and_values)
         x = x + attended
         if source is not None and str(i) in model.source_attention:
             attention = cast(SourceCrossAttention, model.source_attention[str(i)])
-            # Only the last column of a prompt predicts a code.
-            x = torch.cat([x[:, :-1], x[:, -1:] + source_attention(attention, x[:, -1:], source)], 1)
+            x = torch.cat([x[:, :first], x[:, first:] + source_attention(attention, x[:, first:], source)], 1)
         x = x + block.mlp(block.ln2(x))
     return x, torch.stack(present)
 
@@ -86,15 +101,20 @@ def heads_of(x: Float[Tensor, "r n d"], num_heads: int) -> Float[Tensor, "r head
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def self_attention(layer: SelfAttention, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+def self_attention(
+    layer: SelfAttention, x: Tensor, past: Tensor | None, visible: Tensor | None
+) -> tuple[Tensor, Tensor]:
     query, key, value = (heads_of(part(x), layer.num_heads) for part in (layer.query, layer.key, layer.value))
     present = torch.stack([key, value])
     if past is not None:
         key, value = torch.cat([past[0], key], -2), torch.cat([past[1], value], -2)
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     num_new, num_all = scores.shape[-2:]
-    causal = torch.ones(num_new, num_all, device=x.device).tril(num_all - num_new)
-    weights = F.softmax(scores.masked_fill(causal == 0, float("-inf")), -1)
+    seen = torch.ones(num_new, num_all, device=x.device).tril(num_all - num_new)
+    if visible is not None:  # no column sees padding but that padding itself
+        itself = seen - seen.tril(num_all - num_new - 1)
+        seen = torch.maximum(seen * visible[:, None, None], itself)  # r 1 n m
+    weights = F.softmax(scores.masked_fill(seen == 0, float("-inf")), -1)
     return layer.proj((weights @ value).transpose(1, 2).flatten(2)), present
 
 

@@ -47,7 +47,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "measured": lambda row: row.measured,
     "spread": lambda row: row.spread,
     "times as fast as the first": lambda row: "" if row.ratio is None else f"{row.ratio:.2f}",
-    "times the floor in fp32": lambda row: row.times(row.floor),
+    "times the floor": lambda row: row.times(row.floor),
     "times its own floor": lambda row: row.times(row.own_floor),
     "equal codes": lambda row: "" if row.agreement is None else f"{100 * row.agreement:.1f} %",
 }

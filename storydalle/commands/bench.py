@@ -4,6 +4,7 @@
   storydalle bench bench=data                  reading, encoding and caching stories, and the wait for data in training
   storydalle bench bench=data rounds=9 workers=2
   storydalle bench bench=decode                drawing codes, and the loop of the released program
+  storydalle bench bench=generate              a strip: a call of the shipped model, and from the command's start
   storydalle bench bench=story_gan             a training step of StoryGANc, and a plain implementation of it
 
 The measurements take turns in every round, so that a busy machine slows all of them equally. Writes table.md, and
@@ -20,6 +21,7 @@ import torch
 
 from storydalle.bench.data_speed import bench_data
 from storydalle.bench.decode_speed import bench_decode
+from storydalle.bench.generate_speed import bench_generate
 from storydalle.bench.machine import described, watched, with_threads
 from storydalle.bench.rows import Measured, Row
 from storydalle.bench.shapes import Shape
@@ -35,6 +37,7 @@ from storydalle.settings import OneOf, filled
 
 BENCHES: dict[str, Callable[[Shape], Measured]] = {
     "decode": bench_decode,
+    "generate": bench_generate,
     "data": bench_data,
     "story_gan": bench_story_gan,
 }
