@@ -225,8 +225,7 @@ def test_what_is_asked_of_the_hub_reaches_it(monkeypatch: pytest.MonkeyPatch, tm
         asked.update(settings, model_id=model_id)
         return str(tmp_path)
 
-    monkeypatch.setattr("storydalle.models.pretrained.snapshot_download", download)
-    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **settings: str(tmp_path / "config.json"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     tiny_story_dalle().save_pretrained(tmp_path)
     StoryDALLE.from_pretrained("owner/name", revision="v2", cache_dir=tmp_path, local_files_only=True)
     expected = {"revision": "v2", "cache_dir": tmp_path, "local_files_only": True, "force_download": False}

@@ -17,7 +17,7 @@ from storydalle.reporting import strips
 from tests.command_line import Command, Run, assert_mistake, command, painting, story  # noqa: F401
 
 # They take long to import. Torch's compiler needs sympy; Pillow imports its PDF where it knows a format not yet.
-UNUSED = {"sympy", "pytorch_lightning", "torchmetrics", "transformers", "matplotlib", "scipy", "PIL.PdfImagePlugin"}
+UNUSED = {"sympy", "pytorch_lightning", "transformers", "scipy", "huggingface_hub", "PIL.PdfImagePlugin"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in main.COMMANDS)])

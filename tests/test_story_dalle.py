@@ -207,7 +207,7 @@ def test_what_is_pushed_to_the_hub_says_what_it_is_and_opens(tmp_path: Path, mon
     api = {"create_repo": lambda self, repo_id, **_: SimpleNamespace(repo_id=repo_id)}
     api |= {"upload_folder": lambda self, **settings: upload(**settings)}
     for name, method in api.items():
-        monkeypatch.setattr(f"huggingface_hub.hub_mixin.HfApi.{name}", method)
+        monkeypatch.setattr(f"huggingface_hub.HfApi.{name}", method)
     assert made.push_to_hub("somebody/story") == "url" and pushed
     readme = (tmp_path / "hub" / "README.md").read_text()
     assert readme.startswith("---\nlicense: mit\n") and "# toon/story_dalle" in readme

@@ -5,10 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from storydalle.files.json_values import are_texts
 from storydalle.files.reading import read_object
 from storydalle.files.weights import Planned, check_finite, stored_floats, write_model
 from storydalle.files.whole import write_text
-from storydalle.models.cards import model_card
 from storydalle.models.drawing import (
     Candidates,
     Drawn,
@@ -51,7 +50,7 @@ MAX_FILE_BYTES = 4 << 30  # of one file of weights
 Model = TypeVar("Model", bound="PretrainedModel")
 
 
-class PretrainedModel(nn.Module, ModelHubMixin, ABC):
+class PretrainedModel(nn.Module, ABC):
     """A model that continues stories, opened from the zoo, a folder or the hub.
 
     Another kind of model (another decoder, a diffusion model) is a subclass. It draws in one method:
@@ -78,7 +77,7 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     words: KnownWords | None = None  # words of the training captions, if known: those of a converted model are not
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls: type[Model],
         name_or_folder: str | Path,
         *,
@@ -93,32 +92,13 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         The settings are the hub's, for a model that is downloaded. Raises ValueError if there is no such model, or if
         its files are damaged or of another kind.
         """
-        return super().from_pretrained(
-            str(find(str(name_or_folder))),
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
+        folder = find(str(name_or_folder))
+        if isinstance(folder, str):
+            import huggingface_hub  # here, since models on disk need none of it
 
-    @classmethod
-    def _from_pretrained(
-        cls: type[Model],
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **_: object,  # what the folder's config says
-    ) -> Model:
-        folder = Path(model_id)
-        if not folder.is_dir():
             folder = Path(
-                snapshot_download(
-                    model_id,
+                huggingface_hub.snapshot_download(
+                    folder,
                     revision=revision,
                     cache_dir=cache_dir,
                     token=token,
@@ -137,17 +117,39 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
     def save_folder(self, folder: str | Path) -> None:
         """Write what ``open_folder`` reads, weights in half precision."""
 
-    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs: Any) -> str | None:
-        """Write the model's folder, and publish it with ``push_to_hub``; if the model is refused, the folder stays as
-        it was.
+    def save_pretrained(
+        self, save_directory: str | Path, *, push_to_hub: bool = False, repo_id: str | None = None, **settings: Any
+    ) -> str | None:
+        """Write the model's folder; if the model is refused, the folder stays as it was.
 
-        Raises ValueError, naming the weight, if a weight is not finite.
+        With ``push_to_hub`` also publish it, by default under the folder's name, and return the address. Raises
+        ValueError, naming the weight, if a weight is not finite.
         """
-        self.save_folder(save_directory)  # before the hub's own, which begins by removing the configuration
-        return super().save_pretrained(save_directory, push_to_hub=True, **kwargs) if push_to_hub else None
+        folder = Path(save_directory)
+        self.save_folder(folder)
+        return self.push_to_hub(repo_id or folder.name, **settings) if push_to_hub else None
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.save_folder(save_directory)
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Push model using huggingface_hub.",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        **settings: Any,
+    ) -> str:
+        """Publish the model on the hub, and return the address; other settings are those of its ``upload_folder``."""
+        import huggingface_hub
+
+        hub = huggingface_hub.HfApi(token=token)
+        repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary) / repo_id
+            self.save_folder(folder)
+            return hub.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message=commit_message, revision=branch, **settings
+            )
 
     # ------------------------------------------------------------------------------------------------- drawing
 
@@ -293,6 +295,8 @@ class PretrainedModel(nn.Module, ModelHubMixin, ABC):
         if self.words is not None:
             self.words.save(folder)
         if not (folder / README_NAME).exists():
+            from storydalle.models.cards import model_card  # imports the hub's library
+
             text = model_card(folder.absolute().name, type(self).__name__, self.summary(), self.card)
             write_text(folder / README_NAME, text)
 
