@@ -112,7 +112,7 @@ def test_logged_frame_accuracy_f1_and_loss_are_those_counted_by_hand(tmp_path: P
     true = torch.tensor([[1, 0], [1, 0], [1, 1], [0, 0], [0, 1]])
     system.validation_step(LabelledPictures(images(2, SIDE), true[:2]), 0)
     system.validation_step(LabelledPictures(images(3, SIDE), true[2:]), 1)
-    system._trainer = pl.Trainer(logger=False, enable_checkpointing=False)
+    system.trainer = pl.Trainer(logger=False, enable_checkpointing=False)
     system.on_validation_epoch_end()
     assert system.logged["val/frame_accuracy"] == pytest.approx(2 / 5)
     assert system.logged["val/character_micro_f1"] == pytest.approx(2 * 3 / (5 + 5))

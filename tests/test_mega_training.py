@@ -45,7 +45,7 @@ def test_all_of_it_trains_on_the_image_alone(tmp_path: Path):
 def test_captions_are_dropped_to_the_tokenizers_empty_caption(tmp_path: Path):
     made = story_dalle(tmp_path)
     system = StoryDALLETraining(made, text_weight=0, caption_dropout=1.0)
-    dropped = system._drop_conditions(tiny_batch(made, [0, 1]))[0].tokens
+    dropped = system.drop_conditions(tiny_batch(made, [0, 1]))[0].tokens
     assert torch.equal(dropped, made.caption_tokenizer.encode([""]).tokens.expand(2, TINY_FRAMES, -1))
 
 

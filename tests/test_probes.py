@@ -117,10 +117,10 @@ def test_losses_hear_nothing_of_frames_that_do_not_exist(pad_id: str | None) -> 
     batch = encoded(made, TinyStories(3, lengths=(3, 1, 2)))
     other = torch.where(batch.mask[..., None], batch.tokens, 1 + torch.arange(batch.tokens.shape[-1]) % 50)
     logits = made.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask)
-    own = system._losses(logits, batch)
+    own = system.losses(logits, batch)
     assert logits.text_targets is not None and logits.text is not None
     moved = made.model(other, batch.codes, batch.source[:, None], batch.mask)
-    changed = system._losses(moved, batch._replace(tokens=other))
+    changed = system.losses(moved, batch._replace(tokens=other))
     assert changed.text.item() == pytest.approx(own.text.item(), abs=1e-5)
     assert changed.image.item() == pytest.approx(own.image.item(), abs=1e-5)
     kept = batch.mask.flatten()

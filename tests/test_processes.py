@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,9 +15,9 @@ from typing import Any, cast
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from hydra.utils import instantiate
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 from torch.multiprocessing import ProcessRaisedException
@@ -41,9 +42,9 @@ SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true
 # ------------------------------------------------------------------------------------------------ one decides
 
 
-def plain_trainer() -> pl.Trainer:
+def plain_trainer(**options: Any) -> pl.Trainer:
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return pl.Trainer(accelerator="cpu", logger=False, **quiet)
+    return pl.Trainer(accelerator="cpu", logger=False, **quiet, **options)
 
 
 @pytest.fixture
@@ -63,20 +64,15 @@ def test_what_the_first_decides_is_what_a_process_that_it_starts_takes(monkeypat
 
 def test_processes_that_a_launcher_starts_agree_over_its_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run of a sweep is a decision of its own, and a launcher that starts all again finds none of the old."""
-    shared: dict[str, bytes] = {}
-
-    def launcher() -> processes._Launcher:
-        made = object.__new__(processes._Launcher)
-        made.store, made.number = SimpleNamespace(set=lambda k, v: shared.update({k: v.encode()}), get=shared.get), 0
-        return made
-
-    first, other = launcher(), launcher()
+    store = dist.HashStore()
+    store.set_timeout(timedelta(milliseconds=10))
+    first, other = (processes.SharedDecisions(store) for _ in range(2))
     for name in ("a", "b"):
         first.publish(name)
     assert [other.published(), other.published()] == ["a", "b"]
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    with pytest.raises(AttributeError):
-        launcher().published()
+    with pytest.raises(dist.DistError):
+        processes.SharedDecisions(store).published()
 
 
 def test_other_processes_print_nothing_and_let_the_first_end(second: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,14 +87,21 @@ def test_other_processes_print_nothing_and_let_the_first_end(second: None, capsy
 def test_a_started_process_gets_the_command_and_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a sweep, its own member's settings and not the sweep."""
     started: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(processes.subprocess, "Popen", lambda command, env: started.append((command, env)))
+
+    def popen(command: list[str], env: dict[str, str]) -> SimpleNamespace:
+        started.append((command, env))
+        return SimpleNamespace(poll=lambda: 0)  # it has ended well
+
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
     monkeypatch.setattr(sys, "argv", ["storydalle", "-m", "--config-dir", "mine", "experiment=x", "seed=1,2"])
     for name in processes.LAUNCHED:
         monkeypatch.setenv(name, os.environ.get(name, ""))  # so that they are as before when the test ends
         monkeypatch.delenv(name)
-    launcher = _SubprocessScriptLauncher(LightningEnvironment(), num_processes=3, num_nodes=1)
-    arguments = [*config_flags(), "experiment=x", "seed=2"]
-    processes._Scripts(launcher, arguments)._call_children_scripts()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    trainer = plain_trainer(strategy="ddp", devices=3)
+    processes.prepare(trainer, [*config_flags(), "experiment=x", "seed=2"])
+    launcher = trainer.strategy.launcher
+    assert launcher is not None and launcher.launch(lambda: "trained") == "trained"
     wanted = [sys.executable, "-m", "storydalle", "train", "--config-dir", "mine", "experiment=x", "seed=2"]
     assert [command for command, _ in started] == [wanted, wanted]
     assert [env["LOCAL_RANK"] for _, env in started] == ["1", "2"]
@@ -117,8 +120,9 @@ def test_the_next_run_of_a_sweep_finds_nothing_of_the_last(monkeypatch: pytest.M
 def test_a_dead_process_is_told_in_one_line_and_takes_the_others_along() -> None:
     waiting, killed = (subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(2))
     killed.kill()
-    trainer = plain_trainer()
-    trainer.strategy._launcher = cast(Any, SimpleNamespace(procs=[waiting, killed]))
+    trainer = plain_trainer(strategy="ddp", devices=3)
+    assert isinstance(trainer.strategy, DDPStrategy) and trainer.strategy.launcher is not None
+    trainer.strategy.launcher.procs += [waiting, killed]
     told = f"process 2 .*pid {killed.pid}.* signal 9: continue with resume=true"
     with pytest.raises(Failure, match=told), processes.running(trainer):
         raise RuntimeError("Connection closed by peer")

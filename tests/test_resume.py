@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch.optim.swa_utils import AveragedModel
 
 from storydalle.stories.data import StepSampler
 from storydalle.training.callbacks import RunningMean
@@ -127,15 +127,23 @@ def test_saving_keeps_the_old_checkpoint_until_the_new_one_is_whole(tmp_path: Pa
 
 
 def test_a_short_run_does_not_keep_the_weights_that_it_began_with():
-    weights, mean = torch.nn.Linear(1, 1, bias=False), RunningMean(decay=0.998)
-    torch.nn.init.constant_(weights.weight, 100.0)
-    averaged = AveragedModel(weights, **mean._kwargs)
-    for step in range(100):
-        torch.nn.init.constant_(weights.weight, 100.0 if step == 0 else 1.0)
-        averaged.update_parameters(weights)
-    assert averaged.module.weight.item() == pytest.approx(1.0, abs=0.01)
-    for _ in range(6000):  # by now the mean is as long as it is said to be
-        averaged.update_parameters(weights)
-    torch.nn.init.constant_(weights.weight, 2.0)
-    averaged.update_parameters(weights)
-    assert averaged.module.weight.item() == pytest.approx(1.002, abs=1e-4)
+    assert averaged([100.0] + 99 * [1.0]) == pytest.approx(1.0, abs=0.01)
+    # After 6100 steps the mean is as long as its decay says.
+    assert averaged([100.0] + 6099 * [1.0] + [2.0]) == pytest.approx(1.002, abs=1e-4)
+
+
+class Counted(pl.Trainer):
+    global_step = 0
+
+
+def averaged(weights: list[float]) -> float:
+    """The final weight of a run that has these weights after its steps, and keeps their running mean."""
+    system, mean, trainer = pl.LightningModule(), RunningMean(decay=0.998), Counted(logger=False)
+    system.weight = torch.nn.Parameter(torch.tensor(weights[0]))
+    mean.setup(trainer, system, "fit")
+    for weight in weights:
+        torch.nn.init.constant_(system.weight, weight)
+        trainer.global_step += 1
+        mean.on_train_batch_end(trainer, system, None, None, 0)
+    mean.on_fit_end(trainer, system)
+    return system.weight.item()

@@ -184,10 +184,10 @@ def test_a_run_that_is_resumed_reads_on_where_it_was(num_workers: int, folder: P
 def test_epochs_that_are_skipped_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = StoryShards(folder)
     opened: list[Path] = []
-    samples = shards._samples
-    monkeypatch.setattr(shards, "_samples", lambda path: opened.append(path) or samples(path))
+    plain = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode: opened.append(path) or plain(path, *mode))
     next(iter(ShardBatches(shards, 1, seed=0, epochs=ENDLESS, start=10_000 * NUM_STORIES)))
-    assert len(opened) <= 12
+    assert 1 <= len(opened) <= 12
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -179,7 +179,7 @@ def test_codes_that_differ_from_the_source_weigh_more():
     nats = -logits.image.log_softmax(-1).gather(-1, batch.codes.flatten(0, 1)[..., None]).squeeze(-1)
     weights = 1.0 + 2.0 * (batch.codes != batch.source[:, None]).flatten(0, 1)
     expected = (nats * weights).sum() / weights.sum()
-    torch.testing.assert_close(system._losses(logits, batch)[0], expected)
+    torch.testing.assert_close(system.losses(logits, batch)[0], expected)
 
 
 def test_bag_loss_counts_only_codes_that_differ_from_the_source():
@@ -188,15 +188,15 @@ def test_bag_loss_counts_only_codes_that_differ_from_the_source():
     batch = tiny_batch(made, [0, 1])
     story = made.model.encode_story(batch.tokens, batch.mask)
     same = batch._replace(codes=batch.source[:, None].expand_as(batch.codes))
-    assert system._bag_loss(same, story).item() == 0
-    assert system._bag_loss(batch, story).item() == pytest.approx(math.log(CODEBOOK), abs=0.5)
+    assert system.bag_loss(same, story).item() == 0
+    assert system.bag_loss(batch, story).item() == pytest.approx(math.log(CODEBOOK), abs=0.5)
 
 
 def test_dropped_conditions_are_a_function_of_the_step_and_of_the_right_share():
     made = tiny_story_dalle()
     system = StoryDALLETraining(made, source_dropout=0.5, caption_dropout=0.25)
     batch = tiny_batch(made, list(range(200)))
-    first, second = system._drop_conditions(batch), system._drop_conditions(batch)
+    first, second = system.drop_conditions(batch), system.drop_conditions(batch)
     assert torch.equal(first[0].tokens, second[0].tokens)
     assert torch.equal(first[1], second[1])
     empty = (first[0].tokens == made.caption_tokenizer.pad_id).flatten(1).all(1)
@@ -208,7 +208,7 @@ def test_batches_of_one_step_have_draws_of_their_own(tmp_path):
     system = StoryDALLETraining(tiny_story_dalle(), source_dropout=0.5)
     trainer(tmp_path, 2, accumulate_grad_batches=4).fit(system, TinyData(system.story_dalle))
     batch = tiny_batch(system.story_dalle, list(range(32)))
-    kept = [system._drop_conditions(batch, batch_idx)[1].tolist() for batch_idx in range(8)]
+    kept = [system.drop_conditions(batch, batch_idx)[1].tolist() for batch_idx in range(8)]
     assert len({tuple(row) for row in kept[:4]}) == 4
     assert kept[:4] == kept[4:], "a function of the step and of the batch's place in it"
 

@@ -106,8 +106,8 @@ def test_storages_are_read_when_they_are_asked_for(tmp_path: Path, kind: str, mo
     path = save({name: torch.full((50,), float(i)) for i, name in enumerate("abc")}, tmp_path / "x.pt", kind)
     with open_torch_file(path) as file:
         asked = []
-        read = file._bytes
-        monkeypatch.setattr(file, "_bytes", lambda key: asked.append(key) or read(key))
+        read = file.storage_bytes
+        monkeypatch.setattr(file, "storage_bytes", lambda key: asked.append(key) or read(key))
         assert not asked
         assert file.read(file.content["b"]).tolist() == [1.0] * 50
         file.read(file.content["b"])

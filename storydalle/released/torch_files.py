@@ -207,11 +207,11 @@ class TorchFile(ABC):
             return torch.empty(tensor.shape, dtype=tensor.dtype)
         if self.last is None or self.last[0] != storage.key:
             self.last = None  # before the next one is read
-            self.last = (storage.key, torch.frombuffer(self._bytes(storage.key), dtype=storage.dtype))
+            self.last = (storage.key, torch.frombuffer(self.storage_bytes(storage.key), dtype=storage.dtype))
         return self.last[1].as_strided(tensor.shape, tensor.stride, tensor.offset)
 
     @abstractmethod
-    def _bytes(self, key: str) -> bytearray:
+    def storage_bytes(self, key: str) -> bytearray:
         """All bytes of a storage."""
 
     @abstractmethod
@@ -261,7 +261,7 @@ class _Archive(TorchFile):
             raise Refused(f"its storage {key!r} has {info.file_size} bytes, or compressed ones, for {numel} numbers")
         return Storage(key, dtype, numel)
 
-    def _bytes(self, key: str) -> bytearray:
+    def storage_bytes(self, key: str) -> bytearray:
         try:
             return bytearray(self.archive.read(f"{self.root}data/{key}"))
         except DAMAGED as error:
@@ -323,7 +323,7 @@ class _Stream(TorchFile):
             yield key, place
             self.file.seek(place + numel * storage.dtype.itemsize)
 
-    def _bytes(self, key: str) -> bytearray:
+    def storage_bytes(self, key: str) -> bytearray:
         storage = self.storages[key]
         found = bytearray(storage.numel * storage.dtype.itemsize)
         self.file.seek(self.places[key])

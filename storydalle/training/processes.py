@@ -60,23 +60,21 @@ def beside_the_first() -> Iterator[None]:
 
 def agreed(decide: Callable[[], Decided]) -> Decided:
     """Return in every process of a training what ``decide`` returns in the first one, as json holds it."""
-    launcher = _launcher()
+    shared = _decisions() if is_launched() else None
     if is_first():
         decided = json.dumps(decide())
         os.environ[AGREED] = decided
-        if launcher is not None:
-            launcher.publish(decided)
+        if shared is not None:
+            shared.publish(decided)
         return cast(Decided, parsed(decided))
-    return cast(Decided, parsed(launcher.published() if launcher is not None else os.environ[AGREED]))
+    return cast(Decided, parsed(shared.published() if shared is not None else os.environ[AGREED]))
 
 
-class _Launcher:
-    """The store through which processes of an external launcher find each other."""
+class SharedDecisions:
+    """Decisions of the first process, in the store through which processes of an external launcher find each other."""
 
-    def __init__(self) -> None:
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.store, *_ = next(iter(dist.rendezvous("env://", rank, size)))
-        self.number = 0
+    def __init__(self, store: dist.Store) -> None:
+        self.store, self.number = store, 0
 
     def key(self) -> str:
         """The key of the next decision: different for each run of a sweep and for each start by a launcher."""
@@ -90,15 +88,17 @@ class _Launcher:
         return self.store.get(self.key()).decode()
 
 
-def _launcher() -> _Launcher | None:
-    """The store of processes started by torchrun or in the same way; None if this program starts them itself."""
+def is_launched() -> bool:
+    """True if torchrun, or a launcher like it, has started this process; False if this program starts the others."""
     told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
-    return _joined() if told and int(os.environ["WORLD_SIZE"]) > 1 else None
+    return told and int(os.environ["WORLD_SIZE"]) > 1
 
 
 @cache
-def _joined() -> _Launcher:
-    return _Launcher()
+def _decisions() -> SharedDecisions:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store, *_ = next(iter(dist.rendezvous("env://", rank, size)))
+    return SharedDecisions(store)
 
 
 # ------------------------------------------------------------------------------------------------ starting, ending

@@ -132,21 +132,21 @@ class StoryDALLETraining(pl.LightningModule):
         return self.story_dalle.model
 
     def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
-        batch, has_source = self._drop_conditions(batch, batch_idx)
+        batch, has_source = self.drop_conditions(batch, batch_idx)
         story = self.model.encode_story(batch.tokens, batch.mask)
         loss = batch.tokens.new_zeros((), dtype=torch.float)
         if story is not None and self.bag_head is not None:
-            bag = self._bag_loss(batch, story)
+            bag = self.bag_loss(batch, story)
             self.log("train/loss_bag", bag, prog_bar=True, sync_dist=True)
             if self.global_step < self.story_warmup_steps:
                 return bag  # the transformer is not computed yet
             loss = self.bag_weight * bag
         logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source)
-        losses = self._losses(logits, batch)
+        losses = self.losses(logits, batch)
         self.log_dict(losses.named("train"), prog_bar=True, sync_dist=True)
         return loss + losses.total(self.text_weight)
 
-    def _drop_conditions(self, batch: EncodedStories, batch_idx: int = 0) -> tuple[EncodedStories, Tensor | None]:
+    def drop_conditions(self, batch: EncodedStories, batch_idx: int = 0) -> tuple[EncodedStories, Tensor | None]:
         """Remove the captions, or the source, of some stories; each batch of an accumulated step has its own draws."""
         if not self.source_dropout and not self.caption_dropout:
             return batch, None
@@ -160,13 +160,14 @@ class StoryDALLETraining(pl.LightningModule):
         tokens = torch.where(dropped, empty, batch.tokens)
         return batch._replace(tokens=tokens), draws[:, 1] >= self.source_dropout
 
-    def _losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
+    def losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
+        """Losses of the frames that exist; codes that differ from the source weigh ``changed_weight``."""
         changed = batch.codes != batch.source[:, None]  # b f l
         weights = torch.where(changed, self.changed_weight, 1.0) * batch.mask[..., None]  # 0 where no frame is
         codes, weights = (rearrange(each, "b f l -> (b f) l") for each in (batch.codes, weights))
         return frame_losses(logits, codes, self.model.backbone.pad_id, weights, batch.mask.flatten())
 
-    def _bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
+    def bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
         """Cross-entropy of the codes that differ from the source, in any order."""
         assert self.bag_head is not None
         # Detached: this loss teaches the story encoder what codes mean, and leaves the codes as they are.
