@@ -21,24 +21,20 @@ from storydalle.bench.processes import IMPORTING, commanded, importing_torch
 from storydalle.bench.released_loop import released_sample
 from storydalle.bench.rows import Measured, Row, spread_note, table
 from storydalle.bench.shapes import Shape
-from storydalle.evaluation.entries import open_story_dalle
-from storydalle.mistakes import UserError
+from storydalle.bench.shipped import SHIPPED, opened, stories_for
 from storydalle.models import kinds
-from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.story import Story
-from storydalle.stories.toon import ToonSV
 
 RELEASED, OURS, COMMAND = "released loop", "ours", "storydalle generate"
-SHIPPED = "story_dalle"
 
 
 def bench_generate(shape: Shape) -> Measured:
     folder = kinds.locate(shape.model or SHIPPED)
     model = opened(folder)
-    story = ToonSV("test", 1, resolution=model.resolution)[0]
+    [story] = stories_for(model, "test", 1)
     rows = rows_of(call_case(model, story, shape), shape)
     with tempfile.TemporaryDirectory() as name:
         rows += rows_of_process(Path(name), folder, story, shape)
@@ -47,17 +43,6 @@ def bench_generate(shape: Shape) -> Measured:
         f"{table(rows)}\n\n{spread_note(rows)} The floor of the model's call is that of drawing the codes."
     )
     return Measured(text, {}, rows)
-
-
-def opened(folder: Path) -> StoryDALLE:
-    """A model that the loop of the released program can draw with."""
-    model = open_story_dalle(folder)
-    if not isinstance(model.model.backbone, DALLE) or model.sentence_dim is not None:
-        raise UserError(
-            f"model={folder}: the loop of the released program draws with minDALL-E's transformer and a story encoder "
-            "that reads captions; give such a model"
-        )
-    return model
 
 
 # ------------------------------------------------------------------------------------------------ the model's call

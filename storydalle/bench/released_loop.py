@@ -84,17 +84,29 @@ def step(
 
     The columns from ``first`` on predict codes, and attend to the source.
     """
-    present = []
-    for i, module in enumerate(model.backbone.blocks):  # type: ignore[arg-type]
-        block = cast(Block, module)
-        attended, keys_and_values = self_attention(block.attn, block.ln1(x), None if past is None else past[i], visible)
-        present.append(keys_and_values)
-        x = x + attended
-        if source is not None and str(i) in model.source_attention:
-            attention = cast(SourceCrossAttention, model.source_attention[str(i)])
-            x = torch.cat([x[:, :first], x[:, first:] + source_attention(attention, x[:, first:], source)], 1)
-        x = x + block.mlp(block.ln2(x))
-    return x, torch.stack(present)
+    presents = []
+    for i in range(model.backbone.depth):
+        x, present = block(model, i, x, source, None if past is None else past[i], visible, first)
+        presents.append(present)
+    return x, torch.stack(presents)
+
+
+def block(
+    model: RetrofittedDALLE,
+    index: int,
+    x: Tensor,
+    source: Tensor | None,
+    past: Tensor | None,
+    visible: Tensor | None,
+    first: int,
+) -> tuple[Float[Tensor, "r n d"], Float[Tensor, "two r heads n head_dim"]]:
+    layer = cast(Block, model.backbone.blocks[index])  # type: ignore[index]
+    attended, present = self_attention(layer.attn, layer.ln1(x), past, visible)
+    x = x + attended
+    if source is not None and str(index) in model.source_attention:
+        attention = cast(SourceCrossAttention, model.source_attention[str(index)])
+        x = torch.cat([x[:, :first], x[:, first:] + source_attention(attention, x[:, first:], source)], 1)
+    return x + layer.mlp(layer.ln2(x)), present
 
 
 def heads_of(x: Float[Tensor, "r n d"], num_heads: int) -> Float[Tensor, "r heads n head_dim"]:

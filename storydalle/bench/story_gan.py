@@ -1,15 +1,12 @@
 """bench=story_gan: a training step of StoryGANc beside the same step written plainly."""
 
-import time
 from functools import partial
-
-import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from storydalle.bench.measuring import in_turn
 from storydalle.bench.plain_story_gan import PlainTraining
 from storydalle.bench.rows import Measured, Row, spread_note, table
 from storydalle.bench.shapes import Shape
+from storydalle.bench.trained_steps import seconds_of_steps
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
 from storydalle.models.story_gan.model import StoryGANc
@@ -68,30 +65,4 @@ def step_seconds(
     variant: type[StoryGANTraining], story_gan: StoryGANc, batch: StoryBatch, precision: str
 ) -> list[float]:
     """Seconds of the steps of a round but for the first."""
-    watch = Stopwatch()
-    trainer = pl.Trainer(
-        max_steps=STEPS,
-        accelerator="cpu",
-        precision=precision,  # type: ignore[arg-type]
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(variant(story_gan).train(), DataLoader([batch] * STEPS, batch_size=None))  # type: ignore[arg-type]
-    return watch.seconds[1:]
-
-
-class Stopwatch(pl.Callback):
-    """Seconds of each training step, its batch at hand."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.started = 0.0
-
-    def on_train_batch_start(self, *args: object) -> None:
-        self.started = time.perf_counter()
-
-    def on_train_batch_end(self, *args: object) -> None:
-        self.seconds.append(time.perf_counter() - self.started)
+    return seconds_of_steps(variant(story_gan).train(), batch, STEPS, precision)

@@ -5,6 +5,7 @@
   storydalle bench bench=data rounds=9 workers=2
   storydalle bench bench=decode                drawing codes, and the loop of the released program
   storydalle bench bench=generate              a strip: a call of the shipped model, and from the command's start
+  storydalle bench bench=train                 a training step of the shipped model, and that of the released program
   storydalle bench bench=story_gan             a training step of StoryGANc, and a plain implementation of it
 
 The measurements take turns in every round, so that a busy machine slows all of them equally. Writes table.md, and
@@ -26,6 +27,7 @@ from storydalle.bench.machine import described, watched, with_threads
 from storydalle.bench.rows import Measured, Row
 from storydalle.bench.shapes import Shape
 from storydalle.bench.story_gan import bench_story_gan
+from storydalle.bench.train_speed import bench_train
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import named
 from storydalle.files import locks, outputs
@@ -38,6 +40,7 @@ from storydalle.settings import OneOf, filled
 BENCHES: dict[str, Callable[[Shape], Measured]] = {
     "decode": bench_decode,
     "generate": bench_generate,
+    "train": bench_train,
     "data": bench_data,
     "story_gan": bench_story_gan,
 }
