@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from storydalle.metrics.declared import declared
 from storydalle.models.cards import SCORES, add_results, model_card, tokenizer_card
 from storydalle.models.zoo import zoo_folder
 
@@ -56,6 +57,10 @@ def test_the_model_index_holds_the_models_own_finite_scores_of_each_split() -> N
     assert data.model_name == "tiny"
     found = {(each.dataset_name, each.dataset_split, each.metric_type): each.metric_value for each in data.eval_results}
     assert found == {("toon", "test", "character_micro_f1"): 0.1235, ("toon", "unseen", "toon_fd"): 2.0}
+
+
+def test_every_score_that_the_hub_shows_is_declared_by_a_metric() -> None:
+    assert {column.score.replace("*", "toon") for each in declared() for column in each.columns} >= SCORES.keys()
 
 
 @pytest.mark.parametrize("scores", [[], "x", {"test": 3}, {"test": {"tiny": [1]}}, {"test": {"tiny": {"fid": "x"}}}])

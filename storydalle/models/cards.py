@@ -16,7 +16,8 @@ from storydalle.models.licences import part_of
 RECIPE = {"num_steps": "{} steps", "seed": "seed {}", "story_window": "{} captions a story"}  # entries of the record
 TASK = "text-to-image"  # by the hub's list of tasks
 TAGS = ["story-continuation", "story-visualization"]
-# Of all scores, which card.json holds, those that the hub shows.
+# Of all scores, which card.json holds, those that the hub shows. Metrics declare them in a room that imports this one;
+# a test compares the two.
 SCORES = {
     "character_micro_f1": "character F1",
     "frame_accuracy": "frame accuracy",
