@@ -15,10 +15,12 @@ from PIL import Image
 from storydalle.commands import main
 from storydalle.files.records import protocol_hash
 from storydalle.reporting.compared_runs import Report
+from storydalle.reporting.plots import plot_scores
 from storydalle.reporting.report_runs import METRICS
 from storydalle.reporting.report_scores import OVER_SEEDS, OVER_STORIES, Summary, families
 from storydalle.reporting.report_tables import cell, latex, latex_text
 from tests.reports import PROTOCOL, evaluation, log, record
+from tests.test_full_disk import largest_file
 
 Run = namedtuple("Run", "status out err")
 Command = Callable[..., Run]
@@ -87,6 +89,23 @@ def test_a_number_that_no_seed_moves_keeps_the_interval_of_its_stories() -> None
 def test_flat_values_have_flat_intervals_and_a_null_is_none() -> None:
     record("runs/a", config="full", values={"f1": 0.5, "fid": 3.0}, intervals={"f1": [0.4, 0.6], "fid": [None, None]})
     assert "| full | 1 | .500 [.40, .60] | 3.000 |" in text()
+
+
+def test_tables_and_pictures_that_the_disk_has_no_room_for_leave_the_old_ones_whole() -> None:
+    out, points = Path("out"), {"ours": {"f1": (0.5, 0.4, 0.6)}}
+    evaluation("runs/a", values={"ours": {"f1": 0.5}})
+    Report.of(Path("runs")).write(out)
+    plot_scores(points, out / "scores.png")
+    old = {path.name: path.read_bytes() for path in out.iterdir()}
+    evaluation("runs/b", seed=1, values={"ours": {"f1": 0.6, **{f"score_{i}": i / 10 for i in range(90)}}})
+    report = Report.of(Path("runs"), ["f1"])
+    with largest_file(2000):
+        with pytest.raises(OSError):  # the csv alone has all scores
+            report.write(out)
+        with pytest.raises(OSError):
+            plot_scores(points, out / "scores.png")
+    assert (out / "report.md").read_bytes() != old["report.md"]
+    assert all((out / name).read_bytes() == old[name] for name in ("report.csv", "report.html", "scores.png"))
 
 
 def test_the_csv_has_all_digits_and_says_which_interval() -> None:

@@ -1,6 +1,7 @@
 """The runs of a folder, compared: as a text, and as the files of ``storydalle report``."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -46,8 +47,9 @@ class Report(NamedTuple):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "report.md", self.text() + "\n")
         write_text(out / "report.tex", latex(self.compared, self.patterns))
-        with (out / "report.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(csv_rows(self.runs))
+        rows = io.StringIO(newline="")
+        csv.writer(rows).writerows(csv_rows(self.runs))
+        write_text(out / "report.csv", rows.getvalue())
         write_text(out / PAGE, self.page(out))
         return ["report.md", "report.tex", "report.csv", PAGE, *self.plot(out)]
 

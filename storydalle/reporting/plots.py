@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from storydalle.files.whole import replaced_when_whole
 from storydalle.reporting.curves import Curve
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def plot_scores(scores: Mapping[str, Points], path: Path) -> None:
         axes.set_yticks(range(len(scores)), list(scores) if number % COLUMNS == 0 else [""] * len(scores))
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.margins(x=0.15)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path) -> None:
@@ -59,7 +60,12 @@ def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path)
     columns = max(1, min(2, int(figure.get_figwidth() // inches)))
     figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(labels) / columns) - 1))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    with replaced_when_whole(path, is_synced=False) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def panels_of(names: Sequence[str], height: float, margin: float = 0.0) -> "tuple[Figure, list[Axes]]":
