@@ -54,6 +54,15 @@ def test_drawing_a_strip_imports_nothing_that_it_does_not_use(tmp_path: Path) ->
     assert done.stderr.strip() == ""
 
 
+def test_the_collector_leaves_alone_what_a_command_imports_and_nothing_later() -> None:
+    code = (
+        "import gc, sys; from storydalle.commands.main import command_module; command_module('evaluate'); "
+        "assert 'torch' in sys.modules and gc.isenabled(); "
+        "assert gc.get_freeze_count() > 10 * len(gc.get_objects())"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_the_package_runs_as_a_module_and_hands_on_the_status() -> None:
     line = [sys.executable, "-m", "storydalle"]
     assert subprocess.run([*line, "--version"], capture_output=True, text=True).stdout.startswith("storydalle ")

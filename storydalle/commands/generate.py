@@ -19,6 +19,7 @@ import storydalle
 from storydalle.commands import inputs
 from storydalle.commands.application import Request
 from storydalle.commands.default_folders import beside, changes, named, numbered
+from storydalle.commands.importing import quick_imports
 from storydalle.files import outputs
 from storydalle.files.paths import user_path
 from storydalle.files.whole import save_picture
@@ -102,7 +103,9 @@ def run(request: Request) -> None:
 def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
     """Draw the story, and write strip, frames and record into ``out``."""
     folder = kinds.locate(settings.model)
-    drawn = draw(kinds.open_model(folder), story, settings)
+    with quick_imports():
+        model = kinds.open_model(folder)
+    drawn = draw(model, story, settings)
     sha256 = zoo.weights_sha256(folder)
     if settings.weights_sha256 not in (None, sha256):
         story.notes.append(f"the weights of {settings.model} have changed since {settings.story} was written")

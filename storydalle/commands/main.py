@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import storydalle
+from storydalle.commands.importing import quick_imports
 from storydalle.files.paths import PathError, lend_home
 from storydalle.mistakes import Failure, UserError, nearest, told_of_disk
 
@@ -78,7 +79,8 @@ def dispatch(arguments: list[str]) -> None:
 
 
 def command_module(command: str) -> ModuleType:
-    return importlib.import_module(f"storydalle.commands.{command}")
+    with quick_imports():
+        return importlib.import_module(f"storydalle.commands.{command}")
 
 
 def overview() -> str:
