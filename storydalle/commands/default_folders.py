@@ -19,7 +19,7 @@ LONGEST = 80  # letters of what is added to a name
 def named(base: Path, command: str, request: Request, unnamed: Container[str]) -> Path:
     """``base``, with the settings that the command line changes after its name: ``strips/story-seed7-top_k5``.
 
-    Of settings in ``unnamed`` the base tells already, or nothing that is written depends on them.
+    Settings in ``unnamed`` are left out: the base tells them already, or nothing that is written depends on them.
     """
     return beside(base, changes(request, read_yaml(conf_folder() / f"{command}.yaml"), unnamed))
 

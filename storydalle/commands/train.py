@@ -98,19 +98,10 @@ def begin(request: Request, held: ExitStack) -> Plan:
     folder = held.enter_context(folder_for_run(choice.runs / experiment, choice.name, choice.resume))
     outputs.check_space(folder, megabytes=500)
     held.enter_context(locks.held(folder, "train"))
-    check_unfinished(folder)  # while it was waited for
-    checkpoint, state = (folder / LAST, {}) if (folder / LAST).is_file() else (None, {})
-    if checkpoint:
-        with told_in_one_line(""):
-            state = load_state(checkpoint)
-    tree = resumed_settings(request, folder) if checkpoint else request.settings
-    kept = memory(folder) if checkpoint else {}
-    trainer, notes = fitted_trainer(filled(TrainSettings, tree))
-    tree = tree | {"trainer": trainer}
-    settings = filled(TrainSettings, tree)
-    notes = unfinished_stages(settings) + notes + ([] if checkpoint else set_beside(request))
-    if "sized" in tree:
-        notes.append(sizes_told(tree, request.given))
+    check_unfinished(folder)  # another process may have ended the run before this one got its lock
+    checkpoint, state = last_checkpoint(folder)
+    tree, notes = settings_of_run(request, folder, is_resumed=checkpoint is not None)
+    settings, kept = filled(TrainSettings, tree), memory(folder) if checkpoint else {}
     found = built_on(settings, kept.get("pretrained"))
     config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
     write_text(folder / CONFIG, to_yaml(tree))
@@ -129,7 +120,29 @@ def begin(request: Request, held: ExitStack) -> Plan:
     )
 
 
-def set_beside(request: Request) -> list[str]:
+def last_checkpoint(folder: Path) -> tuple[Path | None, Mapping[str, Any]]:
+    """A run's last checkpoint and its content; None and nothing if there is none yet."""
+    path = folder / LAST
+    if not path.is_file():
+        return None, {}
+    with told_in_one_line(""):
+        return path, load_state(path)
+
+
+def settings_of_run(request: Request, folder: Path, is_resumed: bool) -> tuple[dict[str, object], list[str]]:
+    """All settings of a run, and notes for the user on some of them."""
+    tree = resumed_settings(request, folder) if is_resumed else request.settings
+    trainer, notes = fitted_trainer(filled(TrainSettings, tree))
+    tree = tree | {"trainer": trainer}
+    notes = unfinished_stages(filled(TrainSettings, tree)) + notes
+    if not is_resumed:
+        notes += set_by_trainer(request)
+    if "sized" in tree:
+        notes.append(sizes_told(tree, request.given))
+    return tree, notes
+
+
+def set_by_trainer(request: Request) -> list[str]:
     """A note on the settings outside ``trainer`` that the chosen trainer sets."""
     name = request.choices["trainer"]
     path = conf_folder() / "trainer" / f"{name}.yaml"
@@ -145,7 +158,7 @@ def set_beside(request: Request) -> list[str]:
 def built_on(settings: TrainSettings, kept: str | None) -> str | None:
     """The folder of the pretrained model, if there is one; a resumed run keeps the folder that it began with."""
     asked = settings.pretrained
-    if asked is None or "runs" not in settings.network:  # among which builders look for the model
+    if asked is None or "runs" not in settings.network:  # networks that build on a model look for it in their runs
         return None
     return kept if kept and Path(kept).is_dir() else str(model_folder(asked, settings.runs))
 
@@ -172,27 +185,35 @@ def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
             save(trained, plan)
     except Exception as error:
         if processes.is_first():
-            text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-            kept = {"checkpoint": str(folder / LAST)} if (folder / LAST).is_file() else {}
-            write_record(folder / METRICS, about | {"error": text} | kept)
+            write_failure(folder, about, error)
         raise
     finally:
         wandb.finish()
-    if not processes.is_first():
-        return
-    write_record(
-        folder / METRICS,
-        metrics_record(
-            plan.values | values_of(trained.trainer) | dict(trained.values),
-            protocol={"kind": "training", "data": settings.data, "max_steps": settings.steps.max_steps},
-            n={"steps": trained.num_steps},
-            wall_seconds=time.monotonic() - started,
-            device=device_name(),
-            precision=settings.precision,
-            **about,
-        ),
+    if processes.is_first():
+        write_result(plan, trained, about, wall_seconds=time.monotonic() - started)
+        print(f"wrote {folder / MODEL} and {folder / METRICS}")
+
+
+def write_failure(folder: Path, about: Mapping[str, object], error: Exception) -> None:
+    """Record why a training failed, and the checkpoint from which it can be resumed, if there is one."""
+    text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    kept = {"checkpoint": str(folder / LAST)} if (folder / LAST).is_file() else {}
+    write_record(folder / METRICS, {**about, "error": text, **kept})
+
+
+def write_result(plan: Plan, trained: "Trained", about: Mapping[str, Any], wall_seconds: float) -> None:
+    """Record the last values of a finished training."""
+    settings = plan.settings
+    record = metrics_record(
+        plan.values | values_of(trained.trainer) | dict(trained.values),
+        protocol={"kind": "training", "data": settings.data, "max_steps": settings.steps.max_steps},
+        n={"steps": trained.num_steps},
+        wall_seconds=wall_seconds,
+        device=device_name(),
+        precision=settings.precision,
+        **about,
     )
-    print(f"wrote {folder / MODEL} and {folder / METRICS}")
+    write_record(Path(plan.folder) / METRICS, record)
 
 
 @runtime_checkable

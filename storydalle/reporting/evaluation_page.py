@@ -77,7 +77,7 @@ def tables_of(evaluation: Evaluation) -> list[Grid | Paragraph]:
 
 
 def facts_of(evaluation: Evaluation) -> dict[str, str]:
-    """The protocol: what was measured, by what."""
+    """Name, hash and fields of the protocol."""
     protocol = evaluation.record["protocol"]
     facts = {"protocol": f"{protocol['name']} {evaluation.record['protocol_hash']}"}
     return facts | {name: str(value) for name, value in protocol.items() if name != "name" and value is not None}

@@ -15,7 +15,7 @@ from storydalle.models.pretrained import CARD_NAME, README_NAME
 
 
 def summaries(evaluations: Mapping[str, Evaluation], settings: EvaluationSettings) -> list[str]:
-    """Texts under the tables: the probes, then the targets, or what each path of a sweep is worth."""
+    """Texts under the tables: the probes, then the targets or, for a sweep, how much each path helps."""
     tested = tested_models(next(iter(evaluations.values())).entries)
     texts = [probe_table({split: each.rows for split, each in evaluations.items()}, list(tested))] if tested else []
     if settings.data.name != "toon" or not tested or settings.num_candidates > 1:
@@ -54,7 +54,7 @@ def signed(value: float | None) -> str:
 
 
 def paths_table(split: str, intervals: Mapping[str, Mapping[str, Interval]]) -> str:
-    """The worth of each path of a sweep: runs are named VARIANT or VARIANT-seedN, and one variant is "full"."""
+    """The scores that fall without each path; runs are named VARIANT or VARIANT-seedN, and one variant is "full"."""
     variants = {name.partition("-seed")[0].replace("_", " "): each for name, each in intervals.items()}
     ablations = {name: variants[name] for name in OWN_METRICS if name in variants}
     if "full" not in variants:

@@ -50,7 +50,7 @@ class AllProblems(TypedDict):
 
 
 class Counts(TypedDict):
-    """Of a split, or of all of them: ``COLUMN_WORDS`` says what is counted."""
+    """Counts of one split or of all of them; ``COLUMN_WORDS`` explains them."""
 
     stories: int
     usable: int
@@ -95,7 +95,7 @@ class SetReport(TypedDict):
 
     set: str
     has_pictures: bool
-    whole: str  # the name of what groups are
+    whole: str  # the word for whole stories, such as "episodes"
     contents: Mapping[str, int]
     num_targets: list[int]  # the fewest and the most
     all: Counts
@@ -159,13 +159,6 @@ def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = N
     """The tree of all findings; the same for the same copy."""
     usable = [record for stories in findings.usable.values() for record in stories]
     good = findings.good
-    lengths_of, text_length = tokens or (None, 64)
-    captions = {
-        split: cast(Captions, statistics.caption_statistics(stories, lengths_of, text_length)._asdict())
-        for split, stories in findings.usable.items()
-    }
-    names = story_set.characters
-    characters = {split: statistics.character_counts(stories, names) for split, stories in findings.usable.items()}
     return {
         "set": story_set.name,
         "has_pictures": story_set.has_pictures,
@@ -184,9 +177,9 @@ def report_of(story_set: StorySet, findings: Findings, tokens: Tokens | None = N
         "repeated_frames": _examples(statistics.repeated_frames(usable, good)),
         "repeated_sources": _examples(statistics.repeated_sources(usable, good)),
         "leaks": [cast(Shared, leak._asdict()) for leak in statistics.leaks(findings.usable, good)],
-        "text_length": text_length if tokens else None,
-        "captions": captions,
-        "characters": characters if names else {},
+        "text_length": tokens.text_length if tokens else None,
+        "captions": {split: _captions(stories, tokens) for split, stories in findings.usable.items()},
+        "characters": _characters(story_set.characters, findings.usable),
     }
 
 
@@ -214,6 +207,17 @@ def _split_counts(story_set: StorySet, findings: Findings, split: str) -> SplitC
         "difference": None if official is None else len(usable) - official,
         "ids_sha256": hashlib.sha256(ids_text(usable).encode("utf-8", "backslashreplace")).hexdigest(),
     }
+
+
+def _captions(stories: Sequence[StoryRecord], tokens: Tokens | None) -> Captions:
+    counted = statistics.caption_statistics(stories, *tokens) if tokens else statistics.caption_statistics(stories)
+    return cast(Captions, counted._asdict())
+
+
+def _characters(names: Sequence[str], usable: Splits) -> dict[str, Mapping[str, int]]:
+    if not names:
+        return {}
+    return {split: statistics.character_counts(stories, names) for split, stories in usable.items()}
 
 
 def _problems(problems: Sequence[Problem]) -> Problems:

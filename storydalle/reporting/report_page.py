@@ -34,7 +34,7 @@ STRIP = re.compile(r"strip-[0-9]+\.png")  # the pictures of an evaluation
 STRIP_SIZE = (1200, 1200)
 POSITION = re.compile(r".*_at_\d+")
 SHORT, LONG = 40, 160  # letters of a name below a plot, where two stand side by side and where one does
-NO_SHARE = re.compile(r"(.*/)?(nats|probe|loss|grad|lr).*")  # what is none, be it between 0 and 1
+NO_SHARE = re.compile(r"(.*/)?(nats|probe|loss|grad|lr).*")  # no shares, even if all values are between 0 and 1
 
 Patterns = Sequence[str] | None  # of the scores that are asked for
 Curves = Mapping[str, Sequence[Mapping[str, Curve]]]  # by config, run and name

@@ -79,7 +79,7 @@ def read_runs(records: Iterable[Record]) -> list[ScoredRun]:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Every run under a folder; one whose protocol is not the one that its hash is of is refused."""
+    """Every run under a folder. Raises UserError for a record whose protocol does not match its hash."""
     paths = sorted({*folder.rglob(METRICS), *(found.with_name(METRICS) for found in folder.rglob(CONFIG))})
     return [read_record(path, folder) for path in paths]
 

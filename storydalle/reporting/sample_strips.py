@@ -47,7 +47,7 @@ class SampleStrips(pl.Callback):
                     logger.log_image(f"strips/{i}", [picture], step=trainer.global_step)
 
     def draw(self, story: Story) -> Image.Image:
-        """A strip of a story of the data, whose pages may be without words, as they are where a model is scored."""
+        """A strip of a story of the data; as in an evaluation, its captions may be empty."""
         drawn = self.model.draw_stories([story.captions], to_tensor(story.source[None]))
         strip = strips.Strip(story.captions, to_images(drawn[0, :, 0]), Image.fromarray(story.source))
         return strips.strip_image(strip)

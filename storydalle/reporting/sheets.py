@@ -66,7 +66,7 @@ def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The whole picture, as large as it fits in, on a neutral ground."""
     scale = min(size[0] / picture.width, size[1] / picture.height)
     scaled = [max(1, round(side * scale)) for side in picture.size]
-    # What lacks a pixel to fill a side fills it.
+    # A side that is one pixel too short is stretched to the whole length.
     width, height = (whole if side >= whole - 1 else side for side, whole in zip(scaled, size, strict=True))
     # Lanczos rings around a drawing's outlines when it enlarges.
     filter = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS
