@@ -161,7 +161,7 @@ def test_each_way_of_ours_has_a_row_with_its_agreement(
 
 def test_weights_are_numbers_of_half_precision() -> None:
     network = Network(32, 1, 4, 50, 40, 6, "all")
-    model = random_models.random_model(network, 9, has_source=True, seed=0)
+    model = random_models.random_model(network, 9, seed=0)
     assert all(torch.equal(weight, weight.half().float()) for weight in model.parameters())
     assert all(weight.std() > 0 for weight in model.parameters() if weight.dim() > 1)
     assert (

@@ -39,6 +39,13 @@ def test_measures_take_turns_and_the_first_of_each_is_not_counted() -> None:
     assert found["b"] == Timing(4, 0, 3)
 
 
+def test_what_has_run_before_needs_no_warming() -> None:
+    order: list[str] = []
+    measures = {name: measure_of(order, name, [1.0] * 3) for name in "ab"}
+    in_turn(measures, 2, warm={"b"})
+    assert order == ["a", "a", "b", "a", "b"]
+
+
 def test_a_long_comparison_ends_after_its_seconds_but_never_before_three_rounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,6 +1,6 @@
 """A case: one computation in several variants, measured in turn with the rates that its floor follows from."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,12 +24,13 @@ class Case(NamedTuple):
     floor: Floor | None = None
     own_floors: Mapping[str, Floor] = NO_FLOORS  # of variants
     bytes_a_step: int = 0  # that are read over and over
+    warm: Container[str] = ()  # variants that have run before
 
 
 def rows_of(case: Case, shape: Shape) -> list[Row]:
     """Measure a case: a row for each variant, and one for the floor."""
     rates = rate_measures(case.bytes_a_step) if case.floor else {}
-    found = in_turn({**case.measures, **rates}, shape.rounds, shape.seconds)
+    found = in_turn({**case.measures, **rates}, shape.rounds, shape.seconds, case.warm)
     floor = case.floor and case.floor.timing(found)
     reference = found[next(iter(case.measures))].median
     rows = []

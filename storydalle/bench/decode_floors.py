@@ -8,11 +8,16 @@ from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import Prompt, cache_bytes
 
 
-def weights_a_step(model: RetrofittedDALLE) -> int:
-    """Weights that every step needs: those of the blocks, of the queries and outputs to the source, the codes' head."""
+def weights_a_step(model: RetrofittedDALLE, prompt: Prompt) -> int:
+    """Weights that every step needs: those of the blocks, of the queries and outputs to a source, the codes' head."""
     backbone = cast(DALLE, model.backbone)
     own = sum(parameter.numel() for parameter in [*backbone.blocks.parameters(), *backbone.head_img.parameters()])
-    return own + 2 * len(model.source_attention) * backbone.dim**2
+    return own + 2 * num_attending(model, prompt) * backbone.dim**2
+
+
+def num_attending(model: RetrofittedDALLE, prompt: Prompt) -> int:
+    """Blocks that attend to a source."""
+    return 0 if prompt.source is None else len(model.source_attention)
 
 
 def step_floor(
@@ -23,7 +28,7 @@ def step_floor(
     With ``bytes_a_weight`` the weights are read as a path keeps them, and so are the keys and values of the source and
     of the columns so far.
     """
-    weights, num_rows = weights_a_step(model), len(prompt.keys) * num_candidates
+    weights, num_rows = weights_a_step(model, prompt), len(prompt.keys) * num_candidates
     operations = 2 * weights * num_rows
     if bytes_a_weight is None:
         return Floor(4 * weights, operations)
@@ -34,7 +39,8 @@ def step_floor(
         num_prefix + words_read(model, prompt) + backbone.image_length / 2
     )  # columns of the cache, in the mean step
     cache = num_rows * cache_bytes(model, num_prefix) * filled / columns
-    source = 0 if prompt.source is None else 8 * prompt.source.numel() * backbone.dim * len(model.source_attention)
+    source_numbers = 0 if prompt.source is None else 2 * prompt.source.numel() * backbone.dim
+    source = 4 * source_numbers * num_attending(model, prompt)
     return Floor(bytes_a_weight * weights + cache + source, operations)
 
 
@@ -48,5 +54,5 @@ def story_floor(
 ) -> Floor:
     """All steps of the frames; the first one reads the prompts, once for all candidates."""
     step, length = step_floor(model, prompt, num_candidates, bytes_a_weight), model.backbone.image_length
-    prompts = 2 * weights_a_step(model) * len(prompt.keys) * words_read(model, prompt)
+    prompts = 2 * weights_a_step(model, prompt) * len(prompt.keys) * words_read(model, prompt)
     return Floor(step.num_bytes * length, step.operations * (length - 1) + prompts)

@@ -25,7 +25,6 @@ from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, Sampled
 
 RELEASED = "released loop"
 SAMPLING = CodeSampling(top_k=64, top_p=0.9)
-SOURCES = {"with source": True, "without": False}
 COPIES = 2  # of the weights of a large model: as they are saved, and as a loop joins or packs them
 
 Draw = Callable[..., Int[Tensor, "r k l"]]  # of ``progress``
@@ -61,17 +60,16 @@ def bench_decode(shape: Shape) -> Measured:
 
 
 def story_cases(shape: Shape) -> Iterator[Case]:
-    """Whole stories of a small model; each case is built when its turn comes."""
+    """Whole stories of a small model."""
     network, num_frames = shape.decode.network, shape.decode.num_frames
     for drawing in shape.decode.drawings:
-        for source, has_source in SOURCES.items():
-            model = random_model(network, drawing.image_length, has_source, shape.seed)
-            prompt = random_prompt(model, num_frames, shape.seed)
-            draws = draws_of(model, prompt, drawing.num_candidates)
-            floor = partial(story_floor, model, prompt, drawing.num_candidates)
+        model, num_candidates = random_model(network, drawing.image_length, shape.seed), drawing.num_candidates
+        for source, prompt in prompts_of(model, num_frames, shape.seed, drawing.image_length).items():
+            draws = draws_of(model, prompt, num_candidates)
+            floor = partial(story_floor, model, prompt, num_candidates)
             others: Mapping[str, Callable[[], object]] = {}
-            if not has_source and hugging_face.is_there():
-                num_rows = num_frames * drawing.num_candidates
+            if prompt.source is None and hugging_face.is_there():
+                num_rows = num_frames * num_candidates
                 others = hugging_face.generating(network, drawing.image_length, num_rows, SAMPLING, shape.seed)
             yield Case(
                 f"{size_of(model)}, {told(drawing)}, {source}",
@@ -80,16 +78,16 @@ def story_cases(shape: Shape) -> Iterator[Case]:
                 agreement(draws),
                 floor(),
                 {name: floor(variant.bytes_a_weight) for name, variant in OURS.items()},
-                4 * weights_a_step(model),
+                4 * weights_a_step(model, prompt),
+                draws,
             )
 
 
 def step_cases(shape: Shape) -> Iterator[Case]:
     """Steps of a model of minDALL-E's size after the first one, which reads the prompts."""
     large = shape.large
-    for source, has_source in SOURCES.items():
-        model = random_model(large.network, large.num_steps, has_source, shape.seed)
-        prompt = random_prompt(model, large.num_frames, shape.seed, large.source_length)
+    model = random_model(large.network, large.num_steps, shape.seed)
+    for source, prompt in prompts_of(model, large.num_frames, shape.seed, large.source_length).items():
         draws, floor = draws_of(model, prompt, num_candidates=1), partial(step_floor, model, prompt, 1)
         yield Case(
             f"{size_of(model)} ({large.network.depth} blocks), a step of {large.num_frames} rows, {source}",
@@ -98,9 +96,15 @@ def step_cases(shape: Shape) -> Iterator[Case]:
             agreement(draws),
             floor(),
             {name: floor(variant.bytes_a_weight) for name, variant in OURS.items()},
-            4 * weights_a_step(model),
+            4 * weights_a_step(model, prompt),
+            draws,
         )
-        del model, prompt, draws, floor  # before the next one is built
+
+
+def prompts_of(model: RetrofittedDALLE, num_frames: int, seed: int, source_length: int) -> dict[str, Prompt]:
+    """The same captions with a source and without one."""
+    prompt = random_prompt(model, num_frames, seed, source_length)
+    return {"with source": prompt, "without": prompt._replace(source=None)}
 
 
 def draws_of(model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> dict[str, Draw]:

@@ -62,7 +62,7 @@ def call_case(model: StoryDALLE, story: Story, shape: Shape) -> Case:
         {OURS: (our_codes(model, prompt) == released_codes(model, prompt, sampling)).float().mean().item()},
         floor(),
         {OURS: floor(4.0)},
-        4 * weights_a_step(model.model),
+        4 * weights_a_step(model.model, prompt),
     )
 
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,14 +33,17 @@ class Timing(NamedTuple):
         return self.spread is None or self.spread <= MAX_SPREAD
 
 
-def in_turn(measures: Mapping[str, Measure], rounds: int, seconds: float | int | None = None) -> dict[str, Timing]:
+def in_turn(
+    measures: Mapping[str, Measure], rounds: int, seconds: float | int | None = None, warm: Container[str] = ()
+) -> dict[str, Timing]:
     """Everything once to warm up, which is not counted, and then once a round: A B A B ...
 
-    After ``seconds`` no other round begins, if there were ``FEWEST``.
+    What is ``warm`` has run before. After ``seconds`` no other round begins, if there were ``FEWEST``.
     """
     found: dict[str, list[float]] = {name: [] for name in measures}
-    for measure in measures.values():
-        measure()
+    for name, measure in measures.items():
+        if name not in warm:
+            measure()
     started = time.perf_counter()
     for number in range(rounds):
         if seconds is not None and number >= FEWEST and time.perf_counter() - started > seconds:

@@ -16,7 +16,7 @@ STD = 0.02  # of minDALL-E's initialisation
 POOL = (1 << 22) - 3
 
 
-def random_model(network: Network, image_length: int, has_source: bool, seed: int) -> RetrofittedDALLE:
+def random_model(network: Network, image_length: int, seed: int) -> RetrofittedDALLE:
     """A retrofitted minDALL-E; its weights are numbers of float16, as those of saved models are."""
     with WithoutNumbers():
         backbone = DALLE(
@@ -28,7 +28,7 @@ def random_model(network: Network, image_length: int, has_source: bool, seed: in
             depth=network.depth,
             num_heads=network.num_heads,
         )
-        model = retrofit(backbone, source_blocks=network.source_blocks if has_source else "none")
+        model = retrofit(backbone, source_blocks=network.source_blocks)
     model = model.to_empty(device="cpu").eval()
     generator = torch.Generator().manual_seed(seed)
     pool = torch.empty(POOL).normal_(0, STD, generator=generator).half().float()
@@ -48,23 +48,19 @@ def taken(pool: torch.Tensor, start: int, number: int) -> torch.Tensor:
     return turned.repeat(math.ceil(number / len(pool)))[:number]
 
 
-def random_prompt(model: RetrofittedDALLE, num_frames: int, seed: int, source_length: int | None = None) -> Prompt:
-    """Captions of random words for one story, and a source if the model reads it.
-
-    The source is one frame, or as many as ``source_length`` codes fill.
-    """
+def random_prompt(model: RetrofittedDALLE, num_frames: int, seed: int, source_length: int) -> Prompt:
+    """Captions of random words for one story, and a source of as many frames as ``source_length`` codes fill."""
     backbone, generator = model.backbone, torch.Generator().manual_seed(seed)
     tokens = torch.randint(1, backbone.text_vocab_size, (1, num_frames, backbone.text_length), generator=generator)
-    num_sources = math.ceil((source_length or backbone.image_length) / backbone.image_length)
+    num_sources = math.ceil(source_length / backbone.image_length)
     source = torch.randint(backbone.num_codes, (1, num_sources, backbone.image_length), generator=generator)
     with torch.inference_mode():
         story = model.encode_story(tokens, torch.ones(1, num_frames, dtype=torch.bool))
-    keys = [FrameKey(seed, 0, frame) for frame in range(num_frames)]
-    return Prompt(tokens, story, source if len(model.source_attention) else None, keys)
+    return Prompt(tokens, story, source, [FrameKey(seed, 0, frame) for frame in range(num_frames)])
 
 
 def num_weights(network: Network) -> int:
-    """Weights of a model with a source, before it is built."""
+    """Weights of such a model, before it is built."""
     with WithoutNumbers():
         sizes = {"text_vocab_size": network.text_vocab_size, "image_vocab_size": network.image_vocab_size}
         backbone = DALLE(**sizes, dim=network.dim, depth=network.depth, num_heads=network.num_heads)

@@ -53,6 +53,7 @@ class Shape:
 
     model: str | None  # by default a shipped one
     num_stories: Count  # of ToonSV
+    num_evaluated: Count  # of ToonSV, too
     picture_size: Annotated[int, Between(64, 256)]  # pixels of a side
     rounds: Count
     seconds: Annotated[float | int, Between(0)]  # after which a case begins no further round

@@ -1,6 +1,7 @@
 """Steps of a LightningModule on one batch, as the trainer makes them: optimisation, clipping and logging included."""
 
 import time
+import warnings
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -19,7 +20,9 @@ def seconds_of_steps(system: pl.LightningModule, batch: object, steps: int, prec
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(system, DataLoader([batch] * steps, batch_size=None))  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
+        trainer.fit(system, DataLoader([batch] * steps, batch_size=None))  # type: ignore[arg-type]
     return watch.seconds[1:]
 
 

@@ -1,11 +1,13 @@
 """bench: measure speed on this machine, as ratios of medians to a simple reference.
 
   storydalle bench                             everything, in a quarter of an hour
+  storydalle bench bench=quick                 drawing, a strip and a training step, in three minutes
   storydalle bench bench=data                  reading, encoding and caching stories, and the wait for data in training
   storydalle bench bench=data rounds=9 workers=2
   storydalle bench bench=decode                drawing codes, and the loop of the released program
   storydalle bench bench=generate              a strip: a call of the shipped model, and from the command's start
   storydalle bench bench=train                 a training step of the shipped model, and that of the released program
+  storydalle bench bench=evaluate              scoring the shipped model, and drawing the same frames alone
   storydalle bench bench=story_gan             a training step of StoryGANc, and a plain implementation of it
 
 The measurements take turns in every round, so that a busy machine slows all of them equally. Writes table.md, and
@@ -22,6 +24,7 @@ import torch
 
 from storydalle.bench.data_speed import bench_data
 from storydalle.bench.decode_speed import bench_decode
+from storydalle.bench.evaluate_speed import bench_evaluate
 from storydalle.bench.generate_speed import bench_generate
 from storydalle.bench.machine import described, watched, with_threads
 from storydalle.bench.rows import Measured, Row
@@ -41,6 +44,7 @@ BENCHES: dict[str, Callable[[Shape], Measured]] = {
     "decode": bench_decode,
     "generate": bench_generate,
     "train": bench_train,
+    "evaluate": bench_evaluate,
     "data": bench_data,
     "story_gan": bench_story_gan,
 }
