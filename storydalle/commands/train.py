@@ -101,7 +101,8 @@ def begin(request: Request, held: ExitStack) -> Plan:
     check_unfinished(folder)  # another process may have ended the run before this one got its lock
     checkpoint, state = last_checkpoint(folder)
     tree, notes = settings_of_run(request, folder, is_resumed=checkpoint is not None)
-    settings, kept = filled(TrainSettings, tree), memory(folder) if checkpoint else {}
+    settings = filled(TrainSettings, tree)
+    kept = memory(folder) if checkpoint else {}
     found = built_on(settings, kept.get("pretrained"))
     config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
     write_text(folder / CONFIG, to_yaml(tree))
