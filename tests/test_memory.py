@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from storydalle.bench.peak_memory import PeakMemory
 from storydalle.commands.application import compose
 from storydalle.mistakes import UserError
 from storydalle.models.backbones.backbone import Backbone
@@ -21,7 +22,6 @@ from storydalle.tokens.vqgan import VQGAN
 from storydalle.training.memory import TrainingMemory, training_memory
 from storydalle.training.memory_limit import check_memory
 from storydalle.training.story_dalle_training import StoryDALLETraining
-from tests.peak_memory import PeakMemory
 from tests.tiny import CAPTIONS, TinyStories
 from tests.training import train_settings
 

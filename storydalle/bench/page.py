@@ -58,7 +58,7 @@ def rows_of_benches(record: JsonObject) -> dict[str, list[Row]]:
 
 
 def row_of(entry: Mapping[str, object]) -> Row:
-    kept = {name: entry[name] for name in Row._fields if name != "timing"}
+    kept = {name: entry[name] for name in Row._fields if name != "timing" and name in entry}
     return Row(timing=Timing(**as_object(entry["timing"])), **kept)  # type: ignore[arg-type]
 
 

@@ -20,6 +20,7 @@ class Row(NamedTuple):
     floor: float | None = None  # seconds that no implementation in fp32 can beat
     own_floor: float | None = None  # seconds of what this variant itself reads and multiplies
     agreement: float | None = None  # share of the codes that are those of the reference
+    peak_bytes: int | None = None  # of the tensors that were made
 
     @property
     def measured(self) -> str:
@@ -49,6 +50,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "times as fast as the first": lambda row: "" if row.ratio is None else f"{row.ratio:.2f}",
     "times the floor": lambda row: row.times(row.floor),
     "times its own floor": lambda row: row.times(row.own_floor),
+    "peak memory": lambda row: "" if row.peak_bytes is None else f"{digits(row.peak_bytes / 1e6)} MB",
     "equal codes": lambda row: "" if row.agreement is None else f"{100 * row.agreement:.1f} %",
 }
 

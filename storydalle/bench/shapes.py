@@ -48,6 +48,22 @@ class LargeShape:
 
 
 @dataclass(frozen=True)
+class GrowthShape:
+    """The sizes along each axis; of the others, the first drawing of ``decode`` has those that stay."""
+
+    frames: tuple[Count, ...]  # of a story
+    candidates: tuple[Count, ...]
+    stories: tuple[Count, ...]  # of a training batch
+    widths: tuple[Count, ...]  # of the model
+    set_sizes: tuple[Count, ...]  # stories of a data set that is encoded
+
+    def __post_init__(self) -> None:
+        for name, sizes in vars(self).items():
+            if len(set(sizes)) < 2:
+                raise UserError(f"growth.{name}={list(sizes)}: growth needs two sizes or more")
+
+
+@dataclass(frozen=True)
 class Shape:
     """How much is measured, and how often."""
 
@@ -63,6 +79,7 @@ class Shape:
     threads: Annotated[int, Between(1, 1024)] | None  # by default as many as torch takes
     decode: DecodeShape
     large: LargeShape
+    growth: GrowthShape
 
     def __post_init__(self) -> None:
         if self.num_stories < self.batch_size:

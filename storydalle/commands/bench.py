@@ -9,6 +9,7 @@
   storydalle bench bench=train                 a training step of the shipped model, and that of the released program
   storydalle bench bench=evaluate              scoring the shipped model, and drawing the same frames alone
   storydalle bench bench=story_gan             a training step of StoryGANc, and a plain implementation of it
+  storydalle bench bench=growth                time and memory against lengths, batches and sizes, with fitted exponents
 
 The measurements take turns in every round, so that a busy machine slows all of them equally. Writes table.md, and
 metrics.json with the processor, its load and the versions.
@@ -26,6 +27,7 @@ from storydalle.bench.data_speed import bench_data
 from storydalle.bench.decode_speed import bench_decode
 from storydalle.bench.evaluate_speed import bench_evaluate
 from storydalle.bench.generate_speed import bench_generate
+from storydalle.bench.growth import bench_growth
 from storydalle.bench.machine import described, watched, with_threads
 from storydalle.bench.rows import Measured, Row
 from storydalle.bench.shapes import Shape
@@ -47,6 +49,7 @@ BENCHES: dict[str, Callable[[Shape], Measured]] = {
     "evaluate": bench_evaluate,
     "data": bench_data,
     "story_gan": bench_story_gan,
+    "growth": bench_growth,
 }
 # What is no other measurement: where it is written, and how long is measured.
 UNNAMED = ("bench", "out", "readme", "rounds", "seconds", "num_stories")
