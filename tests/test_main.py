@@ -54,6 +54,17 @@ def test_drawing_a_strip_imports_nothing_that_it_does_not_use(tmp_path: Path) ->
     assert done.stderr.strip() == ""
 
 
+@pytest.mark.parametrize("arguments", [["evaluate"], ["train", "experiment=toon/story_dalle"]])
+def test_settings_are_shown_without_importing_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from storydalle.commands.main import main; "
+        f"assert main({[*arguments, '--cfg', 'job']}) == 0; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "data:" in done.stdout
+
+
 def test_the_collector_leaves_alone_what_a_command_imports_and_nothing_later() -> None:
     code = (
         "import gc, sys; from storydalle.commands.main import command_module; command_module('evaluate'); "

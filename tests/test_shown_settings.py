@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import pytest
 from omegaconf import OmegaConf
 
-from storydalle.commands.main import COMMANDS, command_module, main
+from storydalle.commands.main import COMMANDS, main
 from storydalle.settings import declared, references
 
 # Groups that experiments override, so that evaluate knows them, and settings that these refer to.
@@ -24,7 +24,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_all_that_is_shown_is_read_or_referred_to(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     tree = shown(capsys, command, *(["experiment=toon/story_dalle"] if command == "train" else []))
-    read = {field.name for field in fields(command_module(command).SETTINGS)}
+    read = {field.name for field in fields(COMMANDS.named(command))}
     others = tree.keys() - read
     assert others <= {name.partition(".")[0] for name in references(tree)}
     assert tree.keys() & read

@@ -62,9 +62,6 @@ class BenchSettings(Shape):
     readme: tuple[Path, ...] | None  # markdown files whose results are replaced
 
 
-SETTINGS = BenchSettings
-
-
 def run(request: Request) -> None:
     settings = filled(BenchSettings, request.settings)
     if settings.model is not None:

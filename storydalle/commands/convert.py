@@ -31,8 +31,6 @@ from storydalle.released.formats import MODELS, RELEASES, TOKENIZERS, refused_in
 from storydalle.released.release import ONE_WAY, write_release
 from storydalle.settings import filled
 
-SETTINGS = ConvertSettings
-
 
 def run(request: Request) -> None:
     settings = checked(request)

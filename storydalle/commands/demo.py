@@ -43,9 +43,6 @@ class DemoSettings:
             raise UserError(f"ToonSV has no split {self.split!r}; {nearest(self.split, toon.SPLITS)}")
 
 
-SETTINGS = DemoSettings
-
-
 def run(request: Request) -> None:
     settings = filled(DemoSettings, request.settings)
     out = settings.out or named(Path("demo"), "demo", request, UNNAMED)

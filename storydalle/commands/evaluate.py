@@ -58,9 +58,6 @@ UNNAMED = (
 )
 
 
-SETTINGS = EvaluationSettings
-
-
 def run(request: Request) -> None:
     settings = checked(request)
     data = JudgedData.of(settings)

@@ -86,9 +86,6 @@ class StripRecord(TypedDict):
     notes: list[str]
 
 
-SETTINGS = GenerateSettings
-
-
 def run(request: Request) -> None:
     asked = request.settings
     if asked["story"] is not None:

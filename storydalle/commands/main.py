@@ -13,9 +13,22 @@ from types import ModuleType
 import storydalle
 from storydalle.commands.importing import quick_imports
 from storydalle.files.paths import PathError, lend_home
+from storydalle.files.registry import Registry
 from storydalle.mistakes import Failure, UserError, nearest, told_of_disk
 
-COMMANDS = ("demo", "generate", "train", "evaluate", "prepare", "convert", "report", "bench")
+COMMANDS: Registry[object] = Registry(  # and the dataclass of each one's settings
+    "a command",
+    {
+        "demo": "storydalle.commands.demo.DemoSettings",
+        "generate": "storydalle.commands.generate.GenerateSettings",
+        "train": "storydalle.training.train_settings.TrainSettings",
+        "evaluate": "storydalle.evaluation.evaluation_settings.EvaluationSettings",
+        "prepare": "storydalle.commands.prepare.PrepareSettings",
+        "convert": "storydalle.released.conversion_settings.ConvertSettings",
+        "report": "storydalle.commands.report.ReportSettings",
+        "bench": "storydalle.commands.bench.BenchSettings",
+    },
+)
 HELP_FLAGS = ("--help", "-h")
 FAILED, MISTAKE, STOPPED = 1, 2, 130  # exit statuses
 
@@ -60,7 +73,7 @@ def dispatch(arguments: list[str]) -> None:
     elif command in ("--shell-completion", "-sc"):
         from storydalle.commands import completion
 
-        completion.run(rest, COMMANDS)
+        completion.run(rest, tuple(COMMANDS))
     elif command not in COMMANDS:
         raise UserError(f"no command {command!r}; {nearest(command, COMMANDS)}")
     elif any(flag in rest for flag in HELP_FLAGS):
@@ -74,7 +87,7 @@ def dispatch(arguments: list[str]) -> None:
             command,
             lambda request: command_module(command).run(request),
             rest,
-            lambda: command_module(command).SETTINGS,
+            lambda: COMMANDS.named(command),
         )
 
 

@@ -71,9 +71,6 @@ class PrepareSettings:
         return Shown(self.num_stories, self.preview, self.data.resolution)
 
 
-SETTINGS = PrepareSettings
-
-
 def run(request: Request) -> None:
     settings = filled(PrepareSettings, request.settings)
     out = settings.out or Path("prepared") / settings.data.name

@@ -29,9 +29,6 @@ class ReportSettings:
     readme: tuple[Path, ...] | None  # markdown files whose results are replaced
 
 
-SETTINGS = ReportSettings
-
-
 def run(request: Request) -> None:
     settings = filled(ReportSettings, request.settings)
     folder = settings.runs

@@ -82,9 +82,6 @@ class Plan(NamedTuple):
         return filled(TrainSettings, self.tree)
 
 
-SETTINGS = TrainSettings
-
-
 def run(request: Request) -> None:
     """Train, with the run's folder locked; of several processes the first one decides."""
     started = time.monotonic()

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from storydalle.metrics.declared import by_name
 from storydalle.mistakes import UserError, check_number, nearest
 from storydalle.models.kinds import RERANKERS
 from storydalle.settings import Count, OneOf, Seed, filled, mapping
@@ -96,6 +95,8 @@ class EvaluationSettings:
 
 def checked_metrics(values: Mapping[str, object]) -> list[str]:
     """The protocol's metrics without those that are left out, once the protocol fits the data."""
+    from storydalle.metrics.declared import by_name  # and with it torch
+
     protocol, data = mapping("protocol", values["protocol"]), mapping("data", values["data"])["name"]
     asked = names_of(protocol["metrics"])
     if protocol["dataset"] != data:

@@ -4,10 +4,9 @@ A resumed run continues each of them.
 """
 
 import csv
-import importlib.util
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -16,18 +15,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from wandb.sdk.lib import wbauth
 
 from storydalle.files.whole import write_text
-from storydalle.mistakes import UserError
 from storydalle.training.runs import LOGS, TrainingRun, memory
 
 SECONDS = 10.0  # that Weights & Biases has to answer, before a run logs offline
 Row = dict[str, str | float | int | None]  # of a csv
-TENSORBOARD = ("tensorboard", "tensorboardX")  # either of these packages writes its files
-
-
-def check_loggers(names: Iterable[str]) -> None:
-    """Raise UserError if the package of a chosen logger is missing."""
-    if "tensorboard" in names and not any(map(importlib.util.find_spec, TENSORBOARD)):
-        raise UserError("logger=tensorboard needs the package tensorboard, which is missing: pip install tensorboard")
 
 
 class RunLog(Logger):

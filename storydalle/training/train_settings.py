@@ -1,14 +1,13 @@
 """Settings of a training: read once; refused if they would silently spoil it, with notes on surprising ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 from storydalle.mistakes import UserError
 from storydalle.settings import Between, Count, Seed, filled
-from storydalle.training.loggers import check_loggers
-from storydalle.training.precision import SINGLE, resolved
 
 Group = Mapping[str, object]  # of a config: what its ``_target_`` is given
 STAGES = (
@@ -24,6 +23,7 @@ SET_BY_RUNS = {
     "plugins": "a run's checkpoints are safetensors",
     "default_root_dir": "a run's folder is runs= with experiment= and name=",
 }
+TENSORBOARD = ("tensorboard", "tensorboardX")  # either of these packages writes its logger's files
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ class TrainSettings(RunChoice):
 
     @property
     def precision(self) -> str:
+        from storydalle.training.precision import SINGLE  # and with it torch
+
         return str(self.trainer.get("precision") or SINGLE)
 
     @property
@@ -106,12 +108,20 @@ class TrainSettings(RunChoice):
         return number if isinstance(number, int) else None
 
 
+def check_loggers(names: Iterable[str]) -> None:
+    """Raise UserError if the package of a chosen logger is missing."""
+    if "tensorboard" in names and not any(map(find_spec, TENSORBOARD)):
+        raise UserError("logger=tensorboard needs the package tensorboard, which is missing: pip install tensorboard")
+
+
 def fitted_trainer(settings: TrainSettings) -> tuple[dict[str, object], list[str]]:
     """The trainer's settings for this machine and this number of steps, and notes for the user.
 
     The validation interval is at most the number of steps, so there is at least one validation. The precision is
     written with the config of the run, for when it is resumed.
     """
+    from storydalle.training.precision import resolved
+
     interval = settings.trainer.get("val_check_interval")
     last = settings.steps.max_steps * settings.steps.accumulate_grad_batches
     precision, note = resolved(settings.precision, str(settings.trainer.get("accelerator", "auto")))
