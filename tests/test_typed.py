@@ -17,7 +17,17 @@ from storydalle.mistakes import UserError
 NO_TEXTS = frozenset(
     (
         *("format", "layout", "dtype", "texts", "sampling", "experiment", "variant", "sweep", "output_subdir", "clip"),
-        *("top_k", "top_p", "temperature", "num_heads", "num_stories", "num_targets", "stories_per_batch", "workers"),
+        *(
+            "top_k",
+            "top_p",
+            "threads",
+            "temperature",
+            "num_heads",
+            "num_stories",
+            "num_targets",
+            "stories_per_batch",
+            "workers",
+        ),
         *(
             "guidance",
             "diagnose",
