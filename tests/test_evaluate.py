@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -14,6 +15,7 @@ from torch import nn
 from storydalle.commands.application import Request
 from storydalle.commands.evaluate import default_models
 from storydalle.commands.main import main
+from storydalle.evaluation import evaluation
 from storydalle.mistakes import UserError
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.zoo import zoo_folder
@@ -314,6 +316,27 @@ def test_long_stories_have_a_score_a_frame(model: Path):
     values = record_of()["values"][str(model)]
     assert {f"error_at_{i}" for i in range(1, 8)} <= values.keys() and "error_slope" in values
     assert record_of()["protocol"]["num_targets"] == 7
+
+
+def test_the_page_shows_the_frames_that_were_scored_and_draws_again_only_those_of_a_large_evaluation(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: list[str] = []
+    draw = StoryDALLE.draw_stories
+
+    def counted(*asked: Any, **named: Any) -> Any:
+        drawn.append("a batch")
+        return draw(*asked, **named)
+
+    monkeypatch.setattr(StoryDALLE, "draw_stories", counted)
+    strips = []
+    for largest, num_batches in ((2**26, 1), (0, 1 + 3 + 1)):  # three strips, and the patches of one story
+        monkeypatch.setattr(evaluation, "KEPT_BYTES", largest)
+        drawn.clear()
+        assert evaluate(f"model={model}", "splits=[test]") == 0
+        assert len(drawn) == num_batches
+        strips.append([path.read_bytes() for path in sorted(Path("out/test").glob("strip-*.png"))])
+    assert len(strips[0]) == 3 and strips[0] == strips[1]
 
 
 def test_one_story_is_scored_without_what_needs_another(model: Path, capsys: pytest.CaptureFixture):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypedDict, cast
 
+from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,11 +28,13 @@ from storydalle.metrics.resampling import Interval
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, told_in_one_line
-from storydalle.stories.images import to_images
+from storydalle.stories.images import to_images, to_pixels
 from storydalle.stories.opening import spread
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import StoryBatch
 from storydalle.training.probes import Match
+
+KEPT_BYTES = 2**26  # of drawn frames, for the page
 
 
 class EvaluationRecord(TypedDict):
@@ -44,6 +47,9 @@ class EvaluationRecord(TypedDict):
     not_scored: Sequence[str]
 
 
+DrawnStories = dict[str, list[UInt8[Tensor, "f h w c"]]]  # of each model, by its row
+
+
 class Evaluation(NamedTuple):
     """The scores of each row on one split, their intervals, and the record of both."""
 
@@ -52,6 +58,7 @@ class Evaluation(NamedTuple):
     judges: SplitJudges
     rows: dict[str, dict[str, float]]
     scorecards: dict[str, Scorecard]
+    drawn: DrawnStories  # all stories of the split; none of a large one
     diagnoses: dict[str, Diagnosis]
     record: EvaluationRecord
 
@@ -71,6 +78,12 @@ class Evaluation(NamedTuple):
             row: {name: Interval(*(math.nan if end is None else end for end in ends)) for name, ends in each.items()}
             for row, each in self.record["intervals"].items()
         }
+
+    def frames(self, row: str, index: int) -> UInt8[Tensor, "f h w c"]:
+        """The frames of a story as a system drew them; those of a large evaluation are drawn again."""
+        if row in self.drawn:
+            return self.drawn[row][index]
+        return to_pixels(self.entries[row].frames(self.split, index, index + 1)[0])
 
     def text(self, intervals: bool = False) -> str:
         """The tables as markdown."""
@@ -108,7 +121,7 @@ def evaluate(
     started = time.monotonic()
     own = judges.on(split)
     with told_of_pictures(split):
-        scorecards, truth_sha256 = score(split, entries, own, batch_size, save)
+        scorecards, drawn, truth_sha256 = score(split, entries, own, batch_size, save)
         probes = {name: probed(entry, split) for name, entry in tested_models(entries).items()}
         rows = {name: card.compute() | probes.get(name, {}) for name, card in scorecards.items()}
         diagnoses = diagnosed(split, entries, own, batch_size, num_diagnosed)
@@ -128,7 +141,7 @@ def evaluate(
         diagnostics={name: each._asdict() for name, each in diagnoses.items()},
         not_scored=[name for name in judges.asked.metrics if name not in own.protocol.metrics],
     )
-    return Evaluation(split, dict(entries), own, rows, scorecards, diagnoses, cast(EvaluationRecord, record))
+    return Evaluation(split, dict(entries), own, rows, scorecards, drawn, diagnoses, cast(EvaluationRecord, record))
 
 
 def device_of(entries: Mapping[str, Entry]) -> str:
@@ -160,12 +173,14 @@ def told_of_pictures(split: Split) -> Iterator[None]:
 
 def score(
     split: Split, entries: Mapping[str, Entry], judges: SplitJudges, batch_size: int, save: Path | None
-) -> tuple[dict[str, Scorecard], str]:
+) -> tuple[dict[str, Scorecard], DrawnStories, str]:
     """Scores of all rows, batch by batch, so that all rows share the networks' outputs for true frames.
 
-    Also returns a hash of the true frames' pixels. Frames of models and folders are written below ``save``.
+    Also returns the frames of models, if they are few, and a hash of the true frames' pixels. Frames of models and
+    folders are written below ``save``.
     """
     scorecards = {name: judges.scorecard() for name in entries}
+    drawn: DrawnStories = {name: [] for name in tested_models(entries)}
     pixels = hashlib.sha256()
     folders = folders_of_rows(entries)
     for start in tqdm(range(0, len(split), batch_size), desc="scoring", unit="batch", disable=None, leave=False):
@@ -176,11 +191,15 @@ def score(
         for name, entry in entries.items():
             frames = entry.frames(split, start, stop)
             scorecards[name].update(Seen(entry.judged(frames, split), judges.networks), truth)
+            if name in drawn:
+                drawn[name] += list(to_pixels(frames))
             if save is not None and name not in CEILINGS:
                 save_frames(save / folders[name], frames, truth.batch)
+        if sum(story.numel() for stories in drawn.values() for story in stories) > KEPT_BYTES:
+            drawn = {}  # for the few stories of the page, a long evaluation can draw again
     for card in scorecards.values():
         card.finish()
-    return scorecards, pixels.hexdigest()
+    return scorecards, drawn, pixels.hexdigest()
 
 
 def save_frames(folder: Path, frames: Tensor, batch: StoryBatch) -> None:

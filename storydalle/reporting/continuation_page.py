@@ -46,7 +46,7 @@ def shown_diagnostics(evaluation: Evaluation, name: str, entry: Entry, index: in
     if "copy_rate" in values:
         heading = f"Copy rate {compact(values['copy_rate'])}, by chance {compact(values['copy_rate_chance'])}"
         words = explanation("copy_rate") + " Below, patches that are not in the source are dimmed."
-        yield ShownDiagnostic(heading, words, highlighted(stored(entry, split, index)))
+        yield ShownDiagnostic(heading, words, highlighted(strip_of(evaluation, name, index)))
     yield from described(values)
 
 
@@ -69,20 +69,22 @@ def drawn(entry: ModelEntry, split: Split, index: int) -> Strip:
     return Strip(captions, frames, Image.fromarray(source))
 
 
-def stored(entry: Entry, split: Split, index: int) -> Strip:
-    (story,) = split.group(index, index + 1)
-    frames = to_images(entry.frames(split, index, index + 1)[0])[: len(story.frames)]
-    return Strip(story.captions, frames, to_picture(story.source))
+def strip_of(evaluation: Evaluation, row: str, index: int) -> Strip:
+    """A story as the system of a row drew it, with the true frames."""
+    (story,) = evaluation.split.group(index, index + 1)
+    frames = to_images(evaluation.frames(row, index))[: len(story.frames)]
+    true = [to_picture(frame) for frame in story.frames]
+    return Strip(story.captions, frames, to_picture(story.source), references=true)
 
 
 def highlighted(story: Strip) -> Strip:
-    """Frames in which patches that are not in the source are dimmed."""
+    """Frames in which patches that are not in the source are dimmed; without the true frames."""
     assert story.source is not None
     side = story.frames[0].width
     frames = from_images(story.frames, side)
     copied = copied_patches(frames, from_images([story.source], side)[0]).copied
     weight = torch.where(covered(copied, side), 1.0, DIMMED)[:, None]
-    return story._replace(frames=to_images((frames + 1) * weight - 1))
+    return story._replace(frames=to_images((frames + 1) * weight - 1), references=())
 
 
 def covered(copied: Bool[Tensor, "f p p"], side: int) -> Bool[Tensor, "f h w"]:

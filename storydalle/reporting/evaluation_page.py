@@ -18,11 +18,10 @@ from storydalle.metrics.declared import Ranking, by_name, declared
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.story_metric import StoryMetric
 from storydalle.reporting.blocks import Grid, Paragraph, blocks_of
-from storydalle.reporting.continuation_page import ShownDiagnostic, shown_diagnostics
+from storydalle.reporting.continuation_page import ShownDiagnostic, shown_diagnostics, strip_of
 from storydalle.reporting.pages import Plot, page
 from storydalle.reporting.plots import Points, plot_bars, plot_lines
 from storydalle.reporting.strips import Strip, compared_image
-from storydalle.stories.images import to_images, to_picture
 
 NUM_FAILURES = 4
 
@@ -128,7 +127,7 @@ def chosen_stories(evaluation: Evaluation, entry: Entry, ranking: Ranking, order
     return [
         Chosen(
             f"{entry.name}: {title} of {len(order)} stories, by {ranking.words}",
-            strip_of(evaluation, entry, order[place]),
+            strip_of(evaluation, entry.name, order[place]),
             evaluation.split.credit(order[place]),
         )
         for title, place in places.items()
@@ -151,12 +150,3 @@ def story_scores(card: Scorecard, name: str, ranking: Ranking, ids: Sequence[str
     assert isinstance(metric, StoryMetric)
     scores = metric.scores_of_sums(metric.rows_of(ids).rows.double())
     return ranking.sign * torch.stack([scores[score] for score in ranking.scores]).nanmean(0).nan_to_num()
-
-
-def strip_of(evaluation: Evaluation, entry: Entry, index: int) -> Strip:
-    """A story as the system drew it, with the true frames."""
-    split = evaluation.split
-    (story,) = split.group(index, index + 1)
-    drawn = to_images(entry.frames(split, index, index + 1)[0])[: len(story.frames)]
-    true = [to_picture(frame) for frame in story.frames]
-    return Strip(story.captions, drawn, to_picture(story.source), references=true)
