@@ -12,7 +12,7 @@ from storydalle.bench.shapes import Network
 from storydalle.commands.main import main
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, sample
 
 
 def random_model(source_blocks: str = "all", story_depth: int = 1, pad_id: int | None = None) -> RetrofittedDALLE:
@@ -78,7 +78,7 @@ TINY = (
     *("bench=decode", "rounds=2", "decode.network.dim=32", "decode.network.num_heads=4", "decode.network.depth=2"),
     *("decode.drawings=[{image_length: 5, num_candidates: 2}]", "large.network.dim=32", "large.network.num_heads=4"),
     *("large.network.depth=3", "large.network.text_vocab_size=60", "large.network.image_vocab_size=70"),
-    *("large.num_steps=3", "large.source_length=7"),
+    *("large.num_steps=4", "large.source_length=7"),
 )
 
 
@@ -94,7 +94,7 @@ def test_the_table_has_both_loops_and_the_floor_with_and_without_the_source(benc
     printed, record = bench
     rows = record["rows"]["decode"]
     cases = dict.fromkeys(row["case"] for row in rows)
-    kinds = ("0.223 M, 5 codes, best of 2", "0.0486 M (3 blocks), a step of 4 rows")
+    kinds = ("0.223 M, 5 codes, best of 2", "0.0487 M (3 blocks), a step of 4 rows")
     assert list(cases) == [f"{kind}, {source}" for kind in kinds for source in ("with source", "without")]
     for case in cases:
         of_case = {row["variant"]: row for row in rows if row["case"] == case and "/s" not in row["unit"]}
@@ -144,16 +144,13 @@ def test_a_model_that_does_not_fit_the_memory_is_left_out_and_told(
 def test_each_way_of_ours_has_a_row_with_its_agreement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def off_by_one(*given: object, **named: object) -> Sampled:
-        found = sample(*given, **named)  # type: ignore[arg-type]
-        return found._replace(codes=found.codes + 1)
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(decode_speed.OURS, "other", decode_speed.Variant(off_by_one, 2.0))
+    monkeypatch.setitem(decode_speed.OURS, "other", decode_speed.Variant(CodeSampling(temperature=0), 2.0))
     assert main(["bench", *TINY, "rounds=1", "out=out"]) == 0
     rows = json.loads(Path("out/metrics.json").read_text())["rows"]["decode"]
     ours, other = ([row for row in rows if row["variant"] == name] for name in ("ours", "other"))
-    assert [row["agreement"] for row in other] == [0] * 4 and [row["agreement"] for row in ours] == [1] * 4
+    assert [row["agreement"] for row in ours] == [1] * 4
+    assert all(row["agreement"] < 0.5 for row in other), "the likeliest code is seldom the drawn one"
     floors = [(theirs["own_floor"], own["own_floor"]) for theirs, own in zip(other, ours, strict=True)]
     assert all(theirs <= own for theirs, own in floors)
     assert floors[2][0] < floors[2][1], "a step reads half as many bytes of weights"

@@ -14,7 +14,7 @@ from storydalle.bench import machine, measuring
 from storydalle.bench.cases import FLOOR, Case, rows_of
 from storydalle.bench.floors import MULTIPLYING, READING, Floor
 from storydalle.bench.machine import Load
-from storydalle.bench.measuring import Timing, in_turn
+from storydalle.bench.measuring import Timing, in_turn, steps_of
 from storydalle.bench.rows import Row, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.commands import bench as command
@@ -44,6 +44,17 @@ def test_what_has_run_before_needs_no_warming() -> None:
     measures = {name: measure_of(order, name, [1.0] * 3) for name in "ab"}
     in_turn(measures, 2, warm={"b"})
     assert order == ["a", "a", "b", "a", "b"]
+
+
+def test_steps_are_timed_between_the_calls_of_progress_but_for_the_first_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([3.0, 10.0, 11.0, 13.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+
+    def draw(progress: Callable[[int, int], None]) -> None:
+        for position in range(4):
+            progress(position + 1, 4)
+
+    assert steps_of(draw)() == [1.0, 2.0]
 
 
 def test_a_long_comparison_ends_after_its_seconds_but_never_before_three_rounds(

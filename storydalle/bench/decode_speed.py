@@ -21,7 +21,7 @@ from storydalle.bench.released_loop import released_sample
 from storydalle.bench.rows import Measured, Row, digits, spread_note, table
 from storydalle.bench.shapes import Drawing, LargeShape, Shape
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
-from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, Sampled, sample
+from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, sample
 
 RELEASED = "released loop"
 SAMPLING = CodeSampling(top_k=64, top_p=0.9)
@@ -33,11 +33,11 @@ Draw = Callable[..., Int[Tensor, "r k l"]]  # of ``progress``
 class Variant(NamedTuple):
     """One way of ours to draw codes."""
 
-    draw: Callable[..., Sampled]  # as ``sampling.sample``
+    sampling: CodeSampling
     bytes_a_weight: float  # as it keeps and reads them
 
 
-OURS = {"ours": Variant(sample, 4.0)}
+OURS = {"ours": Variant(SAMPLING, 4.0)}
 
 
 def bench_decode(shape: Shape) -> Measured:
@@ -82,7 +82,7 @@ def story_cases(shape: Shape) -> Iterator[Case]:
 
 
 def step_cases(shape: Shape) -> Iterator[Case]:
-    """Steps of a model of minDALL-E's size after the first one, which reads the prompts."""
+    """Steps of a model of minDALL-E's size."""
     large = shape.large
     model = random_model(large.network, large.num_steps, shape.seed)
     for source, prompt in prompts_of(model, large.num_frames, shape.seed, large.source_length).items():
@@ -109,7 +109,7 @@ def draws_of(model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> di
     """The released loop, and each way of ours, for the same codes."""
 
     def ours(variant: Variant) -> Draw:
-        return lambda **watched: variant.draw(model, prompt, num_candidates, SAMPLING, **watched).codes
+        return lambda **watched: sample(model, prompt, num_candidates, variant.sampling, **watched).codes
 
     released: Draw = partial(released_sample, model, prompt, num_candidates, SAMPLING)
     return {RELEASED: released, **{name: ours(variant) for name, variant in OURS.items()}}

@@ -75,11 +75,14 @@ def seconds_of(work: Callable[[], object]) -> Measure:
 
 
 def steps_of(draw: Callable[..., object]) -> Measure:
-    """The measure of a loop that calls ``progress`` after each step: the seconds of each but the first."""
+    """The measure of a loop that calls ``progress`` after each step: the seconds of each but the first two.
+
+    The first step reads the prompt, and the second may lay the weights out for those that follow.
+    """
 
     def measure() -> list[float]:
         moments: list[float] = []
         draw(progress=lambda done, steps: moments.append(time.perf_counter()))
-        return [after - before for before, after in pairwise(moments)]
+        return [after - before for before, after in pairwise(moments[1:])]
 
     return measure

@@ -43,7 +43,7 @@ class LargeShape:
 
     network: Network
     num_frames: Count
-    num_steps: Annotated[int, Between(2)]  # codes a frame
+    num_steps: Annotated[int, Between(3)]  # codes a frame; all but two are measured
     source_length: Count  # codes of the source, which all steps attend to
 
 
