@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from storydalle.bench import decode_speed, hugging_face, random_models
+from storydalle.bench import decode_floors, decode_speed, hugging_face, random_models
 from storydalle.bench.released_loop import released_sample
 from storydalle.bench.shapes import Network
 from storydalle.commands.main import main
@@ -154,6 +154,23 @@ def test_each_way_of_ours_has_a_row_with_its_agreement(
     floors = [(theirs["own_floor"], own["own_floor"]) for theirs, own in zip(other, ours, strict=True)]
     assert all(theirs <= own for theirs, own in floors)
     assert floors[2][0] < floors[2][1], "a step reads half as many bytes of weights"
+
+
+def test_floors_count_what_has_to_be_read_and_multiplied() -> None:
+    model = random_models.random_model(Network(32, 2, 4, 50, 40, 6, "all"), 9, seed=0)
+    prompt = random_models.random_prompt(model, 3, seed=0, source_length=18)
+    blocks = 2 * (12 * 32**2 + 13 * 32)
+    without, attending = blocks + 40 * 32, 2 * 2 * 32**2  # a head; queries and outputs of two blocks
+    for given, weights in ((prompt, without + attending), (prompt._replace(source=None), without)):
+        assert decode_floors.weights_a_step(model, given) == weights
+        assert decode_floors.step_floor(model, given, 2) == (4 * weights, 2 * weights * 6)
+        # The prompts of three frames, and eight more codes of each of the six rows.
+        assert decode_floors.story_floor(model, given, 2) == (9 * 4 * weights, 2 * weights * (3 * 6 + 6 * 8))
+        cache = (
+            6 * (1 + 6 + 4.5) * 2 * 2 * 32 * 4
+        )  # of six rows, half of the codes are there; keys and values of 2 blocks
+        source = 0 if given.source is None else 18 * 2 * 2 * 32 * 4
+        assert decode_floors.step_floor(model, given, 2, 2.0).num_bytes == pytest.approx(2 * weights + cache + source)
 
 
 def test_weights_are_numbers_of_half_precision() -> None:
