@@ -13,8 +13,8 @@ from storydalle.metrics.frame_distances import PictureScores
 from storydalle.metrics.networks.label_reader import LabelReader, read_frames
 from storydalle.metrics.toon import ToonScores
 from storydalle.models.zoo import zoo_folder
-from storydalle.stories.data import batch_of
 from storydalle.stories.images import from_images
+from storydalle.stories.story import batch_of
 from storydalle.stories.toon import ToonSV
 
 

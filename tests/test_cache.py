@@ -24,7 +24,8 @@ from storydalle.stories.data import StepSampler
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
 from storydalle.tokens import encoding
-from storydalle.tokens.cache import CachedStories, EncodedStories, StoryCodes, collate, encode_batch
+from storydalle.tokens.cache import CachedStories, StoryCodes
+from storydalle.tokens.encoded_stories import EncodedStories, collate, encode_batch
 from storydalle.tokens.encoding import CODES, HEADER, FrameEncoder, build_cache, encoding_hash, tables_folder
 from storydalle.tokens.vqgan import VQGAN
 from tests.tiny import FRAMES, GRID, TinyStories, tiny_story_dalle

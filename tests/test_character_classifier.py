@@ -19,7 +19,8 @@ from storydalle.metrics.networks.character_classifier import (
     released_classifier,
 )
 from storydalle.metrics.networks.inception import IMAGENET_WEIGHTS, ClassLogits
-from storydalle.stories.labelled_frames import LabelledFrames, character_names
+from storydalle.stories.character_labels import character_names
+from storydalle.stories.labelled_frames import LabelledFrames
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.sets.flintstones import FlintstonesSV
 from storydalle.stories.sets.pororo import PororoSV

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from storydalle.stories.data import WholeStories
 from storydalle.training.callbacks import RunningMean
 from storydalle.training.optimisation import step_generator
+from storydalle.training.probes import separation
 from storydalle.training.state import ForeignState, load_state
-from storydalle.training.story_gan_training import StoryGANTraining, frozen, rolled, separation, shifted
+from storydalle.training.story_gan_training import StoryGANTraining, frozen, rolled, shifted
 from tests.test_resume import leaves
 from tests.tiny import felt, trainer
 from tests.tiny_gan import ShapeStories, shape_batch, shape_data, tiny_story_gan

@@ -65,6 +65,11 @@ def test_settings_are_shown_without_importing_torch(arguments: list[str]) -> Non
     assert done.returncode == 0 and "data:" in done.stdout
 
 
+def test_an_evaluation_imports_no_lightning() -> None:
+    code = "import sys; import storydalle.commands.evaluate; sys.exit('pytorch_lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_the_collector_leaves_alone_what_a_command_imports_and_nothing_later() -> None:
     code = (
         "import gc, sys; from storydalle.commands.main import command_module; command_module('evaluate'); "

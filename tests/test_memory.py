@@ -16,8 +16,8 @@ from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit
-from storydalle.tokens.cache import EncodedStories
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.tokens.vqgan import VQGAN
 from storydalle.training.memory import TrainingMemory, training_memory
 from storydalle.training.memory_limit import check_memory

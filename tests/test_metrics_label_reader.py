@@ -22,9 +22,8 @@ from storydalle.metrics.networks.label_reader_training import (
     train_label_reader,
 )
 from storydalle.metrics.toon import READ_LABELS, TRUE_LABELS, ToonScores
-from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_tensor
-from storydalle.stories.story import Story
+from storydalle.stories.story import Story, batch_of
 from storydalle.stories.toon import ToonSV
 
 GUEST = 9

@@ -10,7 +10,7 @@ from torch import Tensor
 from storydalle.evaluation.loss_probes import measure_probes
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.stories.data import BatchDataset, StepData
-from storydalle.tokens.cache import EncodedStories, encode_batch
+from storydalle.tokens.encoded_stories import EncodedStories, encode_batch
 from storydalle.tokens.encoding import FrameEncoder
 from storydalle.training.optimisation import text_loss
 from storydalle.training.probes import OtherStories, fitted, frame_nats, probe_paths

@@ -17,7 +17,8 @@ pytest.importorskip("webdataset", reason='shards need webdataset: pip install "s
 
 from storydalle.files.reading import object_if_whole
 from storydalle.files.whole import write_json
-from storydalle.tokens.cache import CachedStories, EncodedStories, collate
+from storydalle.tokens.cache import CachedStories
+from storydalle.tokens.encoded_stories import EncodedStories, collate
 from storydalle.tokens.encoding import HEADER, build_cache, encoding_hash, tables_folder
 from storydalle.tokens.shards import (
     ENDLESS,

@@ -19,9 +19,8 @@ from storydalle.models import kinds, zoo
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
 from storydalle.models.story_gan.model import DISCRIMINATORS_NAME, GANSampling, StoryGANc
-from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_tensor
-from storydalle.stories.story import Story
+from storydalle.stories.story import Story, batch_of
 from storydalle.stories.toon import ToonSV
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.training.building import story_gan

@@ -13,7 +13,7 @@ from PIL import Image
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.reporting.sample_strips import SampleStrips
 from storydalle.stories.data import BatchDataset
-from storydalle.tokens.cache import EncodedStories
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.training.optimisation import (
     build_adamw,
     clip_groups,

@@ -14,8 +14,8 @@ from storydalle.models.story_dalle.retrofit import retrofit
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story import Outline, Shot, Stories
-from storydalle.tokens.cache import EncodedStories
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.tokens.encoding import digest_of
 from storydalle.tokens.vqgan import VQGAN
 from storydalle.training.state import SafetensorsCheckpointIO

@@ -8,8 +8,8 @@ import torch
 from storydalle.models.story_gan.caption_encoder import SmallCaptionEncoder
 from storydalle.models.story_gan.model import StoryGANc
 from storydalle.models.story_gan.story_encoder import Noise
-from storydalle.stories.data import WholeStories, batch_of
-from storydalle.stories.story import Outline, Shot, Stories, StoryBatch
+from storydalle.stories.data import WholeStories
+from storydalle.stories.story import Outline, Shot, Stories, StoryBatch, batch_of
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}

@@ -22,7 +22,8 @@ from storydalle.stories.pictures import open_picture
 from storydalle.stories.set_stories import SetStories
 from storydalle.stories.sets.folder import FolderStories
 from storydalle.stories.toon import ToonSV
-from storydalle.tokens.cache import CachedStories, EncodedStories, StoryCodes
+from storydalle.tokens.cache import CachedStories, StoryCodes
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.tokens.encoding import build_cache, read_clips, tables_folder
 from storydalle.training.story_dalle_training import StoryDALLETraining
 

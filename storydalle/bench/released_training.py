@@ -18,7 +18,7 @@ from storydalle.models.backbones.backbone import Logits
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import Prompt
-from storydalle.tokens.cache import EncodedStories
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.training.optimisation import frame_losses
 
 LEARNING_RATE, BETAS, DECAY, CLIP = 4e-4, (0.9, 0.98), 0.01, 1.0

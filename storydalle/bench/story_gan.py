@@ -10,8 +10,7 @@ from storydalle.bench.trained_steps import seconds_of_steps
 from storydalle.mistakes import UserError
 from storydalle.models import kinds
 from storydalle.models.story_gan.model import StoryGANc
-from storydalle.stories.data import batch_of
-from storydalle.stories.story import StoryBatch
+from storydalle.stories.story import StoryBatch, batch_of
 from storydalle.stories.toon import ToonSV
 from storydalle.training.quiet import quieten
 from storydalle.training.story_gan_training import StoryGANTraining

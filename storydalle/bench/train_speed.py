@@ -22,7 +22,7 @@ from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
-from storydalle.tokens.cache import EncodedStories
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.training import precision
 from storydalle.training.quiet import quieten
 from storydalle.training.story_dalle_training import StoryDALLETraining

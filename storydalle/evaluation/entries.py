@@ -26,10 +26,9 @@ from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds, zoo
 from storydalle.models.pretrained import PretrainedModel
-from storydalle.stories.data import batch_of
 from storydalle.stories.images import to_images, to_pixels, to_tensor
 from storydalle.stories.resizing import at_size
-from storydalle.stories.story import Stories, StoryBatch
+from storydalle.stories.story import Stories, StoryBatch, batch_of
 from storydalle.training.building import MODEL
 
 if TYPE_CHECKING:

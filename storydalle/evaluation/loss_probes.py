@@ -12,12 +12,10 @@ from torch import Tensor
 from storydalle.metrics.declared import PICTURES, Column
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_gan.model import StoryGANc
-from storydalle.stories.data import batch_of
-from storydalle.stories.story import Story
-from storydalle.tokens.cache import encode_batch
+from storydalle.stories.story import Story, batch_of
+from storydalle.tokens.encoded_stories import encode_batch
 from storydalle.tokens.encoding import FrameEncoder
-from storydalle.training.probes import Match, OtherStories, probe_paths
-from storydalle.training.story_gan_training import separation
+from storydalle.training.probes import Match, OtherStories, probe_paths, separation
 
 PROBE_COLUMNS = (Column("nats", "nats", PICTURES), Column("story_order_auc", "story order", PICTURES))
 PROBE_LEGEND = (

@@ -8,11 +8,10 @@ from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.settings import mapping
 from storydalle.stories import toon
-from storydalle.stories.data import batch_of
 from storydalle.stories.opening import chosen_split, opened, tell
 from storydalle.stories.resizing import LANCZOS
 from storydalle.stories.set_stories import SetStories
-from storydalle.stories.story import PickedStories, Stories, Story, StoryBatch
+from storydalle.stories.story import PickedStories, Stories, Story, StoryBatch, batch_of
 from storydalle.stories.story_set import StoryRecord, StorySet
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, Column, Ranking, Setting
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
-from storydalle.stories.labelled_frames import f1_terms
+from storydalle.stories.character_labels import f1_terms
 
 NUMBERS = ("0", "1", "2", "3+")
 """Groups of frames, by the number of characters that should be in them."""

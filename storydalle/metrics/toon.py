@@ -16,7 +16,7 @@ from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, GUESTS,
 from storydalle.metrics.resampling import Interval as Interval
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
-from storydalle.stories.labelled_frames import f1_terms
+from storydalle.stories.character_labels import f1_terms
 from storydalle.stories.toon import CAST_KNOWN, HAT_KNOWN, SETTING_KNOWN
 
 EXPLICIT, PRONOUN = (CAST_KNOWN.index(known) for known in ("explicit", "pronoun"))

@@ -1,6 +1,6 @@
 """Batches for training: an order that is a function of (seed, step) alone, and frames drawn on the fly."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from storydalle.stories.images import to_tensor
-from storydalle.stories.story import Stories, Story, StoryBatch
+from storydalle.stories.story import Stories, StoryBatch, batch_of
 
 
 class Step(NamedTuple):
@@ -218,25 +218,3 @@ class WholeStoryBatches:
         if step is None:
             return batch_of([self.stories[i] for i in indices])
         return batch_of([self.stories.drawn(i, np.random.default_rng([self.seed, step, i])) for i in indices])
-
-
-def batch_of(stories: Sequence[Story]) -> StoryBatch:
-    """Stories with their pictures, padded to the longest one; labels named source_... are ``(b, ...)``."""
-    num_frames = max(len(story.frames) for story in stories)
-
-    def stacked(arrays: list[np.ndarray]) -> Tensor:
-        rows = [np.pad(a, [(0, num_frames - len(a))] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
-        return torch.from_numpy(np.stack(rows))
-
-    def of_label(name: str) -> Tensor:
-        arrays = [story.labels[name] for story in stories]
-        return torch.from_numpy(np.stack(arrays)) if name.startswith("source_") else stacked(arrays)
-
-    return StoryBatch(
-        captions=[story.captions for story in stories],
-        source=to_tensor(np.stack([story.source for story in stories])),
-        frames=to_tensor(stacked([story.frames for story in stories])),
-        mask=stacked([np.ones(len(story.frames), dtype=bool) for story in stories]),
-        labels={name: of_label(name) for name in stories[0].labels},
-        ids=[story.id for story in stories],
-    )

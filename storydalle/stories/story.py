@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import NamedTuple, overload
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
+from storydalle.stories.images import to_tensor
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.story_set import fixed_choice
 
@@ -166,3 +168,25 @@ class PickedStories(Stories):
 
     def fingerprint(self) -> str:
         return self.stories.fingerprint()
+
+
+def batch_of(stories: Sequence[Story]) -> StoryBatch:
+    """Stories with their pictures, padded to the longest one; labels named source_... are ``(b, ...)``."""
+    num_frames = max(len(story.frames) for story in stories)
+
+    def stacked(arrays: list[np.ndarray]) -> Tensor:
+        rows = [np.pad(a, [(0, num_frames - len(a))] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
+        return torch.from_numpy(np.stack(rows))
+
+    def of_label(name: str) -> Tensor:
+        arrays = [story.labels[name] for story in stories]
+        return torch.from_numpy(np.stack(arrays)) if name.startswith("source_") else stacked(arrays)
+
+    return StoryBatch(
+        captions=[story.captions for story in stories],
+        source=to_tensor(np.stack([story.source for story in stories])),
+        frames=to_tensor(stacked([story.frames for story in stories])),
+        mask=stacked([np.ones(len(story.frames), dtype=bool) for story in stories]),
+        labels={name: of_label(name) for name in stories[0].labels},
+        ids=[story.id for story in stories],
+    )

@@ -26,8 +26,9 @@ from storydalle.files.pickles import array_of
 from storydalle.files.reading import object_if_whole
 from storydalle.files.whole import replaced_when_whole, write_json
 from storydalle.stories.data import StepData
-from storydalle.tokens.cache import CachedStories, EncodedStories, Row, chosen_frames, collate
+from storydalle.tokens.cache import CachedStories, chosen_frames
 from storydalle.tokens.caption_tokenizer import TextTokenizer
+from storydalle.tokens.encoded_stories import EncodedStories, Row, collate
 from storydalle.tokens.encoding import CODES, batched, digest_of, encoding_hash
 from storydalle.tokens.headers import HEADER, codes_header, tables_header
 from storydalle.tokens.image_tokenizer import ImageTokenizer

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, SumMetric
 
-from storydalle.stories.labelled_frames import LabelledPictures, f1_terms
+from storydalle.stories.character_labels import f1_terms
+from storydalle.stories.labelled_frames import LabelledPictures
 from storydalle.training.optimisation import warmup_cosine
 
 

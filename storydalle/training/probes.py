@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
-from storydalle.tokens.cache import EncodedStories
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.training.optimisation import code_nats
 
 Match = Sequence[str | int]  # (label, value): the frames where the label, or any entry of it, has the value
@@ -112,3 +112,9 @@ def frames_with(batch: EncodedStories, match: Match) -> Bool[Tensor, "b f"]:
     assert isinstance(label, str) and isinstance(value, int)
     matches = batch.labels[label] == value
     return batch.mask & (matches if matches.dim() == 2 else matches.flatten(2).any(-1))
+
+
+def separation(high: Float[Tensor, " n"], low: Float[Tensor, " m"]) -> Float[Tensor, ""]:
+    """Area under the ROC curve: the share of pairs in which the first is higher, ties counting a half."""
+    difference = high[:, None] - low[None]
+    return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean()

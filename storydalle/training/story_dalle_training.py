@@ -15,7 +15,7 @@ from storydalle.models import ranks
 from storydalle.models.backbones.backbone import Logits
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, is_trained, parameter_group
-from storydalle.tokens.cache import EncodedStories
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.training.optimisation import (
     FrameLosses,
     build_adamw,

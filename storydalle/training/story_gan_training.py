@@ -21,6 +21,7 @@ from storydalle.models.story_gan.model import Imagined, StoryGANc
 from storydalle.models.story_gan.story_encoder import Noise
 from storydalle.stories.story import StoryBatch
 from storydalle.training.optimisation import step_generator, warmup_cosine_factor
+from storydalle.training.probes import separation
 from storydalle.training.state import ForeignState
 from storydalle.training.tokenizer_training import edge_weight
 
@@ -354,12 +355,6 @@ def shifted(x: Shaped[Tensor, "b f *d"], mask: Bool[Tensor, "b f"]) -> Shaped[Te
     place, lengths = torch.arange(mask.shape[1], device=mask.device), mask.sum(1, keepdim=True)  # f and b 1
     order = torch.where(mask, (place + 1) % lengths, place)
     return x[torch.arange(len(x), device=x.device)[:, None], order]
-
-
-def separation(high: Float[Tensor, " n"], low: Float[Tensor, " m"]) -> Float[Tensor, ""]:
-    """Area under the ROC curve: the share of pairs in which the first is higher, ties counting a half."""
-    difference = high[:, None] - low[None]
-    return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from storydalle.models.story_dalle.model import StoryDALLE
-from storydalle.tokens.cache import EncodedStories
+from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.training.optimisation import (
     FrameLosses,
     build_adamw,

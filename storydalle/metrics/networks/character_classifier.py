@@ -25,7 +25,7 @@ from storydalle.files.whole import write_text
 from storydalle.metrics.networks import inception
 from storydalle.metrics.networks.inception import ClassifierInception, ClassLogits
 from storydalle.models.ranks import SharedBatchNorm2d
-from storydalle.stories.labelled_frames import character_names
+from storydalle.stories.character_labels import character_names
 from storydalle.stories.story import Stories
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
