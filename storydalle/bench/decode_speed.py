@@ -18,7 +18,7 @@ from storydalle.bench.machine import free_bytes
 from storydalle.bench.measuring import seconds_of, steps_of
 from storydalle.bench.random_models import num_weights, random_model, random_prompt
 from storydalle.bench.released_loop import released_sample
-from storydalle.bench.rows import Measured, Row, digits, spread_note, table
+from storydalle.bench.rows import Measured, Row, spread_note, table
 from storydalle.bench.shapes import Drawing, LargeShape, Shape
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, sample
@@ -151,4 +151,6 @@ def told(drawing: Drawing) -> str:
 def size_of(model: RetrofittedDALLE) -> str:
     """Weights of the backbone, in words."""
     millions = sum(parameter.numel() for parameter in model.backbone.parameters()) / 1e6
-    return f"{millions / 1000:.1f} B" if millions >= 1000 else f"{digits(millions)} M"
+    if millions >= 1000:
+        return f"{millions / 1000:.1f} B"
+    return f"{millions:.2g} M" if millions < 100 else f"{millions:.0f} M"

@@ -1,6 +1,7 @@
 """The page of recorded benches: for each machine its tables, and for all of them how much faster drawing is."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from storydalle.bench.measuring import Timing
 from storydalle.bench.rows import Row, spread_note, table
 from storydalle.evaluation.toon_table import markdown
 from storydalle.files.json_values import JsonObject, as_object
-from storydalle.files.paths import file_name
 from storydalle.files.reading import read_object
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError
@@ -26,7 +26,7 @@ def keep(record: Path, folder: Path) -> Path:
     content = read_object(record)
     if as_object(content.get("protocol") or {}).get("kind") != "speed":
         raise UserError(f"{record} is no record of a bench: give a metrics.json that storydalle bench has written")
-    kept = folder / f"{file_name(machine_name(content))}.json"
+    kept = folder / f"{'-'.join(re.findall('[a-z0-9]+', machine_name(content).lower()))}.json"
     write_text(kept, record.read_text(encoding="utf-8"))
     return kept
 
