@@ -13,7 +13,7 @@ import pytest
 from storydalle.commands import generate
 from storydalle.commands.application import Request
 from storydalle.files import locks, outputs
-from storydalle.files.locks import LOCK, held
+from storydalle.files.locks import LOCK, forget_killed, held
 from storydalle.mistakes import UserError
 from tests.command_line import Command, assert_mistake, command, files, painting, story  # noqa: F401
 
@@ -64,7 +64,11 @@ def test_the_lock_of_a_killed_process_keeps_nobody_out(tmp_path: Path) -> None:
     process.join()
     assert (tmp_path / LOCK).is_file(), "killed, so that nothing was tidied"
     with held(tmp_path, "train"):
-        pass
+        forget_killed(tmp_path)
+        assert (tmp_path / LOCK).is_file(), "it is held"
+    (tmp_path / LOCK).write_text("of a killed command")
+    forget_killed(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 COMMANDS = {

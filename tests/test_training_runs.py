@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from storydalle.commands import main
+from storydalle.files.locks import LOCK
 from storydalle.mistakes import UserError
 from storydalle.reporting.compared_runs import Report
 from storydalle.training.runs import LAST, State, finished_models, run_folder, state_of
@@ -101,8 +102,10 @@ def test_only_an_unfinished_run_is_resumed_and_only_a_finished_one_is_built_on(t
     assert run_folder(tmp_path, "failed", resume=True) == failed
     assert [model.parent.name for model in finished_models(tmp_path)] == ["newest", "older"]
     for resume in (True, False):
+        (tmp_path / "newest" / LOCK).write_text("of a command that was killed when all else was done")
         with pytest.raises(UserError, match=rf"{tmp_path}/newest is finished.*pretrained={tmp_path}/newest"):
             run_folder(tmp_path, "newest", resume=resume)
+        assert not (tmp_path / "newest" / LOCK).exists()
 
 
 def test_a_finished_run_is_touched_by_no_command(cut: Path, train: Trainer) -> None:

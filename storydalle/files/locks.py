@@ -5,7 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -48,6 +48,14 @@ def held(path: Path, command: str, is_folder: bool = True, leaves_mark: bool = F
             file.unlink(missing_ok=True)
         lock.release()
         remove_empty(missing)
+
+
+def forget_killed(path: Path) -> None:
+    """Remove the lock's file that a killed command left in the folder ``path``; that of a running command stays."""
+    file = path / LOCK
+    if file.exists():
+        with suppress(Timeout, OSError), FileLock(file, timeout=0):
+            file.unlink(missing_ok=True)
 
 
 def holder(file: Path) -> str | None:

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple, NoReturn, TypedDict, cast
 
+from storydalle.files import locks
 from storydalle.files.text import parsed
 from storydalle.files.whole import remove_empty
 from storydalle.mistakes import UserError
@@ -88,17 +89,19 @@ def newest_unfinished(experiment: Path) -> Path:
     if unfinished:
         return unfinished[0]
     if folders:
-        raise UserError(finished(folders[0]))
+        refuse_finished(folders[0])
     raise UserError(f"nothing to resume: no checkpoint under {experiment}; start without resume=true")
 
 
 def check_unfinished(folder: Path) -> None:
     if state_of(folder) is State.FINISHED:
-        raise UserError(finished(folder))
+        refuse_finished(folder)
 
 
-def finished(folder: Path) -> str:
-    return (
+def refuse_finished(folder: Path) -> NoReturn:
+    """Raise UserError; a run that was killed when all but its lock was done is put in order."""
+    locks.forget_killed(folder)
+    raise UserError(
         f"{folder} is finished: there is nothing to resume, and it is not changed; to train its model further, start "
         f"a run with another name and pretrained={folder}, or a longer one with max_steps="
     )
