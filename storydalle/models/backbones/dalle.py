@@ -12,40 +12,28 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
 from storydalle.models.kept import KeptByBlock, StepSizes, trains
-from storydalle.models.layers import KeyValues, attend
-
-
-class BlockCache(KeyValues):
-    """Keys and values of one block, and its fused projection, which is made once for all steps."""
-
-    def __init__(self, attention: "SelfAttention", num_rows: int, length: int) -> None:
-        super().__init__(num_rows, attention.num_heads, length, attention.query.weight)
-        self.projection = attention.fused_projection()
+from storydalle.models.layers import KeyValues, attend, hidden
 
 
 class Cache:
-    """The decoding state: what every block has computed so far, and which columns may be seen."""
+    """The decoding state: what every block has computed so far, and which columns of the prompt may be seen."""
 
     def __init__(self, backbone: "DALLE", num_rows: int, length: int) -> None:
-        self.blocks = [BlockCache(cast(Block, block).attn, num_rows, length) for block in backbone.blocks]
-        self.visible = torch.ones(num_rows, length, dtype=torch.bool, device=backbone.device)
-        self.length = 0  # columns filled
-        self.num_codes = 0  # codes among them
+        weights = [cast(Block, block).attn.proj.weight for block in backbone.blocks]
+        self.blocks = [KeyValues(num_rows, backbone.num_heads, length, weight) for weight in weights]
+        self.hidden: Float[Tensor, "b 1 1 m"] | None = None  # added to the scores of a prompt's columns
+        self.num_codes = 0  # codes read
 
     def repeat(self, num_candidates: int) -> None:
-        """Give every row ``num_candidates`` copies: the prompt is prefilled once and shared by its candidates."""
-        if num_candidates == 1:
-            return
-        self.visible = self.visible.repeat_interleave(num_candidates, 0)
+        """Give every row ``num_candidates`` rows: the prompt is prefilled once and shared by its candidates."""
         for block in self.blocks:
-            block.repeat(num_candidates, self.length)
+            block.repeat(num_candidates)
 
 
 class SelfAttention(nn.Module):
@@ -64,14 +52,11 @@ class SelfAttention(nn.Module):
         layers = (self.query, self.key, self.value)  # (3 d) d, and 3 d
         return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
-    def forward(self, x: Tensor, visible: Tensor, cache: BlockCache | None = None, start: int = 0) -> Tensor:
-        weight, bias = self.fused_projection() if cache is None else cache.projection
-        query, key, value = rearrange(
-            F.linear(x, weight, bias), "b n (three h k) -> three b h n k", three=3, h=self.num_heads
-        )
-        if cache is not None:
-            key, value = cache.append(key, value, start)
-        return self.proj(rearrange(attend(query, key, value, visible), "b h n k -> b n (h k)"))
+    def forward(self, x: Tensor, visible: Tensor | None, cache: KeyValues | None = None) -> Tensor:
+        projected = F.linear(x, *self.fused_projection()).unflatten(-1, (3, self.num_heads, -1))  # b n 3 heads head_dim
+        query, key, value = projected.transpose(1, 3).unbind(2)  # b heads n head_dim each
+        attention = attend if cache is None else cache.attend
+        return self.proj(attention(query, key, value, visible).transpose(1, 2).flatten(2))  # b n d
 
 
 class Block(nn.Module):
@@ -87,16 +72,17 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        visible: Bool[Tensor, "#b 1 n m"],
+        visible: Tensor | None,
         hook: Hook | None = None,
         first: int = 0,
-        cache: BlockCache | None = None,
-        start: int = 0,
+        cache: KeyValues | None = None,
     ) -> Float[Tensor, "b n d"]:
-        x = x + self.attn(self.ln1(x), visible, cache, start)
+        """``visible`` as ``attend`` takes it."""
+        x = x + self.attn(self.ln1(x), visible, cache)
         if hook is not None:
             predicting = x[:, first:]  # the positions whose output predicts a code
-            x = torch.cat([x[:, :first], predicting + hook(predicting)], 1)
+            hooked = predicting + hook(predicting)
+            x = torch.cat([x[:, :first], hooked], 1) if first else hooked
         return x + self.mlp(self.ln2(x))
 
     def kept(self, num_rows: int, columns: int, step: StepSizes) -> KeptByBlock:
@@ -220,20 +206,12 @@ class DALLE(Backbone):
         hooks: Sequence[Hook | None] | None = None,
         cache: Cache | None = None,
     ) -> Logits:
-        x, visible, first, targets = self._embed(tokens, codes, prefix, cache)
-        start = 0 if cache is None else cache.length
-        if cache is not None:
-            end = start + x.shape[1]
-            cache.visible[:, start:end] = visible
-            visible = cache.visible[:, :end]
-            cache.length = end
-            cache.num_codes += 0 if codes is None else codes.shape[1]
-        mask = causal_mask(visible, x.shape[1])  # b 1 n m; n new columns, m columns so far
+        x, mask, first, targets = self._embed(tokens, codes, prefix, cache)
         recompute = self.activation_checkpointing and cache is None
         for i, block in enumerate(self.blocks):
             hook = hooks[i] if hooks is not None else None
             memory = None if cache is None else cache.blocks[i]
-            x = through(block, x, mask, hook, first, memory, start, recompute=recompute)
+            x = through(block, x, mask, hook, first, memory, recompute=recompute)
         x = self.ln_f(x)
         num_prefix = 0 if prefix is None else prefix.shape[1]
         # Text is only trained on, never sampled: with a cache its logits are not computed.
@@ -242,12 +220,13 @@ class DALLE(Backbone):
 
     def _embed(
         self, tokens: Tensor | None, codes: Tensor | None, prefix: Tensor | None, cache: Cache | None
-    ) -> tuple[Tensor, Tensor, int, Tensor | None]:
-        """Embed the sequence; return it, its visible columns, the first column that predicts a code, text targets."""
+    ) -> tuple[Tensor, Tensor | None, int, Tensor | None]:
+        """Embed the sequence; return it, its mask, the first column that predicts a code, and text targets."""
         if tokens is None:
             assert codes is not None and cache is not None, "without tokens this is a decoding step"
-            x = self.embed_codes(codes, cache.num_codes)
-            return x, torch.ones(codes.shape, dtype=torch.bool, device=codes.device), 0, None
+            cache.num_codes += 1
+            # The newest code sees all codes so far, and the columns of the prompt that are not hidden.
+            return self.embed_codes(codes, cache.num_codes - 1), cache.hidden, 0, None
         self.check_captions(tokens)
         columns = self.used_columns(tokens)
         tokens = tokens[:, columns]  # the columns that are left keep their own positions
@@ -262,7 +241,10 @@ class DALLE(Backbone):
         if codes is not None:
             parts.append(self.embed_codes(codes))
             seen.append(seen[0].new_ones(codes.shape))
-        return torch.cat(parts, 1), torch.cat(seen, 1), first, tokens[:, 1:]  # b n d, b n, and the text shifted by one
+        x, visible = torch.cat(parts, 1), torch.cat(seen, 1)  # b n d, b n
+        if cache is not None:
+            cache.hidden = hidden(F.pad(visible, (0, self.image_length), value=True), like=x)
+        return x, causal_mask(visible), first, tokens[:, 1:]  # the text targets are the text, shifted by one
 
     def _placed(self, prefix: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
         """The prefix as it enters the first block."""
@@ -273,10 +255,8 @@ class DALLE(Backbone):
         return prefix + self.pos_emb_txt.weight[: prefix.shape[1]]
 
 
-def causal_mask(visible: Bool[Tensor, "b m"], num_queries: int) -> Bool[Tensor, "b 1 n m"]:
-    """Each of the last ``num_queries`` columns sees the visible ones before it, and always itself."""
-    length = visible.shape[1]
-    rows = torch.arange(length - num_queries, length, device=visible.device)[:, None]  # n 1
-    columns = torch.arange(length, device=visible.device)[None]  # 1 m
-    mask = (columns < rows) & visible[:, None] | (columns == rows)  # b n m; a softmax over nothing would be nan
-    return mask[:, None]  # one mask for all heads
+def causal_mask(visible: Bool[Tensor, "b n"]) -> Bool[Tensor, "b 1 n n"]:
+    """Each column sees the visible ones before it, and always itself: a softmax over nothing would be nan."""
+    seen = torch.ones(visible.shape[1], visible.shape[1], dtype=torch.bool, device=visible.device).tril(-1)
+    itself = torch.eye(len(seen), dtype=torch.bool, device=visible.device)
+    return (seen & visible[:, None] | itself)[:, None]  # one mask for all heads

@@ -6,7 +6,7 @@ position predicts a code, so hooks act on all of them. Only the image is predict
 Parameter names are the keys of min-dalle's ``encoder.pt`` and ``decoder.pt``, after ``encoder.`` and ``decoder.``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -50,10 +50,8 @@ class MegaCache:
         self.length = 0  # inputs of the decoder read so far: the start code and codes
 
     def repeat(self, num_candidates: int) -> None:
-        if num_candidates == 1:
-            return
         for layer in self.layers:
-            layer.repeat(num_candidates, self.length)
+            layer.repeat(num_candidates)
 
 
 class Attention(nn.Module):
@@ -73,14 +71,17 @@ class Attention(nn.Module):
         return Memory(key, rearrange(self.v_proj(x), split, h=self.num_heads))
 
     def forward(
-        self, x: Float[Tensor, "r n d"], memory: Memory, visible: Bool[Tensor, "#b 1 #n m"] | None
+        self,
+        x: Float[Tensor, "r n d"],
+        memory: Memory,
+        visible: Bool[Tensor, "#b 1 #n m"] | None,
+        attention: Callable[..., Tensor] = attend,
     ) -> Float[Tensor, "r n d"]:
         """``r`` rows read ``b`` memories: one each, or several rows (candidates, side by side) read the same one."""
-        num_rows, num_columns = len(x) // len(memory.key), x.shape[1]
         # Candidates become more queries of one attention: their memory is not copied for each.
-        query = rearrange(self.q_proj(x), "(b r) n (h k) -> b h (r n) k", r=num_rows, h=self.num_heads)
-        out = attend(query, memory.key, memory.value, visible)
-        return self.out_proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows, n=num_columns))
+        query = self.q_proj(x).view(len(memory.key), -1, self.num_heads, memory.key.shape[-1])  # b (r n) h k
+        out = attention(query.transpose(1, 2), memory.key, memory.value, visible)  # b h (r n) k
+        return self.out_proj(out.transpose(1, 2).reshape(x.shape))
 
 
 class GLU(nn.Module):
@@ -135,18 +136,16 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "r n d"],
-        causal: Bool[Tensor, "1 1 n m"],
+        causal: Bool[Tensor, "1 1 n m"] | None,
         text: Memory,
         text_visible: Bool[Tensor, "b 1 1 t"],
         hook: Hook | None = None,
         cache: KeyValues | None = None,
-        start: int = 0,
     ) -> Float[Tensor, "r n d"]:
         normed = self.pre_self_attn_layer_norm(x)
         own = self.self_attn.remember(normed)
-        if cache is not None:
-            own = Memory(*cache.append(own.key, own.value, start))  # and all columns before
-        x = x + self.self_attn_layer_norm(self.self_attn(normed, own, causal))
+        attention = attend if cache is None else cache.attend  # to all columns before, too
+        x = x + self.self_attn_layer_norm(self.self_attn(normed, own, causal, attention))
         read = self.encoder_attn(self.pre_encoder_attn_layer_norm(x), text, text_visible)  # r n d
         x = x + self.encoder_attn_layer_norm(read)
         if hook is not None:
@@ -253,12 +252,13 @@ class MegaDecoder(nn.Module):
         start = 0 if cache is None else cache.length
         x = self.layernorm_embedding(self.embed(inputs, start))
         num_columns = inputs.shape[1]
-        # 1 1 n m: the first of the n new columns is column ``start`` of m, and sees itself.
-        causal = torch.ones(1, 1, num_columns, start + num_columns, dtype=torch.bool, device=x.device).tril(start)
+        causal = None  # a single new column sees all
+        if num_columns > 1:  # the first of the n new columns is column ``start`` of m, and sees itself
+            causal = torch.ones(1, 1, num_columns, start + num_columns, dtype=torch.bool, device=x.device).tril(start)
         for i, layer in enumerate(self.layers):
             hook = None if hooks is None else hooks[i]
             own = None if cache is None else cache.layers[i]
-            inputs_of = (x, causal, text.memories[i], text.visible, hook, own, start)
+            inputs_of = (x, causal, text.memories[i], text.visible, hook, own)
             x = through(layer, *inputs_of, recompute=recompute)
         if cache is not None:
             cache.length = start + num_columns

@@ -67,11 +67,10 @@ class SourceCrossAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "r n d"], memory: SourceMemory) -> Float[Tensor, "r n d"]:
         """``r`` rows are frames (and candidates) of ``b`` stories; rows of one story stand side by side."""
-        num_stories, (num_rows, num_columns) = len(memory.key), x.shape[:2]
         # All frames of a story become queries of one attention: the source's keys and values are not copied for each.
-        query = rearrange(self.query(self.ln1(x)), "(b r) n (h k) -> b h (r n) k", b=num_stories, h=self.num_heads)
-        out = attend(query, memory.key, memory.value)
-        return self.proj(rearrange(out, "b h (r n) k -> (b r) n (h k)", r=num_rows // num_stories, n=num_columns))
+        query = self.query(self.ln1(x)).view(len(memory.key), -1, self.num_heads, memory.key.shape[-1])  # b (r n) h k
+        out = attend(query.transpose(1, 2), memory.key, memory.value)  # b h (r n) k
+        return self.proj(out.transpose(1, 2).reshape(x.shape))
 
     def kept_beside(self, block: KeptByBlock, codes: int, step: StepSizes) -> KeptByBlock:
         """The memory of ``block`` together with this attention, which trains in every mode of tuning.
@@ -187,7 +186,7 @@ class SentenceStoryEncoder(nn.Module):
             raise ValueError(
                 f"sentence vectors are {sentences.shape[-1]} wide, the story encoder reads {self.input_dim}"
             )
-        x = self.block(self.project(sentences), causal_mask(mask, mask.shape[1]))
+        x = self.block(self.project(sentences), causal_mask(mask))
         return rearrange(x, "b f d -> b f 1 d")
 
 
