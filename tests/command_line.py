@@ -36,6 +36,7 @@ class PaintingModel:
         top_k: int | None = None,
         top_p: float | None = None,
         guidance: float | None = None,
+        packing: str | None = None,
         reranker: Any = None,
         *,
         progress: Callable[[int, int], None] | None = None,

@@ -24,8 +24,16 @@ def test_generate_writes_strip_animation_frames_page_and_record(command: Command
     assert record["seed"] == 5
     assert record["source"] == "frames/00-source.png"
     assert len(record["weights_sha256"]) == 64
-    assert set(record["sampling"]) == {"num_candidates", "temperature", "top_k", "top_p", "guidance", "reranker"}
-    left = {name: record["sampling"][name] for name in ("temperature", "top_k", "top_p", "guidance")}
+    assert set(record["sampling"]) == {
+        "num_candidates",
+        "temperature",
+        "top_k",
+        "top_p",
+        "guidance",
+        "packing",
+        "reranker",
+    }
+    left = {name: record["sampling"][name] for name in ("temperature", "top_k", "top_p", "guidance", "packing")}
     assert set(left.values()) == {None}, "they are the model card's"
     assert "strips/story-seed5/strip.png" in run.out
 

@@ -36,7 +36,7 @@ else:  # a story is read and checked before torch is imported
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
-RECORDED = ("num_candidates", "temperature", "top_k", "top_p", "guidance", "reranker")
+RECORDED = ("num_candidates", "temperature", "top_k", "top_p", "guidance", "packing", "reranker")
 UNNAMED = ("captions", "source", "story", "out", "overwrite")  # beside what the default folder's name tells
 REDRAWN = ("captions", "source", "model", "seed", *RECORDED)  # what story.json sets, unless the user does
 
@@ -56,6 +56,7 @@ class GenerateSettings:
     top_k: Count | None  # codes
     top_p: Annotated[Number, Between(0, 1)] | None  # share of probability
     guidance: Annotated[Number, Between(0, 100)] | None
+    packing: str | None  # of the weights
     seconds: Annotated[float, Between(0.02, 60)]  # of a frame in strip.gif
     weights_sha256: str | None = None  # those that the story of ``story`` was drawn with
 
@@ -223,6 +224,7 @@ def draw(model: PretrainedModel, story: GivenStory, settings: GenerateSettings) 
                 top_k=settings.top_k,
                 top_p=settings.top_p,
                 guidance=settings.guidance,
+                packing=settings.packing,
                 reranker=reranker,
                 progress=advance,
             )

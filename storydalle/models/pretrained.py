@@ -178,6 +178,7 @@ class PretrainedModel(nn.Module, ABC):
         sentences: Float[Tensor, "f e"] | None = None,
         *,
         sampling: Sampling | None = None,
+        packing: str | None = None,
     ) -> Drawn:
         """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
 
@@ -192,7 +193,8 @@ class PretrainedModel(nn.Module, ABC):
         captions, picture, said = handed_in(captions, source, num_candidates, seed)
         if picture is None and self.needs_source:
             raise ValueError(f"{type(self).__name__} continues a picture and cannot draw without one: give a source")
-        chosen = self.sampling(sampling, temperature=temperature, top_k=top_k, top_p=top_p, guidance=guidance)
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance, "packing": packing}
+        chosen = self.sampling(sampling, **given)
         pixels = None if picture is None else from_images([picture], self.resolution).to(self.device)
         vectors = self._sentence_vectors(sentences, len(captions))
         request = StoryRequest([captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, as_pixels=True)
@@ -221,7 +223,7 @@ class PretrainedModel(nn.Module, ABC):
         request = StoryRequest(stories, source.to(self.device), self.sampling(), num_candidates, seed, first)
         return self.draw_candidates(request).frames
 
-    def sampling(self, sampling: Sampling | None = None, **given: float | int | None) -> Sampling:
+    def sampling(self, sampling: Sampling | None = None, **given: float | int | str | None) -> Sampling:
         """Return ``sampling``, by default the card's, with the fields replaced that are ``given`` (not None).
 
         Raises ValueError for a value out of range, and for a setting that the model lacks, unless it is 1 (neutral).

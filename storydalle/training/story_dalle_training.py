@@ -91,6 +91,7 @@ class StoryDALLETraining(pl.LightningModule):
         self.betas, self.schedule, self.optimizer = betas, schedule, optimizer
         check_text_weight(story_dalle.model.backbone, text_weight)
         self.story_dalle = story_dalle
+        story_dalle.may_pack = False
         self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
         self.learning_rates = {"base": learning_rate, "source": source_learning_rate, "story": story_learning_rate}
         self.warmup_steps, self.max_steps, self.story_warmup_steps = warmup_steps, max_steps, story_warmup_steps

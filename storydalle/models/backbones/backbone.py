@@ -135,7 +135,7 @@ class Backbone(Configured, nn.Module, ABC):
 
     @property
     def num_fused(self) -> int:
-        """The number of weights that are copied once to decode faster."""
+        """The number of weights that a view for decoding copies to join them, packed or not."""
         return 0
 
     @property

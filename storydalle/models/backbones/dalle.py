@@ -19,6 +19,7 @@ from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
 from storydalle.models.kept import KeptByBlock, StepSizes, trains
 from storydalle.models.layers import KeyValues, attend, hidden
+from storydalle.models.packing import Fusable
 
 
 class Cache:
@@ -36,7 +37,7 @@ class Cache:
             block.repeat(num_candidates)
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Fusable):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
@@ -46,6 +47,12 @@ class SelfAttention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
+        self.fused: nn.Linear | None = None  # the three in one, in a view for decoding
+
+    def fuse(self) -> None:
+        self.fused = nn.Linear(1, 1, device="meta")
+        weight, bias = self.fused_projection()
+        self.fused.weight, self.fused.bias = nn.Parameter(weight), nn.Parameter(bias)
 
     def fused_projection(self) -> tuple[Tensor, Tensor]:
         """Join weight and bias of query, key and value: one product instead of three, and one read of the input."""
@@ -53,8 +60,10 @@ class SelfAttention(nn.Module):
         return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
     def forward(self, x: Tensor, visible: Tensor | None, cache: KeyValues | None = None) -> Tensor:
-        projected = F.linear(x, *self.fused_projection()).unflatten(-1, (3, self.num_heads, -1))  # b n 3 heads head_dim
-        query, key, value = projected.transpose(1, 3).unbind(2)  # b heads n head_dim each
+        projected = F.linear(x, *self.fused_projection()) if self.fused is None else self.fused(x)  # b n (3 d)
+        query, key, value = (
+            projected.unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
+        )  # b heads n head_dim each
         attention = attend if cache is None else cache.attend
         return self.proj(attention(query, key, value, visible).transpose(1, 2).flatten(2))  # b n d
 

@@ -1,6 +1,7 @@
 """StoryDALL-E as one object: captions and a source picture in, frames out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from storydalle.files.reading import read_object
 from storydalle.files.weights import WithoutNumbers, described_by
 from storydalle.models.backbones.backbone import open_backbone
 from storydalle.models.drawing import Candidates, Progress, Sampling, StoryRequest
+from storydalle.models.packing import resolved
 from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedModel, read_card
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
@@ -37,6 +39,7 @@ class StoryDALLE(PretrainedModel):
 
     sampling_class = CodeSampling
     candidates_by = "likelihood"
+    may_pack = True  # False while it trains: packed copies of the weights would take memory that training needs
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class StoryDALLE(PretrainedModel):
         parts = [self.image_tokenizer.encode(part.to(self.device)) for part in images.split(64)]
         return torch.cat([self.image_tokenizer.decode(part) for part in parts])
 
-    def sampling(self, sampling: Sampling | None = None, **given: float | int | None) -> CodeSampling:
+    def sampling(self, sampling: Sampling | None = None, **given: float | int | str | None) -> CodeSampling:
         """As for every model; also ValueError for guidance if the model was not trained for it."""
         chosen = super().sampling(sampling, **given)
         assert isinstance(chosen, CodeSampling)
@@ -147,6 +150,8 @@ class StoryDALLE(PretrainedModel):
         """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
         prompts = []
         sampling = sampling or self.sampling()
+        if not self.may_pack:
+            sampling = replace(sampling, packing="plain")
         empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)  # b f t
         context = None if source is None else source[:, None]  # b 1 l: one context frame
         for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:  # the second one unconditional
@@ -213,7 +218,9 @@ class StoryDALLE(PretrainedModel):
                 f"the story encoder is not used: it reads vectors of a sentence encoder, {self.sentence_dim} wide, but "
                 "none were given (sentences)"
             )
-        return notes
+        assert isinstance(request.sampling, CodeSampling)
+        _, note = resolved(request.sampling.packing)
+        return notes if note is None else [*notes, note]
 
     @torch.inference_mode()
     def reconstruction_errors(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from storydalle.mistakes import check_number, check_seed
 from storydalle.models.drawing import Progress, Sampling
+from storydalle.models.packing import PACKINGS, decoding_view
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 
 
@@ -25,13 +26,15 @@ class CodeSampling(Sampling):
     """How a code is chosen from its logits: temperature, then top-k, then top-p among those, then a draw.
 
     ``temperature=0`` takes the likeliest code. ``guidance`` is the scale g of classifier-free guidance, 1 for none:
-    logits l = l_empty + g (l_caption - l_empty) (Ho & Salimans 2022, eq. 6, with w = g - 1).
+    logits l = l_empty + g (l_caption - l_empty) (Ho & Salimans 2022, eq. 6, with w = g - 1). ``packing``, one of
+    ``packing.PACKINGS``, is the layout of the weights meanwhile; "bf16" may draw other codes, the rest do not.
     """
 
     temperature: float | int = 1.0
     top_k: int | None = None
     top_p: float | int | None = None
     guidance: float | int = 1.0
+    packing: str = "exact"
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0)
@@ -42,6 +45,8 @@ class CodeSampling(Sampling):
             check_number("top_p", self.top_p, 0, 1)
             if self.top_p == 0:
                 raise ValueError("top_p=0 leaves no code to draw: use a share above 0 and up to 1, or leave it out")
+        if self.packing not in PACKINGS:
+            raise ValueError(f"packing={self.packing!r} is unknown; choose one of {', '.join(PACKINGS)}")
 
 
 class FrameKey(NamedTuple):
@@ -117,6 +122,7 @@ def sample(
     branches = [prompt] if sampling.guidance == 1 or without_caption is None else [prompt, without_caption]
     num_prefix = 0 if prompt.story is None else prompt.story.shape[2]
     num_rows = max(1, max_bytes // (cache_bytes(model, num_prefix) * len(branches)))
+    decoder = Decoder(model, decoding_view(model, sampling.packing))
     waves = list(plan_waves(prompt.tokens.shape[0], prompt.tokens.shape[1], num_candidates, num_rows))
     length = model.backbone.image_length
     shape = (len(prompt.keys), num_candidates)
@@ -129,7 +135,7 @@ def sample(
                 progress(number * length + position, len(waves) * length)
 
         parts = [wave.cut(branch) for branch in branches]
-        drawn = _sample_wave(model, parts, wave.candidates, sampling, report)
+        drawn = _sample_wave(decoder, parts, wave.candidates, sampling, report)
         rows = torch.tensor(wave.rows(prompt.tokens.shape[1]), device=codes.device)
         columns = torch.tensor(list(wave.candidates), device=codes.device)
         codes[rows[:, None], columns] = drawn.codes
@@ -176,17 +182,24 @@ def cache_bytes(model: RetrofittedDALLE, num_prefix: int) -> int:
     return model.backbone.cache_bytes(num_prompt + num_prefix)
 
 
+class Decoder(NamedTuple):
+    """The model that reads prompts, and its view that draws codes."""
+
+    model: RetrofittedDALLE
+    view: RetrofittedDALLE
+
+
 def _sample_wave(
-    model: RetrofittedDALLE,
+    decoder: Decoder,
     prompts: list[Prompt],
     candidates: range,
     sampling: CodeSampling,
     report: Callable[[int], None],
 ) -> Sampled:
-    num_candidates, length = len(candidates), model.backbone.image_length
+    num_candidates, length = len(candidates), decoder.model.backbone.image_length
     uniform = uniforms(prompts[0].keys, candidates, length).to(prompts[0].tokens.device)
     uniform = rearrange(uniform, "r k l -> l (r k)")  # candidates of a frame side by side, as the cache repeats them
-    branches = [_Branch(model, prompt, num_candidates) for prompt in prompts]
+    branches = [_Branch(decoder, prompt, num_candidates) for prompt in prompts]
     codes: list[Tensor] = []
     likelihood = torch.zeros(uniform.shape[1], device=uniform.device)
     for position in range(length):
@@ -206,18 +219,20 @@ def _sample_wave(
 class _Branch:
     """The decoding of one prompt: the first call of ``next_logits`` prefills, each later call adds the newest codes."""
 
-    def __init__(self, model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> None:
-        self.backbone, self.num_candidates = model.backbone, num_candidates
-        num_frames = prompt.tokens.shape[1]
+    def __init__(self, decoder: Decoder, prompt: Prompt, num_candidates: int) -> None:
+        self.decoder, self.num_candidates = decoder, num_candidates
+        model, num_frames = decoder.model, prompt.tokens.shape[1]
         self.conditions = model.conditions(prompt.source, prompt.story, num_frames, len(prompt.tokens))
-        self.hooks = model.hooks(self.conditions)
+        self.hooks = decoder.view.hooks(self.conditions)
         self.tokens = rearrange(prompt.tokens, "b f t -> (b f) t")
         prefix = self.conditions.prefix
-        self.cache = self.backbone.new_cache(len(self.tokens), 0 if prefix is None else prefix.shape[1])
+        self.cache = model.backbone.new_cache(len(self.tokens), 0 if prefix is None else prefix.shape[1])
 
     def next_logits(self, codes: Int[Tensor, " r"] | None) -> Float[Tensor, "r v"]:
+        model, view = self.decoder
         if codes is not None:
-            return self.backbone(None, codes[:, None], hooks=self.hooks, cache=self.cache).image[:, -1].float()
-        logits = self.backbone(self.tokens, None, self.conditions.prefix, self.hooks, self.cache).image[:, -1].float()
+            return view.backbone(None, codes[:, None], hooks=self.hooks, cache=self.cache).image[:, -1].float()
+        hooks = model.hooks(self.conditions)
+        logits = model.backbone(self.tokens, None, self.conditions.prefix, hooks, self.cache).image[:, -1].float()
         self.cache.repeat(self.num_candidates)  # one prefill for all candidates of a frame
         return logits.repeat_interleave(self.num_candidates, 0)  # (b f) v -> (b f k) v

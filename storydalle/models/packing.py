@@ -1,0 +1,143 @@
+"""A model's view for decoding: the same numbers, laid out for products of a few rows.
+
+A step of decoding multiplies a few rows with every weight. On a CPU it takes the time of reading the weights, which the
+plain product does far below the speed of the memory. ``decoding_view`` gives a model that shares the parameters of
+another, but whose linear layers read copies in another layout:
+
+- ``onednn``: float32, in the blocks that oneDNN's kernels read;
+- ``fp16``: numbers of 16 bits, by FBGEMM: half the bytes; inputs and sums stay float32. It changes nothing where the
+  weights are numbers of 16 bits already, as those of most files are;
+- ``bf16``: half the bytes too, and inputs are rounded as well, so other codes may be drawn.
+
+``exact``, the default, takes ``fp16`` for weights that are numbers of 16 bits, ``onednn`` for others that are large,
+and else the plain product: all draw the same codes (to rounding of sums). It goes by the weights and the processor and
+not by a clock, so that the same request gives the same bytes. Nothing is packed on a GPU, nor under autocast.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+PACKINGS = ("exact", "plain", "onednn", "fp16", "bf16")
+LARGE = 1 << 20  # numbers of a weight, 4 MB in float32: more than the cache of a core holds
+ROUNDS = 5  # of a measurement
+Product = Callable[[Tensor], Tensor]
+M = TypeVar("M", bound=nn.Module)
+
+
+class Fusable(nn.Module):
+    """A layer with several products of one input."""
+
+    def fuse(self) -> None:
+        """Join them into one linear layer, with a weight of its own."""
+        raise NotImplementedError
+
+
+def decoding_view(model: M, packing: str = "exact") -> M:
+    """The view of ``model`` to decode with; it does not see later changes of the weights that it has packed.
+
+    A packing without its hardware becomes ``exact``.
+    """
+    packing, _ = resolved(packing)
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(type(tensor.data) is not Tensor for tensor in tensors):  # shared among processes
+        return model
+    view = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})  # new layers around the same numbers
+    for layer in view.modules():
+        if isinstance(layer, Fusable):
+            layer.fuse()
+    is_packed = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in model.parameters())
+    if packing != "plain" and is_packed and not torch.is_autocast_enabled("cpu"):
+        pack_layers(view, packing)
+    return view
+
+
+def resolved(packing: str) -> tuple[str, str | None]:
+    """``packing``, or ``exact`` and a note for the user where this processor has no fast product of that kind."""
+    if packing in ("exact", "plain"):
+        return packing, None
+    if packing not in available():
+        return "exact", f"packing={packing} is not available on this processor; exact is used"
+    if packing == "bf16" and (ratio := slowdown_of_bf16()) > 2:
+        return "exact", f"packing=bf16 is {ratio:.0f} times as slow as float32 on this processor; exact is used"
+    return packing, None
+
+
+def available() -> list[str]:
+    """The packings that this build of torch has kernels for on this processor, fast or not."""
+    names = ["onednn", "bf16"] if torch.backends.mkldnn.is_available() else []
+    return [*names, "fp16"] if "fbgemm" in torch.backends.quantized.supported_engines else names
+
+
+def slowdown_of_bf16() -> float:
+    """The time of a product in bf16 over that in float32: about 50 on a processor without units for bf16."""
+    weight, x = torch.ones(512, 512), torch.ones(4, 512)
+    products = {name: pack(name, weight, None, len(x)) for name in ("plain", "bf16")}
+    seconds = dict.fromkeys(products, math.inf)
+    for _ in range(ROUNDS):
+        for name, product in products.items():
+            start = time.perf_counter()
+            product(x)
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds["bf16"] / seconds["plain"]
+
+
+def pack_layers(module: nn.Module, packing: str) -> None:
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, PackedLinear(child, packing))
+        else:
+            pack_layers(child, packing)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that packs its weight when it is first called: what decoding does not call is not packed."""
+
+    def __init__(self, layer: nn.Linear, packing: str) -> None:
+        super().__init__()
+        self.layer, self.packing = layer, packing
+        self.product: Product | None = None
+
+    def forward(self, x: Float[Tensor, "*b d_in"]) -> Float[Tensor, "*b d_out"]:
+        if self.product is None:
+            weight, bias = self.layer.weight.detach(), self.layer.bias
+            packing = exact(weight) if self.packing == "exact" else self.packing
+            self.product = pack(packing, weight, None if bias is None else bias.detach(), x.numel() // x.shape[-1])
+            del self.layer  # and the memory of a weight that was joined for this view
+        return self.product(x)
+
+
+def exact(weight: Tensor) -> str:
+    """The packing of ``weight`` that is fast and draws the same codes."""
+    here = available()
+    if "fp16" in here and is_half(weight):
+        return "fp16"
+    return "onednn" if "onednn" in here and weight.numel() >= LARGE else "plain"
+
+
+def is_half(weight: Tensor) -> bool:
+    """True if every number of ``weight`` is one of 16 bits, so that storing it as such changes nothing."""
+    return torch.equal(weight.half().float(), weight)
+
+
+def pack(
+    packing: str, weight: Float[Tensor, "d_out d_in"], bias: Float[Tensor, " d_out"] | None, num_rows: int
+) -> Product:
+    """The product with ``weight``, laid out for inputs of ``num_rows`` rows."""
+    if packing == "plain":
+        return partial(F.linear, weight=weight, bias=bias)
+    if packing == "fp16":
+        half = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+        return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, half)
+    dtype = torch.bfloat16 if packing == "bf16" else torch.float32
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), num_rows)
+    added = None if bias is None else bias.to(dtype)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(dtype), blocks, added, "none", [], "").float()
