@@ -4,7 +4,7 @@
   class Drawing:
       captions: Path                                     # one a line
       seed: Seed
-      num_candidates: Annotated[int, Between(1, 64)]     # frames drawn for each caption
+      num_candidates: Annotated[int, Between(1, 512)]     # frames drawn for each caption
       splits: tuple[str, ...] | None                     # null takes all; one name stands for a list of one
       data: DataSettings                                 # a config group: a dataclass of its own
 

@@ -34,11 +34,10 @@ def step_floor(
         return Floor(4 * weights, operations)
     backbone = model.backbone
     num_prefix = 0 if prompt.story is None else prompt.story.shape[2]
-    columns = num_prefix + prompt.tokens.shape[-1] + backbone.image_length
-    filled = (
-        num_prefix + words_read(model, prompt) + backbone.image_length / 2
-    )  # columns of the cache, in the mean step
-    cache = num_rows * cache_bytes(model, num_prefix) * filled / columns
+    column = cache_bytes(model, num_prefix) / (num_prefix + prompt.tokens.shape[-1] + backbone.image_length)
+    # A frame's candidates share its prompt; half of the codes are there in the mean step.
+    shared = len(prompt.keys) * (num_prefix + words_read(model, prompt))
+    cache = column * (shared + num_rows * backbone.image_length / 2)
     source_numbers = 0 if prompt.source is None else 2 * prompt.source.numel() * backbone.dim
     source = 4 * source_numbers * num_attending(model, prompt)
     return Floor(bytes_a_weight * weights + cache + source, operations)

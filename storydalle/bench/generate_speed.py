@@ -16,6 +16,7 @@ from torch import Tensor
 
 from storydalle.bench.cases import Case, rows_of
 from storydalle.bench.decode_floors import story_floor, weights_a_step
+from storydalle.bench.decode_speed import ways
 from storydalle.bench.measuring import in_turn, seconds_of
 from storydalle.bench.processes import IMPORTING, commanded, importing_torch
 from storydalle.bench.released_loop import released_sample
@@ -61,7 +62,7 @@ def call_case(model: StoryDALLE, story: Story, shape: Shape) -> Case:
         "ms a story",
         {OURS: (our_codes(model, prompt) == released_codes(model, prompt, sampling)).float().mean().item()},
         floor(),
-        {OURS: floor(4.0)},
+        {OURS: floor(ways()[OURS].bytes_a_weight)},
         4 * weights_a_step(model.model, prompt),
     )
 

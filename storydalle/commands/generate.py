@@ -50,7 +50,7 @@ class GenerateSettings:
     out: Path | None
     overwrite: bool
     seed: Seed
-    num_candidates: Annotated[int, Between(1, 64)]  # frames drawn for each caption
+    num_candidates: Annotated[int, Between(1, 512)]  # frames drawn for each caption
     reranker: Annotated[str, OneOf(kinds.RERANKERS)]
     temperature: Annotated[Number, Between(0, 100)] | None  # null, like those below, is the model card's value
     top_k: Count | None  # codes

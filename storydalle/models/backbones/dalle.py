@@ -61,9 +61,8 @@ class SelfAttention(Fusable):
 
     def forward(self, x: Tensor, visible: Tensor | None, cache: KeyValues | None = None) -> Tensor:
         projected = F.linear(x, *self.fused_projection()) if self.fused is None else self.fused(x)  # b n (3 d)
-        query, key, value = (
-            projected.unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
-        )  # b heads n head_dim each
+        by_head = projected.unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3)  # b heads 3 n head_dim
+        query, key, value = by_head.unbind(2)
         attention = attend if cache is None else cache.attend
         return self.proj(attention(query, key, value, visible).transpose(1, 2).flatten(2))  # b n d
 
