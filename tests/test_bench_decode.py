@@ -8,7 +8,7 @@ import torch
 
 from storydalle.bench import decode_floors, decode_speed, hugging_face, random_models
 from storydalle.bench.released_loop import released_sample
-from storydalle.bench.shapes import Network
+from storydalle.bench.shapes import NetworkSizes
 from storydalle.commands.main import main
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
@@ -118,7 +118,7 @@ def test_transformers_draws_as_many_codes_beside_ours_with_either_cache(bench: t
     both = [seconds[f"transformers.generate, {cache} cache"] for cache in ("dynamic", "static")]
     ratios = bench[1]["values"]["decode"]["times_as_fast_as_generate"]
     assert ratios == {case: pytest.approx(min(both) / seconds["ours"])}
-    generating = hugging_face.generating(Network(32, 2, 4, 50, 40, 6, "all"), 9, 8, CodeSampling(top_k=5), 0)
+    generating = hugging_face.generating(NetworkSizes(32, 2, 4, 50, 40, 6, "all"), 9, 8, CodeSampling(top_k=5), 0)
     assert [generate().shape for generate in generating.values()] == [(8, 9)] * 2
 
 
@@ -145,8 +145,8 @@ def test_each_way_of_ours_has_a_row_with_its_agreement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    other = decode_speed.Variant(CodeSampling(temperature=0), 2.0)
-    ways = {"ours": decode_speed.Variant(decode_speed.SAMPLING, 4.0), "other": other}
+    other = decode_speed.Way(CodeSampling(temperature=0), 2.0)
+    ways = {"ours": decode_speed.Way(decode_speed.SAMPLING, 4.0), "other": other}
     monkeypatch.setattr(decode_speed, "ways", lambda: ways)
     assert main(["bench", *TINY, "rounds=1", "out=out"]) == 0
     rows = json.loads(Path("out/metrics.json").read_text())["rows"]["decode"]
@@ -159,7 +159,7 @@ def test_each_way_of_ours_has_a_row_with_its_agreement(
 
 
 def test_floors_count_what_has_to_be_read_and_multiplied() -> None:
-    model = random_models.random_model(Network(32, 2, 4, 50, 40, 6, "all"), 9, seed=0)
+    model = random_models.random_model(NetworkSizes(32, 2, 4, 50, 40, 6, "all"), 9, seed=0)
     prompt = random_models.random_prompt(model, 3, seed=0, source_length=18)
     blocks = 2 * (12 * 32**2 + 13 * 32)
     without, attending = blocks + 40 * 32, 2 * 2 * 32**2  # a head; queries and outputs of two blocks
@@ -175,7 +175,7 @@ def test_floors_count_what_has_to_be_read_and_multiplied() -> None:
 
 
 def test_weights_are_numbers_of_half_precision() -> None:
-    network = Network(32, 1, 4, 50, 40, 6, "all")
+    network = NetworkSizes(32, 1, 4, 50, 40, 6, "all")
     model = random_models.random_model(network, 9, seed=0)
     assert all(torch.equal(weight, weight.half().float()) for weight in model.parameters())
     assert all(weight.std() > 0 for weight in model.parameters() if weight.dim() > 1)

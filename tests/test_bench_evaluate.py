@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from storydalle.bench import processes
+from storydalle.bench import commanded
 from storydalle.commands import bench as command
 from storydalle.commands.application import as_written
 from storydalle.commands.main import main
@@ -18,7 +18,7 @@ def test_scoring_is_measured_beside_drawing_and_importing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = []
-    monkeypatch.setattr(processes, "started", lambda folder, *words: calls.append(words))
+    monkeypatch.setattr(commanded, "started", lambda folder, *words: calls.append(words))
     monkeypatch.chdir(tmp_path)
     tiny_story_dalle(resolution=72).save_folder("tiny")
     asked = ["bench", "bench=evaluate", "model=tiny", "num_evaluated=3", "rounds=2", "out=out"]
@@ -26,7 +26,7 @@ def test_scoring_is_measured_beside_drawing_and_importing(
     rows = json.loads(Path("out/metrics.json").read_text())["rows"]["evaluate"]
     assert [row["variant"] for row in rows] == [
         "drawing their frames alone",
-        processes.IMPORTING,
+        commanded.IMPORTING,
         "storydalle evaluate",
     ]
     assert rows[2]["floor"] == pytest.approx(sum(row["timing"]["median"] for row in rows[:2]))

@@ -15,7 +15,7 @@ from storydalle.bench.cases import FLOOR, Case, rows_of
 from storydalle.bench.floors import MULTIPLYING, READING, Floor
 from storydalle.bench.machine import Load
 from storydalle.bench.measuring import Timing, in_turn, steps_of
-from storydalle.bench.rows import Row, spread_note, table
+from storydalle.bench.rows import BenchRow, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.commands import bench as command
 from storydalle.commands.main import main
@@ -67,16 +67,21 @@ def test_a_long_comparison_ends_after_its_seconds_but_never_before_three_rounds(
 
 
 def test_a_wide_spread_is_marked_and_explained() -> None:
-    rows = [Row("case", "calm", Timing.of([1.0, 1.0, 1.01])), Row("case", "shaken", Timing.of([1.0, 2.0, 3.0]))]
+    rows = [
+        BenchRow("case", "calm", Timing.of([1.0, 1.0, 1.01])),
+        BenchRow("case", "shaken", Timing.of([1.0, 2.0, 3.0])),
+    ]
     calm, shaken = table(rows).splitlines()[2:]
     assert "unreliable" not in calm and "| 50 %, unreliable |" in shaken
     assert "1 of 2 rows" in spread_note(rows) and "15%" in spread_note(rows)
-    assert Row("case", "alone", Timing.of([1.0])).spread == "one value"
+    assert BenchRow("case", "alone", Timing.of([1.0])).spread == "one value"
 
 
 def test_a_table_has_the_columns_that_a_row_fills_and_each_case_once() -> None:
     timing = Timing.of([0.0125, 0.0125])
-    lines = table([Row("one", "a", timing, 1.0), Row("one", "b", timing, 2.0), Row("two", "a", timing)]).splitlines()
+    lines = table(
+        [BenchRow("one", "a", timing, 1.0), BenchRow("one", "b", timing, 2.0), BenchRow("two", "a", timing)]
+    ).splitlines()
     assert lines[0] == "|  |  | measured | spread | times as fast as the first |"
     assert lines[2:] == [
         "| one | a | 12.5 ms | 0 % | 1.00 |",

@@ -394,8 +394,7 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
 
 def test_a_set_without_descriptions_or_labels_makes_batches_too() -> None:
     made = tiny_story_dalle()
-    picture = np.zeros((1, 12, 12, 3), np.uint8)
-    story = Story("a", ["Pip waves."], picture[0], picture, {}, [])
+    story = Story("a", ["Pip waves."], np.zeros((12, 12, 3), np.uint8), np.zeros((1, 12, 12, 3), np.uint8), {}, [])
     batch = encode_batch([story], FrameEncoder(made.image_tokenizer), made.caption_tokenizer)
     assert batch.descriptions.shape[:2] == (1, 0) and batch.labels == batch.probes == {}
     assert collate([{"codes": np.zeros((2, 9)), "captions": np.ones((1, 4))}], 0).codes.shape == (1, 1, 9)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from storydalle.bench.floors import UNITS, Floor, rate_measures
 from storydalle.bench.measuring import Measure, in_turn
-from storydalle.bench.rows import Row
+from storydalle.bench.rows import BenchRow
 from storydalle.bench.shapes import Shape
 
 FLOOR = "floor in fp32"
@@ -27,7 +27,7 @@ class Case(NamedTuple):
     warm: Container[str] = ()  # variants that have run before
 
 
-def rows_of(case: Case, shape: Shape) -> list[Row]:
+def rows_of(case: Case, shape: Shape) -> list[BenchRow]:
     """Measure a case: a row for each variant, and one for the floor."""
     rates = rate_measures(case.bytes_a_step) if case.floor else {}
     found = in_turn({**case.measures, **rates}, shape.rounds, shape.seconds, case.warm)
@@ -37,7 +37,7 @@ def rows_of(case: Case, shape: Shape) -> list[Row]:
     for name in case.measures:
         own = case.own_floors.get(name)
         rows.append(
-            Row(
+            BenchRow(
                 case.name,
                 name,
                 found[name],
@@ -49,6 +49,6 @@ def rows_of(case: Case, shape: Shape) -> list[Row]:
             )
         )
     if floor:
-        rows.append(Row(case.name, FLOOR, floor, reference / floor.median, case.unit))
-        rows += [Row(case.name, name, found[name], unit=unit) for name, unit in UNITS.items()]
+        rows.append(BenchRow(case.name, FLOOR, floor, reference / floor.median, case.unit))
+        rows += [BenchRow(case.name, name, found[name], unit=unit) for name, unit in UNITS.items()]
     return rows

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from storydalle.bench.measuring import Timing, Work, in_turn, rate_of
-from storydalle.bench.rows import Measured, Row, spread_note, table
+from storydalle.bench.rows import BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.evaluation.entries import open_story_dalle
 from storydalle.mistakes import UserError
@@ -49,7 +49,7 @@ def bench_data(shape: Shape) -> Measured:
     rates, size = {name: rate.median for name, rate in found.items()}, shape.picture_size
     case = f"{len(files)} pictures of {size} x {size} pixels to {model.resolution}"
     rows = [
-        Row(case, name, rate, rate.median / rates[DECODE], "frames a second") for name, rate in found.items()
+        BenchRow(case, name, rate, rate.median / rates[DECODE], "frames a second") for name, rate in found.items()
     ]  # decoding is the floor of all that reads pictures
     text = (
         f"Data; medians of {shape.rounds} rounds\n\n{table(rows)}\n\n{spread_note(rows)} "

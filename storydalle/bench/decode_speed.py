@@ -19,7 +19,7 @@ from storydalle.bench.machine import free_bytes
 from storydalle.bench.measuring import seconds_of, steps_of
 from storydalle.bench.random_models import num_weights, random_model, random_prompt
 from storydalle.bench.released_loop import released_sample
-from storydalle.bench.rows import Measured, Row, spread_note, table
+from storydalle.bench.rows import DEFAULT, BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Drawing, LargeShape, Shape
 from storydalle.models import packing
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
@@ -32,7 +32,7 @@ COPIES = 2  # of the weights of a large model: as they are opened, and as a loop
 Draw = Callable[..., Int[Tensor, "r k l"]]  # of ``progress``
 
 
-class Variant(NamedTuple):
+class Way(NamedTuple):
     """One way of ours to draw codes."""
 
     sampling: CodeSampling
@@ -40,15 +40,15 @@ class Variant(NamedTuple):
 
 
 @cache
-def ways() -> dict[str, Variant]:
+def ways() -> dict[str, Way]:
     """The default, the plain products that it is compared with, and bf16 where the processor has units for it.
 
     The weights of all benches are numbers of 16 bits, as those of files are, so that the default reads them as such.
     """
     halved = 2.0 if "fp16" in packing.available() else 4.0
-    found = {"ours": Variant(SAMPLING, halved), "ours, plain": Variant(replace(SAMPLING, packing="plain"), 4.0)}
+    found = {DEFAULT: Way(SAMPLING, halved), "ours, plain": Way(replace(SAMPLING, packing="plain"), 4.0)}
     if packing.resolved("bf16")[0] == "bf16":
-        found["ours, bf16"] = Variant(replace(SAMPLING, packing="bf16"), 2.0)
+        found["ours, bf16"] = Way(replace(SAMPLING, packing="bf16"), 2.0)
     return found
 
 
@@ -120,7 +120,7 @@ def prompts_of(model: RetrofittedDALLE, num_frames: int, seed: int, source_lengt
 def draws_of(model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> dict[str, Draw]:
     """The released loop, and each way of ours, for the same codes."""
 
-    def ours(variant: Variant) -> Draw:
+    def ours(variant: Way) -> Draw:
         return lambda **watched: sample(model, prompt, num_candidates, variant.sampling, **watched).codes
 
     released: Draw = partial(released_sample, model, prompt, num_candidates, SAMPLING)
@@ -144,14 +144,14 @@ def too_large(large: LargeShape) -> str | None:
     )
 
 
-def beside_generate(rows: list[Row]) -> dict[str, float]:
+def beside_generate(rows: list[BenchRow]) -> dict[str, float]:
     """How many times as fast ours is as ``transformers.generate`` with the better of its caches, in each case."""
     found: dict[str, float] = {}
     for case in dict.fromkeys(row.case for row in rows):
         seconds = {row.variant: row.timing.median for row in rows if row.case == case}
         theirs = [value for name, value in seconds.items() if name.startswith(hugging_face.NAME)]
         if theirs:
-            found[case] = min(theirs) / seconds["ours"]
+            found[case] = min(theirs) / seconds[DEFAULT]
     return found
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from storydalle.bench.commanded import IMPORTING, commanded, importing_torch
 from storydalle.bench.measuring import in_turn, seconds_of
-from storydalle.bench.processes import IMPORTING, commanded, importing_torch
-from storydalle.bench.rows import Measured, Row, spread_note, table
+from storydalle.bench.rows import BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.bench.shipped import SHIPPED, opened, stories_for
 from storydalle.models import kinds
@@ -36,7 +36,7 @@ def bench_evaluate(shape: Shape) -> Measured:
         found = in_turn(measures, shape.rounds, shape.seconds)
     floor = found[DRAWING].median + found[IMPORTING].median
     case = f"scoring {len(stories)} stories"
-    rows = [Row(case, name, timing, floor=floor if name == COMMAND else None) for name, timing in found.items()]
+    rows = [BenchRow(case, name, timing, floor=floor if name == COMMAND else None) for name, timing in found.items()]
     text = (
         f"Evaluation of {shape.model or SHIPPED}; medians of {shape.rounds} rounds\n\n{table(rows)}\n\n"
         f"{spread_note(rows)} The floor is drawing the frames in a process that has imported torch; the command also "

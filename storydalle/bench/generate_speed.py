@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from storydalle.bench.cases import Case, rows_of
+from storydalle.bench.commanded import IMPORTING, commanded, importing_torch
 from storydalle.bench.decode_floors import story_floor, weights_a_step
 from storydalle.bench.decode_speed import ways
 from storydalle.bench.measuring import in_turn, seconds_of
-from storydalle.bench.processes import IMPORTING, commanded, importing_torch
 from storydalle.bench.released_loop import released_sample
-from storydalle.bench.rows import Measured, Row, spread_note, table
+from storydalle.bench.rows import BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.bench.shipped import SHIPPED, opened, stories_for
 from storydalle.models import kinds
@@ -95,7 +95,7 @@ def released_strip(model: StoryDALLE, story: Story, seed: int) -> list[Image.Ima
 # ------------------------------------------------------------------------------------------------ a new process
 
 
-def rows_of_process(folder: Path, model: Path, story: Story, shape: Shape) -> list[Row]:
+def rows_of_process(folder: Path, model: Path, story: Story, shape: Shape) -> list[BenchRow]:
     """From the start of the command to the written strip, beside a process that imports torch alone."""
     Image.fromarray(story.source).save(folder / "source.png")
     (folder / "captions.json").write_text(json.dumps(story.captions))
@@ -103,4 +103,4 @@ def rows_of_process(folder: Path, model: Path, story: Story, shape: Shape) -> li
     works = {IMPORTING: importing_torch(folder), COMMAND: commanded(folder, "generate", *given, f"seed={shape.seed}")}
     found = in_turn({name: seconds_of(work) for name, work in works.items()}, shape.rounds, shape.seconds)
     floor = found[IMPORTING].median
-    return [Row("from the start to the strip", name, timing, floor=floor) for name, timing in found.items()]
+    return [BenchRow("from the start to the strip", name, timing, floor=floor) for name, timing in found.items()]

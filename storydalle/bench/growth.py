@@ -17,7 +17,7 @@ from storydalle.bench.decode_speed import SAMPLING
 from storydalle.bench.measuring import in_turn, seconds_of
 from storydalle.bench.peak_memory import PeakMemory
 from storydalle.bench.random_models import random_model, random_prompt
-from storydalle.bench.rows import Measured, Row, spread_note, table
+from storydalle.bench.rows import BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.bench.shipped import SHIPPED, opened, stories_for
 from storydalle.bench.train_speed import encoded, our_training, unheard
@@ -47,7 +47,7 @@ class Exponents(NamedTuple):
 
 def bench_growth(shape: Shape) -> Measured:
     quieten()
-    rows, fitted = list[Row](), dict[str, Exponents]()
+    rows, fitted = list[BenchRow](), dict[str, Exponents]()
     for axis in axes(shape):
         found = rows_along(axis, shape)
         rows += found
@@ -62,14 +62,14 @@ def bench_growth(shape: Shape) -> Measured:
     return Measured(text, {"exponents": {name: found._asdict() for name, found in fitted.items()}}, rows)
 
 
-def rows_along(axis: Axis, shape: Shape) -> list[Row]:
+def rows_along(axis: Axis, shape: Shape) -> list[BenchRow]:
     measures = {str(size): seconds_of(run) for size, run in axis.runs.items()}
     found = in_turn(measures, shape.rounds, shape.seconds)
     rows = []
     for size, run in axis.runs.items():
         with PeakMemory([]) as memory:
             run()
-        rows.append(Row(axis.name, f"{size:,}", found[str(size)], peak_bytes=memory.peak))
+        rows.append(BenchRow(axis.name, f"{size:,}", found[str(size)], peak_bytes=memory.peak))
     return rows
 
 

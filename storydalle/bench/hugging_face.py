@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import torch
 
-from storydalle.bench.shapes import Network
+from storydalle.bench.shapes import NetworkSizes
 from storydalle.models.story_dalle.sampling import CodeSampling
 
 NAME = "transformers.generate"
@@ -18,7 +18,7 @@ def is_there() -> bool:
 
 
 def generating(
-    network: Network, image_length: int, num_rows: int, sampling: CodeSampling, seed: int
+    network: NetworkSizes, image_length: int, num_rows: int, sampling: CodeSampling, seed: int
 ) -> dict[str, Callable[[], torch.Tensor]]:
     """What draws the codes of all rows, by the name of each cache; GPT-2 is minDALL-E without the two vocabularies."""
     from transformers import GPT2Config, GPT2LMHeadModel

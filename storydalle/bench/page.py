@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from storydalle.bench.measuring import Timing
-from storydalle.bench.rows import Row, spread_note, table
+from storydalle.bench.rows import DEFAULT, BenchRow, spread_note, table
 from storydalle.evaluation.toon_table import markdown
 from storydalle.files.json_values import JsonObject, as_object
 from storydalle.files.reading import read_object
@@ -49,7 +49,7 @@ def machine_name(record: JsonObject) -> str:
     return f"{machine['processor']}, {machine['threads']} threads"
 
 
-def rows_of_benches(record: JsonObject) -> dict[str, list[Row]]:
+def rows_of_benches(record: JsonObject) -> dict[str, list[BenchRow]]:
     """The rows of each bench, as they were measured."""
     benches = {}
     for name, rows in as_object(record["rows"]).items():
@@ -57,18 +57,15 @@ def rows_of_benches(record: JsonObject) -> dict[str, list[Row]]:
     return benches
 
 
-def row_of(entry: Mapping[str, object]) -> Row:
-    kept = {name: entry[name] for name in Row._fields if name != "timing" and name in entry}
-    return Row(timing=Timing(**as_object(entry["timing"])), **kept)  # type: ignore[arg-type]
+def row_of(entry: Mapping[str, object]) -> BenchRow:
+    kept = {name: entry[name] for name in BenchRow._fields if name != "timing" and name in entry}
+    return BenchRow(timing=Timing(**as_object(entry["timing"])), **kept)  # type: ignore[arg-type]
 
 
 def ratios(record: JsonObject) -> dict[str, float]:
-    """The best ratio of ours in each case of drawing, against the released loop."""
-    found: dict[str, float] = {}
-    for row in rows_of_benches(record).get("decode", []):
-        if row.agreement is not None and row.ratio is not None:
-            found[row.case] = max(row.ratio, found.get(row.case, 0.0))
-    return found
+    """The ratio of our default way to draw in each case, against the released loop."""
+    rows = rows_of_benches(record).get("decode", [])
+    return {row.case: row.ratio for row in rows if row.variant == DEFAULT and row.ratio is not None}
 
 
 # ------------------------------------------------------------------------------------------------ what is shown

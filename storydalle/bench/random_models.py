@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from storydalle.bench.shapes import Network
+from storydalle.bench.shapes import NetworkSizes
 from storydalle.files.weights import WithoutNumbers
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
@@ -16,7 +16,7 @@ STD = 0.02  # of minDALL-E's initialisation
 POOL = (1 << 22) - 3
 
 
-def random_model(network: Network, image_length: int, seed: int) -> RetrofittedDALLE:
+def random_model(network: NetworkSizes, image_length: int, seed: int) -> RetrofittedDALLE:
     """A retrofitted minDALL-E; its weights are numbers of float16, as those of saved models are."""
     with WithoutNumbers():
         backbone = DALLE(
@@ -59,7 +59,7 @@ def random_prompt(model: RetrofittedDALLE, num_frames: int, seed: int, source_le
     return Prompt(tokens, story, source, [FrameKey(seed, 0, frame) for frame in range(num_frames)])
 
 
-def num_weights(network: Network) -> int:
+def num_weights(network: NetworkSizes) -> int:
     """Weights of such a model, before it is built."""
     with WithoutNumbers():
         sizes = {"text_vocab_size": network.text_vocab_size, "image_vocab_size": network.image_vocab_size}

@@ -8,8 +8,10 @@ from storydalle.evaluation.toon_table import markdown
 
 SCALES = {"ms": 1e3, "GB/s": 1e-9, "GFLOP/s": 1e-9}  # of the units that are not the measured ones
 
+DEFAULT = "ours"  # the variant that users get
 
-class Row(NamedTuple):
+
+class BenchRow(NamedTuple):
     """One thing that was measured; of the first variant of a case, the reference, ``ratio`` is 1."""
 
     case: str
@@ -41,10 +43,10 @@ class Measured(NamedTuple):
 
     text: str
     values: dict[str, object]
-    rows: list[Row]
+    rows: list[BenchRow]
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, Callable[[BenchRow], str]] = {
     "measured": lambda row: row.measured,
     "spread": lambda row: row.spread,
     "times as fast as the first": lambda row: "" if row.ratio is None else f"{row.ratio:.2f}",
@@ -55,7 +57,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[BenchRow]) -> str:
     """Markdown, with the columns that some row fills; a case is named in its first row alone."""
     cells = [["", "", *COLUMNS]]
     for before, row in zip([None, *rows], rows, strict=False):
@@ -71,7 +73,7 @@ def digits(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
-def spread_note(rows: Sequence[Row]) -> str:
+def spread_note(rows: Sequence[BenchRow]) -> str:
     """The meaning of the spread, and which rows are beyond its bound."""
     note = "Spread: interquartile range over the median."
     unsteady = sum(not row.timing.is_steady for row in rows)

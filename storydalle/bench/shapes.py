@@ -8,7 +8,7 @@ from storydalle.settings import Between, Count, Seed
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkSizes:
     """A retrofitted minDALL-E of random weights."""
 
     dim: Count
@@ -32,7 +32,7 @@ class Drawing:
 class DecodeShape:
     """Whole stories."""
 
-    network: Network
+    network: NetworkSizes
     num_frames: Count
     drawings: tuple[Drawing, ...]
 
@@ -41,7 +41,7 @@ class DecodeShape:
 class LargeShape:
     """Steps at the beginning of a story's frames, too long to draw whole ones."""
 
-    network: Network
+    network: NetworkSizes
     num_frames: Count
     num_steps: Annotated[int, Between(3)]  # codes a frame; all but two are measured
     source_length: Count  # codes of the source, which all steps attend to

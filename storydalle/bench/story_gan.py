@@ -4,7 +4,7 @@ from functools import partial
 
 from storydalle.bench.measuring import in_turn
 from storydalle.bench.plain_story_gan import PlainTraining
-from storydalle.bench.rows import Measured, Row, spread_note, table
+from storydalle.bench.rows import BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.bench.trained_steps import seconds_of_steps
 from storydalle.mistakes import UserError
@@ -35,7 +35,7 @@ def bench_story_gan(shape: Shape) -> Measured:
     found = {name: timing.median for name, timing in timings.items()}
     case = f"{shape.batch_size} stories of {batch.mask.shape[1]} frames of {story_gan.resolution} pixels"
     floor = found[f"{PLAIN}, float32"]
-    rows = [Row(case, name, timing, floor / timing.median, "ms a step") for name, timing in timings.items()]
+    rows = [BenchRow(case, name, timing, floor / timing.median, "ms a step") for name, timing in timings.items()]
     ratios = {name: found[f"{PLAIN}, {name}"] / found[f"{OURS}, {name}"] for name in PRECISIONS}
     text = (
         f"Training StoryGANc; medians of {shape.rounds} rounds of {STEPS - 1} steps\n\n"

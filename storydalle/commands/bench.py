@@ -29,7 +29,7 @@ from storydalle.bench.evaluate_speed import bench_evaluate
 from storydalle.bench.generate_speed import bench_generate
 from storydalle.bench.growth import bench_growth
 from storydalle.bench.machine import described, watched, with_threads
-from storydalle.bench.rows import Measured, Row
+from storydalle.bench.rows import BenchRow, Measured
 from storydalle.bench.shapes import Shape
 from storydalle.bench.story_gan import bench_story_gan
 from storydalle.bench.train_speed import bench_train
@@ -106,7 +106,7 @@ def shape_of(settings: BenchSettings, bench: str) -> Shape:
     return replace(settings, model=None) if is_other else settings
 
 
-def seconds_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def seconds_of(rows: Sequence[BenchRow]) -> dict[str, dict[str, float]]:
     """The medians of each case, in seconds, or in what its unit counts."""
     cases: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -114,5 +114,5 @@ def seconds_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return cases
 
 
-def as_record(row: Row) -> dict[str, object]:
+def as_record(row: BenchRow) -> dict[str, object]:
     return row._asdict() | {"timing": row.timing._asdict(), "is_steady": row.timing.is_steady}
