@@ -27,6 +27,10 @@ class UserError(ValueError):
         return " ".join(super().__str__().split())
 
 
+class Taken(UserError):
+    """Work that another command does or has done: a mistake of the user, but not of a member of a sweep."""
+
+
 class Failure(RuntimeError):
     """A failure that is not the user's mistake: one line on stderr and exit status 1, without a traceback."""
 

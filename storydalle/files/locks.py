@@ -12,30 +12,32 @@ from filelock import FileLock, Timeout
 
 from storydalle.files.reading import read_object
 from storydalle.files.whole import remove_empty
-from storydalle.mistakes import UserError, told_in_one_line
+from storydalle.mistakes import Taken, told_in_one_line
 
 LOCK = ".storydalle.lock"  # the end of the name of each lock's file
 
 
 @contextmanager
-def held(path: Path, command: str, is_folder: bool = True, leaves_mark: bool = False) -> Iterator[None]:
+def held(
+    path: Path, command: str, is_folder: bool = True, leaves_mark: bool = False, patience: float = 0
+) -> Iterator[None]:
     """Keep other commands out of the folder ``path``, which is created if needed.
 
     The operating system holds the lock and ends it with the process, killed or not. A file in the folder says who holds
     it. With ``is_folder=False``, for a path that must not exist yet, this file is beside ``path``. Afterwards the file
-    is removed, and so are folders that were created for it and stayed empty, unless ``leaves_mark``. Raises UserError
-    if another command holds the lock.
+    is removed, and so are folders that were created for it and stayed empty, unless ``leaves_mark``. Raises Taken if
+    another command still holds the lock after ``patience`` seconds.
     """
     file = path / LOCK if is_folder else path.with_name(f".{path.name}{LOCK}")
     missing = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=patience)
     with told_in_one_line(f"{path} cannot be written", OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout as error:
             who = holder(file) or f"another {command}"
-            raise UserError(f"{path} is being written by {who}: wait for it, or choose another") from error
+            raise Taken(f"{path} is being written by {who}: wait for it, or choose another") from error
     try:
         since = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         holding = {"command": command, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
