@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from storydalle.commands import typed
+from storydalle.commands.after_sweep import AfterSweep as AfterSweep  # configs of sweeps name it here
+from storydalle.commands.chosen_jobs import Chooser, Shown, jobs_chosen
+from storydalle.commands.request import Command, Jobs, Kind, Planner, Request
 from storydalle.files import dotted
-from storydalle.files.conf import conf_folder, config_names
+from storydalle.files.conf import conf_folder, config_groups, config_names
 from storydalle.files.json_values import as_object
-from storydalle.files.paths import user_path
 from storydalle.files.text import parsed
-from storydalle.mistakes import UserError, nearest
+from storydalle.mistakes import Taken, UserError, nearest
 from storydalle.settings import declared
 from storydalle.stories.own_sizes import RESOLVERS, Counted, count
+from storydalle.training.sweeps import key_of, swept_keys
 
 if TYPE_CHECKING:  # each is imported where it is used, since --help needs neither
     from omegaconf import DictConfig, ListConfig
@@ -33,65 +35,116 @@ else:
     DictConfig = ListConfig = object
 
 
-class Request(NamedTuple):
-    """A command line as plain Python: settings, and how they were chosen."""
-
-    settings: dict[str, object]
-    overrides: tuple[str, ...] = ()  # what the command line (or the sweep) says, as key=value
-    choices: Mapping[str, str] = MappingProxyType({})  # config group -> the name chosen in it
-
-    @property
-    def given(self) -> frozenset[str]:
-        """The keys that the command line sets; all others have their defaults."""
-        return frozenset(override.partition("=")[0].lstrip("+~") for override in self.overrides)
-
-
-Command = Callable[[Request], None]
 SUBMITIT = ("submitit_slurm", "submitit_local")  # launchers of the extra slurm
 EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
 
 
-def run(command: str, task: Command, arguments: list[str], kind: Callable[[], type] | None = None) -> None:
+def run(
+    command: str, task: Command, arguments: list[str], kind: Kind | None = None, planner: Planner | None = None
+) -> None:
     """Run ``task`` as Hydra asks for it: once, once a job of a sweep, or not at all (``--cfg job``).
 
-    ``kind`` returns the dataclass of the command's settings: ``--cfg job`` shows what it declares.
+    ``kind`` returns the dataclass of the command's settings: ``--cfg job`` shows what it declares. ``planner`` chooses
+    the jobs of a sweep that run; a job whose work another one does or has done is then skipped.
     """
     flags = check_flags(arguments)
     shown = kind() if kind is not None and flags.cfg == "job" and not flags.package else None
+    if flags.cfg and flags.multirun:
+        if flags.cfg != "job" or flags.package:
+            raise UserError(f"--cfg {flags.cfg} shows one run: leave out -m, or use --cfg job alone")
+        arguments = typed.without_flag(arguments, "--cfg", "-c")
     if added := [argument for argument in arguments if argument.startswith("+") and command not in EXTENSIBLE]:
         raise UserError(f"{command} has no setting {added[0]!r} to add; see storydalle {command} --help")
     arguments = typed.as_typed(arguments, reading)
     import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     failures: list[Exception] = []
-
-    def job(config: DictConfig) -> None:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            perform(config)
-            return
-        try:  # Hydra would print a line of its own before it raises.
-            perform(config)
-        except Exception as error:
-            failures.append(error)
-
-    def perform(config: DictConfig) -> None:
-        register_resolvers()  # A sweep's jobs may run in processes of their own.
-        runtime = HydraConfig.get()
-        settings = plain(config)
-        check_texts(settings)
-        choices = {str(group): str(name) for group, name in runtime.runtime.choices.items() if name is not None}
-        task(Request(settings, tuple(runtime.overrides.task), choices))
-
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
     sys.argv = [sys.argv[0], *arguments]
     with errors_of_one_line(command, arguments):
-        with printed_as(shown), composed_once(flags, arguments):
-            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(job)()
+        choose = jobs_as_asked(flags, shown, planner)
+        with (
+            printed_as(None if flags.multirun else shown),
+            composed_once(flags, arguments),
+            jobs_chosen(choose, sweepers),
+        ):
+            perform = task_of_job(task, planner is not None, failures)
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(perform)()
         if failures:
             raise failures[0]
+
+
+def task_of_job(task: Command, is_planned: bool, failures: list[Exception]) -> Callable[[DictConfig], None]:
+    """The function that Hydra calls for each job, with its config; an error of a single one goes into ``failures``."""
+
+    def perform(config: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        register_resolvers()  # A sweep's jobs may run in processes of their own.
+        is_of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        is_member = is_of_sweep and is_planned
+        try:
+            task(requested(config, HydraConfig.get())._replace(is_member=is_member))
+        except Exception as error:
+            if isinstance(error, Taken) and is_member:
+                print(f"skipped: {error}")
+            elif is_of_sweep:
+                raise
+            else:
+                failures.append(error)  # Hydra would print a line of its own before it raises.
+
+    return perform
+
+
+def requested(config: DictConfig, runtime: Any) -> Request:
+    """The request of a job, from its config and Hydra's own."""
+    settings = plain(config)
+    typed.check_texts(settings)
+    choices = {str(group): str(name) for group, name in runtime.runtime.choices.items() if name is not None}
+    return Request(settings, tuple(runtime.overrides.task), choices)
+
+
+def jobs_as_asked(flags: Namespace, kind: type | None, planner: Planner | None) -> Chooser | None:
+    """What to do with the jobs of a sweep: show them, let the planner choose, or None for all of them."""
+
+    def show(sweeper: Any, jobs: Jobs) -> list[list[str]]:
+        tree = plain(config_of_job(sweeper, jobs[0])[0], is_resolved=flags.resolve)
+        print(to_yaml(tree if kind is None else declared(kind, tree)), end="")
+        keys = swept_keys(jobs)
+        print(f"# This is the first of {len(jobs)} jobs:")
+        print(*(f"#   {' '.join(each for each in job if key_of(each) in keys)}" for job in jobs), sep="\n")
+        raise Shown
+
+    def plan(sweeper: Any, jobs: Jobs) -> list[list[str]]:
+        assert planner is not None
+        return planner(jobs, [requested(*config_of_job(sweeper, job)) for job in jobs])
+
+    return show if flags.cfg else plan if planner is not None else None
+
+
+def sweepers() -> Any:
+    """The class of Hydra's own sweepers; looking for plugins defines it anew, so that comes first."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    return BasicSweeper
+
+
+def config_of_job(sweeper: Any, overrides: Sequence[str]) -> tuple[DictConfig, Any]:
+    """The config that a job of a sweep will have, and Hydra's own beside it."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
+    HydraConfig.instance().set_config(config)
+    own = config.copy()
+    with open_dict(own):
+        del own["hydra"]
+    return own, config.hydra
 
 
 @contextmanager
@@ -143,21 +196,6 @@ def printed_as(kind: type | None) -> Iterator[None]:
     with redirect_stdout(io.StringIO()) as printed:
         yield
     print(to_yaml(declared(kind, plain(OmegaConf.create(printed.getvalue()), is_resolved=False))), end="")
-
-
-def check_texts(tree: object, key: str = "") -> None:
-    """Refuse texts with zero bytes and impossible paths before any work begins."""
-    if isinstance(tree, Mapping):
-        for name, value in tree.items():
-            check_texts(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(tree, list):
-        for value in tree:
-            check_texts(value, f"a text of {key}" if key in typed.SENTENCES else key)
-    elif isinstance(tree, str):
-        if "\0" in tree:
-            raise UserError(f"{key}={tree!r} contains a zero byte: remove it")
-        if key.rpartition(".")[2] in typed.PATHS:
-            user_path(tree)
 
 
 def check_flags(arguments: list[str]) -> Namespace:
@@ -228,10 +266,6 @@ def no_launcher(name: str) -> str:
     if name in SUBMITIT:
         return 'it hands jobs to SLURM: pip install "storydalle[slurm]"'
     return nearest(name, [*config_names("hydra/launcher"), "basic", "joblib", *SUBMITIT])
-
-
-def config_groups() -> list[str]:
-    return sorted(folder.name for folder in conf_folder().iterdir() if folder.is_dir())
 
 
 def known_keys(command: str, arguments: list[str]) -> list[str]:
@@ -362,18 +396,3 @@ def counted(config: DictConfig) -> Counted:
 @lru_cache(maxsize=1)  # a config asks for several sizes
 def _counted(data: str) -> Counted:
     return count(instantiate(as_object(parsed(data))))
-
-
-class AfterSweep:
-    """A Hydra callback: calls ``show`` with the folder of a sweep's runs when its last job has ended."""
-
-    def __init__(self, show: Callable[[Path], None]) -> None:
-        self.show = show
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("on_"):
-            return lambda **_: None
-        raise AttributeError(name)
-
-    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
-        self.show(user_path(config.runs) / config.hydra.runtime.choices.experiment)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from storydalle.commands import application
+from storydalle.files.conf import config_groups, config_names
 from storydalle.mistakes import UserError
 
 
@@ -23,8 +24,8 @@ def run(arguments: list[str], commands: Sequence[str]) -> None:
         if len(words) < 2:
             print(" ".join(command for command in commands if command.startswith(begun)))
             return
-        if equals and group in application.config_groups():
-            names = (f"{group}={name}" for name in application.config_names(group))
+        if equals and group in config_groups():
+            names = (f"{group}={name}" for name in config_names(group))
             print(" ".join(name for name in names if name.startswith(begun)))
             return
         os.environ["COMP_LINE"] = line.replace(words[1], "", 1)
@@ -33,7 +34,7 @@ def run(arguments: list[str], commands: Sequence[str]) -> None:
     answer = io.StringIO()
     with contextlib.redirect_stdout(answer):
         application.run(command, lambda request: None, ["--shell-completion", *arguments])
-    groups = application.config_groups()
+    groups = config_groups()
     # Hydra ends a group that has folders in a slash, though its names are given after "=" like any other's.
     print(
         re.sub(r"(\S+)/(?=\s)", lambda found: f"{found[1]}=" if found[1] in groups else found[0], answer.getvalue()),

@@ -12,6 +12,7 @@ from storydalle.commands.application import Request, read_yaml
 from storydalle.files import dotted
 from storydalle.files.conf import conf_folder
 from storydalle.files.paths import file_name
+from storydalle.training.runs import MODEL
 
 LONGEST = 80  # letters of what is added to a name
 
@@ -26,10 +27,7 @@ def named(base: Path, command: str, request: Request, unnamed: Container[str]) -
 
 def changes(request: Request, saved: Mapping[str, object], unnamed: Container[str]) -> dict[str, object]:
     """The settings of the command line that differ from ``saved``; for a config group, the name that was chosen."""
-    found = {
-        key: request.choices.get(key, dotted.value_at(request.settings, key.partition("@")[0]))
-        for key in sorted(request.given)
-    }
+    found = {key: value_of(request, key) for key in sorted(request.given)}
     groups = {key: name for key, name in request.choices.items() if key not in saved}
     saved = {"protocol": groups.get("data"), **saved}
     return {
@@ -37,12 +35,21 @@ def changes(request: Request, saved: Mapping[str, object], unnamed: Container[st
     }
 
 
+def value_of(request: Request, key: str) -> object:
+    """The value of a setting; of a config group, the name that is chosen in it."""
+    return request.choices.get(key, dotted.value_at(request.settings, key.partition("@")[0]))
+
+
 def beside(base: Path, changed: Mapping[str, object]) -> Path:
     """``base``, or a folder beside it that is named by the changes, if there are any."""
     if not changed:
         return base
-    told = "-".join(f"{key.rpartition('.')[2]}{word(value)}" for key, value in changed.items())
-    return base.with_name(f"{base.name}-{shortened(told)}")
+    return base.with_name(f"{base.name}-{told(changed)}")
+
+
+def told(changed: Mapping[str, object]) -> str:
+    """Settings as a part of a name: ``seed7-top_k5``."""
+    return shortened("-".join(f"{key.rpartition('.')[2]}{word(value)}" for key, value in changed.items()))
 
 
 def word(value: object) -> str:
@@ -53,8 +60,6 @@ def word(value: object) -> str:
 
 def joined_names(values: Sequence[object]) -> str:
     """Names and paths as part of a file name; a path becomes its last part and a hash of the whole path."""
-    from storydalle.training.building import MODEL  # and with it torch
-
     found = []
     for text in map(str, values):
         path = Path(text)

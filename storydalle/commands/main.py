@@ -9,6 +9,7 @@ import textwrap
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import storydalle
 from storydalle.commands.importing import quick_imports
@@ -88,7 +89,15 @@ def dispatch(arguments: list[str]) -> None:
             lambda request: command_module(command).run(request),
             rest,
             lambda: COMMANDS.named(command),
+            planned if command == "train" else None,
         )
+
+
+def planned(*jobs: Any) -> list[list[str]]:
+    """The jobs of a sweep of trainings that are to run; see ``commands.sweeps``."""
+    from storydalle.commands import sweeps
+
+    return sweeps.planned(*jobs)
 
 
 def command_module(command: str) -> ModuleType:

@@ -17,7 +17,7 @@ from storydalle.training.runs import CONFIG
 
 STEPS = ("max_steps", "trainer.max_steps", "system.max_steps")  # may grow
 MAY_CHANGE = (
-    *("name", "runs", "resume", "sweep", "logger*", "callbacks*", "save_every", "memory_limit_gb", *STEPS),
+    *("name", "runs", "resume", "retry", "sweep", "logger*", "callbacks*", "save_every", "memory_limit_gb", *STEPS),
     *("trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.limit_val_batches", "trainer.max_time"),
     *("trainer.enable_*", "trainer.accelerator", "trainer.strategy*", "data_module.*workers"),
     # The data module refuses what would move the position in its data.
@@ -95,7 +95,7 @@ def asked(request: Request) -> dict[str, object]:
 
 def groups_and_values(request: Request) -> list[str]:
     """The overrides of the command line, except those that say which run is meant."""
-    others = ("experiment", "sweep", "name", "runs", "resume")
+    others = ("experiment", "sweep", "name", "runs", "resume", "retry")
     return [each for each in request.overrides if each.partition("=")[0].lstrip("+~") not in others]
 
 

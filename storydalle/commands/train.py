@@ -3,13 +3,17 @@
   storydalle train experiment=toon/story_dalle
   storydalle train experiment=toon/story_dalle resume=true           continue an interrupted run exactly
   storydalle train -m experiment=toon/story_dalle sweep=ablation     several runs, then a table of them
+  storydalle train -m experiment=toon/story_dalle seeds=3            one run for each seed
 
+The runs of a sweep are in one folder, with a plan of them. The same command continues it: runs that are finished, or
+that another launch trains, are skipped; interrupted ones go on; failed ones are tried again with retry=true. Other
+settings are other runs. --cfg job shows the settings of the first run, and a list of all.
 A resumed run keeps the settings that it began with; only logging, saving and the number of steps may change. A finished
 run is never changed: to train its model further, start another run with pretrained= and its folder. A loss that is not
 finite stops a training at once, with exit status 1; the last good checkpoint is kept.
 
-Writes runs/<experiment>/<name>: config.yaml, checkpoints/, model/ (for model= of other commands), strips/, csv/ and, at
-the very end, metrics.json.
+Writes runs/<experiment>/<name>, or in a sweep runs/<experiment>/<sweep>/<name>: config.yaml, checkpoints/, model/ (for
+model= of other commands), strips/, csv/ and, at the very end, metrics.json.
 """
 
 import re
@@ -28,6 +32,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from storydalle.commands.application import Request, config_flags, factory, instantiate, read_yaml, to_yaml
 from storydalle.commands.resuming import resumed_settings
+from storydalle.commands.sweeps import check_member, hash_of_run
 from storydalle.files import locks, outputs
 from storydalle.files.conf import conf_folder
 from storydalle.files.dotted import leaves, value_at
@@ -59,10 +64,11 @@ from storydalle.training.runs import (
     memory,
 )
 from storydalle.training.state import SafetensorsCheckpointIO, load_state
+from storydalle.training.sweeps import settings_hash
 from storydalle.training.train_settings import RunChoice, TrainSettings, fitted_trainer, unfinished_stages
 from storydalle.training.validated import best_of, reason_to_stop
 
-NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "save_every", "logger")
+NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "retry", "save_every", "logger")
 
 
 class Plan(NamedTuple):
@@ -96,14 +102,17 @@ def begin(request: Request, held: ExitStack) -> Plan:
     outputs.check_space(folder, megabytes=500)
     held.enter_context(locks.held(folder, "train"))
     check_unfinished(folder)  # another process may have ended the run before this one got its lock
+    check_member(request, folder)
     checkpoint, state = last_checkpoint(folder)
     tree, notes = settings_of_run(request, folder, is_resumed=checkpoint is not None)
     settings = filled(TrainSettings, tree)
     kept = memory(folder) if checkpoint else {}
     found = built_on(settings, kept.get("pretrained"))
     config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
+    of_settings = hash_of_run(request, folder, tree) if checkpoint else settings_hash(request.settings)
+    # First, so that a run with a config says of which settings it is.
+    write_record(folder / MEMORY, {"config": config, "settings": of_settings, "wandb": number, "pretrained": found})
     write_text(folder / CONFIG, to_yaml(tree))
-    write_record(folder / MEMORY, {"config": config, "wandb": number, "pretrained": found})
     (folder / METRICS).unlink(missing_ok=True)
     print(f"{'resuming' if checkpoint else 'writing'} {folder}", *notes, sep="\n")
     return Plan(

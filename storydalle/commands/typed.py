@@ -5,9 +5,10 @@ Hydra would read ``out=2024_11_26`` as a number and ``source=a,b.png`` as two va
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 
+from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError
 
 # The last parts of the keys of settings that are or may be paths, and of those that are another name or text.
@@ -24,6 +25,7 @@ LISTS = frozenset(
 )  # of these, where it reads as a list
 SENTENCES = frozenset(("captions",))  # of these a list says what is drawn, word by word
 SWEEPING = re.compile(r"-m|--multirun|hydra\.mode=MULTIRUN")
+SEEDS, MOST_SEEDS = "seeds", 1000
 LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 INTERPOLATION = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")
 ESCAPED = r"\1\\${"
@@ -45,7 +47,24 @@ def as_typed(arguments: Sequence[str], reading: Grammar) -> list[str]:
     ``reading`` says how Hydra's grammar understands a value.
     """
     is_sweep = any(SWEEPING.fullmatch(argument) for argument in arguments)
-    return [override_as_typed(argument, is_sweep, reading) for argument in arguments]
+    return [override_as_typed(argument, is_sweep, reading) for argument in with_seeds(arguments, is_sweep)]
+
+
+def with_seeds(arguments: Sequence[str], is_sweep: bool) -> list[str]:
+    """The command line with ``seeds=3`` written as ``seed=0,1,2``."""
+    keys = [argument.partition("=")[0] for argument in arguments]
+    if SEEDS not in keys:
+        return list(arguments)
+    asked = arguments[keys.index(SEEDS)]
+    if keys.count(SEEDS) > 1 or "seed" in keys:
+        raise UserError(f"{asked} beside other seeds: give either seeds= or seed=, once")
+    if not is_sweep:
+        raise UserError(f"{asked} are the runs of a sweep: give -m, or seed= for one run")
+    number = asked.partition("=")[2]
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= MOST_SEEDS):
+        raise UserError(f"{asked}: use a whole number between 1 and {MOST_SEEDS}, or seed= with the seeds themselves")
+    values = f"seed={','.join(map(str, range(int(number))))}"
+    return [values if key == SEEDS else argument for key, argument in zip(keys, arguments, strict=True)]
 
 
 def override_as_typed(argument: str, is_sweep: bool, reading: Grammar) -> str:
@@ -76,6 +95,32 @@ def text_as_typed(value: str, may_be_list: bool, is_sweep: bool, reading: Gramma
             f"[{','.join(text_as_typed(part, False, False, reading) for part in parted(inside))}]" if inside else value
         )
     return value if is_sweep and read is Reading.SWEEP else quoted(value)
+
+
+def without_flag(arguments: Sequence[str], *names: str) -> list[str]:
+    """The command line without a flag and its value."""
+    kept, words = [], iter(arguments)
+    for word in words:
+        if word in names:
+            next(words, None)
+        elif word.partition("=")[0] not in names:
+            kept.append(word)
+    return kept
+
+
+def check_texts(tree: object, key: str = "") -> None:
+    """Refuse texts with zero bytes and impossible paths before any work begins."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            check_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list):
+        for value in tree:
+            check_texts(value, f"a text of {key}" if key in SENTENCES else key)
+    elif isinstance(tree, str):
+        if "\0" in tree:
+            raise UserError(f"{key}={tree!r} contains a zero byte: remove it")
+        if key.rpartition(".")[2] in PATHS:
+            user_path(tree)
 
 
 def quoted(value: str) -> str:

@@ -17,3 +17,7 @@ def config_names(group: str) -> list[str]:
     folder = conf_folder() / group
     files = (path for path in folder.rglob("*.yaml") if not path.stem.startswith("_"))
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+
+
+def config_groups() -> list[str]:
+    return sorted(folder.name for folder in conf_folder().iterdir() if folder.is_dir())

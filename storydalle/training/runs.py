@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn, TypedDict, cast
 from storydalle.files import locks
 from storydalle.files.text import parsed
 from storydalle.files.whole import remove_empty
-from storydalle.mistakes import UserError
+from storydalle.mistakes import Taken, UserError
 
 LAST = Path("checkpoints") / "last.safetensors"
 MODEL, MEMORY = "model", "run.json"
@@ -40,6 +40,7 @@ class KeptByRun(TypedDict, total=False):
     """The facts that a run keeps for its later parts, in a file of its folder."""
 
     config: str
+    settings: str  # sha256 of those that it depends on
     wandb: str  # the run's id there
     pretrained: str | None  # the folder of the model that it is built on
 
@@ -99,9 +100,9 @@ def check_unfinished(folder: Path) -> None:
 
 
 def refuse_finished(folder: Path) -> NoReturn:
-    """Raise UserError; a run that was killed when all but its lock was done is put in order."""
+    """Raise Taken; a run that was killed when all but its lock was done is put in order."""
     locks.forget_killed(folder)
-    raise UserError(
+    raise Taken(
         f"{folder} is finished: there is nothing to resume, and it is not changed; to train its model further, start "
         f"a run with another name and pretrained={folder}, or a longer one with max_steps="
     )

@@ -1,7 +1,7 @@
 """Settings of a training: read once; refused if they would silently spoil it, with notes on surprising ones."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +34,7 @@ class RunChoice:
     runs: Path
     name: str | None
     resume: bool
+    retry: bool = field(default=False, kw_only=True)  # members of a sweep that failed
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,315 @@
+"""A sweep as a folder: its plan, its members' names and states; killed and continued; launched twice at once."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from storydalle.commands import application, main, sweeps
+from storydalle.commands.application import Request
+from storydalle.commands.typed import with_seeds
+from storydalle.files.locks import held
+from storydalle.files.records import write_record
+from storydalle.mistakes import UserError
+from storydalle.settings import filled
+from storydalle.training.runs import check_unfinished, folder_for_run
+from storydalle.training.sweeps import (
+    Member,
+    continued,
+    proposed_names,
+    read_plan,
+    settings_hash,
+    sweep_folder,
+    swept_keys,
+    why_skipped,
+    with_added,
+    write_plan,
+)
+from storydalle.training.train_settings import RunChoice
+from tests.training import TINY, Killed, killed_after
+
+EXPERIMENT = "toon/image_tokenizer"
+RUNS = Path("runs") / EXPERIMENT
+
+# ------------------------------------------------------------------------------------------------ plan, hash, state
+
+
+def test_a_hash_depends_on_what_is_trained_and_not_on_where_or_how_it_is_started() -> None:
+    settings: dict[str, Any] = {"seed": 0, "name": None, "system": {"rate": 1e-3}, "data_module": {"num_workers": 0}}
+    of_settings = settings_hash(settings)
+    elsewhere = {"name": "x/y", "runs": "r", "resume": True, "retry": True, "logger": {"csv": {"a": 1}}}
+    assert settings_hash(settings | elsewhere) == of_settings
+    assert settings_hash(settings | {"data_module": {"num_workers": 8}}) == of_settings
+    for changed in ({"seed": 1}, {"system": {"rate": 1e-4}}, {"data_module": {"batch_size": 2}}, {"more": None}):
+        assert settings_hash(settings | changed) != of_settings
+
+
+def test_the_swept_keys_are_those_that_differ_with_the_seed_last() -> None:
+    jobs = [[f"seed={seed}", f"+retrofit={name}", "max_steps=3"] for seed in (0, 1) for name in ("full", "none")]
+    assert swept_keys(jobs) == ["retrofit", "seed"]
+    assert swept_keys(jobs[:1]) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "swept", "folder"),
+    [
+        ([None, None], None, ["retrofit", "seed"], "by-retrofit-seed"),
+        ([None, None], None, ["system.learning_rate"], "by-learning_rate"),
+        ([None, None], "mine", ["seed"], "mine"),
+        (["long", "long"], "mine", ["seed"], "long"),
+        (["ablation/full", "ablation/none"], "mine", ["seed"], "ablation"),
+        (["ablation/full"], None, [], "ablation"),
+        (["a", "b"], None, ["name"], "."),
+        (["a/1", "b/1"], None, ["name"], "."),
+        ([None], None, [], None),
+        (["one"], None, [], None),
+        ([None], "mine", [], "mine"),
+    ],
+)
+def test_a_sweep_is_named_by_its_members_folder_its_name_or_its_keys(
+    names: list[str | None], chosen: str | None, swept: list[str], folder: str | None
+) -> None:
+    assert sweep_folder(names, chosen, swept) == folder
+
+
+def label(values: Any) -> str:
+    return "-".join(f"{key}{value}" for key, value in values.items())
+
+
+def test_members_without_a_name_of_their_own_are_told_apart_by_their_values() -> None:
+    swept = [{"rate": rate, "seed": seed} for rate in (1, 2) for seed in (0, 1)]
+    expected = [f"s/rate{each['rate']}-seed{each['seed']}" for each in swept]
+    assert proposed_names([None] * 4, swept, "s", label) == expected
+    assert proposed_names(["s"] * 4, swept, "s", label) == expected
+    names = [f"s/seed{each['seed']}" for each in swept]
+    assert proposed_names(names, swept, "s", label) == [f"s/seed{each['seed']}-rate{each['rate']}" for each in swept], (
+        "what a name tells is not told again"
+    )
+    assert proposed_names(names[:2], swept[:2], "s", label) == names[:2]
+
+
+def run_of(experiment: Path, name: str, settings: str | None, **record: object) -> Path:
+    """A run's folder, begun with settings of this hash; with ``record``, ended."""
+    folder = experiment / name
+    write_record(folder / "run.json", {} if settings is None else {"settings": settings})
+    (folder / "config.yaml").write_text("seed: 0\n")
+    if record:
+        write_record(folder / "metrics.json", record)
+    return folder
+
+
+def test_a_plan_is_read_as_it_was_written_and_grows(tmp_path: Path) -> None:
+    assert read_plan(tmp_path / "s") == ()
+    first = tuple(Member(f"s/seed{seed}", f"{seed}" * 64, (f"seed={seed}",)) for seed in (0, 1))
+    write_plan(tmp_path / "s", first)
+    assert read_plan(tmp_path / "s") == first
+    asked = [*first[1:], Member("s/seed2", "2" * 64, ("seed=2",))]
+    members = continued(first, asked, tmp_path)
+    assert members == tuple(asked)
+    assert with_added(first, members) == (*first, asked[1])
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"version": 2, "members": []}', '{"version": 1, "members": [{"name": 1}]}']
+)
+def test_a_plan_that_cannot_be_read_is_told_and_kept(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(UserError, match=r"sweep\.json cannot be read .*move it away"):
+        read_plan(tmp_path)
+
+
+def test_a_changed_config_is_a_new_member_and_overwrites_nothing(tmp_path: Path) -> None:
+    old, new = "a" * 64, "b" * 64
+    for settings in (old, None):  # None: a run of an earlier version, which does not say its settings
+        run_of(tmp_path, "s/seed0", settings, values={})
+        (member,) = continued((), [Member("s/seed0", new, ())], tmp_path)
+        assert member.name == "s/seed0-bbbbbbbb"
+        again = continued((member,), [Member("s/seed0", new, ())], tmp_path)
+        assert again == (member,), "the same one when it is asked for again"
+    planned = Member("t/seed0", old, ())
+    assert continued((planned,), [Member("t/seed0", new, ())], tmp_path)[0].name == "t/seed0-bbbbbbbb"
+
+
+def test_equal_settings_are_one_member_and_never_two_in_a_folder(tmp_path: Path) -> None:
+    asked = [Member("s/a", "a" * 64, ("x=1",)), Member("s/b", "a" * 64, ("x=1.0",)), Member("s/a", "b" * 64, ("x=2",))]
+    assert [member.name for member in continued((), asked, tmp_path)] == ["s/a", "s/a-bbbbbbbb"]
+
+
+def test_a_plan_that_is_lost_is_made_again_from_the_runs_themselves(tmp_path: Path) -> None:
+    run_of(tmp_path, "s/seed0", "a" * 64, values={})
+    assert continued((), [Member("s/seed0", "a" * 64, ())], tmp_path)[0].name == "s/seed0"
+
+
+def test_finished_members_are_skipped_and_failed_ones_unless_they_are_tried_again(tmp_path: Path) -> None:
+    assert why_skipped(tmp_path / "new", retry=False) is None
+    assert why_skipped(run_of(tmp_path, "cut", "a"), retry=False) is None
+    failed = run_of(tmp_path, "failed", "a", error="Traceback\nno disk space left")
+    said = why_skipped(failed, retry=False)
+    assert said is not None and "failed: no disk space left; retry=true" in said
+    assert why_skipped(failed, retry=True) is None
+    done = run_of(tmp_path, "done", "a", values={})
+    assert all("is finished" in (why_skipped(done, retry) or "") for retry in (False, True))
+
+
+def test_a_number_of_seeds_stands_for_the_seeds_themselves() -> None:
+    assert with_seeds(["-m", "seeds=3", "x=1"], True) == ["-m", "seed=0,1,2", "x=1"]
+    for arguments, is_sweep, says in (
+        (["seeds=3"], False, "give -m"),
+        (["seeds=3", "seed=1"], True, "seeds= or seed="),
+        (["seeds=0"], True, "between 1 and"),
+        (["seeds=many"], True, "between 1 and"),
+    ):
+        with pytest.raises(UserError, match=says):
+            with_seeds(arguments, is_sweep)
+
+
+# ------------------------------------------------------------------------------------------------ whole sweeps
+
+
+def stub(request: Request) -> None:
+    """In place of a training: the same folder, lock and record, and a line in ``log`` for each beginning and end."""
+    choice = filled(RunChoice, request.settings)
+    experiment = choice.runs / request.choices["experiment"]
+    with folder_for_run(experiment, choice.name, choice.resume) as folder, held(folder, "train"):
+        check_unfinished(folder)
+        sweeps.check_member(request, folder)
+        run_of(experiment, str(choice.name), settings_hash(request.settings))
+        note(f"begin {folder.name}")
+        if Path("die").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.05)
+        error = {"error": "it broke"} if Path("break").exists() else {"values": {}}
+        write_record(folder / "metrics.json", error)
+        note(f"end {folder.name}")
+
+
+def note(line: str) -> None:
+    with Path("log").open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def noted() -> list[str]:
+    return Path("log").read_text(encoding="utf-8").splitlines()
+
+
+def sweep(*overrides: str) -> None:
+    application.run("train", stub, ["-m", f"experiment={EXPERIMENT}", *overrides], planner=main.planned)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["storydalle"])
+    return tmp_path
+
+
+def test_more_seeds_continue_a_sweep_and_other_settings_stand_beside_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep("seed=0,1")
+    assert noted() == ["begin seed0", "end seed0", "begin seed1", "end seed1"]
+    assert [member.name for member in read_plan(RUNS / "by-seed")] == ["by-seed/seed0", "by-seed/seed1"]
+    capsys.readouterr()
+    sweep("seeds=3", "logger=none")
+    assert noted()[4:] == ["begin seed2", "end seed2"]
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"sweep {RUNS}/by-seed: 3 runs, 2 finished, 1 waiting"
+    assert told[1:] == [f"skipped: {RUNS}/by-seed/seed{seed} is finished" for seed in (0, 1)]
+    sweep("seed=0,1", "max_steps=7")
+    changed = [line.split()[1] for line in noted()[6:] if line.startswith("end")]
+    assert [name[:6] for name in changed] == ["seed0-", "seed1-"]
+    assert len(read_plan(RUNS / "by-seed")) == 5
+
+
+def test_a_failed_member_is_told_and_tried_again_only_when_asked(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("break").touch()
+    sweep("seed=0,1", "name=mine")
+    Path("break").unlink()
+    sweep("seed=0,1", "name=mine")
+    assert len(noted()) == 4
+    assert f"skipped: {RUNS}/mine/seed1 failed: it broke; retry=true tries it again" in capsys.readouterr().out
+    sweep("seed=0,1", "name=mine", "retry=true")
+    assert len(noted()) == 8
+    assert all(why_skipped(RUNS / "mine" / f"seed{seed}", False) for seed in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [("sed=3", "did you mean seed"), ("system.leaning_rate=1,2", "learning_rate"), ("save_every=1,0", "save_every=0")],
+)
+def test_a_mistake_in_any_member_ends_a_sweep_before_it_begins(here: Path, wrong: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        sweep("seed=0,1", wrong)
+    assert list(here.iterdir()) == []
+
+
+def test_the_settings_of_a_sweep_are_those_of_its_first_run_with_a_list_of_all(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["train", "-m", f"experiment={EXPERIMENT}", "seed=4,5", "max_steps=7", "--cfg", "job"]) == 0
+    told = capsys.readouterr().out
+    shown = yaml.safe_load(told)
+    assert shown["seed"] == 4 and shown["max_steps"] == 7
+    assert told.splitlines()[-3:] == ["# This is the first of 2 jobs:", "#   seed=4", "#   seed=5"]
+    assert list(here.iterdir()) == []
+    assert main.main(["train", "-m", f"experiment={EXPERIMENT}", "seed=4,5", "--cfg", "all"]) == 2
+
+
+def in_process(*sweeps_at_once: Callable[[], None]) -> list[int | None]:
+    """Exit statuses of processes that start at the same time."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=each) for each in sweeps_at_once]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def test_a_killed_sweep_is_continued_by_the_same_command(here: Path) -> None:
+    Path("die").touch()
+    for _ in range(2):
+        assert in_process(lambda: sweep("seed=0,1")) == [-signal.SIGKILL]
+        assert len(read_plan(RUNS / "by-seed")) == 2, "written before anything starts"
+    Path("die").unlink()
+    assert in_process(lambda: sweep("seed=0,1")) == [0]
+    assert noted() == ["begin seed0"] * 3 + ["end seed0", "begin seed1", "end seed1"]
+    assert in_process(lambda: sweep("seed=0,1")) == [0]
+    assert len(noted()) == 6
+    assert sorted(path.name for path in (RUNS / "by-seed").iterdir()) == ["seed0", "seed1", "sweep.json"]
+
+
+def test_two_launches_at_once_run_each_member_once(here: Path) -> None:
+    for name in ("one", "two"):
+        assert in_process(*[partial(sweep, "seeds=3", f"name={name}")] * 2) == [0, 0]
+    ended = [line for line in noted() if line.startswith("end")]
+    assert len(ended) == 6 == len(noted()) / 2
+
+
+@pytest.mark.slow
+def test_a_training_that_was_cut_in_a_sweep_ends_as_one_that_was_not(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    command = ["train", "-m", f"experiment={EXPERIMENT}", *TINY, "seed=0,1", "logger=none", "trainer.max_steps=4"]
+    with monkeypatch.context() as patch:
+        killed_after(patch, 2)
+        with pytest.raises(Killed):
+            main.main(command)
+    assert main.main(command) == main.main([*command, "name=whole"]) == 0
+    told = capsys.readouterr().out
+    assert f"resuming {RUNS}/by-seed/seed0" in told and f"writing {RUNS}/by-seed/seed1" in told
+    for seed in (0, 1):
+        cut, whole = (RUNS / name / f"seed{seed}" for name in ("by-seed", "whole"))
+        assert (cut / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+        assert why_skipped(cut, retry=False) == f"{cut} is finished"
