@@ -30,6 +30,7 @@ NO_TEXTS = frozenset(
         ),
         *(
             "guidance",
+            "packing",
             "diagnose",
             "memory_limit_gb",
             "ema_decay",
