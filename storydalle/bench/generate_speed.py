@@ -23,6 +23,7 @@ from storydalle.bench.released_loop import released_sample
 from storydalle.bench.rows import BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Shape
 from storydalle.bench.shipped import SHIPPED, opened, stories_for
+from storydalle.files.whole import write_text
 from storydalle.models import kinds
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt
@@ -98,7 +99,7 @@ def released_strip(model: StoryDALLE, story: Story, seed: int) -> list[Image.Ima
 def rows_of_process(folder: Path, model: Path, story: Story, shape: Shape) -> list[BenchRow]:
     """From the start of the command to the written strip, beside a process that imports torch alone."""
     Image.fromarray(story.source).save(folder / "source.png")
-    (folder / "captions.json").write_text(json.dumps(story.captions))
+    write_text(folder / "captions.json", json.dumps(story.captions))
     given = ("captions=captions.json", "source=source.png", "out=strip", "overwrite=true", f"model={model.resolve()}")
     works = {IMPORTING: importing_torch(folder), COMMAND: commanded(folder, "generate", *given, f"seed={shape.seed}")}
     found = in_turn({name: seconds_of(work) for name, work in works.items()}, shape.rounds, shape.seconds)
