@@ -145,7 +145,7 @@ def test_each_way_of_ours_has_a_row_with_its_agreement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    other = decode_speed.Way(CodeSampling(temperature=0), 2.0)
+    other = decode_speed.Way(CodeSampling(temperature=0, packing="fp16"), 2.0)
     ways = {"ours": decode_speed.Way(decode_speed.SAMPLING, 4.0), "other": other}
     monkeypatch.setattr(decode_speed, "ways", lambda: ways)
     assert main(["bench", *TINY, "rounds=1", "out=out"]) == 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from storydalle.bench.cases import Case, rows_of
 from storydalle.bench.commanded import IMPORTING, commanded, importing_torch
 from storydalle.bench.decode_floors import story_floor, weights_a_step
-from storydalle.bench.decode_speed import ways
+from storydalle.bench.decode_speed import bytes_read, ways
 from storydalle.bench.measuring import in_turn, seconds_of
 from storydalle.bench.released_loop import released_sample
 from storydalle.bench.rows import BenchRow, Measured, spread_note, table
@@ -63,7 +63,7 @@ def call_case(model: StoryDALLE, story: Story, shape: Shape) -> Case:
         "ms a story",
         {OURS: (our_codes(model, prompt) == released_codes(model, prompt, sampling)).float().mean().item()},
         floor(),
-        {OURS: floor(ways()[OURS].bytes_a_weight)},
+        {OURS: floor(bytes_read(ways()[OURS], model.model))},
         4 * weights_a_step(model.model, prompt),
     )
 

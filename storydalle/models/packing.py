@@ -9,9 +9,10 @@ another, but whose linear layers read copies in another layout:
   weights are numbers of 16 bits already, as those of most files are;
 - ``bf16``: half the bytes too, and inputs are rounded as well, so other codes may be drawn.
 
-``exact``, the default, takes ``fp16`` for weights that are numbers of 16 bits, ``onednn`` for others that are large,
-and else the plain product: all draw the same codes (to rounding of sums). It goes by the weights and the processor and
-not by a clock, so that the same request gives the same bytes. Nothing is packed on a GPU, nor under autocast.
+``exact``, the default, packs large weights: ``fp16`` where they are numbers of 16 bits, else ``onednn``. Small ones lie
+in a cache of the processor, where the plain product is fastest. All of these draw the same codes (to rounding of sums).
+The choice goes by the weights and the processor and not by a clock, so that the same request gives the same bytes.
+Nothing is packed on a GPU, nor under autocast.
 """
 
 import copy
@@ -118,9 +119,11 @@ class PackedLinear(nn.Module):
 def exact(weight: Tensor) -> str:
     """The packing of ``weight`` that is fast and draws the same codes."""
     here = available()
+    if weight.numel() < LARGE:
+        return "plain"
     if "fp16" in here and is_half(weight):
         return "fp16"
-    return "onednn" if "onednn" in here and weight.numel() >= LARGE else "plain"
+    return "onednn" if "onednn" in here else "plain"
 
 
 def is_half(weight: Tensor) -> bool:
