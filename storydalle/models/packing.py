@@ -73,9 +73,13 @@ def resolved(packing: str) -> tuple[str, str | None]:
 
 
 def available() -> list[str]:
-    """The packings that this build of torch has kernels for on this processor, fast or not."""
-    names = ["onednn", "bf16"] if torch.backends.mkldnn.is_available() else []
-    return [*names, "fp16"] if "fbgemm" in torch.backends.quantized.supported_engines else names
+    """The packings that this build of torch has kernels for on this processor."""
+    has = {
+        "onednn": torch.backends.mkldnn.is_available(),
+        "fp16": "fbgemm" in torch.backends.quantized.supported_engines,
+        "bf16": torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    }
+    return [name for name, is_here in has.items() if is_here]
 
 
 def slowdown_of_bf16() -> float:
