@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from storydalle.commands import application, main, sweeps
+from storydalle.commands import application, main, members
 from storydalle.commands.application import Request
 from storydalle.commands.typed import with_seeds
 from storydalle.files.locks import held
@@ -180,7 +180,7 @@ def stub(request: Request) -> None:
     experiment = choice.runs / request.choices["experiment"]
     with folder_for_run(experiment, choice.name, choice.resume) as folder, held(folder, "train"):
         check_unfinished(folder)
-        sweeps.check_member(request, folder)
+        members.check_member(request, folder)
         run_of(experiment, str(choice.name), settings_hash(request.settings))
         note(f"begin {folder.name}")
         if Path("die").exists():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from storydalle.commands import typed
 from storydalle.commands.after_sweep import AfterSweep as AfterSweep  # configs of sweeps name it here
-from storydalle.commands.chosen_jobs import Chooser, Shown, jobs_chosen
+from storydalle.commands.chosen_jobs import Chooser, OnlyShown, jobs_chosen
 from storydalle.commands.request import Command, Jobs, Kind, Planner, Request
 from storydalle.files import dotted
 from storydalle.files.conf import conf_folder, config_groups, config_names
@@ -27,7 +27,7 @@ from storydalle.files.text import parsed
 from storydalle.mistakes import Taken, UserError, nearest
 from storydalle.settings import declared
 from storydalle.stories.own_sizes import RESOLVERS, Counted, count
-from storydalle.training.sweeps import key_of, swept_keys
+from storydalle.training.sweeps import swept_keys
 
 if TYPE_CHECKING:  # each is imported where it is used, since --help needs neither
     from omegaconf import DictConfig, ListConfig
@@ -114,8 +114,8 @@ def jobs_as_asked(flags: Namespace, kind: type | None, planner: Planner | None) 
         print(to_yaml(tree if kind is None else declared(kind, tree)), end="")
         keys = swept_keys(jobs)
         print(f"# This is the first of {len(jobs)} jobs:")
-        print(*(f"#   {' '.join(each for each in job if key_of(each) in keys)}" for job in jobs), sep="\n")
-        raise Shown
+        print(*(f"#   {' '.join(each for each in job if dotted.key_of(each) in keys)}" for job in jobs), sep="\n")
+        raise OnlyShown
 
     def plan(sweeper: Any, jobs: Jobs) -> list[list[str]]:
         assert planner is not None

@@ -9,7 +9,7 @@ from storydalle.commands.request import Jobs
 Chooser = Callable[[Any, Jobs], list[list[str]]]  # of the sweeper and of all jobs: the jobs that are to run
 
 
-class Shown(Exception):
+class OnlyShown(Exception):
     """Ends a sweep of which only the settings were asked for."""
 
 
@@ -38,7 +38,7 @@ def jobs_chosen(choose: Chooser | None, sweepers: Callable[[], Any]) -> Iterator
 
     kind.setup = set_up_with_choice
     try:
-        with suppress(Shown):
+        with suppress(OnlyShown):
             yield
     finally:
         kind.setup = set_up

@@ -94,10 +94,10 @@ def dispatch(arguments: list[str]) -> None:
 
 
 def planned(*jobs: Any) -> list[list[str]]:
-    """The jobs of a sweep of trainings that are to run; see ``commands.sweeps``."""
-    from storydalle.commands import sweeps
+    """The jobs of a sweep of trainings that are to run; see ``commands.members``."""
+    from storydalle.commands import members
 
-    return sweeps.planned(*jobs)
+    return members.planned(*jobs)
 
 
 def command_module(command: str) -> ModuleType:

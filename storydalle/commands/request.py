@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from storydalle.files.dotted import key_of
+
 
 class Request(NamedTuple):
     """A command line as plain Python: settings, and how they were chosen."""
@@ -16,7 +18,7 @@ class Request(NamedTuple):
     @property
     def given(self) -> frozenset[str]:
         """The keys that the command line sets; all others have their defaults."""
-        return frozenset(override.partition("=")[0].lstrip("+~") for override in self.overrides)
+        return frozenset(map(key_of, self.overrides))
 
 
 Command = Callable[[Request], None]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from storydalle.commands.application import Request, as_written, read_yaml
-from storydalle.files.dotted import leaves, put, value_at
+from storydalle.files.dotted import key_of, leaves, put, value_at
 from storydalle.mistakes import UserError
 from storydalle.training.moved import with_names_of_today
 from storydalle.training.precision import AUTO
@@ -96,7 +96,7 @@ def asked(request: Request) -> dict[str, object]:
 def groups_and_values(request: Request) -> list[str]:
     """The overrides of the command line, except those that say which run is meant."""
     others = ("experiment", "sweep", "name", "runs", "resume", "retry")
-    return [each for each in request.overrides if each.partition("=")[0].lstrip("+~") not in others]
+    return [each for each in request.overrides if key_of(each) not in others]
 
 
 def is_within(key: str, other: str) -> bool:

@@ -31,8 +31,8 @@ import wandb
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from storydalle.commands.application import Request, config_flags, factory, instantiate, read_yaml, to_yaml
+from storydalle.commands.members import check_member, hash_of_run
 from storydalle.commands.resuming import resumed_settings
-from storydalle.commands.sweeps import check_member, hash_of_run
 from storydalle.files import locks, outputs
 from storydalle.files.conf import conf_folder
 from storydalle.files.dotted import leaves, value_at

@@ -40,3 +40,8 @@ def all_keys(tree: Tree, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from all_keys(value, f"{prefix}{key}.")
+
+
+def key_of(override: str) -> str:
+    """The key that an override of a command line sets, adds or removes: ``a.b`` of ``a.b=1``, ``+a.b=1``, ``~a.b``."""
+    return override.partition("=")[0].lstrip("+~")

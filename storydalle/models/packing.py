@@ -19,7 +19,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -82,6 +82,7 @@ def available() -> list[str]:
     return [name for name, is_here in has.items() if is_here]
 
 
+@cache
 def slowdown_of_bf16() -> float:
     """The time of a product in bf16 over that in float32: about 50 on a processor without units for bf16."""
     weight, x = torch.ones(512, 512), torch.ones(4, 512)

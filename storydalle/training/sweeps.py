@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 
-from storydalle.files.dotted import leaves
+from storydalle.files.dotted import key_of, leaves
 from storydalle.files.json_values import are_texts, as_list, as_object, as_text
 from storydalle.files.reading import read_object
 from storydalle.files.records import canonical_json, jsonable, sha256_of_text
@@ -46,10 +46,6 @@ def settings_hash(settings: Mapping[str, object]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ names
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:

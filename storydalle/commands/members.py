@@ -8,6 +8,7 @@ from storydalle.commands.default_folders import told, value_of
 from storydalle.commands.resuming import own_settings
 from storydalle.commands.typed import quoted
 from storydalle.files import locks
+from storydalle.files.dotted import key_of
 from storydalle.mistakes import Taken, UserError
 from storydalle.settings import filled
 from storydalle.training import sweeps
@@ -77,7 +78,7 @@ def written(experiment: Path, folder: str, asked: Sequence[Member]) -> tuple[Mem
 
 def in_folder(member: Member) -> list[str]:
     """The overrides of a member's run, which begins or goes on in its own folder."""
-    kept = [each for each in member.overrides if each.partition("=")[0].lstrip("+") not in ("name", "resume")]
+    kept = [each for each in member.overrides if key_of(each) not in ("name", "resume")]
     return [*kept, f"name={quoted(member.name)}", "resume=true"]
 
 
