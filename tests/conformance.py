@@ -1,4 +1,4 @@
-"""What every model that continues stories, and every backbone of StoryDALL-E, must keep to, whoever wrote it.
+"""The rules of every model that continues stories, and of every backbone of StoryDALL-E, whoever wrote it.
 
 A check is a function of a factory, and raises AssertionError where the model breaks a promise. Put your own through
 all of them with a few lines of a test file:

@@ -71,7 +71,7 @@ def a_reranker_decides_the_order_instead(make: MakeModel) -> None:
 
 
 def the_same_seed_draws_the_same_bytes_and_another_does_not(make: MakeModel) -> None:
-    """Whatever the global generator is at, which drawing does not move."""
+    """Drawing neither reads nor moves the global generator."""
     model, draws = made_by(make), []
     for state, seed in ((1, 3), (2, 3), (2, 4)):
         torch.manual_seed(state)

@@ -28,5 +28,5 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def draws_of_its_own() -> None:
-    """What a test draws without a seed is the same whichever tests ran before it."""
+    """Let a test draw the same without a seed, whichever tests ran before it."""
     torch.random.default_generator.manual_seed(shifted.SHIFT)

@@ -38,7 +38,7 @@ OPEN += "StoryDALLE.from_pretrained(sys.argv[1]); print('opened in', time.perf_c
 
 
 class Stage(NamedTuple):
-    """What a process took: seconds, and the most memory, in GB, of its own and with the files mapped into it."""
+    """The cost of a process: seconds, and the most memory, in GB, of its own and with the files mapped into it."""
 
     seconds: float
     own: float
@@ -125,7 +125,7 @@ def measured(command: list[str], *files: Path) -> Stage:
 
 
 def gigabytes(process: int) -> dict[str, float]:
-    """What a process holds that no file stands behind, and the most that it has held with files mapped."""
+    """The memory of a process that no file stands behind, and the most that it has held with files mapped."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return {name: int(fields.get(name, "0 kB").split()[0]) * 1024 / 1e9 for name in ("RssAnon", "VmHWM")}

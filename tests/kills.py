@@ -254,7 +254,7 @@ def is_unfinished(name: str) -> bool:
 
 
 def content(path: Path) -> Any:
-    """What a file holds, as far as two runs must agree on it; raises where it is not whole."""
+    """The content of a file on which two runs must agree; raises if the file is not whole."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

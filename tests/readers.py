@@ -48,7 +48,7 @@ Request = pytest.FixtureRequest
 
 
 def command(name: str, *overrides: str) -> Callable[[], Any]:
-    """What ``main`` does with these settings behind Hydra; it tells a UserError or a PathError in one line."""
+    """Run a command as ``main`` does behind Hydra, which tells a UserError or a PathError in one line."""
     config = application.compose(name, list(overrides))
     settings = OmegaConf.to_container(config, resolve=True)
     run = command_module(name).run
@@ -162,7 +162,7 @@ def model(made: Any, **sampling: Any) -> Callable[[Request, Path], Reader]:
 
 
 def saved(make: Callable[[Path], Any], read: Callable[[Path], Any]) -> Callable[[Request, Path], Reader]:
-    """What is written into a folder, and read from there."""
+    """The files that are written into a folder, and read from there."""
 
     def build(request: Request, folder: Path) -> Reader:
         make(folder)

@@ -1,6 +1,7 @@
 """Weights of released image tokenizers, tiny and random, under the names and in the shapes of their files; and what
 the released code makes of them, in plain calls of torch. Written from descriptions of those files, not from ours."""
 
+import math
 import sys
 import types
 from collections import OrderedDict
@@ -103,43 +104,46 @@ def flava_name(name: str) -> str:
     return name.removesuffix(".w").removesuffix(".b") + (".weight" if name.endswith(".w") else ".bias")
 
 
+class Conv2d(nn.Module):
+    def __init__(self, w: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.w, self.b, self.use_float16 = nn.Parameter(w), nn.Parameter(b), True
+
+
+class Block(nn.Module):
+    def __init__(self, id_path: nn.Module, res_path: nn.Module) -> None:
+        super().__init__()
+        self.id_path, self.res_path, self.post_gain = id_path, res_path, 1 / 64
+
+
+class Whole(nn.Module):
+    def __init__(self, blocks: nn.Module) -> None:
+        super().__init__()
+        self.blocks, self.device = blocks, torch.device("cpu")
+
+
 def openai_network(weights: Weights, side: str, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """A network of classes that call themselves ``dall_e``'s, to be pickled whole as OpenAI's files are."""
-
-    class Conv2d(nn.Module):
-        def __init__(self, w: Tensor, b: Tensor) -> None:
-            super().__init__()
-            self.w, self.b, self.use_float16 = nn.Parameter(w), nn.Parameter(b), True
-
-    class Block(nn.Module):
-        def __init__(self, id_path: nn.Module, res_path: nn.Module) -> None:
-            super().__init__()
-            self.id_path, self.res_path, self.post_gain = id_path, res_path, 1 / 64
-
-    class Whole(nn.Module):
-        def __init__(self, blocks: nn.Module) -> None:
-            super().__init__()
-            self.blocks, self.device = blocks, torch.device("cpu")
-
-    def named(made: type, module: str, name: str) -> None:
-        made.__module__, made.__qualname__, made.__name__ = module, name, name
-        monkeypatch.setattr(sys.modules[module], name, made, raising=False)
-
     for module in ("dall_e", "dall_e.utils", f"dall_e.{side}"):
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
-    named(Conv2d, "dall_e.utils", "Conv2d")
-    named(Block, f"dall_e.{side}", f"{side.title()}Block")
-    named(Whole, f"dall_e.{side}", side.title())
+
+    def renamed(kind: type[nn.Module], module: str, name: str) -> type[nn.Module]:
+        made = type(name, (kind,), {"__module__": module, "__qualname__": name})
+        monkeypatch.setattr(sys.modules[module], name, made, raising=False)
+        return made
+
+    conv_kind = renamed(Conv2d, "dall_e.utils", "Conv2d")
+    block_kind = renamed(Block, f"dall_e.{side}", f"{side.title()}Block")
 
     def conv(name: str) -> nn.Module:
-        return Conv2d(weights[f"blocks.{name}.w"], weights[f"blocks.{name}.b"])
+        return conv_kind(weights[f"blocks.{name}.w"], weights[f"blocks.{name}.b"])
 
     def block(name: str) -> nn.Module:
         has_id_path = f"blocks.{name}.id_path.w" in weights
         layers = OrderedDict[str, nn.Module]()
         for k in range(1, 5):
             layers[f"relu_{k}"], layers[f"conv_{k}"] = nn.ReLU(), conv(f"{name}.res_path.conv_{k}")
-        return Block(conv(f"{name}.id_path") if has_id_path else nn.Identity(), nn.Sequential(layers))
+        return block_kind(conv(f"{name}.id_path") if has_id_path else nn.Identity(), nn.Sequential(layers))
 
     parts = OrderedDict[str, nn.Module](input=conv("input"))
     for i in range(1, 5):
@@ -148,7 +152,7 @@ def openai_network(weights: Weights, side: str, monkeypatch: pytest.MonkeyPatch)
             group["pool"] = nn.MaxPool2d(2) if side == "encoder" else nn.Upsample(scale_factor=2)
         parts[f"group_{i}"] = nn.Sequential(group)
     parts["output"] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=conv("output.conv")))
-    return Whole(nn.Sequential(parts))
+    return renamed(Whole, f"dall_e.{side}", side.title())(nn.Sequential(parts))
 
 
 # ------------------------------------------------------------------------------------------------ taming's VQGAN
@@ -167,65 +171,76 @@ TINY_VQGAN: dict[str, Any] = {  # the same in our words
 }
 
 
-def taming_weights(
-    widths: Sequence[int], blocks: int, attention: Sequence[int], z: int, codes: int, embed: int, gumbel: bool = False
-) -> Weights:
-    """A state dict without its losses; ``attention`` are levels, the finest first."""
-    generator = torch.Generator().manual_seed(1)
-    weights: Weights = {}
+class TamingLayers:
+    """Name and shape of each parameter of some layers of taming's VQGAN, gathered layer by layer."""
 
-    def conv(name: str, out: int, into: int, kernel: int) -> None:
-        weights[f"{name}.weight"], weights[f"{name}.bias"] = random_conv(generator, out, into, kernel)
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
-    def norm(name: str, width: int) -> None:
-        weights[f"{name}.weight"] = 1 + 0.1 * torch.randn(width, generator=generator)
-        weights[f"{name}.bias"] = 0.1 * torch.randn(width, generator=generator)
+    def conv(self, name: str, out: int, into: int, kernel: int) -> None:
+        self.shapes |= {f"{name}.weight": (out, into, kernel, kernel), f"{name}.bias": (out,)}
 
-    def block(name: str, into: int, out: int) -> None:
-        norm(f"{name}.norm1", into)
-        conv(f"{name}.conv1", out, into, 3)
-        norm(f"{name}.norm2", out)
-        conv(f"{name}.conv2", out, out, 3)
+    def norm(self, name: str, width: int) -> None:
+        self.shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+    def block(self, name: str, into: int, out: int) -> None:
+        self.norm(f"{name}.norm1", into)
+        self.conv(f"{name}.conv1", out, into, 3)
+        self.norm(f"{name}.norm2", out)
+        self.conv(f"{name}.conv2", out, out, 3)
         if into != out:
-            conv(f"{name}.nin_shortcut", out, into, 1)
+            self.conv(f"{name}.nin_shortcut", out, into, 1)
 
-    def attend(name: str, width: int) -> None:
-        norm(f"{name}.norm", width)
+    def attention(self, name: str, width: int) -> None:
+        self.norm(f"{name}.norm", width)
         for part in ("q", "k", "v", "proj_out"):
-            conv(f"{name}.{part}", width, width, 1)
+            self.conv(f"{name}.{part}", width, width, 1)
 
-    def middle(side: str) -> None:
-        block(f"{side}.mid.block_1", widths[-1], widths[-1])
-        attend(f"{side}.mid.attn_1", widths[-1])
-        block(f"{side}.mid.block_2", widths[-1], widths[-1])
-
-    def level(name: str, into: int, out: int, num: int, attends: bool) -> None:
+    def level(self, name: str, into: int, out: int, num: int, attends: bool) -> None:
         for j in range(num):
-            block(f"{name}.block.{j}", into if j == 0 else out, out)
+            self.block(f"{name}.block.{j}", into if j == 0 else out, out)
             if attends:
-                attend(f"{name}.attn.{j}", out)
+                self.attention(f"{name}.attn.{j}", out)
 
-    top = len(widths) - 1
-    conv("encoder.conv_in", widths[0], 3, 3)
+    def side(self, name: str, width: int, ends: Sequence[tuple[str, int, int]]) -> None:
+        """The middle, at the coarsest level, and the convolutions at both ends."""
+        self.block(f"{name}.mid.block_1", width, width)
+        self.attention(f"{name}.mid.attn_1", width)
+        self.block(f"{name}.mid.block_2", width, width)
+        for end, out, into in ends:
+            self.conv(f"{name}.{end}", out, into, 3)
+        self.norm(f"{name}.norm_out", ends[1][2])
+
+
+def taming_shapes(
+    widths: Sequence[int], blocks: int, attention: Sequence[int], z: int, codes: int, embed: int, gumbel: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Key by key what a released file holds without its losses; ``attention`` are levels, the finest first."""
+    layers, top = TamingLayers(), len(widths) - 1
+    layers.side("encoder", widths[-1], [("conv_in", widths[0], 3), ("conv_out", z, widths[-1])])
+    layers.side("decoder", widths[-1], [("conv_in", widths[-1], z), ("conv_out", 3, widths[0])])
     for i, width in enumerate(widths):
-        level(f"encoder.down.{i}", widths[max(i - 1, 0)], width, blocks, i in attention)
-        level(f"decoder.up.{i}", widths[min(i + 1, top)], width, blocks + 1, i in attention)
+        layers.level(f"encoder.down.{i}", widths[max(i - 1, 0)], width, blocks, i in attention)
+        layers.level(f"decoder.up.{i}", widths[min(i + 1, top)], width, blocks + 1, i in attention)
         if i < top:
-            conv(f"encoder.down.{i}.downsample.conv", width, width, 3)
+            layers.conv(f"encoder.down.{i}.downsample.conv", width, width, 3)
         if i > 0:
-            conv(f"decoder.up.{i}.upsample.conv", width, width, 3)
-    middle("encoder")
-    middle("decoder")
-    norm("encoder.norm_out", widths[-1])
-    conv("encoder.conv_out", z, widths[-1], 3)
-    conv("decoder.conv_in", widths[-1], z, 3)
-    norm("decoder.norm_out", widths[0])
-    conv("decoder.conv_out", 3, widths[0], 3)
-    conv("quant_conv", embed, z, 1)
-    conv("post_quant_conv", z, embed, 1)
-    weights[f"quantize.{'embed' if gumbel else 'embedding'}.weight"] = torch.randn(codes, embed, generator=generator)
+            layers.conv(f"decoder.up.{i}.upsample.conv", width, width, 3)
+    layers.conv("quant_conv", embed, z, 1)
+    layers.conv("post_quant_conv", z, embed, 1)
     if gumbel:
-        conv("quantize.proj", codes, embed, 1)
+        layers.conv("quantize.proj", codes, embed, 1)
+    return {**layers.shapes, f"quantize.{'embed' if gumbel else 'embedding'}.weight": (codes, embed)}
+
+
+def taming_weights(*sizes: Any, **named: Any) -> Weights:
+    """Random weights of ``taming_shapes``."""
+    generator = torch.Generator().manual_seed(1)
+    weights = {}
+    for name, shape in taming_shapes(*sizes, **named).items():
+        scale = 0.1 if len(shape) == 1 else 1.0 if len(shape) == 2 else math.prod(shape[1:]) ** -0.5
+        is_gain = len(shape) == 1 and name.endswith("weight")
+        weights[name] = is_gain + scale * torch.randn(shape, generator=generator)
     return weights
 
 

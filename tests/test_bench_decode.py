@@ -84,7 +84,7 @@ TINY = (
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict]:
-    """What a small bench=decode prints, and what it records."""
+    """The output of a small bench=decode, and its record."""
     monkeypatch.chdir(tmp_path)
     assert main(["bench", *TINY, "out=out"]) == 0
     return capsys.readouterr().out, json.loads(Path("out/metrics.json").read_text())

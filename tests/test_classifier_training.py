@@ -52,7 +52,7 @@ def test_the_auxiliary_head_counts_two_fifths() -> None:
 
 
 class Snapshots(pl.Callback):
-    """What each validation measured, and the weights that it measured."""
+    """The scores of each validation, and the weights that it measured."""
 
     def __init__(self) -> None:
         self.accuracies: list[float] = []

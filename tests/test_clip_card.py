@@ -1,4 +1,4 @@
-"""What the shipped image-text network knows of ToonSV, and what its card tells of it."""
+"""The shipped image-text network: its knowledge of ToonSV, and what its card tells of it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a reader meets: every command in README and docs runs, every link leads somewhere, every number was recorded."""
+"""README and docs keep their word: every command runs, every link leads somewhere, every number was recorded."""
 
 import gc
 import importlib.util

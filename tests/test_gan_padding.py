@@ -36,7 +36,7 @@ def wider(x: Tensor, value: float) -> Tensor:
 
 
 def learned(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    """What a step leaves behind: the loss, each gradient, each statistic of the norms."""
+    """The results of a step: the loss, each gradient, each statistic of the norms."""
     loss.backward()
     gradients = {f"gradient of {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
     return {"loss": loss.detach(), **gradients, **dict(network.named_buffers())}

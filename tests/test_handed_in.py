@@ -1,4 +1,4 @@
-"""What a person hands in: the models and the commands understand it alike, or refuse it by name."""
+"""Captions, pictures and values of a person: models and commands understand them alike, or refuse them by name."""
 
 import subprocess
 import sys

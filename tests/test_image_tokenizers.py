@@ -286,7 +286,7 @@ def test_a_pair_encodes_by_the_one_and_draws_by_the_other() -> None:
 
 
 def test_pictures_in_the_wrong_range_have_other_codes() -> None:
-    """What the released StoryDALL-E code did: [0, 1] into an encoder that knows [-1, 1]."""
+    """The mistake of the released StoryDALL-E code: [0, 1] into an encoder that knows [-1, 1]."""
     images = pictures(4, 16)
     right, wrong = (tiny_vqgan(pixel_range=pixels).encode(images) for pixels in ((-1.0, 1.0), (0.0, 1.0)))
     assert (right != wrong).float().mean() > 0.2

@@ -26,8 +26,11 @@ TINY = 75  # the least side of a picture that every layer has something to read 
 # ------------------------------------------------------------------------------------------------ the layouts
 
 
-def convolutions(has_auxiliary: bool) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Name and shape (out, in, height, width) of every convolution, as the released files have them."""
+Convolution = tuple[str, tuple[int, int, int, int]]  # name and shape (out, in, height, width)
+
+
+def fine_convolutions() -> Iterator[Convolution]:
+    """The convolutions on grids of 17 x 17 and finer."""
     yield "Conv2d_1a_3x3", (32, 3, 3, 3)
     yield "Conv2d_2a_3x3", (32, 32, 3, 3)
     yield "Conv2d_2b_3x3", (64, 32, 3, 3)
@@ -56,6 +59,11 @@ def convolutions(has_auxiliary: bool) -> Iterator[tuple[str, tuple[int, int, int
         yield f"Mixed_{block}.branch7x7dbl_4", (dim, dim, 7, 1)
         yield f"Mixed_{block}.branch7x7dbl_5", (192, dim, 1, 7)
         yield f"Mixed_{block}.branch_pool", (192, 768, 1, 1)
+
+
+def convolutions(has_auxiliary: bool) -> Iterator[Convolution]:
+    """Every convolution, as the released files have them."""
+    yield from fine_convolutions()
     if has_auxiliary:
         yield "AuxLogits.conv0", (128, 768, 1, 1)
         yield "AuxLogits.conv1", (768, 128, 5, 5)

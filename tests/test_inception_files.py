@@ -98,7 +98,7 @@ def test_weights_of_another_network_are_told_with_their_first_name() -> None:
 
 
 class Code:
-    """What a pickle can do when it is opened: write a file."""
+    """A pickle that writes a file when it is opened."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

@@ -1,4 +1,4 @@
-"""What a training needs is told before it starts: counted by a formula, and measured to be that."""
+"""The memory that a training needs is told before it starts: counted by a formula, and measured to be that."""
 
 import re
 from pathlib import Path
@@ -171,7 +171,7 @@ def test_the_formula_is_within_five_percent_of_the_traced_peak_at_full_size(
 
 
 def preset(name: str, kind: str, tuning: str) -> tuple[TrainingMemory, float]:
-    """What it needs on a GPU under a preset, and the preset's limit; nothing is allocated."""
+    """The bytes that it needs on a GPU under a preset, and the preset's limit; nothing is allocated."""
     settings = compose(
         "train", [f"experiment=pororo/story_dalle_{'mega' if kind == 'mega' else 'full'}", f"trainer={name}"]
     )

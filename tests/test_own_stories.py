@@ -1,4 +1,4 @@
-"""What can be read in two ways is named with file and line, and nothing is guessed: numbers, counts, labels, names."""
+"""Nothing is guessed: numbers, counts, labels and names that can be read in two ways are named with file and line."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -17,7 +17,7 @@ PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nsh
 
 
 def calls_of(path: Path) -> set[str]:
-    """What a file calls, as it is written, such as Image.open."""
+    """The calls of a file, as they are written, such as Image.open."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
 

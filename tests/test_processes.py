@@ -181,7 +181,7 @@ def started(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> su
 
 
 def trained(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> tuple[str, Path]:
-    """What a training prints, and the one folder that it wrote."""
+    """The output of a training, and the one folder that it wrote."""
     process = started(folder, *arguments, launcher=launcher)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err[-3000:]

@@ -165,7 +165,7 @@ def test_conf_goes_into_the_wheel() -> None:
 
 
 def test_templates_of_pages_go_into_the_wheel_as_they_are_tracked() -> None:
-    """What hatch packs is the folder of the package but for what git ignores."""
+    """Hatch packs the folder of the package but for what git ignores."""
     templates = {path for path in tracked_files() if path.parent == PACKAGE / "reporting" / "templates"}
     assert templates == set((PACKAGE / "reporting" / "templates").iterdir())
     assert {path.name for path in templates} >= {"base.html", "style.css"}

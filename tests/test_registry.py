@@ -1,4 +1,4 @@
-"""What files and configs name by a word is one class each."""
+"""Each word by which files and configs name a class names one class."""
 
 import pytest
 

@@ -24,7 +24,7 @@ CAPTIONS = [
 
 
 def original_rows(vocab: Path, merges: Path, captions: list[str], length: int) -> list[list[int]]:
-    """What the released program does: minDALL-E's tokenizer, names added with the library's defaults, padding of 0s."""
+    """Tokens of the released program: minDALL-E's tokenizer, names added with the library's defaults, padding of 0s."""
     tokenizer = CharBPETokenizer.from_file(str(vocab), str(merges), unk_token="[UNK]", lowercase=True, dropout=None)
     tokenizer.add_special_tokens(["[PAD]"])
     tokenizer.enable_padding(length=length, pad_id=tokenizer.token_to_id("[PAD]"))

@@ -168,7 +168,7 @@ def test_the_prop_is_in_the_hand_of_the_first_one():
 
 
 def test_a_look_keeps_its_pixels_through_all_actions():
-    """What is between eyes and hat of the standing actions is one picture, so that it can be copied."""
+    """Between eyes and hat, the standing actions have one picture, so that it can be copied."""
     standing = [action for action, name in enumerate(ACTIONS) if name not in ("jumps", "sits")]
     tops = []
     for action in standing:

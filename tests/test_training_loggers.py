@@ -23,7 +23,7 @@ GIVEN = ("logger.project=p", "logger.entity=e", "logger.tags=[a,b]", "logger.gro
 
 
 class Run:
-    """What ``wandb.init`` returns, as far as Lightning asks."""
+    """A run as ``wandb.init`` returns it, as far as Lightning asks."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []

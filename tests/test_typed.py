@@ -1,4 +1,4 @@
-"""What is typed is what is meant: paths, names and sentences pass Hydra's grammar unchanged."""
+"""Paths, names and sentences mean what was typed: they pass Hydra's grammar unchanged."""
 
 import sys
 from pathlib import Path

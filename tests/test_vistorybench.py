@@ -67,7 +67,7 @@ def test_an_export_has_the_folders_that_the_benchmark_reads_and_counts_shots_fro
 
 
 def read_by_the_benchmark(root: Path) -> dict[str, list[Path]]:
-    """What load_outputs of ViStoryBench's read_outputs.py lists, restated: shots by story, below all four levels.
+    """The shots of each story, below all four levels, as load_outputs of ViStoryBench's read_outputs.py lists them.
 
     Every folder below a timestamp is a story and its name a number; its shots lie in the folder of it that is called
     so, or else in the story's own, and come in the order of the numbers in their names.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from storydalle.tokens.vqgan import VQGAN, Downsample
+from tests.released_tokenizers import taming_shapes
 
 SIZES: dict[str, Any] = {
     "resolution": 16,
@@ -51,62 +52,9 @@ def test_the_default_has_the_released_sizes(released: VQGAN):
     assert (released.grid, released.num_codes) == (16, 256)
 
 
-def released_shapes() -> dict[str, tuple[int, ...]]:
-    """Key by key what a released stage-1 file holds, written out from the published configuration."""
-    shapes: dict[str, tuple[int, ...]] = {"quantize.embedding.weight": (16384, 256)}
-
-    def conv(name: str, out: int, into: int, kernel: int) -> None:
-        shapes[f"{name}.weight"] = (out, into, kernel, kernel)
-        shapes[f"{name}.bias"] = (out,)
-
-    def norm(name: str, width: int) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
-
-    def block(name: str, into: int, out: int) -> None:
-        norm(f"{name}.norm1", into)
-        conv(f"{name}.conv1", out, into, 3)
-        norm(f"{name}.norm2", out)
-        conv(f"{name}.conv2", out, out, 3)
-        if into != out:
-            conv(f"{name}.nin_shortcut", out, into, 1)
-
-    def attention(name: str, width: int) -> None:
-        norm(f"{name}.norm", width)
-        for part in ("q", "k", "v", "proj_out"):
-            conv(f"{name}.{part}", width, width, 1)
-
-    widths = [128, 128, 256, 256, 512]
-    conv("quant_conv", 256, 256, 1)
-    conv("post_quant_conv", 256, 256, 1)
-    for side in ("encoder", "decoder"):
-        block(f"{side}.mid.block_1", 512, 512)
-        attention(f"{side}.mid.attn_1", 512)
-        block(f"{side}.mid.block_2", 512, 512)
-    conv("encoder.conv_in", 128, 3, 3)
-    norm("encoder.norm_out", 512)
-    conv("encoder.conv_out", 256, 512, 3)
-    conv("decoder.conv_in", 512, 256, 3)
-    norm("decoder.norm_out", 128)
-    conv("decoder.conv_out", 3, 128, 3)
-    for i, into in enumerate([128, 128, 128, 256, 256]):
-        block(f"encoder.down.{i}.block.0", into, widths[i])
-        block(f"encoder.down.{i}.block.1", widths[i], widths[i])
-    for i, into in enumerate([128, 256, 256, 512, 512]):
-        block(f"decoder.up.{i}.block.0", into, widths[i])
-        block(f"decoder.up.{i}.block.1", widths[i], widths[i])
-        block(f"decoder.up.{i}.block.2", widths[i], widths[i])
-    for i in range(4):
-        conv(f"encoder.down.{i}.downsample.conv", widths[i], widths[i], 3)
-        conv(f"decoder.up.{i + 1}.upsample.conv", widths[i + 1], widths[i + 1], 3)
-    for i in range(2):
-        attention(f"encoder.down.4.attn.{i}", 512)
-    for i in range(3):
-        attention(f"decoder.up.4.attn.{i}", 512)
-    return shapes
-
-
 def test_the_default_has_the_released_keys_and_shapes(released: VQGAN):
-    assert {key: tuple(value.shape) for key, value in released.state_dict().items()} == released_shapes()
+    shapes = taming_shapes((128, 128, 256, 256, 512), 2, (4,), z=256, codes=16384, embed=256)
+    assert {key: tuple(value.shape) for key, value in released.state_dict().items()} == shapes
 
 
 def test_every_norm_has_the_released_epsilon_and_groups(released: VQGAN):

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused_small(read: Any) -> str:
-    """What a reader says of a file, which it must refuse without taking memory for it."""
+    """The message with which a reader refuses a file, for which it must take no memory."""
     tracemalloc.start()
     try:
         with pytest.raises(ForeignFile) as raised:

@@ -1,4 +1,4 @@
-"""What worker processes read can be sent to one that is started afresh, as Python 3.14 starts them."""
+"""Data sets can be sent to a worker process that is started afresh, as Python 3.14 starts them."""
 
 import pickle
 from collections.abc import Callable

@@ -34,7 +34,7 @@ Run = Callable[[], object]
 
 
 class Axis(NamedTuple):
-    """What grows, and what is run at each size."""
+    """An axis that grows, and the run at each size."""
 
     name: str
     runs: Mapping[int, Run]

@@ -20,7 +20,7 @@ def is_there() -> bool:
 def generating(
     network: NetworkSizes, image_length: int, num_rows: int, sampling: CodeSampling, seed: int
 ) -> dict[str, Callable[[], torch.Tensor]]:
-    """What draws the codes of all rows, by the name of each cache; GPT-2 is minDALL-E without the two vocabularies."""
+    """A function for each kind of cache that draws all rows' codes; GPT-2 is minDALL-E without the two vocabularies."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.random.fork_rng(devices=[]):

@@ -87,7 +87,7 @@ def num_cores() -> int:
 
 
 def described() -> dict[str, object]:
-    """What a record says of the machine."""
+    """The machine, as a record describes it."""
     return {
         "processor": processor_name(),
         "instruction_sets": instruction_sets(),

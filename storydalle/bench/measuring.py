@@ -14,7 +14,7 @@ FEWEST = 3  # rounds that are made however long they take
 
 
 class Timing(NamedTuple):
-    """What the rounds gave for one thing: seconds, or items a second."""
+    """The figures of one thing over all rounds: seconds, or items a second."""
 
     median: float
     spread: float | None  # interquartile range over the median; None of a single value

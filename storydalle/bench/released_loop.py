@@ -53,7 +53,7 @@ def released_sample(
 
 
 class Embedded(NamedTuple):
-    """What every row reads before its codes; ``visible`` is None without a padding token."""
+    """The columns that every row reads before its codes; ``visible`` is None without a padding token."""
 
     prompt: Float[Tensor, "r n d"]
     visible: Bool[Tensor, "r n"] | None

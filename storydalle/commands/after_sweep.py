@@ -1,4 +1,4 @@
-"""What follows a sweep of trainings: its table."""
+"""The table that follows a sweep of trainings."""
 
 from collections.abc import Callable
 from pathlib import Path

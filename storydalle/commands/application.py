@@ -107,7 +107,7 @@ def requested(config: DictConfig, runtime: Any) -> Request:
 
 
 def jobs_as_asked(flags: Namespace, kind: type | None, planner: Planner | None) -> Chooser | None:
-    """What to do with the jobs of a sweep: show them, let the planner choose, or None for all of them."""
+    """Return a function that shows the jobs of a sweep or chooses among them; None if all run."""
 
     def show(sweeper: Any, jobs: Jobs) -> list[list[str]]:
         tree = plain(config_of_job(sweeper, jobs[0])[0], is_resolved=flags.resolve)
