@@ -111,8 +111,8 @@ def test_the_ablation_runs_the_four_retrofits_under_names_of_their_own() -> None
     assert "retrofit" in raw["name"] and "seed" in raw["name"]
 
 
-@pytest.mark.parametrize("sweep", config_names("sweep"))
-def test_a_sweep_names_its_launcher_and_another_one_takes_its_place(sweep: str) -> None:
+@pytest.mark.parametrize("sweep", [name for name in config_names("sweep") if name != "claims/candidates"])
+def test_a_sweep_of_trainings_names_its_launcher_and_another_one_takes_its_place(sweep: str) -> None:
     asked = [f"experiment=toon/{'storyganc' if sweep == 'story_gan' else 'story_dalle'}", f"sweep={sweep}", "seed=0"]
     own = compose("train", asked, with_hydra=True).hydra.launcher
     assert "joblib" in own._target_ and own.n_jobs == 2

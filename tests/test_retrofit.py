@@ -78,6 +78,8 @@ def test_source_attention_sits_in_the_chosen_blocks(source_blocks, blocks):
 def test_the_released_choice_of_blocks_is_every_third():
     backbone = DALLE(8, 8, 4, 4, dim=4, depth=42, num_heads=1)
     assert [int(i) for i in retrofit(backbone, "third").source_attention] == list(range(2, 42, 3))
+    lower, upper = ([int(i) for i in retrofit(backbone, half).source_attention] for half in ("lower", "upper"))
+    assert lower + upper == list(range(42)) and len(lower) == len(upper)
 
 
 @pytest.mark.parametrize("source_blocks", ["every", [3]])

@@ -53,7 +53,7 @@ from storydalle.training.building import newest_model
 
 # What the default folder's name tells already, and what no score depends on.
 UNNAMED = (
-    *("out", "data", "data.root", "data.ids", "model", "images", "compare", "experiment", "runs"),
+    *("out", "data", "data.root", "data.ids", "model", "images", "compare", "experiment", "sweep", "runs"),
     *("batch_size", "save", "export", "diagnose", "readme", "card"),
 )
 

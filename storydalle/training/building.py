@@ -73,15 +73,20 @@ def text_to_image(
 
 
 def story_dalle(
-    text_to_image: str | None, runs: str, retrofit: Mapping[str, object], added_names: Sequence[str] = ()
+    text_to_image: str | None,
+    runs: str,
+    retrofit: Mapping[str, object],
+    added_names: Sequence[str] = (),
+    fresh_backbone: bool = False,
 ) -> StoryDALLE:
     """A trained model with the requested retrofit; ``added_names`` are added to its vocabulary.
 
     If the model already has a retrofit with the same settings, its training continues. Otherwise the backbone gets a
-    new one; prints a note if the model's own retrofit is discarded.
+    new one; prints a note if the model's own retrofit is discarded. With ``fresh_backbone`` the model gives its sizes
+    and tokenizers alone, and nothing of it has been trained.
     """
     folder = model_folder(text_to_image, user_path(runs))
-    base = opened(folder)
+    base = with_fresh_backbone(opened(folder)) if fresh_backbone else opened(folder)
     backbone, captions = base.model.backbone, base.caption_tokenizer
     if added_names:
         captions = captions.with_names(added_names)
@@ -95,6 +100,19 @@ def story_dalle(
     made = StoryDALLE(base.image_tokenizer, captions, model, unguided(base.card))
     made.words = base.words
     return made
+
+
+def with_fresh_backbone(base: StoryDALLE) -> StoryDALLE:
+    """A text-to-image model with the sizes and tokenizers of a trained one, that has learned no word."""
+    backbone = type(base.model.backbone)(**base.model.backbone.config)
+    fresh = StoryDALLE(
+        base.image_tokenizer,
+        base.caption_tokenizer,
+        retrofitted(backbone, source_blocks="none", story_depth=0),
+        inherited(base.card),
+    )
+    fresh.words = KnownWords()
+    return fresh
 
 
 def unguided(card: Mapping[str, object]) -> dict[str, object]:

@@ -221,10 +221,10 @@ class Conditions(NamedTuple):
 
 @dataclass(frozen=True)
 class RetrofitSettings(NetworkSettings):
-    """``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "none", or indices;
-    ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the story encoder out.
-    With ``sentence_dim`` the story encoder is the released code's, which reads a sentence encoder's vectors of that
-    width.
+    """``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "lower" or "upper" half,
+    "none", or indices; ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the
+    story encoder out. With ``sentence_dim`` the story encoder is the released code's, which reads a sentence encoder's
+    vectors of that width.
     """
 
     source_blocks: str | tuple[int, ...] = "all"
@@ -243,8 +243,9 @@ class RetrofitSettings(NetworkSettings):
     def of_depth(self, depth: int) -> "RetrofitSettings":
         """Settings with the blocks as indices; ValueError for blocks that a backbone of ``depth`` blocks lacks."""
         named, blocks = {"all": range(depth), "third": range(2, depth, 3), "none": ()}, self.source_blocks
+        named |= {"lower": range(depth // 2), "upper": range(depth // 2, depth)}
         if isinstance(blocks, str) and blocks not in named:
-            raise ValueError(f"source_blocks={blocks!r}: choose all, third, none or a list of block indices")
+            raise ValueError(f"source_blocks={blocks!r}: choose {', '.join(named)} or a list of block indices")
         chosen = tuple(named[blocks] if isinstance(blocks, str) else blocks)
         if unknown := [index for index in chosen if not 0 <= index < depth]:
             raise ValueError(f"source_blocks {unknown} do not exist: the backbone has blocks 0 to {depth - 1}")
