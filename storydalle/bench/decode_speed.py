@@ -53,7 +53,7 @@ def ways() -> dict[str, Way]:
 
 def bytes_read(way: Way, model: RetrofittedDALLE) -> float:
     """Bytes a weight: the default packs those of large models alone."""
-    is_packed = way.sampling.packing != "exact" or model.backbone.dim**2 >= packing.LARGE
+    is_packed = way.sampling.packing != "exact" or model.backbone.dim**2 >= packing.smallest_half()
     return way.bytes_a_weight if is_packed else 4.0
 
 

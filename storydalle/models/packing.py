@@ -9,8 +9,9 @@ another, but whose linear layers read copies in another layout:
   weights are numbers of 16 bits already, as those of most files are;
 - ``bf16``: half the bytes too, and inputs are rounded as well, so other codes may be drawn.
 
-``exact``, the default, packs large weights: ``fp16`` where they are numbers of 16 bits, else ``onednn``. Small ones lie
-in a cache of the processor, where the plain product is fastest. All of these draw the same codes (to rounding of sums).
+``exact``, the default, packs large weights: ``fp16`` where they are numbers of 16 bits, else ``onednn``. Small ones are
+read as they are: packing them costs a short story more than it gains. A processor without AVX-512 is slow at the plain
+product of a few rows; there smaller weights pay as ``fp16``. All of these draw the same codes (to rounding of sums).
 The choice goes by the weights and the processor and not by a clock, so that the same request gives the same bytes.
 Nothing is packed on a GPU, nor under autocast.
 """
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 PACKINGS = ("exact", "plain", "onednn", "fp16", "bf16")
 LARGE = 1 << 20  # numbers of a weight, 4 MB in float32: more than the cache of a core holds
+LARGE_WITHOUT_AVX512 = 1 << 16  # that pay as fp16
 ROUNDS = 5  # of a measurement
 Product = Callable[[Tensor], Tensor]
 M = TypeVar("M", bound=nn.Module)
@@ -51,13 +53,20 @@ def decoding_view(model: M, packing: str = "exact") -> M:
     tensors = [*model.parameters(), *model.buffers()]
     if any(type(tensor.data) is not Tensor for tensor in tensors):  # shared among processes
         return model
-    view = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})  # new layers around the same numbers
+    view = with_own_layers(model)
     for layer in view.modules():
         if isinstance(layer, Fusable):
             layer.fuse()
     is_packed = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in model.parameters())
     if packing != "plain" and is_packed and not torch.is_autocast_enabled("cpu"):
         pack_layers(view, packing)
+    return view
+
+
+def with_own_layers(module: M) -> M:
+    """A copy that shares all numbers of ``module``; its layers can be replaced."""
+    view = copy.copy(module)
+    view._modules = {name: None if child is None else with_own_layers(child) for name, child in module._modules.items()}
     return view
 
 
@@ -124,11 +133,14 @@ class PackedLinear(nn.Module):
 def exact(weight: Tensor) -> str:
     """The packing of ``weight`` that is fast and draws the same codes."""
     here = available()
-    if weight.numel() < LARGE:
-        return "plain"
-    if "fp16" in here and is_half(weight):
+    if "fp16" in here and weight.numel() >= smallest_half() and is_half(weight):
         return "fp16"
-    return "onednn" if "onednn" in here else "plain"
+    return "onednn" if "onednn" in here and weight.numel() >= LARGE else "plain"
+
+
+def smallest_half() -> int:
+    """The least numbers of a weight of 16 bits that is packed as such on this processor."""
+    return LARGE if torch.backends.cpu.get_cpu_capability() == "AVX512" else LARGE_WITHOUT_AVX512
 
 
 def is_half(weight: Tensor) -> bool:
