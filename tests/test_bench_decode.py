@@ -107,7 +107,7 @@ def test_the_table_has_both_loops_and_the_floor_with_and_without_the_source(benc
         assert of_case["ours"]["floor"] == pytest.approx(seconds["floor in fp32"])
         assert of_case["ours, plain"]["own_floor"] >= of_case["ours"]["floor"] > 0
         assert f"| {case} | released loop |" in printed
-        assert "M (" not in case or of_case["ours"]["timing"]["number"] == 2 * 2, "two rounds of two steps"
+        assert "M (" not in case or of_case["ours"]["timing"]["number"] == 2, "steps of one draw, but the first two"
     assert "| 100.0 % |" in printed
 
 
@@ -148,7 +148,7 @@ def test_each_way_of_ours_has_a_row_with_its_agreement(
     monkeypatch.chdir(tmp_path)
     other = decode_speed.Way(CodeSampling(temperature=0, packing="fp16"), 2.0)
     ways = {"ours": decode_speed.Way(decode_speed.SAMPLING, 4.0), "other": other}
-    monkeypatch.setattr(decode_speed, "ways", lambda: ways)
+    monkeypatch.setattr(decode_speed, "ways", lambda model: ways)
     rates = {READING: lambda: [1e9], MULTIPLYING: lambda: [1e15]}  # on every machine, reading takes the longer time
     monkeypatch.setattr(cases, "rate_measures", lambda num_bytes: rates)
     assert main(["bench", *TINY, "rounds=1", "out=out"]) == 0

@@ -1,6 +1,6 @@
 """A case: one computation in several variants, measured in turn with the rates that its floor follows from."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -10,7 +10,6 @@ from storydalle.bench.rows import BenchRow
 from storydalle.bench.shapes import Shape
 
 FLOOR = "floor in fp32"
-NONE: Mapping[str, float] = MappingProxyType({})
 NO_FLOORS: Mapping[str, Floor] = MappingProxyType({})
 
 
@@ -20,17 +19,19 @@ class Case(NamedTuple):
     name: str
     measures: Mapping[str, Measure]
     unit: str = "ms"
-    agreement: Mapping[str, float] = NONE  # of variants, with the reference
+    agreement: Callable[[], Mapping[str, float]] = dict  # of variants, with the reference, when all have run
     floor: Floor | None = None
     own_floors: Mapping[str, Floor] = NO_FLOORS  # of variants
     bytes_a_step: int = 0  # that are read over and over
-    warm: Container[str] = ()  # variants that have run before
+    warm: Container[str] = ()  # variants that need no run before those that count
+    rounds: int | None = None  # by default the shape's
 
 
 def rows_of(case: Case, shape: Shape) -> list[BenchRow]:
     """Measure a case: a row for each variant, and one for the floor."""
     rates = rate_measures(case.bytes_a_step) if case.floor else {}
-    found = in_turn({**case.measures, **rates}, shape.rounds, shape.seconds, case.warm)
+    found = in_turn({**case.measures, **rates}, case.rounds or shape.rounds, shape.seconds, case.warm)
+    agreement = case.agreement()
     floor = case.floor and case.floor.timing(found)
     reference = found[next(iter(case.measures))].median
     rows = []
@@ -45,7 +46,7 @@ def rows_of(case: Case, shape: Shape) -> list[BenchRow]:
                 unit=case.unit,
                 floor=floor.median if floor else None,
                 own_floor=own.timing(found).median if own else None,
-                agreement=case.agreement.get(name),
+                agreement=agreement.get(name),
             )
         )
     if floor:

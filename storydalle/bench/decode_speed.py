@@ -6,7 +6,7 @@ source, so everything is measured with and without it.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Int
@@ -15,6 +15,7 @@ from torch import Tensor
 from storydalle.bench import hugging_face
 from storydalle.bench.cases import Case, rows_of
 from storydalle.bench.decode_floors import step_floor, story_floor, weights_a_step
+from storydalle.bench.floors import Floor
 from storydalle.bench.machine import free_bytes
 from storydalle.bench.measuring import seconds_of, steps_of
 from storydalle.bench.random_models import num_weights, random_model, random_prompt
@@ -29,8 +30,6 @@ RELEASED = "released loop"
 SAMPLING = CodeSampling(top_k=64, top_p=0.9)
 COPIES = 2  # of the weights of a large model: as they are opened, and as a loop joins or packs them
 
-Draw = Callable[..., Int[Tensor, "r k l"]]  # of ``progress``
-
 
 class Way(NamedTuple):
     """One way of ours to draw codes."""
@@ -39,22 +38,59 @@ class Way(NamedTuple):
     bytes_a_weight: float  # as it keeps and reads them
 
 
-@cache
-def ways() -> dict[str, Way]:
-    """The default, and each layout of the weights for which this processor has fast kernels.
+class Draw:
+    """A loop that draws codes, and the codes that it drew last."""
+
+    def __init__(self, loop: Callable[..., Int[Tensor, "r k l"]]) -> None:
+        self.loop = loop
+        self.codes: Int[Tensor, "r k l"] | None = None
+
+    def __call__(self, **watched: object) -> None:
+        """``progress`` may be given."""
+        self.codes = self.loop(**watched)
+
+
+def ways(model: RetrofittedDALLE) -> dict[str, Way]:
+    """The default, and the other layouts of the weights for which this processor has fast kernels.
 
     The weights of all benches are numbers of 16 bits, as those of files are, so that the default packs them as such.
     """
-    names = [name for name in ("fp16", "bf16") if packing.resolved(name)[0] == name]
-    others = {f"ours, {name}": Way(replace(SAMPLING, packing=name), 2.0) for name in names}
-    plain = Way(replace(SAMPLING, packing="plain"), 4.0)
-    return {DEFAULT: Way(SAMPLING, 2.0 if "fp16" in names else 4.0), "ours, plain": plain, **others}
+    fast = [name for name in ("fp16", "bf16") if packing.resolved(name)[0] == name]
+    is_half = "fp16" in fast and model.backbone.dim**2 >= packing.smallest_half()
+    found = {
+        DEFAULT: Way(SAMPLING, 2.0 if is_half else 4.0),
+        "ours, plain": Way(replace(SAMPLING, packing="plain"), 4.0),
+    }
+    others = [name for name in fast if name != "fp16" or not is_half]
+    return found | {f"ours, {name}": Way(replace(SAMPLING, packing=name), 2.0) for name in others}
 
 
-def bytes_read(way: Way, model: RetrofittedDALLE) -> float:
-    """Bytes a weight: the default packs those of large models alone."""
-    is_packed = way.sampling.packing != "exact" or model.backbone.dim**2 >= packing.smallest_half()
-    return way.bytes_a_weight if is_packed else 4.0
+class Drawn(NamedTuple):
+    """Frames of a story, to be drawn with a model of random weights."""
+
+    model: RetrofittedDALLE
+    prompt: Prompt
+    num_candidates: int
+
+    def draws(self) -> dict[str, Draw]:
+        """The released loop, and each way of ours, for the same codes."""
+
+        def ours(way: Way) -> Callable[..., Int[Tensor, "r k l"]]:
+            return lambda **watched: sample(*self, way.sampling, **watched).codes
+
+        loops = {name: ours(way) for name, way in ways(self.model).items()}
+        return {
+            name: Draw(loop) for name, loop in {RELEASED: partial(released_sample, *self, SAMPLING), **loops}.items()
+        }
+
+    def floors(self, floor: Callable[..., Floor]) -> tuple[Floor, dict[str, Floor]]:
+        """The floor in float32, and that of each way of ours."""
+        own = {name: floor(*self, way.bytes_a_weight) for name, way in ways(self.model).items()}
+        return floor(*self), own
+
+    @property
+    def bytes_a_step(self) -> int:
+        return 4 * weights_a_step(self.model, self.prompt)
 
 
 def bench_decode(shape: Shape) -> Measured:
@@ -80,39 +116,40 @@ def story_cases(shape: Shape) -> Iterator[Case]:
     for drawing in shape.decode.drawings:
         model, num_candidates = random_model(network, drawing.image_length, shape.seed), drawing.num_candidates
         for source, prompt in prompts_of(model, num_frames, shape.seed, drawing.image_length).items():
-            draws = draws_of(model, prompt, num_candidates)
-            floor = partial(story_floor, model, prompt, num_candidates)
             others: Mapping[str, Callable[[], object]] = {}
             if prompt.source is None and hugging_face.is_there():
                 num_rows = num_frames * num_candidates
                 others = hugging_face.generating(network, drawing.image_length, num_rows, SAMPLING, shape.seed)
+            drawn = Drawn(model, prompt, num_candidates)
+            draws, (floor, own_floors) = drawn.draws(), drawn.floors(story_floor)
             yield Case(
                 f"{size_of(model)}, {told(drawing)}, {source}",
                 {name: seconds_of(draw) for name, draw in {**draws, **others}.items()},
                 "ms a story",
-                agreement(draws),
-                floor(),
-                {name: floor(bytes_read(variant, model)) for name, variant in ways().items()},
-                4 * weights_a_step(model, prompt),
-                draws,
+                partial(agreement, draws),
+                floor,
+                own_floors,
+                drawn.bytes_a_step,
             )
 
 
 def step_cases(shape: Shape) -> Iterator[Case]:
-    """Steps of a model of minDALL-E's size."""
+    """Steps of a model of minDALL-E's size: one round, of so many steps that they tell their spread."""
     large = shape.large
     model = random_model(large.network, large.num_steps, shape.seed)
     for source, prompt in prompts_of(model, large.num_frames, shape.seed, large.source_length).items():
-        draws, floor = draws_of(model, prompt, num_candidates=1), partial(step_floor, model, prompt, 1)
+        drawn = Drawn(model, prompt, num_candidates=1)
+        draws, (floor, own_floors) = drawn.draws(), drawn.floors(step_floor)
         yield Case(
             f"{size_of(model)} ({large.network.depth} blocks), a step of {large.num_frames} rows, {source}",
             {name: steps_of(draw) for name, draw in draws.items()},
             "ms a step",
-            agreement(draws),
-            floor(),
-            {name: floor(bytes_read(variant, model)) for name, variant in ways().items()},
-            4 * weights_a_step(model, prompt),
-            draws,
+            partial(agreement, draws),
+            floor,
+            own_floors,
+            drawn.bytes_a_step,
+            warm=draws,
+            rounds=1,
         )
 
 
@@ -122,20 +159,10 @@ def prompts_of(model: RetrofittedDALLE, num_frames: int, seed: int, source_lengt
     return {"with source": prompt, "without": prompt._replace(source=None)}
 
 
-def draws_of(model: RetrofittedDALLE, prompt: Prompt, num_candidates: int) -> dict[str, Draw]:
-    """The released loop, and each way of ours, for the same codes."""
-
-    def ours(variant: Way) -> Draw:
-        return lambda **watched: sample(model, prompt, num_candidates, variant.sampling, **watched).codes
-
-    released: Draw = partial(released_sample, model, prompt, num_candidates, SAMPLING)
-    return {RELEASED: released, **{name: ours(variant) for name, variant in ways().items()}}
-
-
 def agreement(draws: Mapping[str, Draw]) -> dict[str, float]:
     """Of each way of ours, the share of codes that are those of the released loop."""
-    codes = draws[RELEASED]()
-    return {name: (draws[name]() == codes).float().mean().item() for name in ways()}
+    released = draws[RELEASED].codes
+    return {name: (draw.codes == released).float().mean().item() for name, draw in draws.items() if name != RELEASED}
 
 
 def too_large(large: LargeShape) -> str | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from storydalle.bench.cases import Case, rows_of
 from storydalle.bench.commanded import IMPORTING, commanded, importing_torch
 from storydalle.bench.decode_floors import story_floor, weights_a_step
-from storydalle.bench.decode_speed import bytes_read, ways
+from storydalle.bench.decode_speed import ways
 from storydalle.bench.measuring import in_turn, seconds_of
 from storydalle.bench.released_loop import released_sample
 from storydalle.bench.rows import BenchRow, Measured, spread_note, table
@@ -61,9 +61,9 @@ def call_case(model: StoryDALLE, story: Story, shape: Shape) -> Case:
             OURS: seconds_of(lambda: model.generate(story.captions, source, seed=shape.seed)),
         },
         "ms a story",
-        {OURS: (our_codes(model, prompt) == released_codes(model, prompt, sampling)).float().mean().item()},
+        lambda: {OURS: (our_codes(model, prompt) == released_codes(model, prompt, sampling)).float().mean().item()},
         floor(),
-        {OURS: floor(bytes_read(ways()[OURS], model.model))},
+        {OURS: floor(ways(model.model)[OURS].bytes_a_weight)},
         4 * weights_a_step(model.model, prompt),
     )
 

@@ -38,7 +38,7 @@ def in_turn(
 ) -> dict[str, Timing]:
     """Everything once to warm up, which is not counted, and then once a round: A B A B ...
 
-    What is ``warm`` has run before. After ``seconds`` no other round begins, if there were ``FEWEST``.
+    What is ``warm`` is counted from its first run on. After ``seconds`` no round begins, if there were ``FEWEST``.
     """
     found: dict[str, list[float]] = {name: [] for name in measures}
     for name, measure in measures.items():

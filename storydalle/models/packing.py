@@ -32,6 +32,7 @@ PACKINGS = ("exact", "plain", "onednn", "fp16", "bf16")
 LARGE = 1 << 20  # numbers of a weight, 4 MB in float32: more than the cache of a core holds
 LARGE_WITHOUT_AVX512 = 1 << 16  # that pay as fp16
 ROUNDS = 5  # of a measurement
+PART = 256  # rows of a weight
 Product = Callable[[Tensor], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
@@ -145,7 +146,8 @@ def smallest_half() -> int:
 
 def is_half(weight: Tensor) -> bool:
     """True if every number of ``weight`` is one of 16 bits, so that storing it as such changes nothing."""
-    return torch.equal(weight.half().float(), weight)
+    # A part at a time stays in the caches, and the first other number ends it.
+    return all(torch.equal(part.half().float(), part) for part in weight.split(PART))
 
 
 def pack(
