@@ -9,7 +9,7 @@ from torch import nn
 from storydalle.models import packing
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
-from storydalle.models.packing import PackedLinear, decoding_view, is_half
+from storydalle.models.packing import PackedLinear, decoding_view, is_half, picture_view
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
 from storydalle.training.story_dalle_training import StoryDALLETraining
@@ -171,3 +171,18 @@ def test_a_training_draws_without_copies_of_its_weights(monkeypatch: pytest.Monk
     StoryDALLETraining(made)
     made.generate(["Pip waves."], packing="onednn")
     assert not packed
+
+
+def test_pictures_are_equal_in_the_layout_that_is_fast_and_the_tokenizer_stays_as_it_is() -> None:
+    tokenizer = tiny_story_dalle().image_tokenizer.eval()
+    before = {name: (value.clone(), value.stride()) for name, value in tokenizer.state_dict().items()}
+    codes = torch.randint(tokenizer.num_codes, (2, tokenizer.grid**2))
+    view = picture_view(tokenizer)
+    with torch.inference_mode():
+        torch.testing.assert_close(view.decode(codes), tokenizer.decode(codes), atol=1e-5, rtol=1e-5)
+    layers = [layer for layer in view.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)]
+    assert layers and all(layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in layers)
+    for name, value in tokenizer.state_dict().items():
+        assert torch.equal(value, before[name][0]) and value.stride() == before[name][1]
+    half = copy.deepcopy(tokenizer).bfloat16()
+    assert picture_view(half) is half, "there the layout gains nothing"

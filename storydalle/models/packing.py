@@ -13,7 +13,7 @@ another, but whose linear layers read copies in another layout:
 read as they are: packing them costs a short story more than it gains. A processor without AVX-512 is slow at the plain
 product of a few rows; there smaller weights pay as ``fp16``. All of these draw the same codes (to rounding of sums).
 The choice goes by the weights and the processor and not by a clock, so that the same request gives the same bytes.
-Nothing is packed on a GPU, nor under autocast.
+Nothing is packed on a GPU, nor under autocast. ``picture_view`` does the like for the convolutions that make pictures.
 """
 
 import copy
@@ -51,17 +51,40 @@ def decoding_view(model: M, packing: str = "exact") -> M:
     A packing without its hardware becomes ``exact``.
     """
     packing, _ = resolved(packing)
-    tensors = [*model.parameters(), *model.buffers()]
-    if any(type(tensor.data) is not Tensor for tensor in tensors):  # shared among processes
+    if is_shared(model):
         return model
     view = with_own_layers(model)
     for layer in view.modules():
         if isinstance(layer, Fusable):
             layer.fuse()
-    is_packed = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in model.parameters())
-    if packing != "plain" and is_packed and not torch.is_autocast_enabled("cpu"):
+    if packing != "plain" and computes_float32_on_cpu(model):
         pack_layers(view, packing)
     return view
+
+
+def picture_view(model: M) -> M:
+    """The view of an image tokenizer to draw pictures with: convolutions read their weights channel by channel.
+
+    That is the fast layout on a CPU in float32; the pictures are equal to rounding.
+    """
+    if is_shared(model) or not computes_float32_on_cpu(model):
+        return model
+    view = with_own_layers(model)
+    for layer in view.modules():
+        if isinstance(layer, nn.Conv2d):
+            weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
+            layer._parameters = {**layer._parameters, "weight": nn.Parameter(weight, requires_grad=False)}
+    return view
+
+
+def is_shared(model: nn.Module) -> bool:
+    """True if processes share the tensors, which then cannot be laid out anew."""
+    return any(type(tensor.data) is not Tensor for tensor in [*model.parameters(), *model.buffers()])
+
+
+def computes_float32_on_cpu(model: nn.Module) -> bool:
+    is_float32 = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in model.parameters())
+    return is_float32 and not torch.is_autocast_enabled("cpu")
 
 
 def with_own_layers(module: M) -> M:

@@ -16,7 +16,7 @@ from storydalle.files.reading import read_object
 from storydalle.files.weights import WithoutNumbers, described_by
 from storydalle.models.backbones.backbone import open_backbone
 from storydalle.models.drawing import Candidates, Progress, Sampling, StoryRequest
-from storydalle.models.packing import resolved
+from storydalle.models.packing import picture_view, resolved
 from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedModel, read_card
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
@@ -113,7 +113,8 @@ class StoryDALLE(PretrainedModel):
         self, codes: Int[Tensor, "n l"], as_pixels: bool
     ) -> Float[Tensor, "n c h w"] | UInt8[Tensor, "n h w c"]:
         """Pictures of codes; as pixels they take a quarter of the memory, and none of the device's."""
-        parts = (self.image_tokenizer.decode(part) for part in codes.split(DECODED))
+        decode = picture_view(self.image_tokenizer).decode
+        parts = (decode(part) for part in codes.split(DECODED))
         return torch.cat([to_pixels(part).cpu() if as_pixels else part for part in parts])
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
