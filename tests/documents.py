@@ -8,7 +8,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS, ROOT / "examples" / "README.md", ROOT / "CONTRIBUTING.md"]
-ABSENT = re.compile(r"/your/|models/|/NAME/|submitit_slurm")  # data, released weights, a run or a cluster not at hand
+ABSENT = re.compile(r"/your/|models/|/NAME/|launcher=slurm")  # data, released weights, a run or a cluster not at hand
 
 
 class Line(NamedTuple):

@@ -127,7 +127,7 @@ def test_a_sweep_of_trainings_names_its_launcher_and_another_one_takes_its_place
             marks=pytest.mark.skipif(importlib.util.find_spec("submitit") is not None, reason="submitit is here"),
         ),
         ("two_job", "did you mean two_jobs?"),
-        ("cloud", "choose one of basic, joblib, submitit_local, submitit_slurm, two_jobs"),
+        ("cloud", "choose one of basic, joblib, slurm, slurm_here, submitit_local, submitit_slurm, two_jobs"),
     ],
 )
 def test_a_launcher_that_is_not_here_is_named_with_its_remedy(

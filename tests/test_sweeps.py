@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from storydalle.commands import application, main, members
-from storydalle.commands.application import Request
+from storydalle.commands import main, member_process
 from storydalle.commands.typed import with_seeds
-from storydalle.files.locks import held
-from storydalle.files.records import write_record
-from storydalle.mistakes import UserError
-from storydalle.settings import filled
-from storydalle.training.runs import check_unfinished, folder_for_run
+from storydalle.mistakes import Failure, UserError
 from storydalle.training.sweeps import (
     Member,
     continued,
+    last_error,
     proposed_names,
     read_plan,
     settings_hash,
@@ -33,11 +29,8 @@ from storydalle.training.sweeps import (
     with_added,
     write_plan,
 )
-from storydalle.training.train_settings import RunChoice
-from tests.training import TINY, Killed, killed_after
-
-EXPERIMENT = "toon/image_tokenizer"
-RUNS = Path("runs") / EXPERIMENT
+from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, noted, run_of, sweep
+from tests.training import TINY, killed_after
 
 # ------------------------------------------------------------------------------------------------ plan, hash, state
 
@@ -94,16 +87,6 @@ def test_members_without_a_name_of_their_own_are_told_apart_by_their_values() ->
         "what a name tells is not told again"
     )
     assert proposed_names(names[:2], swept[:2], "s", label) == names[:2]
-
-
-def run_of(experiment: Path, name: str, settings: str | None, **record: object) -> Path:
-    """A run's folder, begun with settings of this hash; with ``record``, ended."""
-    folder = experiment / name
-    write_record(folder / "run.json", {} if settings is None else {"settings": settings})
-    (folder / "config.yaml").write_text("seed: 0\n")
-    if record:
-        write_record(folder / "metrics.json", record)
-    return folder
 
 
 def test_a_plan_is_read_as_it_was_written_and_grows(tmp_path: Path) -> None:
@@ -174,36 +157,6 @@ def test_a_number_of_seeds_stands_for_the_seeds_themselves() -> None:
 # ------------------------------------------------------------------------------------------------ whole sweeps
 
 
-def stub(request: Request) -> None:
-    """In place of a training: the same folder, lock and record, and a line in ``log`` for each beginning and end."""
-    choice = filled(RunChoice, request.settings)
-    experiment = choice.runs / request.choices["experiment"]
-    with folder_for_run(experiment, choice.name, choice.resume) as folder, held(folder, "train"):
-        check_unfinished(folder)
-        members.check_member(request, folder)
-        run_of(experiment, str(choice.name), settings_hash(request.settings))
-        note(f"begin {folder.name}")
-        if Path("die").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.05)
-        error = {"error": "it broke"} if Path("break").exists() else {"values": {}}
-        write_record(folder / "metrics.json", error)
-        note(f"end {folder.name}")
-
-
-def note(line: str) -> None:
-    with Path("log").open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-
-
-def noted() -> list[str]:
-    return Path("log").read_text(encoding="utf-8").splitlines()
-
-
-def sweep(*overrides: str) -> None:
-    application.run("train", stub, ["-m", f"experiment={EXPERIMENT}", *overrides], planner=main.planned)
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -215,16 +168,17 @@ def test_more_seeds_continue_a_sweep_and_other_settings_stand_beside_it(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep("seed=0,1")
-    assert noted() == ["begin seed0", "end seed0", "begin seed1", "end seed1"]
+    assert noted() == ["begin seed0", "end seed0", "begin seed1", "end seed1", "table by-seed"]
     assert [member.name for member in read_plan(RUNS / "by-seed")] == ["by-seed/seed0", "by-seed/seed1"]
     capsys.readouterr()
     sweep("seeds=3", "logger=none")
-    assert noted()[4:] == ["begin seed2", "end seed2"]
+    assert noted()[5:] == ["begin seed2", "end seed2", "table by-seed"]
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"sweep {RUNS}/by-seed: 3 runs, 2 finished, 1 waiting"
-    assert told[1:] == [f"skipped: {RUNS}/by-seed/seed{seed} is finished" for seed in (0, 1)]
+    assert told[1:3] == [f"skipped: {RUNS}/by-seed/seed{seed} is finished" for seed in (0, 1)]
+    assert told[3:] == [f"sweep {RUNS}/by-seed: 3 runs, 3 finished"]
     sweep("seed=0,1", "max_steps=7")
-    changed = [line.split()[1] for line in noted()[6:] if line.startswith("end")]
+    changed = [line.split()[1] for line in noted()[8:] if line.startswith("end")]
     assert [name[:6] for name in changed] == ["seed0-", "seed1-"]
     assert len(read_plan(RUNS / "by-seed")) == 5
 
@@ -233,13 +187,14 @@ def test_a_failed_member_is_told_and_tried_again_only_when_asked(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("break").touch()
-    sweep("seed=0,1", "name=mine")
-    Path("break").unlink()
-    sweep("seed=0,1", "name=mine")
-    assert len(noted()) == 4
+    for _ in range(2):
+        with pytest.raises(Failure, match=r"mine/seed0, .*mine/seed1; retry=true tries again"):
+            sweep("seed=0,1", "name=mine")
+        Path("break").unlink(missing_ok=True)
+    assert noted()[4:] == ["table mine"] * 2
     assert f"skipped: {RUNS}/mine/seed1 failed: it broke; retry=true tries it again" in capsys.readouterr().out
     sweep("seed=0,1", "name=mine", "retry=true")
-    assert len(noted()) == 8
+    assert len(noted()) == 11
     assert all(why_skipped(RUNS / "mine" / f"seed{seed}", False) for seed in (0, 1))
 
 
@@ -277,15 +232,16 @@ def in_process(*sweeps_at_once: Callable[[], None]) -> list[int | None]:
 
 
 def test_a_killed_sweep_is_continued_by_the_same_command(here: Path) -> None:
-    Path("die").touch()
+    Path("kill all").touch()
     for _ in range(2):
         assert in_process(lambda: sweep("seed=0,1")) == [-signal.SIGKILL]
         assert len(read_plan(RUNS / "by-seed")) == 2, "written before anything starts"
-    Path("die").unlink()
+    Path("kill all").unlink()
     assert in_process(lambda: sweep("seed=0,1")) == [0]
-    assert noted() == ["begin seed0"] * 3 + ["end seed0", "begin seed1", "end seed1"]
+    expected = ["begin seed0"] * 3 + ["end seed0", "begin seed1", "end seed1", "table by-seed"]
+    assert noted() == expected
     assert in_process(lambda: sweep("seed=0,1")) == [0]
-    assert len(noted()) == 6
+    assert noted() == [*expected, "table by-seed"]
     assert sorted(path.name for path in (RUNS / "by-seed").iterdir()) == ["seed0", "seed1", "sweep.json"]
 
 
@@ -293,7 +249,53 @@ def test_two_launches_at_once_run_each_member_once(here: Path) -> None:
     for name in ("one", "two"):
         assert in_process(*[partial(sweep, "seeds=3", f"name={name}")] * 2) == [0, 0]
     ended = [line for line in noted() if line.startswith("end")]
-    assert len(ended) == 6 == len(noted()) / 2
+    assert len(ended) == 6 == len([line for line in noted() if line.startswith("begin")])
+    assert len(noted()) == 12 + 4, "each launch ends in a table"
+
+
+@pytest.mark.parametrize("launcher", [(), JOBLIB], ids=["basic", "joblib"])
+def test_a_killed_member_and_one_on_a_full_disk_are_marked_and_the_others_go_on(
+    here: Path, launcher: tuple[str, ...]
+) -> None:
+    Path("kill seed0").touch()
+    Path("raise seed1").touch()
+    assert in_process(partial(sweep, "seeds=4", *launcher)) == [1]
+    assert {line for line in noted() if line.startswith("end")} == {"end seed2", "end seed3"}
+    assert noted()[-1] == "table by-seed"
+    assert "killed by SIGKILL" in last_error(RUNS / "by-seed/seed0")
+    assert "No space left" in last_error(RUNS / "by-seed/seed1")
+    for path in here.glob("* seed*"):
+        path.unlink()
+    assert in_process(partial(sweep, "seeds=4", *launcher, "retry=true")) == [0]
+    assert len([line for line in noted() if line.startswith("end")]) == 4
+
+
+def test_a_killed_process_of_the_launcher_ends_no_sweep(here: Path) -> None:
+    Path("kill worker seed0").touch()
+    assert in_process(partial(sweep, "seeds=3", *JOBLIB)) == [0]
+    assert {line for line in noted() if line.startswith("end")} == {f"end seed{seed}" for seed in range(3)}
+
+
+def test_members_share_threads_and_have_a_device_each(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(member_process.DEVICES, "3,5")
+    monkeypatch.setenv(member_process.THREADS, "64")
+    assert int(member_process.shared_threads(10_000)[member_process.THREADS]) == 1
+    assert int(member_process.shared_threads(1)[member_process.THREADS]) <= (os.cpu_count() or 1)
+    devices, got = member_process.visible_devices(), list[str]()
+    assert devices == ["3", "5"]
+
+    def third() -> None:
+        with member_process.own_device(devices, here) as environment:
+            got.append(environment[member_process.DEVICES])
+
+    with member_process.own_device(devices, here) as one, member_process.own_device(devices, here) as other:
+        assert {one[member_process.DEVICES], other[member_process.DEVICES]} == {"3", "5"}
+        waiting = threading.Thread(target=third)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive(), "no device is free"
+    waiting.join(10)
+    assert got and got[0] in devices
 
 
 @pytest.mark.slow
@@ -303,9 +305,8 @@ def test_a_training_that_was_cut_in_a_sweep_ends_as_one_that_was_not(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     command = ["train", "-m", f"experiment={EXPERIMENT}", *TINY, "seed=0,1", "logger=none", "trainer.max_steps=4"]
     with monkeypatch.context() as patch:
-        killed_after(patch, 2)
-        with pytest.raises(Killed):
-            main.main(command)
+        killed_after(patch, 2, lambda: os.kill(os.getppid(), signal.SIGKILL))
+        assert in_process(partial(main.main, command)) == [-signal.SIGKILL]
     assert main.main(command) == main.main([*command, "name=whole"]) == 0
     told = capsys.readouterr().out
     assert f"resuming {RUNS}/by-seed/seed0" in told and f"writing {RUNS}/by-seed/seed1" in told

@@ -1,5 +1,6 @@
 """Trainings through the command, in this process: a tokenizer of a few weights, on four stories, in a second."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,8 +70,8 @@ class Killed(BaseException):
     """As a kill: nothing that ends a training in order is done."""
 
 
-def killed_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Let the next training end when the checkpoint of a step has been written."""
+def killed_after(monkeypatch: pytest.MonkeyPatch, step: int, kill: Callable[[], None] = lambda: None) -> None:
+    """Let the next training end, after ``kill``, when the checkpoint of a step has been written."""
     from pytorch_lightning import Trainer as Fitting
 
     plain = Fitting.save_checkpoint
@@ -78,6 +79,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     def save(self: Fitting, *given: Any) -> None:
         plain(self, *given)
         if self.global_step == step:
+            kill()
             raise Killed
 
     monkeypatch.setattr(Fitting, "save_checkpoint", save)

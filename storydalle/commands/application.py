@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storydalle.commands import typed
-from storydalle.commands.after_sweep import AfterSweep as AfterSweep  # configs of sweeps name it here
-from storydalle.commands.chosen_jobs import Chooser, OnlyShown, jobs_chosen
-from storydalle.commands.request import Command, Jobs, Kind, Planner, Request
+from storydalle.commands.chosen_jobs import Chooser, OnlyShown, check_launcher, jobs_chosen, workers_of
+from storydalle.commands.request import Command, Jobs, Kind, Request, Sweep
 from storydalle.files import dotted
 from storydalle.files.conf import conf_folder, config_groups, config_names
 from storydalle.files.json_values import as_object
 from storydalle.files.text import parsed
-from storydalle.mistakes import Taken, UserError, nearest
+from storydalle.mistakes import UserError, nearest
 from storydalle.settings import declared
 from storydalle.stories.own_sizes import RESOLVERS, Counted, count
 from storydalle.training.sweeps import swept_keys
@@ -40,12 +39,16 @@ EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there
 
 
 def run(
-    command: str, task: Command, arguments: list[str], kind: Kind | None = None, planner: Planner | None = None
+    command: str,
+    task: Command,
+    arguments: list[str],
+    kind: Kind | None = None,
+    sweeps: Callable[[], Sweep] | None = None,
 ) -> None:
     """Run ``task`` as Hydra asks for it: once, once a job of a sweep, or not at all (``--cfg job``).
 
-    ``kind`` returns the dataclass of the command's settings: ``--cfg job`` shows what it declares. ``planner`` chooses
-    the jobs of a sweep that run; a job whose work another one does or has done is then skipped.
+    ``kind`` returns the dataclass of the command's settings: ``--cfg job`` shows what it declares. ``sweeps`` makes
+    what plans the jobs of ``-m`` and runs each; else they run as they are.
     """
     flags = check_flags(arguments)
     shown = kind() if kind is not None and flags.cfg == "job" and not flags.package else None
@@ -63,19 +66,22 @@ def run(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
     sys.argv = [sys.argv[0], *arguments]
     with errors_of_one_line(command, arguments):
-        choose = jobs_as_asked(flags, shown, planner)
+        sweep = sweeps() if sweeps is not None and typed.is_sweep(arguments) and not flags.cfg else None
+        choose = jobs_as_asked(flags, shown, sweep)
         with (
             printed_as(None if flags.multirun else shown),
             composed_once(flags, arguments),
-            jobs_chosen(choose, sweepers),
+            jobs_chosen(choose, sweep, sweepers),
         ):
-            perform = task_of_job(task, planner is not None, failures)
+            perform = task_of_job(task, sweep, failures)
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(perform)()
+        if sweep is not None:
+            sweep.end()
         if failures:
             raise failures[0]
 
 
-def task_of_job(task: Command, is_planned: bool, failures: list[Exception]) -> Callable[[DictConfig], None]:
+def task_of_job(task: Command, sweep: Sweep | None, failures: list[Exception]) -> Callable[[DictConfig], None]:
     """The function that Hydra calls for each job, with its config; an error of a single one goes into ``failures``."""
 
     def perform(config: DictConfig) -> None:
@@ -83,17 +89,16 @@ def task_of_job(task: Command, is_planned: bool, failures: list[Exception]) -> C
         from hydra.types import RunMode
 
         register_resolvers()  # A sweep's jobs may run in processes of their own.
-        is_of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-        is_member = is_of_sweep and is_planned
+        own = HydraConfig.get()
+        request, is_of_sweep = requested(config, own), own.mode is RunMode.MULTIRUN
+        if is_of_sweep and sweep is not None:
+            return sweep.run(task, request._replace(is_member=True), workers_of(own.launcher))
         try:
-            task(requested(config, HydraConfig.get())._replace(is_member=is_member))
+            task(request)
         except Exception as error:
-            if isinstance(error, Taken) and is_member:
-                print(f"skipped: {error}")
-            elif is_of_sweep:
+            if is_of_sweep:
                 raise
-            else:
-                failures.append(error)  # Hydra would print a line of its own before it raises.
+            failures.append(error)  # Hydra would print a line of its own before it raises.
 
     return perform
 
@@ -106,7 +111,7 @@ def requested(config: DictConfig, runtime: Any) -> Request:
     return Request(settings, tuple(runtime.overrides.task), choices)
 
 
-def jobs_as_asked(flags: Namespace, kind: type | None, planner: Planner | None) -> Chooser | None:
+def jobs_as_asked(flags: Namespace, kind: type | None, sweep: Sweep | None) -> Chooser | None:
     """Return a function that shows the jobs of a sweep or chooses among them; None if all run."""
 
     def show(sweeper: Any, jobs: Jobs) -> list[list[str]]:
@@ -118,10 +123,11 @@ def jobs_as_asked(flags: Namespace, kind: type | None, planner: Planner | None) 
         raise OnlyShown
 
     def plan(sweeper: Any, jobs: Jobs) -> list[list[str]]:
-        assert planner is not None
-        return planner(jobs, [requested(*config_of_job(sweeper, job)) for job in jobs])
+        assert sweep is not None
+        check_launcher(sweeper.config.hydra.launcher._target_)
+        return sweep.plan(jobs, [requested(*config_of_job(sweeper, job)) for job in jobs])
 
-    return show if flags.cfg else plan if planner is not None else None
+    return show if flags.cfg else plan if sweep is not None else None
 
 
 def sweepers() -> Any:
@@ -149,7 +155,7 @@ def config_of_job(sweeper: Any, overrides: Sequence[str]) -> tuple[DictConfig, A
 
 @contextmanager
 def errors_of_one_line(command: str, arguments: list[str]) -> Iterator[None]:
-    """Raise an error of Hydra, OmegaConf or a launcher as the user's mistake that it is."""
+    """Raise an error of Hydra or OmegaConf as the user's mistake that it is."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -159,10 +165,6 @@ def errors_of_one_line(command: str, arguments: list[str]) -> Iterator[None]:
         raise cause_of(error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, command, arguments) from error
-    except RuntimeError as error:
-        if "srun" not in str(error):  # submitit's only word for a machine without SLURM
-            raise
-        raise UserError("no SLURM here for submitit_slurm: go to a cluster, or take hydra/launcher=two_jobs") from error
 
 
 @contextmanager

@@ -1,12 +1,16 @@
-"""A sweep's jobs, chosen before the first one starts: a hook into Hydra's sweeper, which has none."""
+"""A sweep's jobs, chosen before the first one starts, and started again: hooks into Hydra's sweeper, which has none."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from storydalle.commands.request import Jobs
+from storydalle.commands.request import Jobs, Sweep
+from storydalle.mistakes import UserError
 
 Chooser = Callable[[Any, Jobs], list[list[str]]]  # of the sweeper and of all jobs: the jobs that are to run
+MOST_STARTS = 3
 
 
 class OnlyShown(Exception):
@@ -14,10 +18,11 @@ class OnlyShown(Exception):
 
 
 @contextmanager
-def jobs_chosen(choose: Chooser | None, sweepers: Callable[[], Any]) -> Iterator[None]:
+def jobs_chosen(choose: Chooser | None, sweep: Sweep | None, sweepers: Callable[[], Any]) -> Iterator[None]:
     """Let ``choose`` choose the jobs of Hydra's sweeper, before it writes anything; None: all run.
 
-    ``sweepers`` returns the sweeper's class.
+    If a process of its launcher is killed, those jobs of ``sweep`` that are left start again. ``sweepers`` returns the
+    class of sweepers.
     """
     if choose is None:
         yield
@@ -34,6 +39,8 @@ def jobs_chosen(choose: Chooser | None, sweepers: Callable[[], Any]) -> Iterator
             return list(sweeper.split_overrides_to_chunks(left, batch_size)) if left else []
 
         sweeper.split_arguments = chosen
+        if sweep is not None:
+            sweeper.launcher.launch = surviving(sweeper.launcher.launch, sweep)
         sweeper.validate_batch_is_legal = lambda _: None  # each was composed for the choice
 
     kind.setup = set_up_with_choice
@@ -42,3 +49,40 @@ def jobs_chosen(choose: Chooser | None, sweepers: Callable[[], Any]) -> Iterator
             yield
     finally:
         kind.setup = set_up
+
+
+def surviving(launch: Callable[..., Any], sweep: Sweep) -> Callable[..., Any]:
+    """A launcher's ``launch`` that starts jobs again after the end of their process, and tells of a lost job."""
+
+    def launched(jobs: Jobs, initial_job_idx: int) -> Any:
+        for _ in range(MOST_STARTS):
+            try:
+                return launch(jobs, initial_job_idx=initial_job_idx)
+            except BrokenProcessPool:
+                jobs = sweep.left(jobs)
+                print(f"a process of the sweep was killed: {len(jobs)} runs go on", flush=True)
+            except RuntimeError as error:
+                if not type(error).__module__.startswith("submitit"):
+                    raise
+                print(f"a job of the sweep was lost: {' '.join(str(error).split())[:300]}", flush=True)
+                return []
+            if not jobs:
+                break
+        return []
+
+    return launched
+
+
+def check_launcher(target: str) -> None:
+    """Refuse to hand jobs to a SLURM that is not there; ``target`` is the launcher's class."""
+    if "Slurm" in target and shutil.which("sbatch") is None:
+        raise UserError("no SLURM here for this launcher (no sbatch): go to a cluster, or take hydra/launcher=two_jobs")
+
+
+def workers_of(launcher: Any) -> int:
+    """How many jobs a launcher runs at a time on this machine; 0 if it says itself what each may use."""
+    if "joblib" not in launcher._target_:
+        return 0
+    from joblib import effective_n_jobs
+
+    return int(effective_n_jobs(launcher.n_jobs))

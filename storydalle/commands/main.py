@@ -7,12 +7,13 @@ import shutil
 import sys
 import textwrap
 import traceback
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import storydalle
 from storydalle.commands.importing import quick_imports
+from storydalle.commands.request import Sweep
 from storydalle.files.paths import PathError, lend_home
 from storydalle.files.registry import Registry
 from storydalle.mistakes import Failure, UserError, nearest, told_of_disk
@@ -89,15 +90,20 @@ def dispatch(arguments: list[str]) -> None:
             lambda request: command_module(command).run(request),
             rest,
             lambda: COMMANDS.named(command),
-            planned if command == "train" else None,
+            sweeps_of_trainings if command == "train" else None,
         )
 
 
-def planned(*jobs: Any) -> list[list[str]]:
-    """The jobs of a sweep of trainings that are to run; see ``commands.members``."""
-    from storydalle.commands import members
+def sweeps_of_trainings() -> Sweep:
+    from storydalle.commands.members import TrainingSweeps
 
-    return members.planned(*jobs)
+    return TrainingSweeps(partial(command_module, "train"), print_table)
+
+
+def print_table(folder: Path) -> None:
+    from storydalle.reporting import compared_runs
+
+    compared_runs.print_table(folder)
 
 
 def command_module(command: str) -> ModuleType:

@@ -1,39 +1,138 @@
 """The jobs of ``train -m`` as members of sweeps: planned, continued, and skipped where there is nothing to do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from storydalle.commands.application import Jobs, Request
+from storydalle.commands.application import Command, Jobs, Request
 from storydalle.commands.default_folders import told, value_of
+from storydalle.commands.member_process import is_forked, own_device, shared_threads, status_apart, visible_devices
 from storydalle.commands.resuming import own_settings
 from storydalle.commands.typed import quoted
 from storydalle.files import locks
 from storydalle.files.dotted import key_of
-from storydalle.mistakes import Taken, UserError
+from storydalle.files.records import write_record
+from storydalle.mistakes import Failure, Taken, UserError, told_of_disk
 from storydalle.settings import filled
 from storydalle.training import sweeps
-from storydalle.training.runs import memory
+from storydalle.training.runs import MEMORY, State, memory, state_of, write_failure
 from storydalle.training.sweeps import Member
 from storydalle.training.train_settings import RunChoice, TrainSettings
 
 PATIENCE = 60.0  # seconds to wait for another launch that plans the same sweep
 EXPERIMENT = "experiment"
+FAILED, MOST_NAMED = 1, 3
 
 
-def planned(jobs: Jobs, requests: Sequence[Request]) -> list[list[str]]:
-    """Write the plans of the sweeps that these jobs are, and return those to run, each with its folder.
+class Planned(NamedTuple):
+    """A sweep whose plan is written."""
 
-    Every job's settings are checked first, so a mistake ends the sweep before any of it is written.
+    experiment: Path
+    folder: str  # below the experiment's
+    members: tuple[Member, ...]
+
+    def states(self) -> dict[str, State | None]:
+        return {member.name: state_of(self.experiment / member.name) for member in self.members}
+
+
+class TrainingSweeps:
+    """The jobs of ``train -m``, as members of sweeps; see ``request.Sweep``.
+
+    ``prepare`` imports what a training needs, once for all members of a process; ``show`` prints the table of a folder.
     """
-    for request in requests:
-        filled(TrainSettings, request.settings)
-    pairs = list(zip(jobs, requests, strict=True))
-    keys = [key for key in sweeps.swept_keys(jobs) if key != EXPERIMENT]
-    left = []
-    for experiment in dict.fromkeys(map(experiment_of, requests)):
-        own = [pair for pair in pairs if experiment_of(pair[1]) == experiment]
-        left += list(runs_of(experiment, own, keys))
-    return left
+
+    def __init__(self, prepare: Callable[[], object], show: Callable[[Path], None]) -> None:
+        self.prepare, self.show = prepare, show
+        self.planned: list[Planned] = []
+        self.first = os.getpid()
+
+    def plan(self, jobs: Jobs, requests: Sequence[Request]) -> list[list[str]]:
+        """Write the plans of the sweeps that these jobs are, and return those to run, each with its folder.
+
+        Every job's settings are checked first, so a mistake ends the sweep before any of it is written.
+        """
+        for request in requests:
+            filled(TrainSettings, request.settings)
+        pairs = list(zip(jobs, requests, strict=True))
+        keys = [key for key in sweeps.swept_keys(jobs) if key != EXPERIMENT]
+        left = []
+        for experiment in dict.fromkeys(map(experiment_of, requests)):
+            own = [pair for pair in pairs if experiment_of(pair[1]) == experiment]
+            left += list(self.runs_of(experiment, own, keys))
+        return left
+
+    def runs_of(
+        self, experiment: Path, pairs: Sequence[tuple[Sequence[str], Request]], keys: Sequence[str]
+    ) -> Iterator[list[str]]:
+        """The jobs of an experiment to run; those that are no sweep remain as they are."""
+        requests = [request for _, request in pairs]
+        names = [filled(RunChoice, request.settings).name for request in requests]
+        folder = sweeps.sweep_folder(names, requests[0].choices.get("sweep"), keys)
+        if folder is None:
+            yield from (list(job) for job, _ in pairs)
+            return
+        values = [{key: value_of(request, key) for key in keys} for request in requests]
+        asked = [
+            Member(name, sweeps.settings_hash(request.settings), tuple(request.overrides))
+            for name, request in zip(sweeps.proposed_names(names, values, folder, told), requests, strict=True)
+        ]
+        planned = Planned(experiment, folder, written(experiment, folder, asked))
+        self.planned.append(planned)
+        retry = filled(RunChoice, requests[0].settings).retry
+        print(told_states(planned), flush=True)
+        for member in planned.members:
+            if reason := sweeps.why_skipped(experiment / member.name, retry):
+                print(f"skipped: {reason}", flush=True)
+            else:
+                yield in_folder(member)
+
+    def run(self, task: Command, request: Request, num_workers: int) -> None:
+        """Train a member in a process of its own; where that is killed, the record of the member says so."""
+        parent = self.first if num_workers and os.getpid() != self.first else None
+        if parent not in (None, os.getppid()):  # the sweep was killed before this member began
+            os._exit(FAILED)
+        if not is_forked():
+            trained(task, request)
+            return
+        if num_workers:
+            os.environ |= shared_threads(num_workers)
+        self.prepare()
+        with own_device(visible_devices() if num_workers and uses_devices(request) else []) as environment:
+
+            def work() -> None:
+                os.environ |= environment
+                trained(task, request)
+
+            status = status_apart(work, parent)
+        if status < 0:
+            mark(request, Failure(f"killed by {signal.Signals(-status).name}; the system does so if memory runs out"))
+
+    def left(self, jobs: Jobs) -> list[list[str]]:
+        ended = {
+            name
+            for each in self.planned
+            for name, state in each.states().items()
+            if state not in (None, State.INTERRUPTED)
+        }
+        return [list(job) for job in jobs if not any(f"name={quoted(name)}" in job for name in ended)]
+
+    def end(self) -> None:
+        """Print the table of each sweep. Raises Failure if a member failed."""
+        failed = []
+        for each in self.planned:
+            states = each.states()
+            failed += [str(each.experiment / name) for name, state in states.items() if state is State.FAILED]
+            if any(states.values()):
+                self.show(each.experiment / each.folder)
+            print(told_states(each), flush=True)
+        if failed:
+            more = f" and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
+            raise Failure(f"failed: {', '.join(failed[:MOST_NAMED])}{more}; retry=true tries again")
 
 
 def experiment_of(request: Request) -> Path:
@@ -41,29 +140,9 @@ def experiment_of(request: Request) -> Path:
     return filled(RunChoice, request.settings).runs / request.choices[EXPERIMENT]
 
 
-def runs_of(
-    experiment: Path, pairs: Sequence[tuple[Sequence[str], Request]], keys: Sequence[str]
-) -> Iterator[list[str]]:
-    """The jobs of an experiment to run; those that are no sweep remain as they are."""
-    requests = [request for _, request in pairs]
-    names = [filled(RunChoice, request.settings).name for request in requests]
-    folder = sweeps.sweep_folder(names, requests[0].choices.get("sweep"), keys)
-    if folder is None:
-        yield from (list(job) for job, _ in pairs)
-        return
-    values = [{key: value_of(request, key) for key in keys} for request in requests]
-    asked = [
-        Member(name, sweeps.settings_hash(request.settings), tuple(request.overrides))
-        for name, request in zip(sweeps.proposed_names(names, values, folder, told), requests, strict=True)
-    ]
-    members = written(experiment, folder, asked)
-    retry = filled(RunChoice, requests[0].settings).retry
-    print(f"sweep {experiment / folder}: {len(members)} runs, {', '.join(sweeps.summary(experiment, members))}")
-    for member in members:
-        if reason := sweeps.why_skipped(experiment / member.name, retry):
-            print(f"skipped: {reason}")
-        else:
-            yield in_folder(member)
+def told_states(planned: Planned) -> str:
+    experiment, folder, members = planned
+    return f"sweep {experiment / folder}: {len(members)} runs, {', '.join(sweeps.summary(experiment, members))}"
 
 
 def written(experiment: Path, folder: str, asked: Sequence[Member]) -> tuple[Member, ...]:
@@ -83,6 +162,36 @@ def in_folder(member: Member) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------ as a member
+
+
+def uses_devices(request: Request) -> bool:
+    return filled(TrainSettings, request.settings).trainer.get("accelerator") != "cpu"
+
+
+def trained(task: Command, request: Request) -> None:
+    """Train a member; an error goes into its record, and ends no other one."""
+    try:
+        task(request)
+    except Taken as error:
+        print(f"skipped: {error}", flush=True)
+    except Exception as error:
+        if not isinstance(error, UserError | Failure) and told_of_disk(error) is None:
+            traceback.print_exc()
+        mark(request, error)
+
+
+def mark(request: Request, error: Exception) -> None:
+    """Tell that a member failed and record it, unless it did so itself or another command has its folder by now."""
+    folder = experiment_of(request) / str(filled(RunChoice, request.settings).name)
+    print(f"failed: {folder}: {told_of_disk(error) or error}", file=sys.stderr, flush=True)
+    with suppress(Taken, OSError), locks.held(folder, "train -m"):
+        if state_of(folder) not in (None, State.INTERRUPTED):
+            return
+        kept = memory(folder)
+        if "settings" not in kept:
+            write_record(folder / MEMORY, {**kept, "settings": sweeps.settings_hash(request.settings)})
+        seed = filled(RunChoice, request.settings).seed
+        write_failure(folder, {"config": kept.get("config"), "seeds": [seed]}, error)
 
 
 def check_member(request: Request, folder: Path) -> None:

@@ -12,7 +12,7 @@ from storydalle.commands.application import Request, as_written, read_yaml
 from storydalle.files.dotted import key_of, leaves, put, value_at
 from storydalle.mistakes import UserError
 from storydalle.training.moved import with_names_of_today
-from storydalle.training.precision import AUTO
+from storydalle.training.precision_names import AUTO
 from storydalle.training.runs import CONFIG
 
 STEPS = ("max_steps", "trainer.max_steps", "system.max_steps")  # may grow

@@ -6,8 +6,8 @@
   storydalle train -m experiment=toon/story_dalle seeds=3            one run for each seed
 
 The runs of a sweep are in one folder, with a plan of them. The same command continues it: runs that are finished, or
-that another launch trains, are skipped; interrupted ones go on; failed ones are tried again with retry=true. Other
-settings are other runs. --cfg job shows the settings of the first run, and a list of all.
+that another launch trains, are skipped; interrupted ones go on; failed ones are tried again with retry=true, and end no
+other. Other settings are other runs. --cfg job shows the settings of the first run, and a list of all.
 A resumed run keeps the settings that it began with; only logging, saving and the number of steps may change. A finished
 run is never changed: to train its model further, start another run with pretrained= and its folder. A loss that is not
 finite stops a training at once, with exit status 1; the last good checkpoint is kept.
@@ -62,6 +62,7 @@ from storydalle.training.runs import (
     check_unfinished,
     folder_for_run,
     memory,
+    write_failure,
 )
 from storydalle.training.state import SafetensorsCheckpointIO, load_state
 from storydalle.training.sweeps import settings_hash
@@ -199,13 +200,6 @@ def train(plan: Plan, overrides: Sequence[str], started: float) -> None:
     if processes.is_first():
         write_result(plan, trained, about, wall_seconds=time.monotonic() - started)
         print(f"wrote {folder / MODEL} and {folder / METRICS}")
-
-
-def write_failure(folder: Path, about: Mapping[str, object], error: Exception) -> None:
-    """Record why a training failed, and the checkpoint from which it can be resumed, if there is one."""
-    text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-    kept = {"checkpoint": str(folder / LAST)} if (folder / LAST).is_file() else {}
-    write_record(folder / METRICS, {**about, "error": text, **kept})
 
 
 def write_result(plan: Plan, trained: "Trained", about: Mapping[str, Any], wall_seconds: float) -> None:

@@ -46,8 +46,12 @@ def as_typed(arguments: Sequence[str], reading: Grammar) -> list[str]:
 
     ``reading`` says how Hydra's grammar understands a value.
     """
-    is_sweep = any(SWEEPING.fullmatch(argument) for argument in arguments)
-    return [override_as_typed(argument, is_sweep, reading) for argument in with_seeds(arguments, is_sweep)]
+    many = is_sweep(arguments)
+    return [override_as_typed(argument, many, reading) for argument in with_seeds(arguments, many)]
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    return any(SWEEPING.fullmatch(argument) for argument in arguments)
 
 
 def with_seeds(arguments: Sequence[str], is_sweep: bool) -> list[str]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-AUTO, HALF, SINGLE = "auto", "bf16-mixed", "32-true"
+from storydalle.training.precision_names import AUTO, HALF, SINGLE
+
 GAIN = 1.5  # times as fast as fp32 that bf16 must be: rounding the numbers around each product takes time as well
 LOSS = 2.0  # times as slow as fp32 that bf16 may be before one is told
 SIZE, ROUNDS = 256, 5

@@ -10,13 +10,14 @@ A failed or interrupted run with a checkpoint can be resumed.
 """
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypedDict, cast
 
 from storydalle.files import locks
+from storydalle.files.records import write_record
 from storydalle.files.text import parsed
 from storydalle.files.whole import remove_empty
 from storydalle.mistakes import Taken, UserError
@@ -138,3 +139,10 @@ def memory(folder: Path) -> KeptByRun:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / MEMORY} cannot be read ({error}): start without resume=true") from error
     return cast(KeptByRun, kept) if isinstance(kept, dict) else {}
+
+
+def write_failure(folder: Path, about: Mapping[str, object], error: Exception) -> None:
+    """Record why a training failed, and the checkpoint from which it can be resumed, if there is one."""
+    text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    kept = {"checkpoint": str(folder / LAST)} if (folder / LAST).is_file() else {}
+    write_record(folder / METRICS, {**about, "error": text, **kept})

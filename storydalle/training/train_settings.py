@@ -8,6 +8,7 @@ from typing import Annotated
 
 from storydalle.mistakes import UserError
 from storydalle.settings import Between, Count, Seed, filled
+from storydalle.training.precision_names import SINGLE
 
 Group = Mapping[str, object]  # of a config: what its ``_target_`` is given
 STAGES = (
@@ -99,8 +100,6 @@ class TrainSettings(RunChoice):
 
     @property
     def precision(self) -> str:
-        from storydalle.training.precision import SINGLE  # and with it torch
-
         return str(self.trainer.get("precision") or SINGLE)
 
     @property

@@ -17,7 +17,8 @@ from storydalle.metrics.networks.label_reader import LOOK_HEADS, SCENE_HEADS, La
 from storydalle.metrics.toon import READ_LABELS
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
-from storydalle.training.precision import AUTO, HALF, resolved
+from storydalle.training.precision import resolved
+from storydalle.training.precision_names import AUTO, HALF
 
 
 def drawn_frames(stories: Sequence[Story]) -> tuple[UInt8[Tensor, "n h w c"], dict[str, Tensor]]:

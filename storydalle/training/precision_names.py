@@ -1,0 +1,3 @@
+"""Names of Lightning's precisions, for those who need no torch."""
+
+AUTO, HALF, SINGLE = "auto", "bf16-mixed", "32-true"
