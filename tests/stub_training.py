@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -74,3 +76,13 @@ def sweep(*overrides: str) -> None:
         return members.TrainingSweeps(lambda: None, table)
 
     application.run("train", stub, ["-m", f"experiment={EXPERIMENT}", *overrides], sweeps=sweeps)
+
+
+def sweep_as_command(*overrides: str) -> subprocess.CompletedProcess[str]:
+    """A sweep as a process of its own, which ends its launcher's processes as the command does."""
+    code = (
+        "import sys; from tests.stub_training import sweep; sys.argv, given = sys.argv[:1], sys.argv[1:]; sweep(*given)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", code, *overrides]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 from storydalle.commands.application import compose
 from storydalle.commands.chosen_jobs import workers_of
 from storydalle.mistakes import UserError
-from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, sweep
+from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, sweep, sweep_as_command
 
-ROOT = Path(__file__).parent.parent
 CHOSEN = {
     "partition": "gpu",
     "timeout_min": 90,
@@ -80,8 +78,6 @@ def test_workers_are_those_of_joblib() -> None:
 @pytest.mark.slow
 def test_submitit_runs_members_on_this_machine(here: Path) -> None:
     pytest.importorskip("submitit")
-    code = "import sys; sys.argv = ['storydalle']; from tests.stub_training import sweep; sweep('seeds=2', *%r)"
-    command = [sys.executable, "-c", code % (("hydra/launcher=slurm_here",),)]
-    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    ended = sweep_as_command("seeds=2", "hydra/launcher=slurm_here")
     assert ended.returncode == 0, ended.stderr
     assert len(list(RUNS.glob("by-seed/*/metrics.json"))) == 2

@@ -29,7 +29,7 @@ from storydalle.training.sweeps import (
     with_added,
     write_plan,
 )
-from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, noted, run_of, sweep
+from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, noted, run_of, sweep, sweep_as_command
 from tests.training import TINY, killed_after
 
 # ------------------------------------------------------------------------------------------------ plan, hash, state
@@ -259,20 +259,20 @@ def test_a_killed_member_and_one_on_a_full_disk_are_marked_and_the_others_go_on(
 ) -> None:
     Path("kill seed0").touch()
     Path("raise seed1").touch()
-    assert in_process(partial(sweep, "seeds=4", *launcher)) == [1]
+    assert sweep_as_command("seeds=4", *launcher).returncode == 1
     assert {line for line in noted() if line.startswith("end")} == {"end seed2", "end seed3"}
     assert noted()[-1] == "table by-seed"
     assert "killed by SIGKILL" in last_error(RUNS / "by-seed/seed0")
     assert "No space left" in last_error(RUNS / "by-seed/seed1")
     for path in here.glob("* seed*"):
         path.unlink()
-    assert in_process(partial(sweep, "seeds=4", *launcher, "retry=true")) == [0]
+    assert sweep_as_command("seeds=4", *launcher, "retry=true").returncode == 0
     assert len([line for line in noted() if line.startswith("end")]) == 4
 
 
 def test_a_killed_process_of_the_launcher_ends_no_sweep(here: Path) -> None:
     Path("kill worker seed0").touch()
-    assert in_process(partial(sweep, "seeds=3", *JOBLIB)) == [0]
+    assert sweep_as_command("seeds=3", *JOBLIB).returncode == 0
     assert {line for line in noted() if line.startswith("end")} == {f"end seed{seed}" for seed in range(3)}
 
 
