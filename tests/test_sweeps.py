@@ -270,6 +270,13 @@ def test_a_killed_member_and_one_on_a_full_disk_are_marked_and_the_others_go_on(
     assert len([line for line in noted() if line.startswith("end")]) == 4
 
 
+def test_the_error_of_a_single_run_is_that_of_its_sweep(here: Path) -> None:
+    Path("raise one").touch()
+    with pytest.raises(OSError, match="No space left"):
+        sweep("name=one")
+    assert not (RUNS / "one/metrics.json").exists()
+
+
 def test_a_killed_process_of_the_launcher_ends_no_sweep(here: Path) -> None:
     Path("kill worker seed0").touch()
     assert sweep_as_command("seeds=3", *JOBLIB).returncode == 0

@@ -49,6 +49,7 @@ class TrainingSweeps:
     def __init__(self, prepare: Callable[[], object], show: Callable[[Path], None]) -> None:
         self.prepare, self.show = prepare, show
         self.planned: list[Planned] = []
+        self.single: set[Path] = set()  # experiments whose jobs are no sweep
         self.first = os.getpid()
 
     def plan(self, jobs: Jobs, requests: Sequence[Request]) -> list[list[str]]:
@@ -74,6 +75,7 @@ class TrainingSweeps:
         names = [filled(RunChoice, request.settings).name for request in requests]
         folder = sweeps.sweep_folder(names, requests[0].choices.get("sweep"), keys)
         if folder is None:
+            self.single.add(experiment)
             yield from (list(job) for job, _ in pairs)
             return
         values = [{key: value_of(request, key) for key in keys} for request in requests]
@@ -93,6 +95,9 @@ class TrainingSweeps:
 
     def run(self, task: Command, request: Request, num_workers: int) -> None:
         """Train a member in a process of its own; where that is killed, the record of the member says so."""
+        if experiment_of(request) in self.single:
+            task(request)
+            return
         parent = self.first if num_workers and os.getpid() != self.first else None
         if parent not in (None, os.getppid()):  # the sweep was killed before this member began
             os._exit(FAILED)
