@@ -14,20 +14,12 @@ from torch import Tensor
 from storydalle.commands.main import main
 from storydalle.metrics.consistency import Consistency
 from storydalle.metrics.copy_rate import CopyRate
-from storydalle.metrics.declared import (
-    PICTURES,
-    Column,
-    by_name,
-    columns_of,
-    declared,
-    explanation,
-    family_patterns,
-)
+from storydalle.metrics.declared import Column, by_name, columns_of, declared, explanation
 from storydalle.metrics.drift import PositionScores
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.sensitivity import Diversity, InputSensitivity, Kind
 from storydalle.metrics.story_metric import StoryMetric
-from storydalle.reporting.report_scores import families
+from storydalle.metrics.topics import PICTURES, bars, declarations, details, family_patterns
 from tests.test_evaluate import write_true_frames
 
 KINDS: tuple[Kind, ...] = ("pixels", "features")
@@ -57,6 +49,21 @@ def test_every_metric_that_a_protocol_can_ask_for_says_where_it_is_shown() -> No
     assert list(family_patterns())[-2:] == ["Pictures", "Continuation"]
 
 
+def test_a_report_reads_from_the_files_what_the_classes_say() -> None:
+    said = [(title, pattern) for each in declared() for title, pattern in vars(each).get("families", {}).items()]
+    patterns = family_patterns()
+    assert all(pattern in patterns[title].split("|") or pattern in patterns[title] for title, pattern in said)
+    assert set("|".join(patterns.values()).split("|")) == {part for _, pattern in said for part in pattern.split("|")}
+    assert bars() == {prefix: title for each in declared() for prefix, title in each.bars.items()}
+    assert details() == sorted({each.details for each in declared() if each.details})
+
+
+def test_a_file_of_a_new_metric_is_enough_for_a_report(tmp_path: Path) -> None:
+    lines = ["class Red(Base):", '    families: ClassVar = {"Colours": "red", PICTURES: "tone"}', "    rank = later()"]
+    (tmp_path / "red.py").write_text("\n".join(lines))
+    assert declarations(tmp_path) == {"families": [{"Colours": "red", "Pictures": "tone"}]}
+
+
 @pytest.fixture
 def toy() -> Iterator[None]:
     """A metric as another file of the room would hold it."""
@@ -68,7 +75,6 @@ def toy() -> Iterator[None]:
         asked_as = "toy_red"
         columns = (Column("red", "share of red", PICTURES),)
         legend: ClassVar = {PICTURES: "*share of red*: 1 where all is red"}
-        families: ClassVar = {"Colours": "red"}
 
         def update(self, frames: Tensor, mask: Tensor, ids: Sequence[str]) -> None:
             red = (frames[:, :, 0].mean((-2, -1)) + 1) / 2 * mask  # b f
@@ -82,7 +88,7 @@ def toy() -> Iterator[None]:
     gc.collect()  # else the next test would still know it
 
 
-def test_a_new_metric_is_judged_and_shown_in_table_page_and_report_without_another_line(
+def test_a_new_metric_is_judged_and_shown_in_table_and_page_without_another_line(
     toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -97,8 +103,6 @@ def test_a_new_metric_is_judged_and_shown_in_table_page_and_report_without_anoth
     assert header.split("|")[-2].strip() == "share of red", "a metric without a rank stands last"
     page = Path("out/test/index.html").read_text()
     assert "<th>share of red</th>" in page and "1 where all is red" in page
-    names = [*(f"character_f1_{i}" for i in range(10)), "red"]
-    assert families(names)["Colours"] == ["red"]
 
 
 def test_a_metric_is_forgotten_with_its_class() -> None:

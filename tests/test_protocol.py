@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from storydalle.commands.application import compose
 from storydalle.evaluation.evaluation_settings import EvaluationSettings
-from storydalle.evaluation.protocol import Network, Protocol, differing_fields
+from storydalle.evaluation.protocol import Network, Protocol
 from storydalle.files.conf import config_names
-from storydalle.files.records import protocol_hash
+from storydalle.files.records import differing_fields, protocol_hash
 from storydalle.metrics.declared import by_name
 from storydalle.mistakes import UserError
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from storydalle.evaluation.ceilings import CEILINGS, COPY, REAL, TEXT_TO_IMAGE
 from storydalle.evaluation.drawn import DrawnFrames, Options, Survey, files_of_pictures
 from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.judges import open_text_network
 from storydalle.evaluation.splits import Split
-from storydalle.evaluation.toon_table import CEILINGS, COPY, REAL, TEXT_TO_IMAGE
 from storydalle.files.paths import file_name, user_path
 from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.seen import Networks

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from storydalle.evaluation.ceilings import CEILINGS
 from storydalle.evaluation.comparison import Difference, comparison_table, comparisons
 from storydalle.evaluation.diagnostics import Diagnosis, diagnose
 from storydalle.evaluation.entries import Entry, ModelEntry, folders_of_rows, tested_models, tested_rows
@@ -19,7 +20,7 @@ from storydalle.evaluation.judges import Judges, Scorecard, SplitJudges
 from storydalle.evaluation.loss_probes import measure_probes
 from storydalle.evaluation.splits import Split
 from storydalle.evaluation.tables import score_tables
-from storydalle.evaluation.toon_table import CEILINGS, toon_table
+from storydalle.evaluation.toon_table import toon_table
 from storydalle.files.paths import folder_of
 from storydalle.files.process_memory import peak_megabytes
 from storydalle.files.records import metrics_record

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from storydalle.metrics.declared import PICTURES, Column
+from storydalle.metrics.declared import Column
+from storydalle.metrics.topics import PICTURES
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_gan.model import StoryGANc
 from storydalle.stories.story import Story, batch_of

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from storydalle.evaluation.loss_probes import PROBE_COLUMNS, PROBE_LEGEND
 from storydalle.evaluation.toon_table import markdown, number, ordered
-from storydalle.metrics.declared import CHARACTERS, CONTINUATION, PICTURES, columns_of, legend_of
+from storydalle.metrics.declared import columns_of, legend_of
 from storydalle.metrics.resampling import Interval
+from storydalle.metrics.topics import CHARACTERS, CONTINUATION, PICTURES
 
 Rows = Mapping[str, Mapping[str, float]]
 Intervals = Mapping[str, Mapping[str, Interval]]

@@ -4,16 +4,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from storydalle.evaluation.ceilings import CEILINGS, RECONSTRUCTION
 from storydalle.metrics.declared import GUESTS, SCENE
 from storydalle.metrics.toon import Interval, ToonScores
 
 Scores = Mapping[str, float]
 Intervals = Mapping[str, Interval]
 
-REAL, RECONSTRUCTION, COPY, TEXT_TO_IMAGE = (
-    *("real frames", "tokenizer reconstruction", "copy the source", "text-to-image alone"),
-)
-CEILINGS = (REAL, RECONSTRUCTION, COPY, TEXT_TO_IMAGE)
 FEW_SCORED = 0.25  # A look scored on a smaller share of the guest's frames is set in parentheses.
 
 SCENE_COLUMNS, GUEST_COLUMNS = (

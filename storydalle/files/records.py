@@ -43,6 +43,23 @@ def protocol_hash(protocol: Mapping[str, object]) -> str:
     return sha256_of_text(canonical_json(protocol))
 
 
+def differing_fields(first: Mapping[str, object], second: Mapping[str, object]) -> list[str]:
+    """The fields in which two recorded protocols disagree, as ``resolution (64, 128)``; nested ones with a path."""
+    found = []
+    for name in dict.fromkeys([*first, *second]):
+        one, other = first.get(name), second.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += [f"{name}.{inner}" for inner in differing_fields(one, other)]
+        elif one != other:
+            found.append(f"{name} ({shortened(one)}, {shortened(other)})")
+    return found
+
+
+def shortened(value: object, length: int = 24) -> str:
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= length else f"{text[: length // 2]}..."
+
+
 def git_state(package: Path) -> tuple[str | None, bool | None]:
     """The commit, and if the checkout differs from it; empty if this is not a checkout."""
 

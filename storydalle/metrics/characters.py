@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 from torch.nn import functional as F
 
-from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, Column, Ranking, Setting
+from storydalle.metrics.declared import COMPARED, DIAGNOSED, Column, Ranking, Setting
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
+from storydalle.metrics.topics import CHARACTERS
 from storydalle.stories.character_labels import f1_terms
 
 NUMBERS = ("0", "1", "2", "3+")

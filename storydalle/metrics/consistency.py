@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from storydalle.metrics.declared import COMPARED, CONTINUATION, DIAGNOSED, Column, Extent
+from storydalle.metrics.declared import COMPARED, DIAGNOSED, Column, Extent
 from storydalle.metrics.seen import Neighbour
 from storydalle.metrics.story_metric import StoryMetric, check_finite
+from storydalle.metrics.topics import CONTINUATION
 
 
 def mean_cosine(

@@ -27,18 +27,10 @@ from torchmetrics import Metric
 from storydalle.metrics.embeddings import EmbeddedCaptions
 from storydalle.metrics.seen import Neighbour, Seen, Truth
 
-CHARACTERS, PICTURES, CONTINUATION = "Characters", "Pictures", "Continuation"
-"""Tables of an evaluation, each with its legend."""
 COMPARED, DIAGNOSED = "compared", "diagnosed"
 """Tables of two systems on the same stories, and of one system under other inputs."""
 SCENE, GUESTS = "scene", "guests"
 """Tables of ToonSV alone."""
-FAMILIES = (
-    *(CHARACTERS, "Characters by number and by source", "Setting and action", "Guests and hats"),
-    *(PICTURES, CONTINUATION),
-)
-"""Families of a report, in order; other families follow."""
-
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -196,20 +188,6 @@ def legend_of(table: str, more: Sequence[str] = ()) -> str:
     """The text of all metrics under a table, each sentence once."""
     said = [each.legend[table] for each in declared() if table in each.legend]
     return "; ".join(dict.fromkeys([*said, *more])) + "."
-
-
-def family_patterns() -> dict[str, str]:
-    """A report's families in order, each with a regular expression for its scores' names."""
-    patterns: dict[str, list[str]] = {title: [] for title in FAMILIES}
-    for each in declared():
-        for title, pattern in each.families.items():
-            patterns.setdefault(title, []).append(pattern)
-    return {title: "|".join(dict.fromkeys(each)) for title, each in patterns.items() if each}
-
-
-def details() -> list[str]:
-    """Regular expressions for scores that a report shows only on request."""
-    return list(dict.fromkeys(each.details for each in declared() if each.details))
 
 
 def explanation(name: str) -> str:

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from storydalle.metrics.declared import PICTURES, Setting
+from storydalle.metrics.declared import Setting
 from storydalle.metrics.frame_distances import frame_distances
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric, check_finite
+from storydalle.metrics.topics import PICTURES
 
 
 class PositionScores(StoryMetric):

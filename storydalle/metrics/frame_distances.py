@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from storydalle.metrics.declared import COMPARED, DIAGNOSED, PICTURES, Column, Ranking
+from storydalle.metrics.declared import COMPARED, DIAGNOSED, Column, Ranking
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
+from storydalle.metrics.topics import PICTURES
 
 
 class FrameDistances(NamedTuple):

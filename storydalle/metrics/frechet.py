@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from storydalle.files.weights import write_tensors
-from storydalle.metrics.declared import PICTURES, Column, DeclaredMetric, Extent, Setting
+from storydalle.metrics.declared import Column, DeclaredMetric, Extent, Setting
 from storydalle.metrics.seen import Seen, Truth
+from storydalle.metrics.topics import PICTURES
 
 STATISTICS_FORMAT = "storydalle feature statistics 1"
 NUM_PROJECTIONS = 64

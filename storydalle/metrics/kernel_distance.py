@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torchmetrics.utilities.data import dim_zero_cat
 
-from storydalle.metrics.declared import PICTURES, Column, Extent, Setting
+from storydalle.metrics.declared import Column, Extent, Setting
 from storydalle.metrics.frechet import FeatureMetric
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import hashed_keys, lexical_order, story_keys
+from storydalle.metrics.topics import PICTURES
 
 SIDES = ("real", "drawn")
 LARGEST_SUBSET, SMALLEST_SUBSET = 1000, 20

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from storydalle.metrics.declared import CONTINUATION, DIAGNOSED, Column
+from storydalle.metrics.declared import DIAGNOSED, Column
 from storydalle.metrics.story_metric import StoryMetric, check_finite
+from storydalle.metrics.topics import CONTINUATION
 
 Kind = Literal["pixels", "features"]
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.text import BLEUScore
 
-from storydalle.metrics.declared import COMPARED, DIAGNOSED, PICTURES, Column, Extent, Setting
+from storydalle.metrics.declared import COMPARED, DIAGNOSED, Column, Extent, Setting
 from storydalle.metrics.embeddings import EmbeddedCaptions, embedded_frames
 from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
+from storydalle.metrics.topics import PICTURES
 
 NUM_NEGATIVES = 99
 

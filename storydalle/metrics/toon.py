@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from storydalle.metrics.declared import CHARACTERS, COMPARED, DIAGNOSED, GUESTS, SCENE, Column, Ranking
+from storydalle.metrics.declared import COMPARED, DIAGNOSED, GUESTS, SCENE, Column, Ranking
 from storydalle.metrics.resampling import Interval as Interval
 from storydalle.metrics.seen import Seen, Truth
 from storydalle.metrics.story_metric import StoryMetric
+from storydalle.metrics.topics import CHARACTERS
 from storydalle.stories.character_labels import f1_terms
 from storydalle.stories.toon import CAST_KNOWN, HAT_KNOWN, SETTING_KNOWN
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from storydalle.evaluation.ceilings import CEILINGS
 from storydalle.evaluation.entries import Entry
 from storydalle.evaluation.evaluation import Evaluation
 from storydalle.evaluation.judges import Scorecard
 from storydalle.evaluation.tables import score_tables
-from storydalle.evaluation.toon_table import CEILINGS, toon_table
+from storydalle.evaluation.toon_table import toon_table
 from storydalle.files.whole import save_picture, write_text
 from storydalle.metrics.declared import Ranking, by_name, declared
 from storydalle.metrics.resampling import Interval

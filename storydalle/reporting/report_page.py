@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from storydalle.metrics.declared import declared
+from storydalle.metrics.topics import bars
 from storydalle.mistakes import told_in_one_line
 from storydalle.reporting.blocks import Grid
 from storydalle.reporting.curves import Curve
@@ -153,9 +153,8 @@ def drift_plots(found: Comparison, patterns: Patterns) -> list[Plot]:
 
 
 def character_plots(found: Comparison, patterns: Patterns) -> list[Plot]:
-    bars = {prefix: title for metric in declared() for prefix, title in metric.bars.items()}
     plots = []
-    for prefix, title in bars.items():
+    for prefix, title in bars().items():
         names = [name for name in matching(found.all_names(), patterns) if name.startswith(prefix)]
         rows = filled(points(found, {name: words(name.removeprefix(prefix)) for name in names}))
         plots += [Plot(plot_bars(rows, title), "wide")] if rows else []

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict, cast
 
-from storydalle.evaluation.toon_table import CEILINGS
+from storydalle.evaluation.ceilings import CEILINGS
 from storydalle.files.json_values import JsonObject
 from storydalle.files.reading import read_object
 from storydalle.files.records import protocol_hash

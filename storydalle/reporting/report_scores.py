@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from storydalle.evaluation.protocol import differing_fields
-from storydalle.metrics.declared import details, family_patterns
+from storydalle.files.records import differing_fields
+from storydalle.metrics.topics import details, family_patterns
 from storydalle.reporting.report_runs import Ends, ScoredRun
 
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond, the normal's value is within 4 %.

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from storydalle.evaluation.tables import Rows, score_table
 from storydalle.files.paths import user_path
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
 
 RESULTS_BEGIN, RESULTS_END = "<!-- results:begin -->", "<!-- results:end -->"
+Rows = Mapping[str, Mapping[str, float]]  # scores by system
 COLUMNS = re.compile(r"<!-- columns: (.+?) -->")
 
 
@@ -43,6 +43,8 @@ def asked_columns(page: Path) -> dict[str, str]:
 
 def chosen_table(rows: Rows, columns: Mapping[str, str]) -> str:
     """One table of the columns; a score that no row has is refused."""
+    from storydalle.evaluation.tables import score_table  # and with it torch
+
     known = sorted({score for scores in rows.values() for score in scores})
     for score in columns:
         if score not in known:
