@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from storydalle.metrics.resampling import holm
+from storydalle.metrics.estimates import holm
 from storydalle.stories.toon import ToonSV
 from storydalle.training.optimisation import code_loss
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from storydalle.metrics import resampling
+from storydalle.metrics.estimates import holm
 from storydalle.metrics.resampling import (
     Interval,
     StoryRows,
     bootstrap_intervals,
-    holm,
     paired_test,
     paired_tests,
 )

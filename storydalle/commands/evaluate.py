@@ -8,7 +8,8 @@
   storydalle evaluate -m seed=0,1,2                                     seeds, then: storydalle report runs=evaluated
 
 For each split, prints tables of the protocol's scores, with upper limits and simple baselines to compare them with, and
-writes <split>/metrics.json, <split>/index.html and table.md. conf/protocol/README.md describes the protocols.
+writes <split>/metrics.json, <split>/index.html, table.md and <split>/stories.safetensors: the scores of single stories,
+from which report combines seeds and tests differences. conf/protocol/README.md describes the protocols.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from storydalle.evaluation.evaluation import Evaluation, evaluate
 from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.judges import Judges, open_judges
 from storydalle.evaluation.splits import JudgedData, Split
+from storydalle.evaluation.story_values import STORIES, write_story_values
 from storydalle.evaluation.vistorybench import export_shots
 from storydalle.files import locks, outputs
 from storydalle.files.paths import file_name, user_path
@@ -50,6 +52,7 @@ from storydalle.reporting.evaluation_summary import fill_card, summaries
 from storydalle.reporting.result_pages import fill_pages
 from storydalle.stories import toon
 from storydalle.training.building import newest_model
+from storydalle.training.runs import METRICS
 
 # What the default folder's name tells already, and what no score depends on.
 UNNAMED = (
@@ -88,7 +91,8 @@ def write(out: Path, data: JudgedData, folders: Mapping[str, Path], settings: Ev
         texts.append(evaluations[name].text())
         print(texts[-1])
         shown = write_page(out / file_name(name), evaluations[name])
-        write_record(out / file_name(name) / "metrics.json", evaluations[name].record | {"strips": shown})
+        write_story_values(out / file_name(name) / STORIES, evaluations[name].story_values())
+        write_record(out / file_name(name) / METRICS, evaluations[name].record | {"strips": shown})
     endings = [text for text in summaries(evaluations, settings) if text]
     print("\n\n".join(endings))
     write_tables(out, [*texts, *endings], evaluations)

@@ -24,6 +24,7 @@ from storydalle.settings import filled
 @dataclass(frozen=True)
 class ReportSettings:
     runs: Path  # a folder; every metrics.json below it counts
+    baseline: str | None  # a line of the tables
     metrics: tuple[str, ...] | None  # names or patterns to show
     out: Path | None  # by default the folder of the runs
     readme: tuple[Path, ...] | None  # markdown files whose results are replaced
@@ -34,7 +35,7 @@ def run(request: Request) -> None:
     folder = settings.runs
     if not folder.is_dir():
         raise UserError(f"no folder runs={folder}: give the folder of a run, an experiment or a sweep")
-    found = Report.of(folder, settings.metrics)
+    found = Report.of(folder, settings.metrics, settings.baseline)
     print(found.text())
     fill_pages(settings.readme, found.text())
     out = settings.out or folder

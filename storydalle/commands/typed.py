@@ -19,7 +19,7 @@ PATHS = frozenset(
         *("photos", "language_model", "classifier", "text_network", "folder", "ids_folder"),
     )
 )
-TEXTS = PATHS | {"monitor", "name", "added_names", "metrics", "project", "entity", "group", "tags"}
+TEXTS = PATHS | {"monitor", "name", "baseline", "added_names", "metrics", "project", "entity", "group", "tags"}
 LISTS = frozenset(
     ("captions", "model", "images", "readme", "added_names", "metrics", "tags")
 )  # of these, where it reads as a list

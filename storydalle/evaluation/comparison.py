@@ -7,7 +7,8 @@ from storydalle.evaluation.judges import Scorecard
 from storydalle.evaluation.tables import compact
 from storydalle.evaluation.toon_table import markdown
 from storydalle.metrics.declared import COMPARED, columns_of
-from storydalle.metrics.resampling import PairedTest, holm, paired_tests
+from storydalle.metrics.estimates import holm
+from storydalle.metrics.resampling import PairedTest, paired_tests
 
 ALPHA = 0.05
 LEGEND = (

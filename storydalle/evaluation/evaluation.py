@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypedDict, cast
 
-from jaxtyping import UInt8
+import numpy as np
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -85,6 +86,10 @@ class Evaluation(NamedTuple):
         if row in self.drawn:
             return self.drawn[row][index]
         return to_pixels(self.entries[row].frames(self.split, index, index + 1)[0])
+
+    def story_values(self) -> dict[str, dict[str, Float[np.ndarray, " g"]]]:
+        """The part of each story in each score, by row; see ``resampling.story_values``."""
+        return {row: card.story_values() for row, card in self.scorecards.items()}
 
     def text(self, intervals: bool = False) -> str:
         """The tables as markdown."""

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from storydalle.evaluation.evaluation_settings import ProtocolSettings
@@ -239,6 +241,13 @@ class Scorecard:
         for metric in self.story_metrics_by_name().values():
             intervals |= metric.compute_intervals(clusters=self.clusters, num_resamples=num_resamples)
         return intervals
+
+    def story_values(self) -> dict[str, Float[np.ndarray, " g"]]:
+        """The part of each story, or of each episode or book, in each score that is a function of sums over stories."""
+        values: dict[str, Tensor] = {}
+        for metric in self.story_metrics_by_name().values():
+            values |= metric.story_values(self.clusters)
+        return {name: each.numpy() for name, each in values.items()}
 
     def counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}

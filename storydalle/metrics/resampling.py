@@ -67,6 +67,25 @@ def bootstrap_intervals(
     return {name: percentile_interval(values, level, len(units)) for name, values in scores.items()}
 
 
+def story_values(
+    rows: Shaped[Tensor, "b ..."], scores_of_sums: ScoresOfSums, clusters: Sequence[str] | None = None
+) -> dict[str, Float[Tensor, " g"]]:
+    """The part of each story (cluster) in each score: normalized jackknife pseudo-values, whose mean is the score.
+
+    p_i = n score - (n - 1) score_without_i, and then all shifted alike (Hillis et al. 2005, see ``estimates``). For a
+    mean of stories they are the stories' own values. A score that is undefined without some story has none.
+    """
+    units = cluster_sums(rows, clusters)
+    n, total = len(units), units.sum(0)
+    without, whole = scores_of_sums(total - units), scores_of_sums(total[None])
+    found: dict[str, Tensor] = {}
+    for name, score in whole.items():
+        values = n * score - (n - 1) * without[name]
+        if n > 1 and values.isfinite().all():
+            found[name] = values + (score - values.mean())
+    return found
+
+
 def paired_test(
     rows_a: StoryRows,
     rows_b: StoryRows,
@@ -120,25 +139,6 @@ def paired_tests(
         )
         for name, value in seen.items()
     }
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted p-values of a table of tests (Holm 1979): all below alpha are correct with probability 1 - alpha.
-
-    p'_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)) for the m sorted p-values. A nan stays nan and does not count as a
-    test. Raises ``ValueError`` for a value outside [0, 1].
-    """
-    for name, value in p_values.items():
-        if value < 0 or value > 1:
-            raise ValueError(f"p-value {value} of {name!r} is not in [0, 1]")
-    tested = sorted(
-        (name for name, value in p_values.items() if not math.isnan(value)), key=lambda name: p_values[name]
-    )
-    adjusted, highest = dict(p_values), 0.0
-    for rank, name in enumerate(tested):
-        highest = max(highest, min(1.0, (len(tested) - rank) * p_values[name]))
-        adjusted[name] = highest
-    return adjusted
 
 
 def check_resampling(num_resamples: int, level: float) -> None:

@@ -35,7 +35,7 @@ from torch import Tensor
 from torchmetrics.utilities.data import dim_zero_cat
 
 from storydalle.metrics.declared import DeclaredMetric
-from storydalle.metrics.resampling import Interval, StoryRows, bootstrap_intervals
+from storydalle.metrics.resampling import Interval, StoryRows, bootstrap_intervals, story_values
 
 
 def hashed_keys(items: Iterable[bytes]) -> Int[Tensor, "n 2"]:
@@ -141,11 +141,20 @@ class StoryMetric(DeclaredMetric):
         ``clusters`` maps each story's id to its episode or book (it may hold other stories too). A story drawn under
         several seeds is one cluster of the ids ``"<story>#<seed>"``. The interval of a single story is nan.
         """
+        rows, own = self.units(clusters)
+        return bootstrap_intervals(rows, self.scores_of_sums, own, num_resamples, level, seed)
+
+    def story_values(self, clusters: Mapping[str, str] | None = None) -> dict[str, Float[Tensor, " g"]]:
+        """The part of each story, or of each cluster of stories, in each score; see ``resampling.story_values``."""
+        rows, own = self.units(clusters)
+        return story_values(rows, self.scores_of_sums, own)
+
+    def units(self, clusters: Mapping[str, str] | None) -> tuple[Shaped[Tensor, "b ..."], list[str] | None]:
+        """The rows of all stories, and the cluster of each."""
         with self.sync_context(self.dist_sync_fn):
             rows = self.story_rows().double().cpu()
             keys = self.gathered()[1]
-        own = None if clusters is None else clusters_of(keys, clusters)
-        return bootstrap_intervals(rows, self.scores_of_sums, own, num_resamples, level, seed)
+        return rows, None if clusters is None else clusters_of(keys, clusters)
 
     def counts(self) -> dict[str, int]:
         """The number of scored stories, and the number of items of each score."""

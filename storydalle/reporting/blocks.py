@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 EMPHASIS = re.compile(r"\*([^*]+)\*")
 EDGE = re.compile(r"(?<!\\)\|")  # between cells; a bar behind a backslash is part of one
-INTERVAL = re.compile(r" (?=\[|± )")
+INTERVAL = re.compile(r" (?=\[|± |\([-.\d])")
 
 
 class Cell(NamedTuple):

@@ -25,8 +25,8 @@ from storydalle.reporting.plots import (
     plot_steps,
 )
 from storydalle.reporting.report_runs import ScoredRun
-from storydalle.reporting.report_scores import LEGEND, Comparison, families, matching
-from storydalle.reporting.report_tables import failure_rows, score_rows
+from storydalle.reporting.report_scores import Comparison, families, matching
+from storydalle.reporting.report_tables import failure_rows, part_of
 from storydalle.stories.pictures import open_picture
 
 SHOWN = ("best", "median", "worst")
@@ -59,38 +59,38 @@ def report_page(
     runs: Sequence[ScoredRun],
     curves: Curves,
     patterns: Patterns,
+    baseline: str | None,
     out: Path,
 ) -> str:
     """The page, which needs no other file; it links from ``out`` to pages of evaluations, which have the strips."""
     return page(
         "report.html",
         title,
-        protocols=[protocol_part(each, runs, patterns, out) for each in found if each.names(patterns)],
+        protocols=[protocol_part(each, runs, patterns, baseline, out) for each in found if each.names(patterns)],
         curves=curve_plots(curves),
         failures=Grid.of(failure_rows(run for run in runs if run.failure)),
     )
 
 
-def protocol_part(found: Comparison, runs: Sequence[ScoredRun], patterns: Patterns, out: Path) -> ProtocolPart:
+def protocol_part(
+    found: Comparison, runs: Sequence[ScoredRun], patterns: Patterns, baseline: str | None, out: Path
+) -> ProtocolPart:
     """One protocol: tables, plots, its fields, and strips of its runs."""
     names = found.names(patterns)
     own = [run for run in runs if run.protocol == found.protocol]
-    legend = "; ".join(LEGEND[kind] for kind in found.kinds(names))
+    part = part_of(found, patterns, baseline, {name: words(name) for name in names})
+    legend = "; ".join(part.legend)
     facts = {"hash": found.protocol} | {name: str(value) for name, value in found.fields.items() if value is not None}
     return ProtocolPart(
         heading=found.heading(str),
         notes=[found.common(str).replace("all with", "All with", 1), *(note.replace("`", "") for note in found.notes)],
-        tables={title: table_of(found, columns) for title, columns in families(names).items()},
+        tables={title: Grid.of(rows) for title, rows in part.tables.items()},
         legend=f"{legend}." if legend else "",
         plots=[*score_plots(found, names), *drift_plots(found, patterns), *character_plots(found, patterns)],
         facts=facts if found.protocol else {},
         pages=links(own, out),
         strips=list(shown_strips(own)),
     )
-
-
-def table_of(found: Comparison, names: Sequence[str]) -> Grid:
-    return Grid.of(score_rows(found, names, {name: words(name) for name in names}))
 
 
 def words(name: str) -> str:

@@ -1,6 +1,7 @@
 """Runs for a report: the ``metrics.json`` files under a folder, one row of numbers for each run."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict, cast
@@ -13,6 +14,7 @@ from storydalle.mistakes import UserError
 from storydalle.training.runs import CONFIG, METRICS
 
 Ends = tuple[float, float]
+OF_RUNS = ("checkpoints", "csv", "model", "strips", "tensorboard", "wandb")  # folders in that of a run
 
 
 class System(TypedDict, total=False):
@@ -21,6 +23,8 @@ class System(TypedDict, total=False):
     sampling: Mapping[str, object] | None
     best_of: int | None
     chosen_by: str
+    seed: int | None  # of its training
+    cost: Mapping[str, float | None]
 
 
 class Content(TypedDict, total=False):
@@ -35,6 +39,8 @@ class Content(TypedDict, total=False):
     intervals: Mapping[str, object] | None
     systems: Mapping[str, System] | None
     strips: Mapping[str, str] | None
+    cost: Mapping[str, float | None] | None  # of a training
+    wall_seconds: float | None
 
 
 class Record(NamedTuple):
@@ -64,6 +70,8 @@ class ScoredRun(NamedTuple):
     truth: str | None = None  # a hash of the true frames' pixels
     folder: Path = Path()
     strips: Mapping[str, str] = {}  # headings by the names of pictures in the folder
+    recorded_row: str = ""  # the name of the row in the record
+    cost: Mapping[str, float] = {}  # of the training
     failure: str | None = None
 
     @property
@@ -80,8 +88,15 @@ def read_runs(records: Iterable[Record]) -> list[ScoredRun]:
 
 def read_records(folder: Path) -> list[Record]:
     """Every run under a folder. Raises UserError for a record whose protocol does not match its hash."""
-    paths = sorted({*folder.rglob(METRICS), *(found.with_name(METRICS) for found in folder.rglob(CONFIG))})
-    return [read_record(path, folder) for path in paths]
+    return [read_record(path / METRICS, folder) for path in sorted(run_folders(folder))]
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Every folder with a run; what a run keeps in its own folders is not looked through."""
+    for name, folders, files in os.walk(folder):
+        if METRICS in files or CONFIG in files:
+            yield Path(name)
+            folders[:] = [each for each in folders if each not in OF_RUNS]
 
 
 def read_record(path: Path, folder: Path) -> Record:
@@ -127,7 +142,15 @@ def are_systems(value: object) -> bool:
         isinstance(system, dict)
         and isinstance(system.get("sampling") or {}, dict)
         and isinstance(system.get("best_of") or 1, int)
+        and isinstance(system.get("seed") or 0, int)
+        and are_numbers(system.get("cost") or {})
         for system in value.values()
+    )
+
+
+def are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        each is None or (isinstance(each, int | float) and 0 <= each <= LARGEST) for each in value.values()
     )
 
 
@@ -158,6 +181,8 @@ FORMS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "intervals": ("object of pairs of numbers", is_tree),
     "systems": ("object of systems", are_systems),
     "strips": ("object of headings", are_names),
+    "cost": ("object of numbers", are_numbers),
+    "wall_seconds": ("number", is_score),
 }
 
 
@@ -194,13 +219,31 @@ def runs_of(record: Record) -> Iterator[ScoredRun]:
     )
     systems = content.get("systems") or {}
     for path, values in rows_of(content.get("values") or {}):
-        system: System = systems.get(path[-1], {}) if path else {}
+        system: System = systems.get(path[-1], {}) if path else {"cost": cost_of(content)}
+        row, seeds = apart_from_seed(", ".join(path), system)
         yield run._replace(
-            row=declared(", ".join(path), system),
+            row=declared(row, system),
+            recorded_row=path[-1] if path else "",
+            seeds=(*seeds, *run.seeds),
             values=values,
             intervals=intervals_of(content.get("intervals") or {}, path),
             sampling=system.get("sampling") or {},
+            cost={name: float(value) for name, value in (system.get("cost") or {}).items() if value is not None},
         )
+
+
+def cost_of(content: Content) -> Mapping[str, float | None]:
+    """The cost of a training; a record of an earlier version has only its time."""
+    is_training = (content.get("protocol") or {}).get("kind") == "training"
+    return ({"seconds": content.get("wall_seconds")} if is_training else {}) | dict(content.get("cost") or {})
+
+
+def apart_from_seed(row: str, system: System) -> tuple[str, tuple[int, ...]]:
+    """The name of a row without the seed of its training, and that: models of a sweep's seeds are seeds of one line."""
+    seed = system.get("seed")
+    if seed is None or not row.endswith(f"seed{seed}"):
+        return row, ()
+    return row.removesuffix(f"seed{seed}").rstrip("-/"), (seed,)
 
 
 def rows_of(

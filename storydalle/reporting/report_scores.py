@@ -5,23 +5,33 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from storydalle.evaluation.story_values import STORIES, StoryValues, read_story_values
 from storydalle.files.records import differing_fields
+from storydalle.metrics.estimates import Estimate, Sample, mean_of
 from storydalle.metrics.topics import details, family_patterns
 from storydalle.reporting.report_runs import Ends, ScoredRun
 
-# Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond, the normal's value is within 4 %.
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 OVER_STORIES, OVER_SEEDS = "bootstrap over stories", "Student's t over seeds"
+OVER_BOTH, PAIRED = "Student's t over seeds and stories", "Student's t over stories"
+WITHHELD = "no interval"
 LEGEND = {
+    OVER_BOTH: "(low, high): 95 % interval over seeds and stories",
+    PAIRED: "(low, high): 95 % interval over stories; one seed says nothing of others",
     OVER_STORIES: "[low, high]: 95 % interval, stories resampled",
     OVER_SEEDS: "±: 95 % interval of the mean over seeds",
+    WITHHELD: "without an interval: one seed, and no values of stories",
 }
 HASH_LENGTH, MAX_DIFFERENCES = 12, 8
 MAX_COLUMNS = 10  # of a table; more scores are parted into families
 BY_DEFAULT_HIDDEN = (r"train/.*", r".*_at_\d+", r".*_chance")  # beside the details of metrics
 OF_TRAINING, OTHERS = {"Loss of the true frames": r"nats.*|probe_.*"}, {"Other scores": r".*"}
+SAME_MEAN = 1e-4  # by which the mean of stories may differ from the score: they are kept in single precision
 
 
 class Summary(NamedTuple):
@@ -49,8 +59,12 @@ class Comparison(NamedTuple):
     fields: Mapping[str, object]
     shared: tuple[str, ...]  # subject and settings of all lines
     lines: Mapping[str, Mapping[str, Summary]]
-    num_seeds: Mapping[str, int]
+    runs: Mapping[str, Sequence[ScoredRun]]  # of each line
     notes: tuple[str, ...] = ()
+
+    @property
+    def num_seeds(self) -> dict[str, int]:
+        return {line: len(runs) for line, runs in self.runs.items()}
 
     def heading(self, code: Callable[[str], str]) -> str:
         """``code`` sets names and hashes."""
@@ -80,32 +94,70 @@ class Comparison(NamedTuple):
             for line, scores in self.lines.items()
         }
 
-    def kinds(self, names: Iterable[str]) -> list[str]:
-        """The kinds of intervals among the given scores."""
+    def legend(self, names: Iterable[str]) -> list[str]:
+        """The words for the intervals of the given scores, and for numbers without one."""
         names = set(names)
-        found = {each.kind for scores in self.lines.values() for name, each in scores.items() if name in names}
-        return [kind for kind in LEGEND if kind in found]
+        return intervals_told(each for scores in self.lines.values() for name, each in scores.items() if name in names)
+
+
+def intervals_told(shown: Iterable[Summary]) -> list[str]:
+    kinds = {each.kind or WITHHELD for each in shown}
+    return [text for kind, text in LEGEND.items() if kind in kinds]
 
 
 # ------------------------------------------------------------------------------------------------ numbers
 
 
 def summary(runs: Sequence[ScoredRun], name: str) -> Summary | None:
-    """One seed's number with its own interval, or the mean over seeds with Student's t interval.
+    """One seed's number with its own interval, or the mean over seeds with an interval over seeds and stories.
 
-    A number that is equal for all seeds, such as an upper limit, keeps its own interval.
+    Scores without values of stories have an interval over seeds alone. A number that is equal for all seeds, such as
+    an upper limit, keeps its own interval.
     """
     runs = [run for run in runs if name in run.values]
     if not runs:
         return None
     values = [run.values[name] for run in runs]
-    mean, n = statistics.fmean(values), len(values)
     if all(math.isclose(value, values[0], rel_tol=1e-6, abs_tol=1e-12) for value in values):
         ends = runs[0].intervals.get(name)
-        return Summary(mean, ends, None if ends is None else OVER_STORIES, n)
-    t = T_QUANTILES[n - 2] if n - 2 < len(T_QUANTILES) else 1.96
-    half = t * statistics.stdev(values) / math.sqrt(n)
-    return Summary(mean, (mean - half, mean + half), OVER_SEEDS, n)
+        return Summary(statistics.fmean(values), ends, None if ends is None else OVER_STORIES, len(values))
+    found = mean_of(sample(runs, name))
+    return Summary(found.mean, found.ends(), kind_of(found), len(values))
+
+
+def kind_of(found: Estimate) -> str | None:
+    if math.isnan(found.error):
+        return None
+    return (OVER_BOTH if found.covers_seeds else PAIRED) if found.covers_stories else OVER_SEEDS
+
+
+def sample(runs: Sequence[ScoredRun], name: str) -> Sample:
+    """A score of each seed, and of each story where all seeds kept those of the same stories."""
+    values = np.array([run.values[name] for run in runs])
+    stories = [stories_of(run)[0].get(name) for run in runs]
+    found = [each for each in stories if each is not None]
+    is_whole = len(found) == len(runs) and len({len(each) for each in found}) == 1
+    return Sample(values, np.stack(found) if is_whole else None)
+
+
+def stories_of(run: ScoredRun) -> tuple[StoryValues, str]:
+    """The values of single stories that a run kept, or none and a sentence that says what is wrong with them."""
+    path = run.folder / STORIES
+    try:
+        found = kept_stories(path, path.stat().st_mtime_ns).get(run.recorded_row, {}) if path.is_file() else {}
+    except ValueError as error:
+        return {}, f"{error}."
+    for name, values in found.items():
+        score = run.values.get(name)
+        if score is None or abs(values.mean() - score) > SAME_MEAN * max(1.0, abs(score)):
+            return {}, f"{path} is not of the record beside it: its values of stories are left out."
+    return found, ""
+
+
+@lru_cache(maxsize=64)
+def kept_stories(path: Path, changed: int) -> Mapping[str, StoryValues]:
+    """What a file holds; one that has changed is read again."""
+    return read_story_values(path)
 
 
 def comparisons(runs: Sequence[ScoredRun]) -> list[Comparison]:
@@ -136,12 +188,12 @@ def comparison(runs: Sequence[ScoredRun], first: Comparison | None) -> Compariso
     for run in runs:
         lines.setdefault(label(run, shared), []).append(run)
     notes = [difference(runs[0], first), *truths(runs)]
+    notes += dict.fromkeys(stories_of(run)[1] for same in lines.values() if len(same) > 1 for run in same)
     scores: dict[str, dict[str, Summary]] = {}
     for line, same in lines.items():
         found = {name: summary(same, name) for name in dict.fromkeys(name for run in same for name in run.values)}
         scores[line] = {name: each for name, each in found.items() if each is not None}
-    num_seeds = {line: len(same) for line, same in lines.items()}
-    return Comparison(runs[0].protocol, runs[0].fields, shared, scores, num_seeds, tuple(filter(None, notes)))
+    return Comparison(runs[0].protocol, runs[0].fields, shared, scores, lines, tuple(filter(None, notes)))
 
 
 def shared_words(runs: Sequence[ScoredRun]) -> tuple[str, ...]:

@@ -1,36 +1,25 @@
-"""A report's tables: markdown, LaTeX and csv."""
+"""A report's tables: the text of their cells, markdown and csv."""
 
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from storydalle.reporting.report_costs import COSTS, cost_rows, mean_cost
+from storydalle.reporting.report_differences import OF_P, Difference, Differences, differences, legend_of
 from storydalle.reporting.report_runs import ScoredRun
-from storydalle.reporting.report_scores import (
-    HASH_LENGTH,
-    LEGEND,
-    OVER_SEEDS,
-    Comparison,
-    Summary,
-    families,
-    summary,
-)
+from storydalle.reporting.report_scores import LEGEND, OVER_SEEDS, OVER_STORIES, Comparison, Summary, families
 
 MAX_DECIMALS = 5  # beyond, a number is written with its power of ten
-MAX_LATEX_COLUMNS = 4  # of a tabular, so that it fits between the margins
-LATEX_SIGNS = {
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"},
-    **{"[": "{[}", "]": "{]}"},  # A bracket that follows the end of a row would be its option.
-}
-LATEX_HEAD = "% Needs \\usepackage{booktabs}.\n"
+OF_TESTS = ("minus", "p", "p_holm")  # columns of differences
+COST, DIFFERENCE = "Cost of the training", "Difference from"
 
 
 # ------------------------------------------------------------------------------------------------ cells
 
 
 def cell(found: Summary | None) -> str:
-    """``.913 [.90, .93]``, ``.913 ± .021``, or only the number; the interval decides the number of digits."""
+    """``.913 [.90, .93]``, ``.913 (.90, .93)``, ``.913 ± .021``, or ``.913``; the interval decides the digits."""
     if found is None:
         return "-"
     if found.ends is None:
@@ -40,7 +29,25 @@ def cell(found: Summary | None) -> str:
         return f"{number(found.mean, decimals)} ± {number(found.half_width, decimals, least=1)}"
     decimals = digits(found.half_width, 1)
     ends = ", ".join(number(end, decimals, least=2) for end in found.ends)
-    return f"{number(found.mean, decimals)} [{ends}]"
+    return (
+        f"{number(found.mean, decimals)} [{ends}]"
+        if found.kind == OVER_STORIES
+        else (f"{number(found.mean, decimals)} ({ends})")
+    )
+
+
+def difference_cell(difference: Difference | None) -> str:
+    """``+.021 (.010, .032) p=.003``: a difference, its interval, and the corrected p."""
+    if difference is None:
+        return "-"
+    text = cell(difference.found)
+    text = text if text.startswith("-") or difference.found.mean == 0 else f"+{text}"
+    return text if math.isnan(difference.p_holm) else f"{text} p{probability(difference.p_holm)}"
+
+
+def probability(p: float) -> str:
+    """``=.012``, or ``<.001``."""
+    return "<.001" if p < 0.001 else f"={number(p, 3)}"
 
 
 def number(value: float, decimals: int, least: int = 3) -> str:
@@ -60,24 +67,53 @@ def digits(value: float, significant: int) -> int:
 # ------------------------------------------------------------------------------------------------ markdown, csv
 
 
-def markdown(found: Sequence[Comparison], failures: Sequence[ScoredRun], patterns: Sequence[str] | None) -> str:
+class Part(NamedTuple):
+    """Tables of one protocol, by title, in the order of a report; and the sentences below all tables."""
+
+    tables: dict[str, list[list[str]]]
+    legend: list[str]
+
+
+def part_of(
+    found: Comparison, patterns: Sequence[str] | None, baseline: str | None, titles: Mapping[str, str] | None = None
+) -> Part:
+    """Scores by family, each followed by differences from the baseline, and costs."""
+    names = found.names(patterns)
+    tested = differences(found, baseline, names)
+    tables: dict[str, list[list[str]]] = {}
+    for title, columns in families(names).items():
+        tables[title] = score_rows(found, columns, titles)
+        if any(name in own for own in tested.values() for name in columns):
+            of_what = f"{DIFFERENCE} {baseline}" + (f": {title}" if title else "")
+            tables[of_what] = difference_rows(tested, columns, titles)
+    costs = cost_rows(found)
+    legend = dict.fromkeys([*found.legend(names), *legend_of(tested)])
+    return Part(tables | ({COST: costs} if costs else {}), list(legend))
+
+
+def markdown(
+    found: Sequence[Comparison],
+    failures: Sequence[ScoredRun],
+    patterns: Sequence[str] | None,
+    baseline: str | None = None,
+) -> str:
     """The tables of each protocol, with the differences of protocols between them, then the failures."""
-    parts: list[str] = []
-    kinds: set[str] = set()
+    lines: list[str] = []
+    legend: dict[str, None] = {}
     for each in found:
-        names = each.names(patterns)
-        if not names:
+        if not each.names(patterns):
             continue
-        kinds |= set(each.kinds(names))
-        parts += [", ".join(filter(None, [each.heading("`{}`".format), each.common("`{}`".format)])), *each.notes]
-        for title, columns in families(names).items():
-            parts += [f"*{title}*"] if title else []
-            parts.append(table(score_rows(each, columns)))
-    if kinds:
-        parts.append("; ".join(text for kind, text in LEGEND.items() if kind in kinds) + ".")
+        part = part_of(each, patterns, baseline)
+        lines += [", ".join(filter(None, [each.heading("`{}`".format), each.common("`{}`".format)])), *each.notes]
+        for title, rows in part.tables.items():
+            lines += [f"*{title}*"] if title else []
+            lines.append(table(rows))
+        legend |= dict.fromkeys(part.legend)
+    if legend:
+        lines.append(f"{'; '.join(each for each in [*LEGEND.values(), OF_P] if each in legend)}.")
     if failures:
-        parts.append(table(failure_rows(failures), edge="---"))
-    return "\n\n".join(parts)
+        lines.append(table(failure_rows(failures), edge="---"))
+    return "\n\n".join(lines)
 
 
 def score_rows(found: Comparison, names: Sequence[str], titles: Mapping[str, str] | None = None) -> list[list[str]]:
@@ -91,6 +127,14 @@ def score_rows(found: Comparison, names: Sequence[str], titles: Mapping[str, str
     return [header, *rows]
 
 
+def difference_rows(
+    tested: Differences, names: Sequence[str], titles: Mapping[str, str] | None = None
+) -> list[list[str]]:
+    """A header, then one line for each configuration that was tested against the baseline."""
+    rows = [[line, *(difference_cell(own.get(name)) for name in names)] for line, own in tested.items()]
+    return [["config", *((titles or {}).get(name, name) for name in names)], *rows]
+
+
 def failure_rows(failures: Iterable[ScoredRun]) -> list[list[str]]:
     return [["config", "failure"], *([run.config, str(run.failure)] for run in failures)]
 
@@ -102,80 +146,33 @@ def table(rows: Sequence[Sequence[str]], edge: str = "---:") -> str:
     return "\n".join(f"| {' | '.join(entry.replace('|', chr(92) + '|') for entry in line)} |" for line in lines)
 
 
-def csv_rows(runs: Sequence[ScoredRun]) -> Iterator[list[object]]:
-    """One line a number, with all its digits: config, protocol, metric, mean, interval and its kind, seeds."""
-    yield ["config", "protocol_hash", "metric", "mean", "low", "high", "interval", "num_seeds", "failure"]
-    groups: dict[tuple[str, str], list[ScoredRun]] = {}
-    for run in runs:
-        if run.failure:
-            yield [run.config, "", "", "", "", "", "", len(run.seeds), run.failure]
-        else:
-            groups.setdefault((run.config, run.protocol), []).append(run)
-    for (config, protocol), same in groups.items():
-        for name in dict.fromkeys(name for run in same for name in run.values):
-            found = summary(same, name)
-            assert found is not None
-            ends = ["", ""] if found.ends is None else [repr(end) for end in found.ends]
-            yield [config, protocol, name, repr(found.mean), *ends, found.kind or "", found.num_seeds, ""]
+def csv_rows(
+    found: Sequence[Comparison],
+    failures: Iterable[ScoredRun],
+    patterns: Sequence[str] | None,
+    baseline: str | None,
+) -> Iterator[list[object]]:
+    """One line a number, with all its digits: config, protocol, metric, mean, interval and its kind, seeds.
+
+    Differences from a baseline have its name, and p before and after the correction over the shown scores.
+    """
+    yield [*("config", "protocol_hash", "metric", "mean", "low", "high", "interval", "num_seeds", "failure"), *OF_TESTS]
+    for run in failures:
+        yield [run.config, "", "", "", "", "", "", len(run.seeds), run.failure, "", "", ""]
+    for each in found:
+        tested = differences(each, baseline, each.names(patterns))
+        for line, scores in each.lines.items():
+            config, runs = each.runs[line][0].config, each.runs[line]
+            for name, summary in scores.items():
+                yield [config, each.protocol, name, *csv_cells(summary), "", "", "", ""]
+            for name in COSTS:
+                if (cost := mean_cost(runs, name)) is not None:
+                    yield [config, each.protocol, f"cost/{name}", repr(cost), *("", "", "", len(runs), "", "", "", "")]
+            for name, test in tested.get(line, {}).items():
+                p_values = [repr(test.p), repr(test.p_holm)]
+                yield [config, each.protocol, name, *csv_cells(test.found), "", baseline, *p_values]
 
 
-# ------------------------------------------------------------------------------------------------ LaTeX
-
-
-def latex(found: Sequence[Comparison], patterns: Sequence[str] | None) -> str:
-    """A floating table a protocol."""
-    shown = [(each, names) for each in found if (names := each.names(patterns))]
-    return LATEX_HEAD + "".join(f"\n{latex_table(each, names)}" for each, names in shown)
-
-
-def latex_table(found: Comparison, names: Sequence[str]) -> str:
-    """Columns are configurations or scores, whichever are fewer; a tabular has only a few columns."""
-    cells = {(line, name): cell(scores.get(name)) for line, scores in found.lines.items() for name in names}
-    rows, columns = list(found.lines), list(names)
-    if len(rows) < len(columns) and len(columns) > MAX_LATEX_COLUMNS:
-        rows, columns = columns, rows
-        cells = {(name, line): text for (line, name), text in cells.items()}
-    parts = [columns[start : start + MAX_LATEX_COLUMNS] for start in range(0, len(columns), MAX_LATEX_COLUMNS)]
-    caption = [words for words in (found.heading(latex_code), found.common(latex_code)) if words]
-    caption += [latex_text(LEGEND[kind]).replace("95 \\%", "95\\,\\%") for kind in found.kinds(names)]
-    key = re.sub(r"[^a-z0-9-]+", "-", f"{found.fields.get('name', 'protocol')}-{found.protocol[:HASH_LENGTH]}".lower())
-    return "\n".join(
-        [
-            *("\\begin{table}", "\\centering", "\\footnotesize"),
-            *(f"\\caption{{{'; '.join(caption)}.}}", f"\\label{{tab:{key.strip('-')}}}"),
-            "\n\\par\\medskip\n".join(tabular(rows, part, cells) for part in parts),
-            "\\end{table}\n",
-        ]
-    )
-
-
-def tabular(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], str]) -> str:
-    filled = [row for row in rows if any(cells[row, column] != "-" for column in columns)]
-    lines = [["", *map(latex_text, columns)]]
-    lines += [[latex_text(row), *(latex_cell(cells[row, column]) for column in columns)] for row in filled]
-    head, *rest = (" & ".join(line) + " \\\\" for line in lines)
-    parts = [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule", head, "\\midrule", *rest, "\\bottomrule"]
-    return "\n".join([*parts, "\\end{tabular}"])
-
-
-def latex_cell(text: str) -> str:
-    """A number followed by its interval in small type, with proper minus signs."""
-    if text == "-":
-        return "--"
-    value, bracket, interval = text.partition(" [")
-    if bracket:
-        return f"{latex_number(value)} {{\\scriptsize [{latex_number(interval)}}}"
-    return latex_number(text).replace("±", "$\\pm$")
-
-
-def latex_number(text: str) -> str:
-    """Minus signs as such."""
-    return text.replace("-", "$-$")
-
-
-def latex_code(text: str) -> str:
-    return f"\\texttt{{{latex_text(text)}}}"
-
-
-def latex_text(text: str) -> str:
-    return "".join(LATEX_SIGNS.get(letter, letter) for letter in text)
+def csv_cells(found: Summary) -> list[object]:
+    ends = ["", ""] if found.ends is None else [repr(end) for end in found.ends]
+    return [repr(found.mean), *ends, found.kind or "", found.num_seeds]

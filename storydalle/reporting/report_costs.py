@@ -1,0 +1,69 @@
+"""The cost of what a report compares, from the records of trainings: time, size, memory and energy."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from storydalle.reporting.report_runs import ScoredRun
+from storydalle.reporting.report_scores import Comparison
+
+
+class Cost(NamedTuple):
+    """A column: its title, and how a number is written."""
+
+    title: str
+    told: Callable[[float], str]
+
+
+def told_time(seconds: float) -> str:
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{rounded(seconds / size)} {unit}"
+    return f"{rounded(seconds)} s"
+
+
+def told_count(number: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{rounded(number / size)} {unit}"
+    return f"{number:.0f}"
+
+
+def told_energy(joules: float) -> str:
+    hours = joules / 3600
+    return f"{rounded(hours / 1000)} kWh" if hours >= 1000 else f"{rounded(hours)} Wh"
+
+
+def told_memory(megabytes: float) -> str:
+    return f"{rounded(megabytes / 1024)} GB" if megabytes >= 1024 else f"{megabytes:.0f} MB"
+
+
+def rounded(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+COSTS = {
+    "seconds": Cost("training time", told_time),
+    "parameters": Cost("parameters", told_count),
+    "trained_parameters": Cost("trained", told_count),
+    "peak_megabytes": Cost("peak memory", told_memory),
+    "joules": Cost("energy", told_energy),
+}
+
+
+def mean_cost(runs: Sequence[ScoredRun], name: str) -> float | None:
+    """The mean over the runs of a line that recorded it."""
+    found = [run.cost[name] for run in runs if name in run.cost]
+    return statistics.fmean(found) if found else None
+
+
+def cost_rows(found: Comparison) -> list[list[str]]:
+    """A header, then one line for each configuration whose cost is known; nothing if none is."""
+    costs = {line: {name: mean_cost(runs, name) for name in COSTS} for line, runs in found.runs.items()}
+    names = [name for name in COSTS if any(each[name] is not None for each in costs.values())]
+    rows = [
+        [line, *("-" if (value := each[name]) is None else COSTS[name].told(value) for name in names)]
+        for line, each in costs.items()
+        if any(value is not None for value in each.values())
+    ]
+    return [["config", *(COSTS[name].title for name in names)], *rows] if names else []
