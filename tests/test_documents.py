@@ -21,6 +21,7 @@ import storydalle
 from storydalle.commands import main
 from storydalle.metrics.declared import by_name
 from storydalle.mistakes import UserError
+from storydalle.reporting.compared_runs import Report
 from storydalle.reporting.result_pages import fill_pages
 from storydalle.stories.toon import ToonSV
 from tests.documents import DOCS, LINES, PAGES, ROOT, STORYDALLE, Line, blocks, files_of, page_name, shell_lines
@@ -61,17 +62,31 @@ def test_the_readme_is_short() -> None:
     assert {row.count("|") - 1 for row in rows} == {6}
 
 
-def results() -> str:
-    text = README.read_text(encoding="utf-8")
+def results(page: Path = README) -> str:
+    text = page.read_text(encoding="utf-8")
     return text.partition("<!-- results:begin -->\n")[2].partition("\n<!-- results:end -->")[0]
 
 
 def test_the_table_of_the_readme_is_that_of_the_recorded_run(tmp_path: Path) -> None:
     record = json.loads((ROOT / "experiments" / "story_dalle" / "metrics.json").read_text())
     copy = tmp_path / "README.md"
-    shutil.copy(README, copy)
+    copy.write_text(README.read_text(encoding="utf-8").replace(results(), "gone"), encoding="utf-8")
     fill_pages([str(copy)], "all tables", record["values"])
     assert copy.read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
+
+
+def test_the_table_of_the_studies_is_what_the_command_on_its_page_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "experiments" / "README.md"
+    (line,) = [line for line in shell_lines(page) if line.words.startswith("storydalle report ")]
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("*.png", "*.html"))
+    copy = tmp_path / "experiments" / "README.md"
+    copy.write_text(copy.read_text(encoding="utf-8").replace(results(page), "gone"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Report, "write", lambda *_: [])  # neither pages nor plots
+    assert main.main(shlex.split(line.words)[1:]) == 0
+    assert copy.read_bytes() == page.read_bytes()
 
 
 def test_a_page_without_columns_gets_all_tables_and_an_unknown_column_is_named(tmp_path: Path) -> None:

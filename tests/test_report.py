@@ -16,9 +16,10 @@ from storydalle.commands import main
 from storydalle.files.records import protocol_hash
 from storydalle.reporting.compared_runs import Report
 from storydalle.reporting.plots import plot_scores
+from storydalle.reporting.report_latex import latex, latex_text
 from storydalle.reporting.report_runs import METRICS
-from storydalle.reporting.report_scores import OVER_SEEDS, OVER_STORIES, Summary, families
-from storydalle.reporting.report_tables import cell, latex, latex_text
+from storydalle.reporting.report_scores import OVER_BOTH, OVER_SEEDS, OVER_STORIES, Summary, families
+from storydalle.reporting.report_tables import cell
 from tests.reports import PROTOCOL, evaluation, log, record
 from tests.test_full_disk import largest_file
 
@@ -136,6 +137,7 @@ def test_the_csv_has_all_digits_and_says_which_interval() -> None:
         (-0.0271, (-0.05, 0.04), OVER_STORIES, "-.027 [-.05, .04]"),
         (45.31, (40.1, 51.2), OVER_STORIES, "45.3 [40.1, 51.2]"),
         (0.4, (-0.9, 1.7), OVER_SEEDS, ".400 ± 1.3"),
+        (0.913, (0.897, 0.931), OVER_BOTH, ".913 (.90, .93)"),
         (0.02658, (0.0262, 0.02696), OVER_SEEDS, ".02658 ± .00038"),
         (0.0694, None, None, ".0694"),
         (384.21, None, None, "384.2"),

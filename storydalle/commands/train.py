@@ -49,6 +49,7 @@ from storydalle.stories.story import Stories
 from storydalle.training import processes
 from storydalle.training.building import learn_words, model_folder
 from storydalle.training.callbacks import callbacks
+from storydalle.training.cost import cost_of
 from storydalle.training.finite import Kept, values_of
 from storydalle.training.memory_limit import check_memory
 from storydalle.training.quiet import quieten
@@ -58,6 +59,7 @@ from storydalle.training.runs import (
     MEMORY,
     METRICS,
     MODEL,
+    KeptByRun,
     TrainingRun,
     check_unfinished,
     folder_for_run,
@@ -110,9 +112,11 @@ def begin(request: Request, held: ExitStack) -> Plan:
     kept = memory(folder) if checkpoint else {}
     found = built_on(settings, kept.get("pretrained"))
     config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
+    start = state.get("global_step", 0)
     of_settings = hash_of_run(request, folder, tree) if checkpoint else settings_hash(request.settings)
     # First, so that a run with a config says of which settings it is.
-    write_record(folder / MEMORY, {"config": config, "settings": of_settings, "wandb": number, "pretrained": found})
+    told = KeptByRun(config=config, settings=of_settings, wandb=number, pretrained=found)
+    write_record(folder / MEMORY, told | {"start": start, "max_steps": settings.steps.max_steps})
     write_text(folder / CONFIG, to_yaml(tree))
     (folder / METRICS).unlink(missing_ok=True)
     print(f"{'resuming' if checkpoint else 'writing'} {folder}", *notes, sep="\n")
@@ -123,7 +127,7 @@ def begin(request: Request, held: ExitStack) -> Plan:
         network=with_model(settings, found),
         config=config,
         checkpoint=str(checkpoint) if checkpoint else None,
-        start=state.get("global_step", 0),
+        start=start,
         values=state.get("values", {}),
     )
 
@@ -212,6 +216,7 @@ def write_result(plan: Plan, trained: "Trained", about: Mapping[str, Any], wall_
         wall_seconds=wall_seconds,
         device=device_name(),
         precision=settings.precision,
+        cost=cost_of(trained.trainer, trained.model if isinstance(trained.model, torch.nn.Module) else trained.system),
         **about,
     )
     write_record(Path(plan.folder) / METRICS, record)

@@ -20,6 +20,7 @@ from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.judges import open_text_network
 from storydalle.evaluation.splits import Split
 from storydalle.files.paths import file_name, user_path
+from storydalle.files.reading import object_if_whole
 from storydalle.metrics.networks.clip import ImageTextNetwork
 from storydalle.metrics.seen import Networks
 from storydalle.metrics.text_image import rerank
@@ -30,6 +31,7 @@ from storydalle.stories.images import to_images, to_pixels, to_tensor
 from storydalle.stories.resizing import at_size
 from storydalle.stories.story import Stories, StoryBatch, batch_of
 from storydalle.training.building import MODEL
+from storydalle.training.runs import METRICS
 
 if TYPE_CHECKING:
     from storydalle.models.story_dalle.model import StoryDALLE
@@ -115,7 +117,16 @@ class ModelEntry(Entry):
             "sampling": vars(self.model.sampling()),
             "best_of": self.num_candidates,
             "chosen_by": chosen_by or FIRST_DRAWN,
+            "seed": seed if isinstance(seed := self.model.card.get("seed"), int) else None,
+            "cost": {**recorded_cost(self.folder), "parameters": sum(each.numel() for each in self.model.parameters())},
         }
+
+
+def recorded_cost(model: Path) -> Mapping[str, object]:
+    """The cost of the training that made a model, where its run lies around it."""
+    run = object_if_whole(model.parent / METRICS) or {}
+    cost = run.get("cost")
+    return cost if isinstance(cost, dict) else {}
 
 
 def reranked(network: ImageTextNetwork, captions: Sequence[Sequence[str]], drawn: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from storydalle.files.json_values import as_int
 from storydalle.files.reading import read_object
 from storydalle.files.whole import remove_empty
 from storydalle.mistakes import Taken, told_in_one_line
@@ -62,12 +64,51 @@ def forget_killed(path: Path) -> None:
 
 def holder(file: Path) -> str | None:
     """The holder of a lock, by its file; empty if the file does not say it yet."""
+    who = told_by(file)
+    return None if who is None else who.told
+
+
+class Holder(NamedTuple):
+    """The command that holds a lock."""
+
+    command: str
+    pid: int
+    host: str
+    since: str
+
+    @property
+    def told(self) -> str:
+        return f"storydalle {self.command} (process {self.pid} on {self.host}, since {self.since})"
+
+    @property
+    def is_gone(self) -> bool:
+        """True if it was killed; of a process on another machine nothing tells that."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # it is another user's
+            return False
+        return False
+
+
+def told_by(file: Path) -> Holder | None:
     try:
         who = read_object(file)
-        command, pid, host, since = (str(who[name]) for name in ("command", "pid", "host", "since"))
+        return Holder(str(who["command"]), as_int(who["pid"]), str(who["host"]), str(who["since"]))
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return f"storydalle {command} (process {pid} on {host}, since {since})"
+
+
+def living_holder(path: Path) -> str | None:
+    """The command that writes into the folder ``path``; None if there is none, or if it was killed.
+
+    Only the lock's file is read: to try the lock itself would keep a command out that starts at this moment.
+    """
+    who = told_by(path / LOCK)
+    return None if who is None or who.is_gone else who.told
 
 
 def is_lock(name: str) -> bool:

@@ -9,15 +9,17 @@ from typing import NamedTuple
 from storydalle.files.whole import write_text
 from storydalle.mistakes import UserError, nearest
 from storydalle.reporting.curves import Curve, read_curves
+from storydalle.reporting.report_costs import cost_points
 from storydalle.reporting.report_differences import check_baseline
 from storydalle.reporting.report_latex import latex
 from storydalle.reporting.report_runs import Record, ScoredRun, read_records, read_runs
-from storydalle.reporting.report_scores import HASH_LENGTH, Comparison, comparisons, matching
+from storydalle.reporting.report_scores import HASH_LENGTH, MAX_DRAWN, Comparison, comparisons, matching
 from storydalle.reporting.report_tables import csv_rows, markdown
-from storydalle.training.runs import METRICS
+from storydalle.training.runs import LOGS, METRICS
 
 Patterns = Sequence[str] | None
 PAGE = "report.html"
+MAX_CURVES = 8  # configurations that a plot of curves can tell apart
 
 
 class Report(NamedTuple):
@@ -68,15 +70,20 @@ class Report(NamedTuple):
         return report_page(title, self.compared, self.runs, self.curves, self.patterns, self.baseline, out)
 
     def plot(self, out: Path) -> list[str]:
-        """Draw scores, a picture a protocol, and curves; return the names of the files."""
-        from storydalle.reporting.plots import plot_curves, plot_scores
+        """Draw scores and costs, a picture a protocol, and curves; return the names of the files."""
+        from storydalle.reporting.plots import plot_costs, plot_curves, plot_scores
 
         names = []
         for each in self.compared:
             shown = each.names(self.patterns)
+            ending = ".png" if len(self.compared) == 1 else f"-{each.protocol[:HASH_LENGTH]}.png"
             if shown:
-                names.append("scores.png" if len(self.compared) == 1 else f"scores-{each.protocol[:HASH_LENGTH]}.png")
-                plot_scores(each.points({name: name for name in shown}), out / names[-1])
+                names.append(f"scores{ending}")
+                plot_scores(each.points({name: name for name in shown}, MAX_DRAWN), out / names[-1])
+            points = cost_points(each, shown[0]) if shown else {}
+            if points:
+                names.append(f"costs{ending}")
+                plot_costs(points, shown[0], out / names[-1])
         if self.curves:
             names.append("curves.png")
             plot_curves(self.curves, out / names[-1])
@@ -85,15 +92,18 @@ class Report(NamedTuple):
 
 def curves_of(records: Sequence[Record], patterns: Patterns) -> dict[str, list[dict[str, Curve]]]:
     """Curves that runs logged, failed ones too, by config without the settings that all share."""
-    logged: dict[str, list[dict[str, Curve]]] = {}
+    folders: dict[str, list[Path]] = {}
     for record in records:
-        curves = read_curves(record.folder)
-        kept = matching(curves, patterns)
-        if kept:
-            logged.setdefault(record.config, []).append({name: curves[name] for name in kept})
-    words = [{word for word in config.split(" ") if "=" in word} for config in logged]
+        if any(record.folder.glob(LOGS)):
+            folders.setdefault(record.config, []).append(record.folder)
+    words = [{word for word in config.split(" ") if "=" in word} for config in folders]
     shared = set.intersection(*words) if words else set()
-    return {" ".join(word for word in name.split(" ") if word not in shared): runs for name, runs in logged.items()}
+    logged: dict[str, list[dict[str, Curve]]] = {}
+    for config, runs in list(folders.items())[:MAX_CURVES]:
+        name = " ".join(word for word in config.split(" ") if word not in shared)
+        found = [{name: curves[name] for name in matching(curves, patterns)} for curves in map(read_curves, runs)]
+        logged |= {name: kept} if (kept := [each for each in found if each]) else {}
+    return logged
 
 
 def print_table(folder: Path) -> None:

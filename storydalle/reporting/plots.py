@@ -14,11 +14,13 @@ import numpy as np
 
 from storydalle.files.whole import replaced_when_whole
 from storydalle.reporting.curves import Curve
+from storydalle.reporting.report_costs import COSTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CostPoint = tuple[float, float, float, float]  # a cost; a score and the ends of its interval
 Points = Mapping[str, tuple[float, float, float]]  # value and ends of its interval, by the name on the axis
 
 MAX_PANELS, COLUMNS = 24, 4
@@ -26,6 +28,7 @@ COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#b7791f", "#4a
 MARKERS = "osD^v"
 NARROW = 4.8  # inches, so that text stays legible on a phone
 MAX_POINTS = 500  # of a curve on a page
+BAND = "line: mean over seeds; band: from the lowest to the highest"
 ROUNDING = 1e-6  # by which a share may exceed 1
 
 
@@ -49,23 +52,44 @@ def plot_scores(scores: Mapping[str, Points], path: Path) -> None:
 
 
 def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path) -> None:
-    """One panel a logged value, one colour a config, one line a run."""
+    """One panel a logged value, one colour a config: the mean of its runs, in a band from the lowest to the highest."""
     names = names_in(run for runs in curves.values() for run in runs)[:MAX_PANELS]
     figure, panels = panels_of(names, height=2.2)
     for name, axes in zip(names, panels, strict=True):
         for number, (config, runs) in enumerate(curves.items()):
-            draw_runs(axes, [(i, run[name]) for i, run in enumerate(runs) if name in run], config, number)
-    handles, labels = panels[0].get_legend_handles_labels()
-    inches = 0.6 + 0.062 * max(map(len, labels), default=0)  # of a line of the legend
-    columns = max(1, min(2, int(figure.get_figwidth() // inches)))
-    figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(labels) / columns) - 1))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+            draw_runs(axes, [run[name] for run in runs if name in run], config, number)
+    legend_below(figure, panels[0], title=BAND if any(len(runs) > 1 for runs in curves.values()) else None)
     save_figure(figure, path)
+
+
+def plot_costs(rows: Mapping[str, Mapping[str, CostPoint]], score: str, path: Path) -> None:
+    """One panel a cost, one dot a config: its score, with the ends of its interval, against the cost."""
+    save_figure(costs_figure(rows, score), path)
+
+
+def costs_figure(rows: Mapping[str, Mapping[str, CostPoint]], score: str) -> "Figure":
+    names = names_in(rows.values())
+    figure, panels = panels_of([COSTS[name].title for name in names], height=2.6)
+    for name, axes in zip(names, panels, strict=True):
+        draw_costs(axes, rows, name)
+        axes.set_ylabel(score, fontsize=8)
+    legend_below(figure, panels[0])
+    return figure
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
     with replaced_when_whole(path, is_synced=False) as file:
         figure.savefig(file, format="png", dpi=120)
+
+
+def legend_below(figure: "Figure", axes: "Axes", title: str | None = None) -> None:
+    """A legend of one or two columns, as their width allows, for which the figure grows."""
+    handles, labels = axes.get_legend_handles_labels()
+    inches = 0.6 + 0.062 * max(map(len, labels), default=0)  # of a line of the legend
+    columns = max(1, min(2, int(figure.get_figwidth() // inches)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(labels) / columns) - 1 + bool(title)))
+    look = {"fontsize": 8, "title": title, "title_fontsize": 8, "frameon": False}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
 
 
 def panels_of(names: Sequence[str], height: float, margin: float = 0.0) -> "tuple[Figure, list[Axes]]":
@@ -148,11 +172,11 @@ def plot_dots(rows: Mapping[str, Points], title: str) -> str:
 
 
 def plot_steps(runs: Mapping[str, Sequence[Curve]], title: str) -> str:
-    """Curves of training, one colour a config and one line a run, as SVG; long ones are thinned."""
+    """Curves of training, one colour a config, with a band over its runs, as SVG; long ones are thinned."""
     figure, axes = one_panel(title, width=NARROW)
     figure.set_figheight(2.8 + height_of_legend(runs))
     for number, (config, curves) in enumerate(runs.items()):
-        thinned = [(i, curve[:: math.ceil(len(curve) / MAX_POINTS)]) for i, curve in enumerate(curves)]
+        thinned = [curve[:: math.ceil(len(curve) / MAX_POINTS)] for curve in curves]
         draw_runs(axes, thinned, in_lines(config), number)
     axes.set_xlabel("step")
     return finished(figure, axes, columns=1)
@@ -171,11 +195,16 @@ def one_panel(title: str, width: float) -> "tuple[Figure, Axes]":
 
 
 def finished(figure: "Figure", axes: "Axes", columns: int = 2) -> str:
-    """A figure as SVG text, with the legend below; the same figure gives the same text."""
-    from matplotlib import rc_context
-
+    """A figure as SVG text, with the legend below."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    return as_svg(figure)
+
+
+def as_svg(figure: "Figure") -> str:
+    """A figure as SVG text; the same figure gives the same text."""
+    from matplotlib import rc_context
+
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "storydalle"}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -193,6 +222,26 @@ def height_of_legend(names: Iterable[str]) -> float:
 
 
 # ------------------------------------------------------------------------------------------------ both
+
+
+def draw_costs(axes: "Axes", rows: Mapping[str, Mapping[str, CostPoint]], name: str) -> None:
+    """Dots with intervals; the axis of the cost is logarithmic where costs differ by more than ten times."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    costs = [points[name][0] for points in rows.values() if name in points]
+    if min(costs) > 0 and max(costs) > 10 * min(costs):
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(lambda value, _: COSTS[name].told(value))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for number, (row, points) in enumerate(rows.items()):
+        if name in points:
+            cost, *point = points[name]
+            value, error = values_and_errors({row: (point[0], point[1], point[2])})
+            marker = MARKERS[number // len(COLORS) % len(MARKERS)]
+            axes.errorbar([cost], value, yerr=error, fmt=marker, color=color_of(number), label=in_lines(row), capsize=2)
+    axes.margins(0.12)
 
 
 def names_in(rows: Iterable[Mapping[str, object]]) -> list[str]:
@@ -215,8 +264,20 @@ def values_and_errors(points: Points) -> tuple[np.ndarray, np.ndarray]:
     return values, np.nan_to_num(np.stack([values - low, high - values]).clip(0))
 
 
-def draw_runs(axes: "Axes", curves: Iterable[tuple[int, Curve]], label: str, number: int) -> None:
-    """Draw all runs of a config in its colour, with one entry in the legend."""
-    for i, curve in curves:
-        steps, values = zip(*curve, strict=True)
-        axes.plot(steps, values, color=color_of(number), label=label if i == 0 else None, linewidth=1.2)
+def draw_runs(axes: "Axes", curves: Sequence[Curve], label: str, number: int) -> None:
+    """Draw a config's curve in its colour; of several runs their mean, in a band from the lowest to the highest."""
+    if not curves:
+        return
+    steps, mean, low, high = banded(curves)
+    axes.plot(steps, mean, color=color_of(number), label=label, linewidth=1.2)
+    if len(curves) > 1:
+        axes.fill_between(steps, low, high, color=color_of(number), alpha=0.18, linewidth=0)
+
+
+def banded(curves: Sequence[Curve]) -> tuple[np.ndarray, ...]:
+    """All steps, and at each the mean, the lowest and the highest of the runs that came so far; lines between steps."""
+    points = [np.array(curve, dtype=float).T for curve in curves]
+    steps = np.unique(np.concatenate([own for own, _ in points]))
+    inside = [np.interp(steps, own, values, left=np.nan, right=np.nan) for own, values in points]
+    # A run that begins to log later leaves a gap only where no run has a value, so there is none.
+    return steps, np.nanmean(inside, 0), np.nanmin(inside, 0), np.nanmax(inside, 0)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from storydalle.reporting.report_runs import ScoredRun
-from storydalle.reporting.report_scores import Comparison
+from storydalle.reporting.report_scores import MAX_DRAWN, Comparison
 
 
 class Cost(NamedTuple):
@@ -67,3 +67,16 @@ def cost_rows(found: Comparison) -> list[list[str]]:
         if any(value is not None for value in each.values())
     ]
     return [["config", *(COSTS[name].title for name in names)], *rows] if names else []
+
+
+def cost_points(found: Comparison, score: str) -> dict[str, dict[str, tuple[float, float, float, float]]]:
+    """Each line's costs, each beside the score and the ends of its interval; only costs in which lines differ."""
+    points: dict[str, dict[str, tuple[float, float, float, float]]] = {}
+    for line, runs in list(found.runs.items())[:MAX_DRAWN]:
+        costs = {name: mean_cost(runs, name) for name in COSTS} if score in found.lines[line] else {}
+        points[line] = {
+            name: (cost, *found.lines[line][score].point) for name, cost in costs.items() if cost is not None
+        }
+    values = {name: {own[name][0] for own in points.values() if name in own} for name in COSTS}
+    drawn = {line: {name: own[name] for name in own if len(values[name]) > 1} for line, own in points.items()}
+    return {line: own for line, own in drawn.items() if own}

@@ -8,7 +8,7 @@ from storydalle.metrics.estimates import difference_of, holm
 from storydalle.mistakes import UserError, nearest
 from storydalle.reporting.report_scores import Comparison, Summary, intervals_told, kind_of, sample
 
-OF_P = "p: two-sided, of a paired test, corrected for all differences of the protocol (Holm)"
+OF_P = "p: two-sided, paired by story where values of stories were kept, corrected for all differences here (Holm)"
 
 
 class Difference(NamedTuple):

@@ -15,18 +15,23 @@ from storydalle.reporting.blocks import Grid
 from storydalle.reporting.curves import Curve
 from storydalle.reporting.pages import Plot, page
 from storydalle.reporting.plots import (
+    BAND,
     MAX_PANELS,
     ROUNDING,
     Points,
+    as_svg,
+    costs_figure,
     names_in,
     plot_bars,
     plot_dots,
     plot_lines,
     plot_steps,
 )
+from storydalle.reporting.report_costs import cost_points
 from storydalle.reporting.report_runs import ScoredRun
-from storydalle.reporting.report_scores import Comparison, families, matching
+from storydalle.reporting.report_scores import MAX_DRAWN, Comparison, families, matching
 from storydalle.reporting.report_tables import failure_rows, part_of
+from storydalle.reporting.side_by_side import SharedStory, shared_stories
 from storydalle.stories.pictures import open_picture
 
 SHOWN = ("best", "median", "worst")
@@ -51,6 +56,7 @@ class ProtocolPart(NamedTuple):
     facts: dict[str, str]  # what the protocol fixes
     pages: dict[str, str]  # links to pages of evaluations, by what they say
     strips: list[tuple[str, Image.Image]]  # with their headings
+    stories: list[SharedStory]
 
 
 def report_page(
@@ -68,6 +74,7 @@ def report_page(
         title,
         protocols=[protocol_part(each, runs, patterns, baseline, out) for each in found if each.names(patterns)],
         curves=curve_plots(curves),
+        band=BAND if any(len(own) > 1 for own in curves.values()) else "",
         failures=Grid.of(failure_rows(run for run in runs if run.failure)),
     )
 
@@ -81,16 +88,24 @@ def protocol_part(
     part = part_of(found, patterns, baseline, {name: words(name) for name in names})
     legend = "; ".join(part.legend)
     facts = {"hash": found.protocol} | {name: str(value) for name, value in found.fields.items() if value is not None}
+    common = found.common(str).replace("all with", "All with", 1)
+    plots = [*score_plots(found, names), *cost_plots(found, names[0])]
     return ProtocolPart(
         heading=found.heading(str),
-        notes=[found.common(str).replace("all with", "All with", 1), *(note.replace("`", "") for note in found.notes)],
+        notes=[common, *(note.replace("`", "") for note in found.notes), drawn_note(found)],
         tables={title: Grid.of(rows) for title, rows in part.tables.items()},
         legend=f"{legend}." if legend else "",
-        plots=[*score_plots(found, names), *drift_plots(found, patterns), *character_plots(found, patterns)],
+        plots=[*plots, *drift_plots(found, patterns), *character_plots(found, patterns)],
         facts=facts if found.protocol else {},
         pages=links(own, out),
         strips=list(shown_strips(own)),
+        stories=shared_stories(found),
     )
+
+
+def drawn_note(found: Comparison) -> str:
+    """A sentence about the lines that no plot has room for."""
+    return f"Plots show the first {MAX_DRAWN} of {len(found.lines)} lines." if len(found.lines) > MAX_DRAWN else ""
 
 
 def words(name: str) -> str:
@@ -138,6 +153,14 @@ def is_share(found: Comparison, name: str) -> bool:
     return not NO_SHARE.fullmatch(name) and all(0 <= value <= 1 + ROUNDING for value in values)
 
 
+def cost_plots(found: Comparison, score: str) -> list[Plot]:
+    """The first score against each cost in which lines differ."""
+    costs = cost_points(found, score)
+    short = short_names(costs, LONG)
+    rows = {short[line]: points for line, points in costs.items()}
+    return [Plot(as_svg(costs_figure(rows, words(score))), "wide")] if rows else []
+
+
 def drift_plots(found: Comparison, patterns: Patterns) -> list[Plot]:
     """Scores by frame of the story, a plot a score."""
     names = [name for name in matching(found.all_names(), patterns) if POSITION.fullmatch(name)]
@@ -170,7 +193,7 @@ def points(found: Comparison, titles: Mapping[str, str], max_label: int = SHORT)
     short = short_names(found.lines, max_label)
     shares = {title for name, title in titles.items() if is_share(found, name)}
     rows: dict[str, Points] = {}
-    for line, each in found.points(titles).items():
+    for line, each in found.points(titles, MAX_DRAWN).items():
         rows[short[line]] = {title: clipped(point) if title in shares else point for title, point in each.items()}
     return rows
 

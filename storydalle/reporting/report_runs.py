@@ -1,7 +1,6 @@
 """Runs for a report: the ``metrics.json`` files under a folder, one row of numbers for each run."""
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict, cast
@@ -11,10 +10,10 @@ from storydalle.files.json_values import JsonObject
 from storydalle.files.reading import read_object
 from storydalle.files.records import protocol_hash
 from storydalle.mistakes import UserError
-from storydalle.training.runs import CONFIG, METRICS
+from storydalle.reporting.run_folders import run_folders
+from storydalle.training.runs import METRICS
 
 Ends = tuple[float, float]
-OF_RUNS = ("checkpoints", "csv", "model", "strips", "tensorboard", "wandb")  # folders in that of a run
 
 
 class System(TypedDict, total=False):
@@ -88,15 +87,7 @@ def read_runs(records: Iterable[Record]) -> list[ScoredRun]:
 
 def read_records(folder: Path) -> list[Record]:
     """Every run under a folder. Raises UserError for a record whose protocol does not match its hash."""
-    return [read_record(path / METRICS, folder) for path in sorted(run_folders(folder))]
-
-
-def run_folders(folder: Path) -> Iterator[Path]:
-    """Every folder with a run; what a run keeps in its own folders is not looked through."""
-    for name, folders, files in os.walk(folder):
-        if METRICS in files or CONFIG in files:
-            yield Path(name)
-            folders[:] = [each for each in folders if each not in OF_RUNS]
+    return [read_record(path / METRICS, folder) for path in run_folders(folder)]
 
 
 def read_record(path: Path, folder: Path) -> Record:

@@ -28,6 +28,7 @@ LEGEND = {
     WITHHELD: "without an interval: one seed, and no values of stories",
 }
 HASH_LENGTH, MAX_DIFFERENCES = 12, 8
+MAX_DRAWN = 24  # lines of a plot; tables have all
 MAX_COLUMNS = 10  # of a table; more scores are parted into families
 BY_DEFAULT_HIDDEN = (r"train/.*", r".*_at_\d+", r".*_chance")  # beside the details of metrics
 OF_TRAINING, OTHERS = {"Loss of the true frames": r"nats.*|probe_.*"}, {"Other scores": r".*"}
@@ -87,11 +88,11 @@ class Comparison(NamedTuple):
         hidden = re.compile("|".join([*BY_DEFAULT_HIDDEN, *details()]))
         return [name for name in self.all_names() if not hidden.fullmatch(name)] or self.all_names()
 
-    def points(self, titles: Mapping[str, str]) -> dict[str, dict[str, tuple[float, float, float]]]:
-        """Values and ends of intervals (nan if there is none) of some scores, by their titles."""
+    def points(self, titles: Mapping[str, str], most: int) -> dict[str, dict[str, tuple[float, float, float]]]:
+        """Values and ends of intervals (nan if there is none) of some scores, by their titles, of the first lines."""
         return {
             line: {title: scores[name].point for name, title in titles.items() if name in scores}
-            for line, scores in self.lines.items()
+            for line, scores in list(self.lines.items())[:most]
         }
 
     def legend(self, names: Iterable[str]) -> list[str]:
@@ -117,11 +118,13 @@ def summary(runs: Sequence[ScoredRun], name: str) -> Summary | None:
     runs = [run for run in runs if name in run.values]
     if not runs:
         return None
-    values = [run.values[name] for run in runs]
+    values, ends, own = [run.values[name] for run in runs], runs[0].intervals.get(name), sample(runs, name)
     if all(math.isclose(value, values[0], rel_tol=1e-6, abs_tol=1e-12) for value in values):
-        ends = runs[0].intervals.get(name)
-        return Summary(statistics.fmean(values), ends, None if ends is None else OVER_STORIES, len(values))
-    found = mean_of(sample(runs, name))
+        if ends is not None:
+            return Summary(statistics.fmean(values), ends, OVER_STORIES, len(values))
+        if own.stories is None:
+            return Summary(statistics.fmean(values), None, None, len(values))
+    found = mean_of(own)
     return Summary(found.mean, found.ends(), kind_of(found), len(values))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from storydalle.files.weights import is_finite
 from storydalle.mistakes import Failure
+from storydalle.training.cost import Cost
 from storydalle.training.finite import FiniteSteps, Kept, any_rank, local, told, values_of
 from storydalle.training.loggers import RunLog
 from storydalle.training.processes import StepsMade
@@ -175,6 +176,7 @@ def callbacks(folder: Path, settings: TrainSettings, chosen: Sequence[Callback] 
         FiniteSteps(checkpoints.kept),
         LastRow(interval if isinstance(interval, int) else 50),
         StepsMade(),
+        Cost(),
         ProgressBar(refresh_rate=10),
     ]
 

@@ -71,12 +71,12 @@ def added(value: float | None, before: float | None) -> float | None:
     return None if value is None or before is None else value + before
 
 
-def cost_of(trainer: pl.Trainer, system: pl.LightningModule, model: torch.nn.Module | object) -> dict[str, float | None]:
+def cost_of(trainer: pl.Trainer, network: torch.nn.Module) -> dict[str, float | None]:
     """The cost of a training that has ended; energy only of one on processors, where the counters tell all of it."""
     measured = next((each for each in trainer.callbacks if isinstance(each, Cost)), None)  # type: ignore[attr-defined]
     spent = measured.state_dict() if measured else {}
     on_cpu = trainer.strategy.root_device.type == "cpu"
-    parameters = list(system.parameters())
+    parameters = list(network.parameters())
     peak = peak_megabytes() if on_cpu else torch.cuda.max_memory_allocated() // 2**20
     return {
         "seconds": rounded(spent.get("seconds")),

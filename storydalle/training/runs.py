@@ -44,6 +44,8 @@ class KeptByRun(TypedDict, total=False):
     settings: str  # sha256 of those that it depends on
     wandb: str  # the run's id there
     pretrained: str | None  # the folder of the model that it is built on
+    start: int  # the step from which it was started last
+    max_steps: int
 
 
 class State(StrEnum):
