@@ -51,6 +51,9 @@ COSTS = {
 }
 
 
+ALIKE = 1.02  # costs whose ratio is smaller make no plot
+
+
 def mean_cost(runs: Sequence[ScoredRun], name: str) -> float | None:
     """The mean over the runs of a line that recorded it."""
     found = [run.cost[name] for run in runs if name in run.cost]
@@ -70,13 +73,14 @@ def cost_rows(found: Comparison) -> list[list[str]]:
 
 
 def cost_points(found: Comparison, score: str) -> dict[str, dict[str, tuple[float, float, float, float]]]:
-    """Each line's costs, each beside the score and the ends of its interval; only costs in which lines differ."""
+    """Each line's costs, each beside the score and the ends of its interval; only costs that differ clearly."""
     points: dict[str, dict[str, tuple[float, float, float, float]]] = {}
     for line, runs in list(found.runs.items())[:MAX_DRAWN]:
         costs = {name: mean_cost(runs, name) for name in COSTS} if score in found.lines[line] else {}
         points[line] = {
             name: (cost, *found.lines[line][score].point) for name, cost in costs.items() if cost is not None
         }
-    values = {name: {own[name][0] for own in points.values() if name in own} for name in COSTS}
-    drawn = {line: {name: own[name] for name in own if len(values[name]) > 1} for line, own in points.items()}
+    values = {name: [own[name][0] for own in points.values() if name in own] for name in COSTS}
+    apart = [name for name, each in values.items() if each and max(each) > ALIKE * min(each)]
+    drawn = {line: {name: own[name] for name in apart if name in own} for line, own in points.items()}
     return {line: own for line, own in drawn.items() if own}

@@ -9,6 +9,8 @@ from storydalle.reporting.report_scores import HASH_LENGTH, Comparison
 from storydalle.reporting.report_tables import COST, DIFFERENCE, cell, difference_cell
 
 MAX_LATEX_COLUMNS = 4  # of a tabular, so that it fits between the margins
+MAX_LATEX_ROWS = 55  # of a floating table, so that it fits on a page
+LINE, GAP, SMALL = 82, 3, 0.85  # letters of a line; between columns; of a cell, whose interval is in small type
 LATEX_SIGNS = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -43,20 +45,42 @@ def tables_of(found: Comparison, names: Sequence[str], baseline: str | None) -> 
 
 
 def latex_table(cells: Mapping[str, Mapping[str, str]], caption: Sequence[str], key: str) -> str:
-    """Columns are configurations or scores, whichever are fewer; a tabular has only a few columns."""
+    """Columns are configurations or scores, whichever are fewer; what is too wide or too long is parted."""
     rows, columns = list(cells), list(next(iter(cells.values())))
     if len(rows) < len(columns) and len(columns) > MAX_LATEX_COLUMNS:
         rows, columns = columns, rows
         cells = {name: {line: own[name] for line, own in cells.items()} for name in rows}
-    parts = [columns[start : start + MAX_LATEX_COLUMNS] for start in range(0, len(columns), MAX_LATEX_COLUMNS)]
+    pages: list[list[str]] = []
+    height = MAX_LATEX_ROWS
+    for part in (tabular(rows, columns, cells) for columns in parted(rows, columns, cells)):
+        height += part.count("\n")
+        if height > MAX_LATEX_ROWS:
+            pages.append([])
+            height = part.count("\n")
+        pages[-1].append(part)
     return "\n".join(
-        [
-            *("\\begin{table}", "\\centering", "\\footnotesize"),
-            *(f"\\caption{{{'; '.join(caption)}.}}", f"\\label{{tab:{key}}}"),
-            "\n\\par\\medskip\n".join(tabular(rows, part, cells) for part in parts),
-            "\\end{table}\n",
-        ]
+        floating(page, f"{'; '.join(caption)}{' (continued)' if number else ''}.", f"{key}-{number}" if number else key)
+        for number, page in enumerate(pages)
     )
+
+
+def floating(tabulars: Sequence[str], caption: str, key: str) -> str:
+    head = ["\\begin{table}", "\\centering", "\\footnotesize", f"\\caption{{{caption}}}", f"\\label{{tab:{key}}}"]
+    return "\n".join([*head, "\n\\par\\medskip\n".join(tabulars), "\\end{table}\n"])
+
+
+def parted(rows: Sequence[str], columns: Sequence[str], cells: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """The columns of each tabular: at most four, and no more than a line of text has room for."""
+    parts: list[list[str]] = []
+    left = 0.0
+    for column in columns:
+        width = GAP + max(len(column), *(SMALL * len(cells[row][column]) for row in rows))
+        if not parts or width > left or len(parts[-1]) == MAX_LATEX_COLUMNS:
+            parts.append([])
+            left = LINE - max(map(len, rows))
+        parts[-1].append(column)
+        left -= width
+    return parts
 
 
 def tabular(rows: Sequence[str], columns: Sequence[str], cells: Mapping[str, Mapping[str, str]]) -> str:
