@@ -75,10 +75,12 @@ def run(request: Request) -> None:
 
 def write(out: Path, settings: BenchSettings, asked: Mapping[str, object]) -> None:
     """Measure, and write the table and a record with settings and machine."""
-    started, found = time.monotonic(), dict[str, Measured]()
+    started, found, lasted = time.monotonic(), dict[str, Measured](), dict[str, float]()
     with watched() as watch:
         for name in settings.benches:
+            begun = time.monotonic()
             found[name] = BENCHES[name](shape_of(settings, name))
+            lasted[name] = time.monotonic() - begun
             print(f"{found[name].text}\n", flush=True)
     machine = described() | {"load": watch.load._asdict() | {"is_quiet": watch.load.is_quiet}}
     record = metrics_record(
@@ -88,6 +90,7 @@ def write(out: Path, settings: BenchSettings, asked: Mapping[str, object]) -> No
         seeds=[settings.seed],
         device=f"cpu, {torch.get_num_threads()} threads",
         wall_seconds=time.monotonic() - started,
+        wall_seconds_of_benches=lasted,
         machine=machine,
         dtype="float32, but where a row names another",
         rows={name: [as_record(row) for row in measured.rows] for name, measured in found.items()},
