@@ -20,7 +20,7 @@ LAYERS = (
 )
 HYDRA = {"hydra", "omegaconf"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_TRACKED_BYTES = 45 * 2**20
+MAX_TRACKED_BYTES = 48 * 2**20
 IMPORT_NAMES = {"pillow": "PIL", "hydra-core": "hydra", "pytorch-lightning": "pytorch_lightning"}
 NAMED_IN_CONF = {"hydra-joblib-launcher": "defaults:\n  - joblib"}
 

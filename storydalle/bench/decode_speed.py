@@ -7,7 +7,8 @@ source, so everything is measured with and without it.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
@@ -17,7 +18,7 @@ from storydalle.bench.cases import Case, rows_of
 from storydalle.bench.decode_floors import step_floor, story_floor, weights_a_step
 from storydalle.bench.floors import Floor
 from storydalle.bench.machine import free_bytes
-from storydalle.bench.measuring import seconds_of, steps_of
+from storydalle.bench.measuring import Measure, seconds_of, steps_of
 from storydalle.bench.random_models import num_weights, random_model, random_prompt
 from storydalle.bench.released_loop import released_sample
 from storydalle.bench.rows import DEFAULT, BenchRow, Measured, spread_note, table
@@ -28,6 +29,8 @@ from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, sample
 
 RELEASED = "released loop"
 SAMPLING = CodeSampling(top_k=64, top_p=0.9)
+Work = Callable[[], object]
+NO_WORKS: Mapping[str, Work] = MappingProxyType({})
 COPIES = 2  # of the weights of a large model: as they are opened, and as a loop joins or packs them
 
 
@@ -75,22 +78,34 @@ class Drawn(NamedTuple):
     def draws(self) -> dict[str, Draw]:
         """The released loop, and each way of ours, for the same codes."""
 
-        def ours(way: Way) -> Callable[..., Int[Tensor, "r k l"]]:
-            return lambda **watched: sample(*self, way.sampling, **watched).codes
+        def ours(way: Way) -> Draw:
+            return Draw(lambda **watched: sample(*self, way.sampling, **watched).codes)
 
-        loops = {name: ours(way) for name, way in ways(self.model).items()}
-        return {
-            name: Draw(loop) for name, loop in {RELEASED: partial(released_sample, *self, SAMPLING), **loops}.items()
-        }
+        found = {RELEASED: Draw(partial(released_sample, *self, SAMPLING))}
+        return found | {name: ours(way) for name, way in ways(self.model).items()}
 
-    def floors(self, floor: Callable[..., Floor]) -> tuple[Floor, dict[str, Floor]]:
-        """The floor in float32, and that of each way of ours."""
-        own = {name: floor(*self, way.bytes_a_weight) for name, way in ways(self.model).items()}
-        return floor(*self), own
-
-    @property
-    def bytes_a_step(self) -> int:
-        return 4 * weights_a_step(self.model, self.prompt)
+    def case(
+        self,
+        name: str,
+        unit: str,
+        measure: Callable[[Work], Measure],
+        floor: Callable[..., Floor],
+        others: Mapping[str, Work] = NO_WORKS,
+        **more: Any,
+    ) -> Case:
+        """All of them as ``measure`` measures them, beside the floor in float32 and that of each way of ours."""
+        draws = self.draws()
+        works: dict[str, Work] = {**draws, **others}
+        return Case(
+            name,
+            {each: measure(work) for each, work in works.items()},
+            unit,
+            partial(agreement, draws),
+            floor(*self),
+            {each: floor(*self, way.bytes_a_weight) for each, way in ways(self.model).items()},
+            4 * weights_a_step(self.model, self.prompt),
+            **more,
+        )
 
 
 def bench_decode(shape: Shape) -> Measured:
@@ -116,21 +131,13 @@ def story_cases(shape: Shape) -> Iterator[Case]:
     for drawing in shape.decode.drawings:
         model, num_candidates = random_model(network, drawing.image_length, shape.seed), drawing.num_candidates
         for source, prompt in prompts_of(model, num_frames, shape.seed, drawing.image_length).items():
-            others: Mapping[str, Callable[[], object]] = {}
+            others: Mapping[str, Work] = {}
             if prompt.source is None and hugging_face.is_there():
                 num_rows = num_frames * num_candidates
                 others = hugging_face.generating(network, drawing.image_length, num_rows, SAMPLING, shape.seed)
+            name = f"{size_of(model)}, {told(drawing)}, {source}"
             drawn = Drawn(model, prompt, num_candidates)
-            draws, (floor, own_floors) = drawn.draws(), drawn.floors(story_floor)
-            yield Case(
-                f"{size_of(model)}, {told(drawing)}, {source}",
-                {name: seconds_of(draw) for name, draw in {**draws, **others}.items()},
-                "ms a story",
-                partial(agreement, draws),
-                floor,
-                own_floors,
-                drawn.bytes_a_step,
-            )
+            yield drawn.case(name, "ms a story", seconds_of, story_floor, others)
 
 
 def step_cases(shape: Shape) -> Iterator[Case]:
@@ -138,19 +145,9 @@ def step_cases(shape: Shape) -> Iterator[Case]:
     large = shape.large
     model = random_model(large.network, large.num_steps, shape.seed)
     for source, prompt in prompts_of(model, large.num_frames, shape.seed, large.source_length).items():
+        name = f"{size_of(model)} ({large.network.depth} blocks), a step of {large.num_frames} rows, {source}"
         drawn = Drawn(model, prompt, num_candidates=1)
-        draws, (floor, own_floors) = drawn.draws(), drawn.floors(step_floor)
-        yield Case(
-            f"{size_of(model)} ({large.network.depth} blocks), a step of {large.num_frames} rows, {source}",
-            {name: steps_of(draw) for name, draw in draws.items()},
-            "ms a step",
-            partial(agreement, draws),
-            floor,
-            own_floors,
-            drawn.bytes_a_step,
-            warm=draws,
-            rounds=1,
-        )
+        yield drawn.case(name, "ms a step", steps_of, step_floor, warm=ways(model).keys() | {RELEASED}, rounds=1)
 
 
 def prompts_of(model: RetrofittedDALLE, num_frames: int, seed: int, source_length: int) -> dict[str, Prompt]:
@@ -161,8 +158,9 @@ def prompts_of(model: RetrofittedDALLE, num_frames: int, seed: int, source_lengt
 
 def agreement(draws: Mapping[str, Draw]) -> dict[str, float]:
     """Of each way of ours, the share of codes that are those of the released loop."""
-    released = draws[RELEASED].codes
-    return {name: (draw.codes == released).float().mean().item() for name, draw in draws.items() if name != RELEASED}
+    codes = {name: draw.codes for name, draw in draws.items() if draw.codes is not None}
+    released = codes.pop(RELEASED)
+    return {name: (drawn == released).float().mean().item() for name, drawn in codes.items()}
 
 
 def too_large(large: LargeShape) -> str | None:

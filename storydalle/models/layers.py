@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -43,6 +43,13 @@ def hidden(visible: Bool[Tensor, "b m"], like: Tensor) -> Float[Tensor, "b 1 1 m
     return like.new_zeros(visible.shape).masked_fill(~visible, float("-inf"))[:, None, None]
 
 
+def seen_from(columns: Int[Tensor, "r n"], like: Tensor) -> Float[Tensor, "r 1 n m"]:
+    """Each column sees itself and all before it, as numbers to add to the scores; m ends at the last of ``columns``."""
+    every = torch.arange(int(columns.max()) + 1, device=columns.device)
+    seen = every <= columns[:, None, :, None]  # r 1 n m
+    return like.new_zeros(seen.shape).masked_fill(~seen, float("-inf"))
+
+
 class KeyValues:
     """Keys and values of one self-attention while it decodes, allocated once for all columns.
 
@@ -56,6 +63,7 @@ class KeyValues:
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
         self.length = 0  # columns filled
         self.prompt: tuple[Tensor, Tensor] | None = None  # b heads m head_dim each; then keys are b heads k m head_dim
+        self.columns: Int[Tensor, "r n"] | None = None
 
     def repeat(self, num_candidates: int) -> None:
         """Give every row ``num_candidates`` rows, side by side, that begin with what it holds."""
@@ -66,6 +74,12 @@ class KeyValues:
         shape = (num_rows, num_heads, num_candidates, length - self.length, head_dim)
         self.keys, self.values, self.length = self.keys.new_empty(shape), self.keys.new_empty(shape), 0
 
+    def place(self, columns: Int[Tensor, "r n"]) -> None:
+        """Put the next inputs of each row into columns of its own; what stood there is replaced."""
+        if self.columns is None:  # hidden columns have a weight of 0, which a number never written need not heed
+            self.keys[:, :, self.length :] = self.values[:, :, self.length :] = 0
+        self.columns = columns
+
     def attend(
         self,
         query: Float[Tensor, "r heads n head_dim"],
@@ -74,13 +88,26 @@ class KeyValues:
         visible: Tensor | None,
     ) -> Float[Tensor, "r heads n head_dim"]:
         """Attention to all columns so far, and to the new ones, which are kept."""
-        end = self.length + key.shape[2]
         if self.prompt is not None:
             return self._attend_as_candidates(query, key, value, visible)
+        if self.columns is not None:
+            return self._attend_in_place(query, key, value, visible)
+        end = self.length + key.shape[2]
         self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = key, value
         self.length = end
         seen = None if visible is None else visible[..., :end]
         return attend(query, self.keys[:, :, :end], self.values[:, :, :end], seen)
+
+    def _attend_in_place(
+        self, query: Tensor, key: Tensor, value: Tensor, visible: Float[Tensor, "r 1 n m"] | None
+    ) -> Float[Tensor, "r heads n head_dim"]:
+        assert visible is not None, "rows differ in what their inputs see"
+        rows, end = torch.arange(len(key), device=key.device)[:, None], visible.shape[-1]
+        self.keys[rows, :, self.columns], self.values[rows, :, self.columns] = (
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+        )
+        return attend(query, self.keys[:, :, :end], self.values[:, :, :end], visible)
 
     def _attend_as_candidates(
         self, query: Tensor, key: Tensor, value: Tensor, visible: Float[Tensor, "b 1 1 m"] | None

@@ -48,6 +48,12 @@ class DecodingCache(Protocol):
     def repeat(self, num_candidates: int) -> None:
         """Give every row ``num_candidates`` copies: the prompt is prefilled once and shared by its candidates."""
 
+    def place(self, positions: Int[Tensor, "r n"]) -> None:
+        """The next codes stand at these raster positions, in each row at its own; codes read there are replaced.
+
+        For prompts that were not repeated. The last code of a frame is never read.
+        """
+
 
 class Backbone(Configured, nn.Module, ABC):
     """A text-to-image transformer that knows nothing of stories.
@@ -87,7 +93,8 @@ class Backbone(Configured, nn.Module, ABC):
         """Logits of the next tokens and codes; the same call trains (no cache), prefills and decodes.
 
         Training: all ``tokens`` and all ``codes`` (the last code is not read, since nothing follows it).
-        Prefill: ``tokens`` and a cache of ``new_cache``, no codes. Decoding: the newest code of each row and the cache.
+        Prefill: ``tokens`` and a cache of ``new_cache``, no codes. Decoding: the newest code of each row and the cache,
+        or the codes at the positions where the cache was told to ``place`` them.
         Raises ValueError if the captions are not exactly ``text_length`` long.
         """
 

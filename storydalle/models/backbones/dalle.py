@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
 from storydalle.models.kept import KeptByBlock, StepSizes, trains
-from storydalle.models.layers import KeyValues, attend, hidden
+from storydalle.models.layers import KeyValues, attend, hidden, seen_from
 from storydalle.models.packing import Fusable
 
 
@@ -30,6 +30,20 @@ class Cache:
         self.blocks = [KeyValues(num_rows, backbone.num_heads, length, weight) for weight in weights]
         self.hidden: Float[Tensor, "b 1 1 m"] | None = None  # added to the scores of a prompt's columns
         self.num_codes = 0  # codes read
+        self.positions: Int[Tensor, "r n"] | None = None  # of the next codes; by default one code follows the last
+
+    def place(self, positions: Int[Tensor, "r n"]) -> None:
+        self.positions = positions
+        for block in self.blocks:
+            block.place(block.length + positions)
+
+    def visible(self, like: Tensor) -> Float[Tensor, "r 1 n m"] | None:
+        """The columns that the next codes see, as ``attend`` takes them."""
+        columns = self.blocks[0].columns
+        if columns is None:  # the newest code sees all codes so far, and the columns of the prompt that are not hidden
+            return self.hidden
+        seen = seen_from(columns, like)
+        return seen if self.hidden is None else seen + self.hidden[..., : seen.shape[-1]]
 
     def repeat(self, num_candidates: int) -> None:
         """Give every row ``num_candidates`` rows: the prompt is prefilled once and shared by its candidates."""
@@ -232,9 +246,7 @@ class DALLE(Backbone):
         """Embed the sequence; return it, its mask, the first column that predicts a code, and text targets."""
         if tokens is None:
             assert codes is not None and cache is not None, "without tokens this is a decoding step"
-            cache.num_codes += 1
-            # The newest code sees all codes so far, and the columns of the prompt that are not hidden.
-            return self.embed_codes(codes, cache.num_codes - 1), cache.hidden, 0, None
+            return self._embed_next(codes, cache), cache.visible(self.code_table), 0, None
         self.check_captions(tokens)
         columns = self.used_columns(tokens)
         tokens = tokens[:, columns]  # the columns that are left keep their own positions
@@ -253,6 +265,12 @@ class DALLE(Backbone):
         if cache is not None:
             cache.hidden = hidden(F.pad(visible, (0, self.image_length), value=True), like=x)
         return x, causal_mask(visible), first, tokens[:, 1:]  # the text targets are the text, shifted by one
+
+    def _embed_next(self, codes: Int[Tensor, "r n"], cache: Cache) -> Float[Tensor, "r n d"]:
+        if cache.positions is not None:
+            return self.tok_emb_img(codes) + self.pos_emb_img(cache.positions)
+        cache.num_codes += 1
+        return self.embed_codes(codes, cache.num_codes - 1)
 
     def _placed(self, prefix: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
         """The prefix as it enters the first block."""

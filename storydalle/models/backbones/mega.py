@@ -8,7 +8,7 @@ Parameter names are the keys of min-dalle's ``encoder.pt`` and ``decoder.pt``, a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,40 +18,9 @@ from torch import Tensor, nn
 
 from storydalle.configured import NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Codes, Hook, Logits, Words, init_weights, through
+from storydalle.models.backbones.mega_cache import MegaCache, Memory, Text
 from storydalle.models.kept import KeptByBlock, StepSizes, trains
-from storydalle.models.layers import KeyValues, attend
-
-
-class Memory(NamedTuple):
-    """Keys and values of a caption, or of the codes so far."""
-
-    key: Float[Tensor, "b heads m head_dim"]
-    value: Float[Tensor, "b heads m head_dim"]
-
-
-class Text(NamedTuple):
-    """A read caption, as every decoder layer attends to it."""
-
-    memories: list[Memory]  # one a layer
-    visible: Bool[Tensor, "b 1 1 m"]
-
-
-class MegaCache:
-    """The decoding state: the caption as it was read at prefill, and the keys and values of the inputs so far.
-
-    Candidates share the caption of their prompt: repeating copies the inputs alone.
-    """
-
-    def __init__(self, backbone: "MegaDALLE", num_rows: int) -> None:
-        weights = [cast(DecoderLayer, layer).self_attn.q_proj.weight for layer in backbone.decoder.layers]
-        heads, length = backbone.num_heads, backbone.image_length
-        self.layers = [KeyValues(num_rows, heads, length, weight) for weight in weights]
-        self.text: Text | None = None
-        self.length = 0  # inputs of the decoder read so far: the start code and codes
-
-    def repeat(self, num_candidates: int) -> None:
-        for layer in self.layers:
-            layer.repeat(num_candidates)
+from storydalle.models.layers import KeyValues, attend, seen_from
 
 
 class Attention(nn.Module):
@@ -74,7 +43,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "r n d"],
         memory: Memory,
-        visible: Bool[Tensor, "#b 1 #n m"] | None,
+        visible: Bool[Tensor, "#b 1 #n m"] | Float[Tensor, "r 1 n m"] | None,
         attention: Callable[..., Tensor] = attend,
     ) -> Float[Tensor, "r n d"]:
         """``r`` rows read ``b`` memories: one each, or several rows (candidates, side by side) read the same one."""
@@ -136,7 +105,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "r n d"],
-        causal: Bool[Tensor, "1 1 n m"] | None,
+        causal: Bool[Tensor, "1 1 n m"] | Float[Tensor, "r 1 n m"] | None,
         text: Memory,
         text_visible: Bool[Tensor, "b 1 1 t"],
         hook: Hook | None = None,
@@ -249,20 +218,28 @@ class MegaDecoder(nn.Module):
         recompute: bool = False,
     ) -> Float[Tensor, "r n v"]:
         """Logits of the code after each input, over all rows of the head."""
-        start = 0 if cache is None else cache.length
-        x = self.layernorm_embedding(self.embed(inputs, start))
-        num_columns = inputs.shape[1]
-        causal = None  # a single new column sees all
-        if num_columns > 1:  # the first of the n new columns is column ``start`` of m, and sees itself
-            causal = torch.ones(1, 1, num_columns, start + num_columns, dtype=torch.bool, device=x.device).tril(start)
+        x, causal = self._embed(inputs, cache)
+        x = self.layernorm_embedding(x)
         for i, layer in enumerate(self.layers):
             hook = None if hooks is None else hooks[i]
             own = None if cache is None else cache.layers[i]
             inputs_of = (x, causal, text.memories[i], text.visible, hook, own)
             x = through(layer, *inputs_of, recompute=recompute)
-        if cache is not None:
-            cache.length = start + num_columns
         return self.lm_head(self.final_ln(x))
+
+    def _embed(self, inputs: Tensor, cache: MegaCache | None) -> tuple[Tensor, Tensor | None]:
+        """Embed the inputs where they stand; return them, and the columns that each one sees."""
+        if cache is not None and cache.columns is not None:
+            x = self.embed_tokens(inputs) + self.embed_positions(cache.columns)
+            return x, seen_from(cache.columns, like=x)
+        start, num_columns = 0 if cache is None else cache.length, inputs.shape[1]
+        if cache is not None:
+            cache.length += num_columns
+        causal = None  # a single new column sees all
+        if num_columns > 1:  # the first of the n new columns is column ``start`` of m, and sees itself
+            shape = (1, 1, num_columns, start + num_columns)
+            causal = torch.ones(shape, dtype=torch.bool, device=inputs.device).tril(start)
+        return self.embed(inputs, start), causal
 
 
 @dataclass(frozen=True)
@@ -347,7 +324,8 @@ class MegaDALLE(Backbone):
 
     def new_cache(self, num_rows: int, num_prefix: int) -> MegaCache:
         """The cache takes the caption and its prefix from the prefill, whatever ``num_prefix`` is."""
-        return MegaCache(self, num_rows)
+        weights = [cast(DecoderLayer, layer).self_attn.q_proj.weight for layer in self.decoder.layers]
+        return MegaCache(num_rows, self.num_heads, self.image_length, weights)
 
     def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
         return self.encoder.embed_tokens(tokens)

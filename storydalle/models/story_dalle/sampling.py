@@ -18,6 +18,7 @@ from torch import Tensor
 from storydalle.mistakes import check_number, check_seed
 from storydalle.models.drawing import Progress, Sampling
 from storydalle.models.packing import PACKINGS, decoding_view
+from storydalle.models.story_dalle.look_ahead import draw_ahead, window_for
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 
 
@@ -110,11 +111,13 @@ def sample(
     without_caption: Prompt | None = None,
     max_bytes: int = 2 << 30,
     progress: Progress | None = None,
+    window: int | None = None,
 ) -> Sampled:
     """Draw ``num_candidates`` code grids for every frame of the prompt.
 
     ``without_caption`` is the same prompt with empty captions, for guidance. ``max_bytes`` limits the cache of one
-    wave. Raises ValueError for a seed out of range, and for guidance without ``without_caption``.
+    wave. ``window`` is the number of codes of a row that a step tries (see ``look_ahead``), by default one that suits
+    model and rows. Raises ValueError for a seed out of range, and for guidance without ``without_caption``.
     """
     sampling = sampling or CodeSampling()
     if sampling.guidance != 1 and without_caption is None:
@@ -135,7 +138,7 @@ def sample(
                 progress(number * length + position, len(waves) * length)
 
         parts = [wave.cut(branch) for branch in branches]
-        drawn = _sample_wave(decoder, parts, wave.candidates, sampling, report)
+        drawn = _sample_wave(decoder, parts, wave.candidates, sampling, report, window)
         rows = torch.tensor(wave.rows(prompt.tokens.shape[1]), device=codes.device)
         columns = torch.tensor(list(wave.candidates), device=codes.device)
         codes[rows[:, None], columns] = drawn.codes
@@ -195,29 +198,50 @@ def _sample_wave(
     candidates: range,
     sampling: CodeSampling,
     report: Callable[[int], None],
+    window: int | None,
 ) -> Sampled:
     num_candidates, length = len(candidates), decoder.model.backbone.image_length
     uniform = uniforms(prompts[0].keys, candidates, length).to(prompts[0].tokens.device)
-    uniform = rearrange(uniform, "r k l -> l (r k)")  # candidates of a frame side by side, as the cache repeats them
+    uniform = rearrange(uniform, "r k l -> (r k) l")  # candidates of a frame side by side, as the cache repeats them
     branches = [_Branch(decoder, prompt, num_candidates) for prompt in prompts]
-    codes: list[Tensor] = []
-    likelihood = torch.zeros(uniform.shape[1], device=uniform.device)
-    for position in range(length):
-        logits = [branch.next_logits(codes[-1] if codes else None) for branch in branches]
+
+    def drawn(logits: list[Tensor], uniform: Float[Tensor, "r n"]) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r n"]]:
+        """A code from the logits of each place, r n v of every branch, and its nats."""
         mixed = logits[0] if len(logits) == 1 else logits[1] + sampling.guidance * (logits[0] - logits[1])
-        code = choose(mixed, uniform[position], sampling)
+        code = choose(mixed.flatten(0, 1), uniform.flatten(), sampling).view(uniform.shape)
         # Of the unfiltered logits under the caption: how likely the model finds the picture, however it was drawn.
-        likelihood += logits[0].log_softmax(-1).gather(-1, code[:, None]).squeeze(-1)
-        codes.append(code)
-        report(position + 1)
+        return code, logits[0].log_softmax(-1).gather(-1, code[..., None]).squeeze(-1)
+
+    def drawn_at(codes: Int[Tensor, "r n"], places: Int[Tensor, "r n"]) -> tuple[Tensor, Tensor]:
+        return drawn([branch.read(codes, places) for branch in branches], uniform.gather(1, places + 1))
+
+    code, nats = drawn([branch.read_prompt() for branch in branches], uniform[:, :1])
+    report(1)
+    window = window or window_for(decoder.model, len(uniform), num_candidates)
+    if window > 1:
+        codes, others = draw_ahead(drawn_at, code[:, 0], first_guesses(prompts[0], code, length), window, report)
+        nats = nats[:, 0] + others
+    else:
+        every, nats = [code], nats[:, 0]
+        for position in range(1, length):
+            code, found = drawn([branch.read(every[-1]) for branch in branches], uniform[:, position, None])
+            every.append(code)
+            nats += found[:, 0]
+            report(position + 1)
+        codes = torch.cat(every, 1)
     split = {"k": num_candidates}
-    return Sampled(
-        rearrange(torch.stack(codes), "l (r k) -> r k l", **split), rearrange(likelihood, "(r k) -> r k", **split)
-    )
+    return Sampled(rearrange(codes, "(r k) l -> r k l", **split), rearrange(nats, "(r k) -> r k", **split))
+
+
+def first_guesses(prompt: Prompt, first: Int[Tensor, "r 1"], length: int) -> Int[Tensor, "r l"]:
+    """The codes of the source, or of the last of several frames; without one, each frame's first code everywhere."""
+    if prompt.source is None:
+        return first.expand(-1, length)
+    return prompt.source[:, -1].repeat_interleave(len(first) // len(prompt.source), 0)
 
 
 class _Branch:
-    """The decoding of one prompt: the first call of ``next_logits`` prefills, each later call adds the newest codes."""
+    """The decoding of one prompt: its prompt is read once, then the newest codes in every step."""
 
     def __init__(self, decoder: Decoder, prompt: Prompt, num_candidates: int) -> None:
         self.decoder, self.num_candidates = decoder, num_candidates
@@ -228,11 +252,15 @@ class _Branch:
         prefix = self.conditions.prefix
         self.cache = model.backbone.new_cache(len(self.tokens), 0 if prefix is None else prefix.shape[1])
 
-    def next_logits(self, codes: Int[Tensor, " r"] | None) -> Float[Tensor, "r v"]:
-        model, view = self.decoder
-        if codes is not None:
-            return view.backbone(None, codes[:, None], hooks=self.hooks, cache=self.cache).image[:, -1].float()
+    def read_prompt(self) -> Float[Tensor, "r 1 v"]:
+        model = self.decoder.model
         hooks = model.hooks(self.conditions)
-        logits = model.backbone(self.tokens, None, self.conditions.prefix, hooks, self.cache).image[:, -1].float()
+        logits = model.backbone(self.tokens, None, self.conditions.prefix, hooks, self.cache).image[:, -1:].float()
         self.cache.repeat(self.num_candidates)  # one prefill for all candidates of a frame
-        return logits.repeat_interleave(self.num_candidates, 0)  # (b f) v -> (b f k) v
+        return logits.repeat_interleave(self.num_candidates, 0)  # (b f) 1 v -> (b f k) 1 v
+
+    def read(self, codes: Int[Tensor, "r n"], places: Int[Tensor, "r n"] | None = None) -> Float[Tensor, "r n v"]:
+        """Logits after each of the codes, which stand at ``places``; by default after those that were read."""
+        if places is not None:
+            self.cache.place(places)
+        return self.decoder.view.backbone(None, codes, hooks=self.hooks, cache=self.cache).image.float()
