@@ -94,6 +94,14 @@ def test_a_model_draws_the_same_codes_with_every_window(
         assert counted[0] == 1 and counted[-1] == model.backbone.image_length
 
 
+@pytest.mark.parametrize("kind", ["dalle", "mega"])
+def test_a_training_in_bf16_draws_several_codes_a_step_too(kind: str) -> None:
+    model = drawing_model(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = sample(model, story_prompt(model), window=4)
+    assert drawn.log_likelihood.isfinite().all() and drawn.codes.max() < model.backbone.num_codes
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["dalle", "mega"])
 def test_codes_read_anew_in_their_places_equal_the_full_forward(kind: str) -> None:

@@ -103,10 +103,8 @@ class KeyValues:
     ) -> Float[Tensor, "r heads n head_dim"]:
         assert visible is not None, "rows differ in what their inputs see"
         rows, end = torch.arange(len(key), device=key.device)[:, None], visible.shape[-1]
-        self.keys[rows, :, self.columns], self.values[rows, :, self.columns] = (
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-        )
+        for kept, new in ((self.keys, key), (self.values, value)):
+            kept[rows, :, self.columns] = new.transpose(1, 2).to(kept.dtype)  # r n heads head_dim
         return attend(query, self.keys[:, :, :end], self.values[:, :, :end], visible)
 
     def _attend_as_candidates(
