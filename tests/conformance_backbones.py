@@ -312,7 +312,7 @@ def decoded(made: RetrofittedDALLE, given: Prompt, code: int = 0) -> Tensor:
     with pytest.MonkeyPatch.context() as patch:
         forced = torch.full((STORIES * FRAMES,), code)
         patch.setattr("storydalle.models.story_dalle.sampling.choose", lambda logits, uniform, sampling: forced)
-        sample(made, given)
+        sample(made, given, window=1)
     hook.remove()
     return torch.stack(steps)
 

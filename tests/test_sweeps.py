@@ -307,7 +307,7 @@ def test_members_share_threads_and_have_a_device_each(here: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_a_training_that_was_cut_in_a_sweep_ends_as_one_that_was_not(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     command = ["train", "-m", f"experiment={EXPERIMENT}", *TINY, "seed=0,1", "logger=none", "trainer.max_steps=4"]
@@ -315,7 +315,7 @@ def test_a_training_that_was_cut_in_a_sweep_ends_as_one_that_was_not(
         killed_after(patch, 2, lambda: os.kill(os.getppid(), signal.SIGKILL))
         assert in_process(partial(main.main, command)) == [-signal.SIGKILL]
     assert main.main(command) == main.main([*command, "name=whole"]) == 0
-    told = capsys.readouterr().out
+    told = capfd.readouterr().out  # of the members' processes, too
     assert f"resuming {RUNS}/by-seed/seed0" in told and f"writing {RUNS}/by-seed/seed1" in told
     for seed in (0, 1):
         cut, whole = (RUNS / name / f"seed{seed}" for name in ("by-seed", "whole"))

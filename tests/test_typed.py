@@ -17,6 +17,7 @@ from storydalle.mistakes import UserError
 NO_TEXTS = frozenset(
     (
         *("format", "layout", "dtype", "texts", "sampling", "experiment", "variant", "sweep", "output_subdir", "clip"),
+        "partition",
         *(
             "top_k",
             "top_p",

@@ -90,11 +90,13 @@ def task_of_job(task: Command, sweep: Sweep | None, failures: list[Exception]) -
 
         register_resolvers()  # A sweep's jobs may run in processes of their own.
         own = HydraConfig.get()
-        request, is_of_sweep = requested(config, own), own.mode is RunMode.MULTIRUN
-        if is_of_sweep and sweep is not None:
-            return sweep.run(task, request._replace(is_member=True), workers_of(own.launcher))
+        is_of_sweep = own.mode is RunMode.MULTIRUN
         try:
-            task(request)
+            request = requested(config, own)
+            if is_of_sweep and sweep is not None:
+                sweep.run(task, request._replace(is_member=True), workers_of(own.launcher))
+            else:
+                task(request)
         except Exception as error:
             if is_of_sweep:
                 raise
