@@ -34,7 +34,7 @@ from tests.tiny import tiny_story_dalle
 
 LOG = "log.txt"
 KILLS_A_ROUND = 3  # of one folder, before the command may end
-OF_ONE_RUN = ("wall_seconds", "peak_memory_megabytes", "wandb")  # in records
+OF_ONE_RUN = ("wall_seconds", "peak_memory_megabytes", "cost", "wandb", "start")  # in records
 MOST_FAULTS = 20  # then a command is given up
 
 
