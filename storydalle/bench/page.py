@@ -18,7 +18,7 @@ from storydalle.reporting.result_pages import fill_results
 FIGURE, PAGE = "ratios.svg", "README.md"
 WITH, WITHOUT = ", with source", ", without"
 TITLE = "Drawing codes: times as fast as the released loop"
-NOTE = "The fastest of our ways beside the loop of the released program, with attention to the source and without."
+NOTE = "Our default beside the loop of the released program, with attention to the source and without."
 
 
 def keep(record: Path, folder: Path) -> Path:
