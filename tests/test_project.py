@@ -21,6 +21,7 @@ LAYERS = (
 HYDRA = {"hydra", "omegaconf"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_TRACKED_BYTES = 48 * 2**20
+MAX_LINES, MAX_FUNCTION_LINES = 400, 45  # of a file, of a function
 IMPORT_NAMES = {"pillow": "PIL", "hydra-core": "hydra", "pytorch-lightning": "pytorch_lightning"}
 NAMED_IN_CONF = {"hydra-joblib-launcher": "defaults:\n  - joblib"}
 
@@ -181,6 +182,14 @@ def tracked_files() -> list[Path]:
 
 def test_tracked_files_stay_small() -> None:
     assert sum(path.stat().st_size for path in tracked_files()) < MAX_TRACKED_BYTES
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.name)
+def test_files_and_functions_stay_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {node.name: (node.end_lineno or node.lineno) - node.lineno + 1 for node in functions}
+    assert not {name: number for name, number in lengths.items() if number > MAX_FUNCTION_LINES}
 
 
 def test_no_file_names_a_machine() -> None:

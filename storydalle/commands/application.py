@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from storydalle.commands import typed
 from storydalle.commands.chosen_jobs import Chooser, OnlyShown, check_launcher, jobs_chosen, workers_of
-from storydalle.commands.request import Command, Jobs, Kind, Request, Sweep
+from storydalle.commands.request import Command, Jobs, Kind, Request, Sweep, Sweeps
 from storydalle.files import dotted
 from storydalle.files.conf import conf_folder, config_groups, config_names
 from storydalle.files.json_values import as_object
@@ -39,11 +39,7 @@ EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there
 
 
 def run(
-    command: str,
-    task: Command,
-    arguments: list[str],
-    kind: Kind | None = None,
-    sweeps: Callable[[], Sweep] | None = None,
+    command: str, task: Command, arguments: list[str], kind: Kind | None = None, sweeps: Sweeps | None = None
 ) -> None:
     """Run ``task`` as Hydra asks for it: once, once a job of a sweep, or not at all (``--cfg job``).
 
@@ -66,7 +62,7 @@ def run(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what goes wrong instead of printing and exiting.
     sys.argv = [sys.argv[0], *arguments]
     with errors_of_one_line(command, arguments):
-        sweep = sweeps() if sweeps is not None and typed.is_sweep(arguments) and not flags.cfg else None
+        sweep = sweeps() if sweeps is not None and flags.multirun and not flags.cfg else None
         choose = jobs_as_asked(flags, shown, sweep)
         with (
             printed_as(None if flags.multirun else shown),

@@ -41,3 +41,6 @@ class Sweep(Protocol):
 
     def end(self) -> None:
         """Tell what came of all jobs; raises Failure if one failed."""
+
+
+Sweeps = Callable[[], Sweep]

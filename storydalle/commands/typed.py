@@ -46,12 +46,8 @@ def as_typed(arguments: Sequence[str], reading: Grammar) -> list[str]:
 
     ``reading`` says how Hydra's grammar understands a value.
     """
-    many = is_sweep(arguments)
-    return [override_as_typed(argument, many, reading) for argument in with_seeds(arguments, many)]
-
-
-def is_sweep(arguments: Sequence[str]) -> bool:
-    return any(SWEEPING.fullmatch(argument) for argument in arguments)
+    is_sweep = any(SWEEPING.fullmatch(argument) for argument in arguments)
+    return [override_as_typed(argument, is_sweep, reading) for argument in with_seeds(arguments, is_sweep)]
 
 
 def with_seeds(arguments: Sequence[str], is_sweep: bool) -> list[str]:

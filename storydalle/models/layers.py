@@ -76,7 +76,7 @@ class KeyValues:
 
     def place(self, columns: Int[Tensor, "r n"]) -> None:
         """Put the next inputs of each row into columns of its own; what stood there is replaced."""
-        if self.columns is None:  # hidden columns have a weight of 0, which a number never written need not heed
+        if self.columns is None:  # hidden columns have weight 0, but 0 times a nan that was never written is nan
             self.keys[:, :, self.length :] = self.values[:, :, self.length :] = 0
         self.columns = columns
 

@@ -29,11 +29,8 @@ def cell(found: Summary | None) -> str:
         return f"{number(found.mean, decimals)} ± {number(found.half_width, decimals, least=1)}"
     decimals = digits(found.half_width, 1)
     ends = ", ".join(number(end, decimals, least=2) for end in found.ends)
-    return (
-        f"{number(found.mean, decimals)} [{ends}]"
-        if found.kind == OVER_STORIES
-        else (f"{number(found.mean, decimals)} ({ends})")
-    )
+    bracketed = f"[{ends}]" if found.kind == OVER_STORIES else f"({ends})"
+    return f"{number(found.mean, decimals)} {bracketed}"
 
 
 def difference_cell(difference: Difference | None) -> str:

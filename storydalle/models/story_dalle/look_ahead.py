@@ -59,5 +59,5 @@ def draw_ahead(
         gain += SHARE * (is_new.sum() / (known < length).sum() - gain).item()
         known += is_new.sum(1)
         report(int(known.min()))
-        window = min(most, next((window for window, least in PAYING.items() if gain >= least), 1))
+        window = min(most, next((width for width, least in PAYING.items() if gain >= least), 1))
     return codes[:, :length], nats
