@@ -110,7 +110,7 @@ class Conv2d(nn.Module):
         self.w, self.b, self.use_float16 = nn.Parameter(w), nn.Parameter(b), True
 
 
-class Block(nn.Module):
+class OpenAIBlock(nn.Module):
     def __init__(self, id_path: nn.Module, res_path: nn.Module) -> None:
         super().__init__()
         self.id_path, self.res_path, self.post_gain = id_path, res_path, 1 / 64
@@ -133,7 +133,7 @@ def openai_network(weights: Weights, side: str, monkeypatch: pytest.MonkeyPatch)
         return made
 
     conv_kind = renamed(Conv2d, "dall_e.utils", "Conv2d")
-    block_kind = renamed(Block, f"dall_e.{side}", f"{side.title()}Block")
+    block_kind = renamed(OpenAIBlock, f"dall_e.{side}", f"{side.title()}Block")
 
     def conv(name: str) -> nn.Module:
         return conv_kind(weights[f"blocks.{name}.w"], weights[f"blocks.{name}.b"])

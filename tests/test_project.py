@@ -184,6 +184,11 @@ def test_tracked_files_stay_small() -> None:
     assert sum(path.stat().st_size for path in tracked_files()) < MAX_TRACKED_BYTES
 
 
+def test_no_two_classes_of_the_package_have_one_name() -> None:
+    names = [node.name for path in MODULES for node in tree_of(path).body if isinstance(node, ast.ClassDef)]
+    assert not sorted({name for name in names if names.count(name) > 1})
+
+
 @pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.name)
 def test_files_and_functions_stay_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES

@@ -12,7 +12,7 @@ import pytest
 from storydalle.commands import main
 from storydalle.files import locks
 from storydalle.mistakes import UserError
-from storydalle.reporting.watching import Screen, Status, Watched, members, steps_logged, watch, watched
+from storydalle.reporting.watching import Screen, Status, WatchedRun, members, steps_logged, watch, watched
 from storydalle.training.sweeps import Member, write_plan
 
 NAMES = ("waits", "runs", "killed", "failed", "done")
@@ -119,7 +119,7 @@ def test_a_screen_is_drawn_over_and_holds_no_more_than_fits(
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("LINES", "8")
     screen = Screen(Path("runs"))
-    many = [Watched(f"run{i}", Status.WAITING if i else Status.RUNNING, "word " * 30) for i in range(20)]
+    many = [WatchedRun(f"run{i}", Status.WAITING if i else Status.RUNNING, "word " * 30) for i in range(20)]
     screen.update(many[::-1])
     first = capsys.readouterr().out
     assert len(first.splitlines()) == 7 and max(map(len, first.splitlines())) < 40

@@ -68,7 +68,7 @@ def ways(model: RetrofittedDALLE) -> dict[str, Way]:
     return found | {f"ours, {name}": Way(replace(SAMPLING, packing=name), 2.0) for name in others}
 
 
-class Drawn(NamedTuple):
+class RandomStory(NamedTuple):
     """Frames of a story, to be drawn with a model of random weights."""
 
     model: RetrofittedDALLE
@@ -136,7 +136,7 @@ def story_cases(shape: Shape) -> Iterator[Case]:
                 num_rows = num_frames * num_candidates
                 others = hugging_face.generating(network, drawing.image_length, num_rows, SAMPLING, shape.seed)
             name = f"{size_of(model)}, {told(drawing)}, {source}"
-            drawn = Drawn(model, prompt, num_candidates)
+            drawn = RandomStory(model, prompt, num_candidates)
             yield drawn.case(name, "ms a story", seconds_of, story_floor, others)
 
 
@@ -146,7 +146,7 @@ def step_cases(shape: Shape) -> Iterator[Case]:
     model = random_model(large.network, large.num_steps, shape.seed)
     for source, prompt in prompts_of(model, large.num_frames, shape.seed, large.source_length).items():
         name = f"{size_of(model)} ({large.network.depth} blocks), a step of {large.num_frames} rows, {source}"
-        drawn = Drawn(model, prompt, num_candidates=1)
+        drawn = RandomStory(model, prompt, num_candidates=1)
         yield drawn.case(name, "ms a step", steps_of, step_floor, warm=ways(model).keys() | {RELEASED}, rounds=1)
 
 

@@ -29,7 +29,7 @@ EXPERIMENT = "experiment"
 FAILED, MOST_NAMED = 1, 3
 
 
-class Planned(NamedTuple):
+class PlannedSweep(NamedTuple):
     """A sweep whose plan is written."""
 
     experiment: Path
@@ -48,7 +48,7 @@ class TrainingSweeps:
 
     def __init__(self, prepare: Callable[[], object], show: Callable[[Path], None]) -> None:
         self.prepare, self.show = prepare, show
-        self.planned: list[Planned] = []
+        self.planned: list[PlannedSweep] = []
         self.single: set[Path] = set()  # experiments whose jobs are no sweep
         self.first = os.getpid()
 
@@ -83,7 +83,7 @@ class TrainingSweeps:
             Member(name, sweeps.settings_hash(request.settings), tuple(request.overrides))
             for name, request in zip(sweeps.proposed_names(names, values, folder, told), requests, strict=True)
         ]
-        planned = Planned(experiment, folder, written(experiment, folder, asked))
+        planned = PlannedSweep(experiment, folder, written(experiment, folder, asked))
         self.planned.append(planned)
         retry = filled(RunChoice, requests[0].settings).retry
         print(told_states(planned), flush=True)
@@ -145,7 +145,7 @@ def experiment_of(request: Request) -> Path:
     return filled(RunChoice, request.settings).runs / request.choices[EXPERIMENT]
 
 
-def told_states(planned: Planned) -> str:
+def told_states(planned: PlannedSweep) -> str:
     experiment, folder, members = planned
     return f"sweep {experiment / folder}: {len(members)} runs, {', '.join(sweeps.summary(experiment, members))}"
 

@@ -8,7 +8,7 @@ from storydalle.reporting.report_runs import ScoredRun
 from storydalle.reporting.report_scores import MAX_DRAWN, Comparison
 
 
-class Cost(NamedTuple):
+class CostColumn(NamedTuple):
     """A column: its title, and how a number is written."""
 
     title: str
@@ -43,11 +43,11 @@ def rounded(value: float) -> str:
 
 
 COSTS = {
-    "seconds": Cost("training time", told_time),
-    "parameters": Cost("parameters", told_count),
-    "trained_parameters": Cost("trained", told_count),
-    "peak_megabytes": Cost("peak memory", told_memory),
-    "joules": Cost("energy", told_energy),
+    "seconds": CostColumn("training time", told_time),
+    "parameters": CostColumn("parameters", told_count),
+    "trained_parameters": CostColumn("trained", told_count),
+    "peak_megabytes": CostColumn("peak memory", told_memory),
+    "joules": CostColumn("energy", told_energy),
 }
 
 

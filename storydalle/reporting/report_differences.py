@@ -11,7 +11,7 @@ from storydalle.reporting.report_scores import Comparison, Summary, intervals_to
 OF_P = "p: two-sided, paired by story where values of stories were kept, corrected for all differences here (Holm)"
 
 
-class Difference(NamedTuple):
+class TestedDifference(NamedTuple):
     """How much higher a line scores than the baseline, over their seeds and the stories of both."""
 
     found: Summary
@@ -19,7 +19,7 @@ class Difference(NamedTuple):
     p_holm: float  # corrected for all differences of the protocol
 
 
-Differences = Mapping[str, Mapping[str, Difference]]  # by line and score
+Differences = Mapping[str, Mapping[str, TestedDifference]]  # by line and score
 
 
 def lines_named(found: Comparison, baseline: str) -> list[str]:
@@ -48,7 +48,7 @@ def differences(found: Comparison, baseline: str | None, names: Sequence[str]) -
     return {}
 
 
-def tested(found: Comparison, line: str, baseline: str, names: Sequence[str]) -> dict[str, Difference]:
+def tested(found: Comparison, line: str, baseline: str, names: Sequence[str]) -> dict[str, TestedDifference]:
     """The differences of one line, p not corrected yet."""
     both = [name for name in names if name in found.lines[line] and name in found.lines[baseline]]
     tests = {}
@@ -56,7 +56,7 @@ def tested(found: Comparison, line: str, baseline: str, names: Sequence[str]) ->
         runs = [[run for run in found.runs[each] if name in run.values] for each in (line, baseline)]
         made = difference_of(*(sample(same, name) for same in runs))
         number = min(map(len, runs))
-        tests[name] = Difference(Summary(made.mean, made.ends(), kind_of(made), number), made.p, math.nan)
+        tests[name] = TestedDifference(Summary(made.mean, made.ends(), kind_of(made), number), made.p, math.nan)
     return tests
 
 

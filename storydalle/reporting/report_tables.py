@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from storydalle.reporting.report_costs import COSTS, cost_rows, mean_cost
-from storydalle.reporting.report_differences import OF_P, Difference, Differences, differences, legend_of
+from storydalle.reporting.report_differences import OF_P, Differences, TestedDifference, differences, legend_of
 from storydalle.reporting.report_runs import ScoredRun
 from storydalle.reporting.report_scores import LEGEND, OVER_SEEDS, OVER_STORIES, Comparison, Summary, families
 
@@ -33,7 +33,7 @@ def cell(found: Summary | None) -> str:
     return f"{number(found.mean, decimals)} {bracketed}"
 
 
-def difference_cell(difference: Difference | None) -> str:
+def difference_cell(difference: TestedDifference | None) -> str:
     """``+.021 (.010, .032) p=.003``: a difference, its interval, and the corrected p."""
     if difference is None:
         return "-"

@@ -33,7 +33,7 @@ class Status(StrEnum):
     INTERRUPTED, WAITING = "interrupted", "waiting"
 
 
-class Watched(NamedTuple):
+class WatchedRun(NamedTuple):
     """A run as it is shown: its state, and more words about it."""
 
     name: str
@@ -62,16 +62,16 @@ def planned_runs(sweep: Path) -> list[Path]:
 # ------------------------------------------------------------------------------------------------ one run
 
 
-def watched(name: str, run: Path) -> Watched:
+def watched(name: str, run: Path) -> WatchedRun:
     """The state of a run and, by that, who runs it and how long it will take, how far it came, or its error."""
     state, who = state_of(run), locks.living_holder(run)
     if state is State.FINISHED:
-        return Watched(name, Status.FINISHED, progress(run))
+        return WatchedRun(name, Status.FINISHED, progress(run))
     if who is not None:
-        return Watched(name, Status.RUNNING, ", ".join(filter(None, [progress(run), time_left(run), f"by {who}"])))
+        return WatchedRun(name, Status.RUNNING, ", ".join(filter(None, [progress(run), time_left(run), f"by {who}"])))
     if state is State.FAILED:
-        return Watched(name, Status.FAILED, last_error(run))
-    return Watched(name, Status.WAITING) if state is None else Watched(name, Status.INTERRUPTED, progress(run))
+        return WatchedRun(name, Status.FAILED, last_error(run))
+    return WatchedRun(name, Status.WAITING) if state is None else WatchedRun(name, Status.INTERRUPTED, progress(run))
 
 
 def progress(run: Path) -> str:
@@ -154,14 +154,14 @@ def watch(folder: Path, every: float = SECONDS, patience: float = PATIENCE) -> N
         print("nothing is running: the command that began the sweep continues it")
 
 
-def summary(folder: Path, found: Iterable[Watched]) -> str:
+def summary(folder: Path, found: Iterable[WatchedRun]) -> str:
     """``runs/toon/by-seed: 5 runs, 1 running, 2 finished, 2 waiting``."""
     numbers = Counter(each.status for each in found)
     told = [f"{numbers[status]} {status}" for status in Status if numbers[status]]
     return f"{folder}: {numbers.total()} run{'s' if numbers.total() != 1 else ''}: {', '.join(told)}"
 
 
-def lines(found: Sequence[Watched]) -> Iterator[str]:
+def lines(found: Sequence[WatchedRun]) -> Iterator[str]:
     width = max(len(each.name) for each in found)
     for each in found:
         yield f"{each.name:<{width}}  {each.status:<11}  {' '.join(each.words.split())}".rstrip()
@@ -173,7 +173,7 @@ class Screen:
     def __init__(self, folder: Path) -> None:
         self.folder, self.height = folder, 0
 
-    def update(self, found: Sequence[Watched]) -> None:
+    def update(self, found: Sequence[WatchedRun]) -> None:
         size = shutil.get_terminal_size()
         order = list(Status)
         # Where not all fit, those that someone may have to look after come first.
@@ -193,7 +193,7 @@ class Log:
         self.folder = folder
         self.before: dict[str, Status] = {}
 
-    def update(self, found: Sequence[Watched]) -> None:
+    def update(self, found: Sequence[WatchedRun]) -> None:
         changed = [each for each in found if self.before.get(each.name) is not each.status]
         if not changed:
             return
