@@ -139,7 +139,8 @@ def test_a_model_that_does_not_fit_the_memory_is_left_out_and_told(
     monkeypatch.setattr(decode_speed, "free_bytes", lambda: 1000)
     assert main(["bench", *TINY, "rounds=1"]) == 0
     out = capsys.readouterr().out
-    assert "3 blocks of width 32 are not measured: they need 0.0 GB" in out and "a step of" not in out
+    assert "3 blocks of width 32 are not measured: they need 1 MB of memory, and 0 MB are free" in out
+    assert "a step of" not in out
 
 
 def test_each_way_of_ours_has_a_row_with_its_agreement(

@@ -17,12 +17,12 @@ from storydalle.bench import hugging_face
 from storydalle.bench.cases import Case, rows_of
 from storydalle.bench.decode_floors import step_floor, story_floor, weights_a_step
 from storydalle.bench.floors import Floor
-from storydalle.bench.machine import free_bytes
 from storydalle.bench.measuring import Measure, seconds_of, steps_of
 from storydalle.bench.random_models import num_weights, random_model, random_prompt
 from storydalle.bench.released_loop import released_sample
 from storydalle.bench.rows import DEFAULT, BenchRow, Measured, spread_note, table
 from storydalle.bench.shapes import Drawing, LargeShape, Shape
+from storydalle.files.process_memory import free_bytes, told_bytes
 from storydalle.models import packing
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, sample
@@ -169,8 +169,8 @@ def too_large(large: LargeShape) -> str | None:
     if needed <= free:
         return None
     return (
-        f"{large.network.depth} blocks of width {large.network.dim} are not measured: they need {needed / 1e9:.1f} GB "
-        f"of memory, and {free / 1e9:.1f} GB are free; a slice of them is measured with large.network.depth=6"
+        f"{large.network.depth} blocks of width {large.network.dim} are not measured: they need {told_bytes(needed)} "
+        f"of memory, and {told_bytes(free)} are free; a slice of them is measured with large.network.depth=6"
     )
 
 

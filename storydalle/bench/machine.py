@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from storydalle.files.process_memory import memory_bytes
 from storydalle.files.records import versions
 
 MARGIN = 0.25  # cores that other processes may keep busy unnoticed
@@ -123,17 +124,6 @@ def processor_name() -> str:
 def instruction_sets() -> list[str]:
     known = set((of_processor("flags") or of_processor("Features") or "").split())
     return [name for name in INSTRUCTION_SETS if name in known]
-
-
-def memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-
-
-def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Memory that a new program can have."""
-    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
-    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return memory_bytes() if found is None else 1024 * int(found)
 
 
 @contextmanager
