@@ -93,3 +93,11 @@ def check_seed(seed: object) -> None:
     """Refuse a seed that is not a whole number between 0 and 2**63 - 1."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) <= MAX_SEED:
         raise UserError(f"seed={seed} is out of range: use a whole number between 0 and 2**63 - 1")
+
+
+def cause_of(error: Exception) -> Exception:
+    """The cause of an error while a config was built: a refused setting is a user's mistake, anything else a bug."""
+    cause = error.__cause__
+    if isinstance(cause, Exception) and not isinstance(cause, ValueError | TypeError):
+        return cause
+    return cause if isinstance(cause, UserError) else UserError(f"a setting is refused: {cause or error}")

@@ -1,25 +1,38 @@
 """Sweeps whose members train nothing, and so start no torch; files in the working folder say what befalls them."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from storydalle.commands import application, members
 from storydalle.commands.application import Request
+from storydalle.commands.shared import shared_model
 from storydalle.files.locks import held
 from storydalle.files.records import write_record
 from storydalle.settings import filled
-from storydalle.training.runs import check_unfinished, folder_for_run
+from storydalle.training.runs import SHARED, check_unfinished, folder_for_run
 from storydalle.training.sweeps import settings_hash
-from storydalle.training.train_settings import RunChoice
+from storydalle.training.train_settings import RunChoice, recipe_of
 
 EXPERIMENT = "toon/image_tokenizer"
 RUNS = Path("runs") / EXPERIMENT
+LONG = 2.0  # seconds of a training that others are to wait for
 JOBLIB = ("hydra/launcher=two_jobs", "trainer.accelerator=cpu")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["storydalle"])
+    return tmp_path
 
 
 def run_of(experiment: Path, name: str, settings: str | None, **record: object) -> Path:
@@ -39,23 +52,27 @@ def stub(request: Request) -> None:
     with folder_for_run(experiment, choice.name, choice.resume) as folder, held(folder, "train"):
         check_unfinished(folder)
         members.check_member(request, folder)
+        recipe = recipe_of(request.settings)
+        if recipe is not None:
+            shared_model(recipe, request, stub)
         run_of(experiment, str(choice.name), settings_hash(request.settings))
-        note(f"begin {folder.name}")
+        name = experiment.name if folder.parent.name == SHARED else folder.name
+        note(f"begin {name}")
         if Path("kill all").exists():
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)  # ends with the process that started it
-        if (once := Path(f"kill worker {folder.name}")).exists():
+        if (once := Path(f"kill worker {name}")).exists():
             once.unlink()
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)
-        if Path(f"kill {folder.name}").exists():
+        if Path(f"kill {name}").exists():
             os.kill(os.getpid(), signal.SIGKILL)
-        if Path(f"raise {folder.name}").exists():
+        if Path(f"raise {name}").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        time.sleep(0.05)
+        time.sleep(LONG if Path(f"long {name}").exists() else 0.05)
         error = {"error": "it broke"} if Path("break").exists() else {"values": {}}
         write_record(folder / "metrics.json", error)
-        note(f"end {folder.name}")
+        note(f"end {name}")
 
 
 def note(line: str) -> None:
@@ -71,17 +88,29 @@ def table(folder: Path) -> None:
     note(f"table {folder.name}")
 
 
-def sweep(*overrides: str) -> None:
+def sweep(*overrides: str, experiment: str = EXPERIMENT) -> None:
     def sweeps() -> members.TrainingSweeps:
         return members.TrainingSweeps(lambda: None, table)
 
-    application.run("train", stub, ["-m", f"experiment={EXPERIMENT}", *overrides], sweeps=sweeps)
+    application.run("train", stub, ["-m", f"experiment={experiment}", *overrides], sweeps=sweeps)
 
 
-def sweep_as_command(*overrides: str) -> subprocess.CompletedProcess[str]:
+def in_process(*sweeps_at_once: Callable[[], None]) -> list[int | None]:
+    """Exit statuses of processes that start at the same time."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=each) for each in sweeps_at_once]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def sweep_as_command(*overrides: str, experiment: str = EXPERIMENT) -> subprocess.CompletedProcess[str]:
     """A sweep as a process of its own, which ends its launcher's processes as the command does."""
     code = (
-        "import sys; from tests.stub_training import sweep; sys.argv, given = sys.argv[:1], sys.argv[1:]; sweep(*given)"
+        "import sys; from tests.stub_training import sweep; sys.argv, given = sys.argv[:1], sys.argv[1:]; "
+        f"sweep(*given, experiment={experiment!r})"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     command = [sys.executable, "-c", code, *overrides]

@@ -193,7 +193,7 @@ def test_extras_that_are_installed_exist(line: Line) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a line in a folder that holds what its page speaks of; its status and both outputs."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    for name, text in files_of(ROOT / "docs" / "extending.md").items():
+    for name, text in [file for page in DOCS for file in files_of(page).items()]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -213,7 +213,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @each(STORYDALLE)
 def test_settings_of_the_readme_are_understood(line: Line, run: Run) -> None:
     """The settings of a sweep are read with the first value of each, and without those of a cluster."""
-    text = re.sub(r"(\w+=\w+),[\w,]+", r"\1", line.text.replace(" -m ", " "))
+    text = re.sub(r"(\w+=\w+),[\w,]+", r"\1", line.words.replace(" -m ", " "))
     text = re.sub(r" hydra[/.]launcher\S+", "", text)
     status, out, err = run(Line(line.page, text), *([] if "--cfg" in text else ["--cfg", "job"]))
     assert status == 0, err
@@ -310,7 +310,11 @@ def test_every_training_of_the_docs_ends_and_the_ablation_leaves_four_models(run
         few = (*FEW, "splits=[test]", "text_to_image=null") if command == "evaluate" else ()
         builds_on_shipped = "pretrained=story_dalle" in line.text
         tiny = [each for each in TINY_TOON if not (builds_on_shipped and each.startswith("data.resolution"))]
-        launched = ("hydra.launcher.n_jobs=1",) if " -m " in line.text else ()
+        launched = ("hydra.launcher.n_jobs=1",) if "sweep=" in line.text else ()
+        if "pretrained={" in line.text or "from_nothing" in line.text:
+            launched = tuple(f"++pretrained.{each}" for each in tiny)
+        if "from_nothing" in line.text:
+            launched += tuple(f"++pretrained.pretrained.{each}" for each in tiny)
         status, _, err = run(line, *(tiny if command == "train" else few), *launched)
         assert status == 0, f"{line.text}: {err}"
     assert len(list(Path("runs/toon/story_dalle/ablation").glob("*/model"))) == 4

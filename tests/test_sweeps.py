@@ -1,11 +1,8 @@
 """A sweep as a folder: its plan, its members' names and states; killed and continued; launched twice at once."""
 
-import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +26,10 @@ from storydalle.training.sweeps import (
     with_added,
     write_plan,
 )
-from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, noted, run_of, sweep, sweep_as_command
+from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, here, in_process, noted, run_of, sweep, sweep_as_command
 from tests.training import TINY, killed_after
+
+__all__ = ["here"]
 
 # ------------------------------------------------------------------------------------------------ plan, hash, state
 
@@ -157,13 +156,6 @@ def test_a_number_of_seeds_stands_for_the_seeds_themselves() -> None:
 # ------------------------------------------------------------------------------------------------ whole sweeps
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["storydalle"])
-    return tmp_path
-
-
 def test_more_seeds_continue_a_sweep_and_other_settings_stand_beside_it(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,17 +210,6 @@ def test_the_settings_of_a_sweep_are_those_of_its_first_run_with_a_list_of_all(
     assert told.splitlines()[-3:] == ["# This is the first of 2 jobs:", "#   seed=4", "#   seed=5"]
     assert list(here.iterdir()) == []
     assert main.main(["train", "-m", f"experiment={EXPERIMENT}", "seed=4,5", "--cfg", "all"]) == 2
-
-
-def in_process(*sweeps_at_once: Callable[[], None]) -> list[int | None]:
-    """Exit statuses of processes that start at the same time."""
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=each) for each in sweeps_at_once]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes]
 
 
 def test_a_killed_sweep_is_continued_by_the_same_command(here: Path) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storydalle.commands import typed
-from storydalle.commands.chosen_jobs import Chooser, OnlyShown, check_launcher, jobs_chosen, workers_of
+from storydalle.commands.chosen_jobs import Chooser, OnlyShown, check_launcher, jobs_chosen, no_launcher, workers_of
 from storydalle.commands.request import Command, Jobs, Kind, Request, Sweep, Sweeps
 from storydalle.files import dotted
 from storydalle.files.conf import conf_folder, config_groups, config_names
 from storydalle.files.json_values import as_object
 from storydalle.files.text import parsed
-from storydalle.mistakes import UserError, nearest
+from storydalle.mistakes import UserError, cause_of, nearest
 from storydalle.settings import declared
 from storydalle.stories.own_sizes import RESOLVERS, Counted, count
 from storydalle.training.sweeps import swept_keys
@@ -34,7 +34,6 @@ else:
     DictConfig = ListConfig = object
 
 
-SUBMITIT = ("submitit_slurm", "submitit_local")  # launchers of the extra slurm
 EXTENSIBLE = ("train", "evaluate")  # Their configs take keys that are not there yet, as in +trainer.max_time=...
 
 
@@ -141,10 +140,15 @@ def sweepers() -> Any:
 def config_of_job(sweeper: Any, overrides: Sequence[str]) -> tuple[DictConfig, Any]:
     """The config that a job of a sweep will have, and Hydra's own beside it."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict
 
     config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
     HydraConfig.instance().set_config(config)
+    return taken_apart(config)
+
+
+def taken_apart(config: DictConfig) -> tuple[DictConfig, Any]:
+    from omegaconf import open_dict
+
     own = config.copy()
     with open_dict(own):
         del own["hydra"]
@@ -222,14 +226,6 @@ def config_flags() -> list[str]:
     return [word for flag, value in named.items() if value is not None for word in (flag, value)]
 
 
-def cause_of(error: Exception) -> Exception:
-    """The cause of an error while a config was built: a refused setting is a user's mistake, anything else a bug."""
-    cause = error.__cause__
-    if isinstance(cause, Exception) and not isinstance(cause, ValueError | TypeError):
-        return cause
-    return cause if isinstance(cause, UserError) else UserError(f"a setting is refused: {cause or error}")
-
-
 def explained(error: Exception, command: str, arguments: list[str]) -> UserError:
     """An error of Hydra or OmegaConf as one line, with the nearest names that exist."""
     from hydra.errors import MissingConfigException, OverrideParseException
@@ -261,13 +257,6 @@ def explained(error: Exception, command: str, arguments: list[str]) -> UserError
     return UserError(next(iter(message.splitlines()), type(error).__name__))
 
 
-def no_launcher(name: str) -> str:
-    """The remedy for an unknown or missing launcher of a sweep's jobs."""
-    if name in SUBMITIT:
-        return 'it hands jobs to SLURM: pip install "storydalle[slurm]"'
-    return nearest(name, [*config_names("hydra/launcher"), "basic", "joblib", *SUBMITIT])
-
-
 def known_keys(command: str, arguments: list[str]) -> list[str]:
     """The dotted keys of a command's config, composed with the groups that the arguments choose."""
     from hydra.errors import HydraException
@@ -296,7 +285,7 @@ def reading(value: str) -> typed.Reading:
         return typed.Reading.CHOICES if read.simple_form else typed.Reading.SWEEP
     if isinstance(read, Sweep):
         return typed.Reading.SWEEP
-    kinds = {str: "TEXT", QuotedString: "TEXT", type(None): "NULL", list: "LIST"}
+    kinds = {str: "TEXT", QuotedString: "TEXT", type(None): "NULL", list: "LIST", dict: "GROUP"}
     return typed.Reading[kinds.get(type(read), "OTHER")]
 
 
@@ -311,7 +300,22 @@ def compose(command: str, overrides: Sequence[str], with_hydra: bool = False) ->
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra.compose(command, list(overrides), return_hydra_config=with_hydra)
+        return hydra.compose(command, [*overrides, *own_folders()], return_hydra_config=with_hydra)
+
+
+def own_folders() -> list[str]:
+    """``--config-dir`` of this command, as an override."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    own = [each.path for each in sources if each.provider == "command-line"]
+    return [f"hydra.searchpath=[{','.join(typed.quoted(f'file://{path}') for path in own)}]"] if own else []
+
+
+def composed(command: str, overrides: Sequence[str]) -> Request:
+    """The request that a command line with these overrides would be."""
+    with errors_of_one_line(command, list(overrides)):
+        return requested(*taken_apart(compose(command, overrides, with_hydra=True)))
 
 
 def as_written(command: str, overrides: Sequence[str]) -> dict[str, object]:
@@ -378,10 +382,7 @@ def register_resolvers() -> None:
 
 
 def counted(config: DictConfig) -> Counted:
-    """Counts of the training stories; the smallest possible ones if ``data.root`` is not set yet.
-
-    They are the smallest for a set that cannot be opened, too: building the model then tells why.
-    """
+    """Counts of the training stories; the smallest possible ones without ``data.root``, or if they cannot be opened."""
     from hydra.errors import InstantiationException
     from omegaconf import OmegaConf
 

@@ -7,10 +7,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from storydalle.commands.request import Jobs, Sweep
-from storydalle.mistakes import UserError
+from storydalle.files.conf import config_names
+from storydalle.mistakes import UserError, nearest
 
 Chooser = Callable[[Any, Jobs], list[list[str]]]  # of the sweeper and of all jobs: the jobs that are to run
 MOST_STARTS = 3
+SUBMITIT = ("submitit_slurm", "submitit_local")  # launchers of the extra slurm
 
 
 class OnlyShown(Exception):
@@ -77,6 +79,13 @@ def check_launcher(target: str) -> None:
     """Refuse to hand jobs to a SLURM that is not there; ``target`` is the launcher's class."""
     if "Slurm" in target and shutil.which("sbatch") is None:
         raise UserError("no SLURM here for this launcher (no sbatch): go to a cluster, or take hydra/launcher=two_jobs")
+
+
+def no_launcher(name: str) -> str:
+    """The remedy for an unknown or missing launcher of a sweep's jobs."""
+    if name in SUBMITIT:
+        return 'it hands jobs to SLURM: pip install "storydalle[slurm]"'
+    return nearest(name, [*config_names("hydra/launcher"), "basic", "joblib", *SUBMITIT])
 
 
 def workers_of(launcher: Any) -> int:

@@ -53,7 +53,13 @@ def told(changed: Mapping[str, object]) -> str:
 
 
 def word(value: object) -> str:
-    """A value as it follows the name of its setting: the ``7`` of seed7, the ``_clip`` of reranker_clip."""
+    """A value as it follows the name of its setting: the ``7`` of seed7, the ``_clip`` of reranker_clip.
+
+    Of a recipe it is its experiment, with a hash of all of it.
+    """
+    if isinstance(value, Mapping):
+        experiment = str(value.get("experiment", "settings")).rpartition("/")[2]
+        return f"_{file_name(experiment)}~{digest(str(value))[:6]}"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return file_name(str(value)) if is_number else f"_{joined_names(value if isinstance(value, list) else [value])}"
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from storydalle.commands.application import Command, Jobs, Request
 from storydalle.commands.default_folders import told, value_of
 from storydalle.commands.member_process import is_forked, own_device, shared_threads, status_apart, visible_devices
+from storydalle.commands.recipes import check_recipes
 from storydalle.commands.resuming import own_settings
 from storydalle.commands.typed import quoted
 from storydalle.files import locks
@@ -22,10 +23,9 @@ from storydalle.settings import filled
 from storydalle.training import sweeps
 from storydalle.training.runs import MEMORY, State, memory, state_of, write_failure
 from storydalle.training.sweeps import Member
-from storydalle.training.train_settings import RunChoice, TrainSettings
+from storydalle.training.train_settings import EXPERIMENT, RunChoice, TrainSettings
 
 PATIENCE = 60.0  # seconds to wait for another launch that plans the same sweep
-EXPERIMENT = "experiment"
 FAILED, MOST_NAMED = 1, 3
 
 
@@ -59,6 +59,7 @@ class TrainingSweeps:
         """
         for request in requests:
             filled(TrainSettings, request.settings)
+            check_recipes(request)
         pairs = list(zip(jobs, requests, strict=True))
         keys = [key for key in sweeps.swept_keys(jobs) if key != EXPERIMENT]
         left = []
@@ -115,7 +116,7 @@ class TrainingSweeps:
 
             status = status_apart(work, parent)
         if status < 0:
-            mark(request, Failure(f"killed by {signal.Signals(-status).name}; the system does so if memory runs out"))
+            mark(request, killed_by(-status))
 
     def left(self, jobs: Jobs) -> list[list[str]]:
         ended = {
@@ -183,6 +184,10 @@ def trained(task: Command, request: Request) -> None:
         if not isinstance(error, UserError | Failure) and told_of_disk(error) is None:
             traceback.print_exc()
         mark(request, error)
+
+
+def killed_by(number: int) -> Failure:
+    return Failure(f"killed by {signal.Signals(number).name}; the system does so if memory runs out")
 
 
 def mark(request: Request, error: Exception) -> None:

@@ -8,6 +8,7 @@
 The runs of a sweep are in one folder, with a plan of them. The same command continues it: runs that are finished, or
 that another launch trains, are skipped; interrupted ones go on; failed ones are tried again with retry=true, and end no
 other. Other settings are other runs. --cfg job shows the settings of the first run, and a list of all.
+pretrained={experiment:NAME,key:value} is a recipe: the model of that training, which is made first, once for all runs.
 A resumed run keeps the settings that it began with; only logging, saving and the number of steps may change. A finished
 run is never changed: to train its model further, start another run with pretrained= and its folder. A loss that is not
 finite stops a training at once, with exit status 1; the last good checkpoint is kept.
@@ -32,7 +33,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from storydalle.commands.application import Request, config_flags, factory, instantiate, read_yaml, to_yaml
 from storydalle.commands.members import check_member, hash_of_run
-from storydalle.commands.resuming import resumed_settings
+from storydalle.commands.resuming import own_settings, resumed_settings
+from storydalle.commands.shared import shared_model, shared_work
 from storydalle.files import locks, outputs
 from storydalle.files.conf import conf_folder
 from storydalle.files.dotted import leaves, value_at
@@ -46,6 +48,7 @@ from storydalle.settings import filled, mapping
 from storydalle.stories.opening import tell
 from storydalle.stories.own_sizes import sizes_told
 from storydalle.stories.story import Stories
+from storydalle.tokens.cache import StoryCodes
 from storydalle.training import processes
 from storydalle.training.building import learn_words, model_folder
 from storydalle.training.callbacks import callbacks
@@ -81,6 +84,7 @@ class Plan(NamedTuple):
     experiment: str
     tree: dict[str, object]  # of settings
     network: dict[str, object]  # of the settings, with the folder of the model that it is built on
+    shared: list[dict[str, str]]  # that other runs are built on too: what, hash, where
     config: str  # the run's name in reports
     checkpoint: str | None
     start: int  # the step of the checkpoint
@@ -93,9 +97,9 @@ class Plan(NamedTuple):
 
 def run(request: Request) -> None:
     """Train, with the run's folder locked; of several processes the first one decides."""
-    started = time.monotonic()
     with processes.beside_the_first(), ExitStack() as held:
-        train(Plan(**processes.agreed(lambda: begin(request, held)._asdict())), request.overrides, started)
+        plan = Plan(**processes.agreed(lambda: begin(request, held)._asdict()))
+        train(plan, request.overrides, started=time.monotonic())
 
 
 def begin(request: Request, held: ExitStack) -> Plan:
@@ -107,15 +111,18 @@ def begin(request: Request, held: ExitStack) -> Plan:
     check_unfinished(folder)  # another process may have ended the run before this one got its lock
     check_member(request, folder)
     checkpoint, state = last_checkpoint(folder)
+    kept = memory(folder) if checkpoint else {}
+    found, shared = kept.get("pretrained"), kept.get("shared", [])
+    if not (found and Path(found).is_dir()):  # before anything asks a device, which other processes could not share
+        own = own_settings(folder) if checkpoint else {}
+        found, shared = built_on(request._replace(settings=request.settings | own))
     tree, notes = settings_of_run(request, folder, is_resumed=checkpoint is not None)
     settings = filled(TrainSettings, tree)
-    kept = memory(folder) if checkpoint else {}
-    found = built_on(settings, kept.get("pretrained"))
     config, number = kept.get("config") or config_name(request), kept.get("wandb") or secrets.token_hex(4)
     start = state.get("global_step", 0)
     of_settings = hash_of_run(request, folder, tree) if checkpoint else settings_hash(request.settings)
     # First, so that a run with a config says of which settings it is.
-    told = KeptByRun(config=config, settings=of_settings, wandb=number, pretrained=found)
+    told = KeptByRun(config=config, settings=of_settings, wandb=number, pretrained=found, shared=shared)
     write_record(folder / MEMORY, told | {"start": start, "max_steps": settings.steps.max_steps})
     write_text(folder / CONFIG, to_yaml(tree))
     (folder / METRICS).unlink(missing_ok=True)
@@ -125,6 +132,7 @@ def begin(request: Request, held: ExitStack) -> Plan:
         experiment=experiment,
         tree=tree,
         network=with_model(settings, found),
+        shared=shared,
         config=config,
         checkpoint=str(checkpoint) if checkpoint else None,
         start=start,
@@ -167,12 +175,15 @@ def set_by_trainer(request: Request) -> list[str]:
     return [f"trainer={name} sets {', '.join(told)}"] if told else []
 
 
-def built_on(settings: TrainSettings, kept: str | None) -> str | None:
-    """The folder of the pretrained model, if there is one; a resumed run keeps the folder that it began with."""
+def built_on(request: Request) -> tuple[str | None, list[dict[str, str]]]:
+    """The folder of the pretrained model, if there is one, and what other runs share; a recipe's is trained here."""
+    settings = filled(TrainSettings, request.settings)
     asked = settings.pretrained
     if asked is None or "runs" not in settings.network:  # networks that build on a model look for it in their runs
-        return None
-    return kept if kept and Path(kept).is_dir() else str(model_folder(asked, settings.runs))
+        return None, []
+    if isinstance(asked, str):
+        return str(model_folder(asked, settings.runs)), []
+    return str(shared_model(asked, request, run) / MODEL), shared_work(asked, request)
 
 
 def with_model(settings: TrainSettings, found: str | None) -> dict[str, object]:
@@ -216,6 +227,7 @@ def write_result(plan: Plan, trained: "Trained", about: Mapping[str, Any], wall_
         wall_seconds=wall_seconds,
         device=device_name(),
         precision=settings.precision,
+        shared=[*plan.shared, *(trained.data.shared_work() if isinstance(trained.data, StoryCodes) else ())],
         cost=cost_of(trained.trainer, trained.model if isinstance(trained.model, torch.nn.Module) else trained.system),
         **about,
     )

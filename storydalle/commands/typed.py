@@ -23,6 +23,7 @@ TEXTS = PATHS | {"monitor", "name", "baseline", "added_names", "metrics", "proje
 LISTS = frozenset(
     ("captions", "model", "images", "readme", "added_names", "metrics", "tags")
 )  # of these, where it reads as a list
+RECIPES = frozenset(("pretrained",))  # of these, where it reads as a group
 SENTENCES = frozenset(("captions",))  # of these a list says what is drawn, word by word
 SWEEPING = re.compile(r"-m|--multirun|hydra\.mode=MULTIRUN")
 SEEDS, MOST_SEEDS = "seeds", 1000
@@ -35,7 +36,8 @@ OPENING, CLOSING, QUOTES = "[({", "])}", "'\""
 class Reading(Enum):
     """The kinds of value that Hydra's grammar knows."""
 
-    TEXT, NULL, LIST, CHOICES, SWEEP, OTHER, NOTHING = auto(), auto(), auto(), auto(), auto(), auto(), auto()
+    TEXT, NULL, LIST, GROUP = auto(), auto(), auto(), auto()
+    CHOICES, SWEEP, OTHER, NOTHING = auto(), auto(), auto(), auto()
 
 
 Grammar = Callable[[str], Reading]
@@ -77,23 +79,24 @@ def override_as_typed(argument: str, is_sweep: bool, reading: Grammar) -> str:
     if name in SENTENCES and "[" in value:
         return f"{key}={INTERPOLATION.sub(ESCAPED, value)}"
     if name in TEXTS:
-        return f"{key}={text_as_typed(value, name in LISTS, is_sweep, reading)}"
+        return f"{key}={text_as_typed(value, name, is_sweep, reading)}"
     is_kept = reading(value) is not Reading.NOTHING or value.startswith((*OPENING, *QUOTES))
     return argument if is_kept else f"{key}={quoted(value)}"
 
 
-def text_as_typed(value: str, may_be_list: bool, is_sweep: bool, reading: Grammar) -> str:
-    """A text quoted for Hydra; in a list or a sweep, each text on its own."""
+def text_as_typed(value: str, name: str, is_sweep: bool, reading: Grammar) -> str:
+    """A text quoted for Hydra, for the setting ``name``; in a list or a sweep, each text on its own."""
     read = reading(value)
     if read in (Reading.TEXT, Reading.NULL) or value.startswith(tuple(QUOTES)):
         return value
+    if name in RECIPES and read is Reading.GROUP:
+        return value
     if is_sweep and read is Reading.CHOICES:
-        return ",".join(text_as_typed(part, may_be_list, False, reading) for part in parted(value))
-    if may_be_list and read in (Reading.LIST, Reading.NOTHING) and LIST.fullmatch(value):
+        return ",".join(text_as_typed(part, name, False, reading) for part in parted(value))
+    if name in LISTS and read in (Reading.LIST, Reading.NOTHING) and LIST.fullmatch(value):
         inside = value.strip()[1:-1].strip()
-        return (
-            f"[{','.join(text_as_typed(part, False, False, reading) for part in parted(inside))}]" if inside else value
-        )
+        parts = (text_as_typed(part, "", False, reading) for part in parted(inside))
+        return f"[{','.join(parts)}]" if inside else value
     return value if is_sweep and read is Reading.SWEEP else quoted(value)
 
 

@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 
 Tree = Mapping[str, object]
+MISSING = object()
 
 
 def value_at(tree: Tree, key: str, missing: object = None) -> object:
-    """The value of a dotted key; ``missing`` if there is none."""
-    found: object = tree
-    for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return missing
-        found = found[part]
-    return found
+    """The value of a dotted key; ``missing`` if there is none. A group may itself have names with dots."""
+    if key in tree:
+        return tree[key]
+    for name, inner in tree.items():
+        if isinstance(inner, Mapping) and key.startswith(f"{name}."):
+            found = value_at(inner, key.removeprefix(f"{name}."), MISSING)
+            if found is not MISSING:
+                return found
+    return missing
 
 
 def put(tree: MutableMapping[str, object], key: str, value: object) -> None:

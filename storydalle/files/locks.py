@@ -16,6 +16,7 @@ from storydalle.files.reading import read_object
 from storydalle.files.whole import remove_empty
 from storydalle.mistakes import Taken, told_in_one_line
 
+UNTOLD = 1.0  # seconds of waiting of which nothing is told
 LOCK = ".storydalle.lock"  # the end of the name of each lock's file
 
 
@@ -52,6 +53,21 @@ def held(
             file.unlink(missing_ok=True)
         lock.release()
         remove_empty(missing)
+
+
+@contextmanager
+def after_others(file: Path, told: str) -> Iterator[None]:
+    """Hold the lock of ``file``; where others have it, print what is waited for, and wait."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=UNTOLD)
+    except Timeout:
+        print(told, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def forget_killed(path: Path) -> None:

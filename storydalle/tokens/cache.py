@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from storydalle.files.paths import user_path
+from storydalle.files.records import protocol_hash
 from storydalle.stories.data import BatchDataset, StepData
 from storydalle.stories.story import Stories
 from storydalle.tokens.caption_tokenizer import TextTokenizer
@@ -17,6 +18,7 @@ from storydalle.tokens.encoding import (
     CODES,
     IDS,
     build_cache,
+    codes_key,
     encoding_hash,
     tables_folder,
 )
@@ -151,6 +153,17 @@ class StoryCodes(StepData):
                     f"{split}: {left_out} of {len(stories)} stories are left out, because a picture of them cannot be "
                     "read; storydalle prepare lists these pictures"
                 )
+
+    def shared_work(self) -> list[dict[str, str]]:
+        """The codes of each split, which other trainings read too: what, hash, where."""
+        return [
+            {
+                "what": f"codes of {split}",
+                "sha256": protocol_hash(codes_key(stories, self.image_tokenizer)),
+                "where": str(cache_folder(self.folder, split, stories, self.image_tokenizer)),
+            }
+            for split, stories in self.splits.items()
+        ]
 
     def cached(self, split: str) -> CachedStories:
         folder = cache_folder(self.folder, split, self.splits[split], self.image_tokenizer)

@@ -15,11 +15,11 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 import torch
 from einops import rearrange
-from filelock import FileLock
 from jaxtyping import Int, UInt8, UInt16
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from storydalle.files import locks
 from storydalle.files.records import sha256_of_text
 from storydalle.files.whole import folder_when_whole, replaced_when_whole, write_json
 from storydalle.stories.images import to_tensor
@@ -75,7 +75,7 @@ def build_cache(
             f"give data.resolution={image_tokenizer.resolution}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with locks.after_others(folder / "lock", f"waiting for {folder}, which another process writes"):
         key = codes_key(stories, image_tokenizer)
         header = codes_header(folder / CODES)
         if check_pictures or header is None or header["key"] != key:

@@ -25,6 +25,7 @@ from storydalle.mistakes import Taken, UserError
 LAST = Path("checkpoints") / "last.safetensors"
 MODEL, MEMORY = "model", "run.json"
 METRICS, CONFIG = "metrics.json", "config.yaml"
+SHARED = "shared"  # the folder of those runs of an experiment that recipes mean
 LOGS = "csv/version_*/metrics.csv"
 
 
@@ -43,6 +44,7 @@ class KeptByRun(TypedDict, total=False):
     config: str
     settings: str  # sha256 of those that it depends on
     wandb: str  # the run's id there
+    shared: list[dict[str, str]]  # that it has in common with other runs: what, hash, where
     pretrained: str | None  # the folder of the model that it is built on
     start: int  # the step from which it was started last
     max_steps: int
@@ -87,7 +89,7 @@ def run_folder(experiment: Path, name: str | None, resume: bool) -> Path:
 
 def newest_unfinished(experiment: Path) -> Path:
     """The unfinished run with the newest checkpoint."""
-    found = sorted(experiment.glob(f"**/{LAST}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = newest_first(experiment, LAST)
     folders = [path.parent.parent for path in found]
     unfinished = [folder for folder in folders if state_of(folder) is not State.FINISHED]
     if unfinished:
@@ -127,9 +129,15 @@ def new_folder(experiment: Path) -> Path:
 
 def finished_models(experiment: Path) -> list[Path]:
     """The models of an experiment's finished runs, the newest first."""
-    found = sorted(experiment.glob(f"**/{MODEL}/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = newest_first(experiment, Path(MODEL) / "config.json")
     # A model without a run's files beside it was put there as one.
     return [path.parent for path in found if state_of(path.parent.parent) in (State.FINISHED, None)]
+
+
+def newest_first(experiment: Path, name: Path) -> list[Path]:
+    """The files with this name in the runs of an experiment that were asked for themselves."""
+    own = (path for path in experiment.glob(f"**/{name}") if SHARED not in path.relative_to(experiment).parts)
+    return sorted(own, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def memory(folder: Path) -> KeptByRun:

@@ -17,6 +17,8 @@ STAGES = (
     "steps_without_quantization",
     "adversarial_start",
 )  # from the first step
+EXPERIMENT, PRETRAINED = "experiment", "pretrained"
+NOT_IN_RECIPES = ("name", "runs", "resume", "retry", "sweep")  # a recipe says what is trained
 # Options of Lightning's trainer that a run sets itself, and how they are chosen here.
 SET_BY_RUNS = {
     "callbacks": "choose them with callbacks=[NAME,...], or add one with +callbacks.NAME._target_=",
@@ -57,7 +59,7 @@ class Batches:
 class TrainSettings(RunChoice):
     """The settings of ``storydalle train``; values with which nothing would be trained or saved are refused."""
 
-    pretrained: str | None
+    pretrained: Group | str | None  # a name, or a recipe
     save_every: Count
     ema_decay: Annotated[float | int, Between(0, 1)] | None
     memory_limit_gb: Annotated[float | int, Between(0)] | None  # 10^9 bytes
@@ -85,6 +87,9 @@ class TrainSettings(RunChoice):
                 )
             if isinstance(value, int | float) and not value > 0:
                 raise UserError(f"system.{name}={value} sets every gradient to zero: use a number above 0")
+        recipe = recipe_of({PRETRAINED: self.pretrained})
+        if recipe is not None and "runs" not in self.network:
+            raise UserError("pretrained={...}: this training takes a name or a file there, and no recipe")
         if self.pretrained is not None and self.pretrained not in self.network.values():
             raise UserError(
                 f"pretrained={self.pretrained}: this training starts from scratch, not from a model; leave it out"
@@ -106,6 +111,22 @@ class TrainSettings(RunChoice):
     def num_targets(self) -> int | None:
         number = self.data["num_targets"]
         return number if isinstance(number, int) else None
+
+
+def recipe_of(settings: Group) -> Group | None:
+    """The recipe in the place of a pretrained model's name, if there is one. Raises UserError for one that is none."""
+    recipe = settings[PRETRAINED]
+    if not isinstance(recipe, Mapping):
+        return None
+    if not isinstance(recipe.get(EXPERIMENT), str):
+        raise UserError(
+            f"pretrained={dict(recipe)} names no experiment: a recipe is pretrained={{experiment:NAME,key:value,...}}"
+        )
+    if refused := sorted(recipe.keys() & set(NOT_IN_RECIPES)):
+        raise UserError(
+            f"pretrained.{refused[0]}={recipe[refused[0]]}: a recipe says only what is trained; leave it out"
+        )
+    return {str(key): value for key, value in recipe.items()}
 
 
 def check_loggers(names: Iterable[str]) -> None:
