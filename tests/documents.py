@@ -19,8 +19,8 @@ class Line(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The line without the folder of the program and the variables that are set for it."""
-        return re.sub(r"^(PYTHONPATH=\. )?(\.venv/bin/)?", "", self.text)
+        """The line without the folder of the program, the variables that are set for it, and what launches it."""
+        return re.sub(r"^(PYTHONPATH=\. )?(\.venv/bin/)?(srun torchrun .* -m (?=storydalle ))?", "", self.text)
 
     @property
     def is_storydalle(self) -> bool:

@@ -269,12 +269,17 @@ class ShardBatches(IterableDataset[EncodedStories]):
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         self.shards.check_readers(self.num_ranks, num_workers)
+        for batch in self.rows_of(worker, num_workers):
+            yield collate(batch, self.shards.pad_id)
+
+    def rows_of(self, worker: int, num_workers: int) -> Iterator[list[Row]]:
+        """The batches of a worker, as the rows of their stories."""
         # A loader's first batch is worker 0's: on resuming, that one takes the part of the worker whose turn it was.
         part = (worker + self.start) % num_workers
         skip = len(range(part, self.start, num_workers)) * self.batch_size
         rows = self._rows(self.rank + self.num_ranks * part, self.num_ranks * num_workers, skip)
         while batch := list(islice(rows, self.batch_size)):
-            yield collate(batch, self.shards.pad_id)
+            yield batch
 
     def _rows(self, reader: int, num_readers: int, skip: int) -> Iterator[Row]:
         """A reader's stories from number ``skip`` on; files of skipped epochs are not opened."""
