@@ -67,6 +67,8 @@ def stub(request: Request) -> None:
             time.sleep(60)
         if Path(f"kill {name}").exists():
             os.kill(os.getpid(), signal.SIGKILL)
+        if Path(f"exit {name}").exists():
+            os._exit(3)
         if Path(f"raise {name}").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         time.sleep(LONG if Path(f"long {name}").exists() else 0.05)

@@ -14,7 +14,7 @@ from storydalle.commands.recipes import flat, literal, shared_run
 from storydalle.files.dotted import value_at
 from storydalle.files.reading import read_object
 from storydalle.mistakes import Failure, UserError
-from storydalle.training.runs import finished_models, state_of
+from storydalle.training.runs import LAST, finished_models, newest_unfinished, state_of
 from storydalle.training.sweeps import last_error
 from tests.stub_training import JOBLIB, here, in_process, noted, run_of, stub, sweep_as_command
 from tests.stub_training import sweep as stub_sweep
@@ -160,7 +160,9 @@ def test_where_the_member_that_trains_it_is_killed_another_takes_over(here: Path
     assert ended()[-1] == other and noted().count("begin text_to_image") == 2
 
 
-@pytest.mark.parametrize(("what", "why"), [("kill", "killed by SIGKILL"), ("raise", "No space left")])
+@pytest.mark.parametrize(
+    ("what", "why"), [("kill", "killed by SIGKILL"), ("exit", "ended with status 3"), ("raise", "No space left")]
+)
 def test_where_it_fails_those_that_need_it_are_marked_with_its_line_and_others_go_on(
     here: Path,
     what: str,
@@ -211,6 +213,11 @@ def test_a_shared_run_is_neither_the_newest_of_its_experiment_nor_resumed_as_one
         (run_of(experiment, name, "a", values={}) / "model").mkdir()
         (experiment / name / "model/config.json").write_text("{}")
     assert finished_models(experiment) == [experiment / "own/model"]
+    cut = run_of(experiment, "shared/cd", "a") / LAST
+    cut.parent.mkdir()
+    cut.touch()
+    with pytest.raises(UserError, match="nothing to resume"):
+        newest_unfinished(experiment)
 
 
 def test_a_model_of_a_recipe_is_the_one_that_its_command_trains(

@@ -67,8 +67,8 @@ def train_apart(request: Request, folder: Path, train: Command) -> None:
         trained(train, request)
         return
     status = status_apart(lambda: trained(train, request), None)
-    if status < 0:
-        mark(request, killed_by(-status))
+    if status:
+        mark(request, killed_by(-status) if status < 0 else Failure(f"its process ended with status {status}"))
 
 
 def shared_work(recipe: Group, by: Request) -> list[dict[str, str]]:
