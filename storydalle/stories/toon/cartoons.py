@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from storydalle.stories.toon import guests, named, poses, props
 from storydalle.stories.toon.backgrounds import background
@@ -70,16 +71,26 @@ def draw_frame(facts: StoryFacts, frame: FrameFacts, resolution: int) -> np.ndar
         over(canvas, sprite.effects, down, right)
     for sprite, down, right in sorted(placed, key=lambda item: item[1]):  # the back row first
         over(canvas, sprite.figure, down, right)
-    return _tinted(canvas, facts.tint)
+    return tinted(canvas, facts.tint)
 
 
 @lru_cache(maxsize=2048)
 def draw_sprite(resolution: int, look: Figure, action: int, hat: int, prop: int) -> Sprite:
     """A figure in the middle of the front row."""
+    body = draw_body(resolution, look, action, hat, prop > 0)
+    if not prop:
+        return Sprite(draw_effects(resolution, action, False), body)
     canvas = np.zeros((resolution, resolution, 4), dtype=np.uint8)
-    patch = PATCH * resolution // UNITS
-    drop = DROPS.get(ACTIONS[action], 0) * resolution // UNITS
-    is_holding = prop > 0
+    over(canvas, body)
+    over(canvas, draw_held(resolution, action, prop))
+    return Sprite(draw_effects(resolution, action, True), _cut_out(canvas))
+
+
+@lru_cache(maxsize=3072)
+def draw_body(resolution: int, look: Figure, action: int, hat: int, is_holding: bool) -> Layer:
+    """A figure with its hat, and its hand as if it held something."""
+    canvas = np.zeros((resolution, resolution, 4), dtype=np.uint8)
+    drop = _drop(resolution, action)
     over(canvas, _limbs(resolution, _limb_colors(look), action, is_holding), drop)
     if look.character == GUEST:
         over(canvas, _guest(resolution, look), drop)
@@ -91,9 +102,18 @@ def draw_sprite(resolution: int, look: Figure, action: int, hat: int, prop: int)
         over(canvas, _named_face(resolution, look.character, action), drop)
     if ACTIONS[action] in poses.COVERED:
         over(canvas, _cover(resolution, _limb_colors(look), action), drop)
-    if prop:
-        over(canvas, _prop(resolution, prop), drop - patch if ACTIONS[action] == "cheers" else drop)
-    return Sprite(_effects(resolution, action, is_holding), _cut_out(canvas))
+    return _cut_out(canvas)
+
+
+def _drop(resolution: int, action: int) -> int:
+    return DROPS.get(ACTIONS[action], 0) * resolution // UNITS
+
+
+def draw_held(resolution: int, action: int, prop: int) -> Layer:
+    """A prop in the hand of a figure in the middle of the front row."""
+    pixels, top, left = _prop(resolution, prop)
+    raised = PATCH * resolution // UNITS if ACTIONS[action] == "cheers" else 0
+    return Layer(pixels, top + _drop(resolution, action) - raised, left)
 
 
 def _limb_colors(look: Figure) -> tuple[Color, Color]:
@@ -163,7 +183,8 @@ def _prop(resolution: int, prop: int) -> Layer:
 
 
 @lru_cache(maxsize=64)
-def _effects(resolution: int, action: int, is_holding: bool) -> Layer:
+def draw_effects(resolution: int, action: int, is_holding: bool) -> Layer:
+    """The shadow and the signs of an action."""
     pen = Pen(resolution, CENTRE)
     props.draw_effects(pen, ACTIONS[action], is_holding)
     return pen.layer()
@@ -176,15 +197,16 @@ def _cut_out(canvas: np.ndarray) -> Layer:
 
 
 @lru_cache(maxsize=len(TINTS))
-def _tint_tables(tint: int) -> np.ndarray:
-    """For each channel the tinted value of 0 to 255: uint8 (3, 256)."""
+def _tint_table(tint: int) -> list[int]:
+    """The tinted values of 0 to 255 of red, then of green, then of blue."""
     values = np.arange(256)
     scaled = [scale * values + shift for scale, shift in TINT_MAPS[TINTS[tint]]]
-    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+    table: list[int] = np.clip(np.round(scaled), 0, 255).astype(int).ravel().tolist()
+    return table
 
 
-def _tinted(canvas: np.ndarray, tint: int) -> np.ndarray:
+def tinted(canvas: np.ndarray, tint: int) -> np.ndarray:
+    """A frame by day, in another light."""
     if TINTS[tint] == "day":
         return canvas
-    tables = _tint_tables(tint)
-    return np.stack([tables[channel][canvas[:, :, channel]] for channel in range(3)], axis=-1)
+    return np.array(Image.fromarray(canvas).point(_tint_table(tint)))
