@@ -8,7 +8,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CostPoint = tuple[float, float, float, float]  # a cost; a score and the ends of its interval
-Points = Mapping[str, tuple[float, float, float]]  # value and ends of its interval, by the name on the axis
+Point = tuple[float, float, float]  # a value and the ends of its interval
+Points = Mapping[str, Point]  # by the name on the axis
 
 MAX_PANELS, COLUMNS = 24, 4
 COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#b7791f", "#4a5568", "#00838f")
@@ -41,14 +42,23 @@ def plot_scores(scores: Mapping[str, Points], path: Path) -> None:
     width = 0.07 * max(map(len, scores))  # of the names beside the first panel of a row, in inches
     figure, panels = panels_of(names, height=0.6 + 0.25 * len(scores), margin=width)
     for number, (name, axes) in enumerate(zip(names, panels, strict=True)):
-        for row, points in enumerate(scores.values()):
-            if name in points:
-                value, error = values_and_errors({name: points[name]})
-                axes.errorbar(value, [row], xerr=error, fmt="o", color=color_of(row), capsize=3)
-        axes.set_yticks(range(len(scores)), list(scores) if number % COLUMNS == 0 else [""] * len(scores))
+        for color, rows in coloured(scores, name).items():
+            values, errors = values_and_errors(rows)
+            axes.errorbar(values, list(rows), xerr=errors, fmt="o", color=color, capsize=3)
+        axes.set_yticks(range(len(scores)), list(scores))
+        axes.tick_params(labelleft=number % COLUMNS == 0)
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.margins(x=0.15)
     save_figure(figure, path)
+
+
+def coloured(scores: Mapping[str, Points], name: str) -> dict[str, dict[int, Point]]:
+    """The points of one metric by their colour and row, so that a colour is drawn at once."""
+    found: dict[str, dict[int, Point]] = {}
+    for row, points in enumerate(scores.values()):
+        if name in points:
+            found.setdefault(color_of(row), {})[row] = points[name]
+    return found
 
 
 def plot_curves(curves: Mapping[str, Sequence[Mapping[str, Curve]]], path: Path) -> None:
@@ -258,7 +268,7 @@ def offset(number: int, count: int, pitch: float) -> float:
     return (number - (count - 1) / 2) * pitch
 
 
-def values_and_errors(points: Points) -> tuple[np.ndarray, np.ndarray]:
+def values_and_errors(points: Mapping[Any, Point]) -> tuple[np.ndarray, np.ndarray]:
     """Values, and the lengths of their intervals below and above; 0 without an interval."""
     values, low, high = (np.array(list(each)) for each in zip(*points.values(), strict=True))
     return values, np.nan_to_num(np.stack([values - low, high - values]).clip(0))
