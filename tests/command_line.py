@@ -40,6 +40,7 @@ class PaintingModel:
         reranker: Any = None,
         *,
         progress: Callable[[int, int], None] | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> Any:
         first = 0 if source is None else int(np.asarray(source).sum()) % 251
         shades = [[(len(text) * 7 % 256, (seed + k) % 256, first) for k in range(num_candidates)] for text in captions]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from storydalle.models.backbones.backbone import Backbone
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, cache_bytes, sample
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
 
 MakeBackbone = Callable[[], Backbone]
 STORIES, FRAMES = 2, 3
@@ -168,7 +168,7 @@ def decoding_with_the_cache_equals_the_full_forward(make: MakeBackbone) -> None:
             prefix = torch.randn(len(tokens), num_prefix, backbone.dim) if num_prefix else None
             copies = [None if x is None else x.repeat_interleave(num_candidates, 0) for x in (tokens, prefix)]
             full = backbone(copies[0], codes, copies[1]).image
-            cache = backbone.new_cache(len(tokens), num_prefix)
+            cache = backbone.new_cache(len(tokens), num_prefix + tokens.shape[1])
             steps = [backbone(tokens, None, prefix, cache=cache).image.repeat_interleave(num_candidates, 0)]
             cache.repeat(num_candidates)
             steps += [backbone(None, code[:, None], cache=cache).image for code in codes.T[:-1]]
@@ -362,7 +362,7 @@ def a_seed_draws_the_same_in_any_company(make: MakeBackbone) -> None:
     whole, codes = prompt(made, inputs, 5), draw(3).codes
     assert torch.equal(codes, draw(3).codes) and not torch.equal(codes, draw(3, seed=6).codes)
     assert torch.equal(codes[:, :1], draw(1).codes)
-    assert torch.equal(codes, draw(3, max_bytes=2 * cache_bytes(made, 1)).codes)
+    assert torch.equal(codes, draw(3, max_rows=2).codes)
     assert len({tuple(row.tolist()) for row in codes.flatten(0, 1)}) == STORIES * FRAMES * 3
     assert codes.max() < made.backbone.num_codes
     assert whole.story is not None and whole.source is not None

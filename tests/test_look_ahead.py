@@ -110,7 +110,7 @@ def test_codes_read_anew_in_their_places_equal_the_full_forward(kind: str) -> No
     backbone, tokens = model.backbone, story_prompt(model).tokens.flatten(0, 1)
     rows, length = len(tokens), backbone.image_length
     codes = torch.randint(backbone.num_codes, (rows, length))
-    full, cache = backbone(tokens, codes).image, backbone.new_cache(rows, 0)
+    full, cache = backbone(tokens, codes).image, backbone.new_cache(rows, tokens.shape[1])
     backbone(tokens, None, cache=cache)
     places = torch.arange(3).expand(rows, -1)
     for _ in range(length):

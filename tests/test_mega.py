@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from storydalle.models.backbones.mega import Attention, DecoderLayer, EncoderLayer, MegaDALLE, Memory
 from storydalle.models.story_dalle.retrofit import is_trained, retrofit
-from storydalle.models.story_dalle.sampling import cache_bytes
 from tests.conformance_backbones import awake, differs, retrofitted
 from tests.tiny_backbones import CODES, DEPTH, DIM, HEADS, LENGTH, PAD, START, WORDS, tiny_mega
 
@@ -293,14 +292,15 @@ def test_the_caption_is_read_once_for_all_steps_and_candidates():
 
 
 @torch.no_grad()
-def test_cache_bytes_bound_what_a_row_keeps():
+def test_a_row_keeps_the_bytes_of_its_columns():
     made, _ = retrofitted(tiny_mega)
     tokens, _ = inputs(1)
     tokens[:] = 5
     cache = made.backbone.new_cache(1, 1)
     made.backbone(tokens, None, random(1, 1, DIM), cache=cache)
     kept = [*cache.text.memories, *((layer.keys, layer.values) for layer in cache.layers)]
-    assert cache_bytes(made, 1) == sum(part.nbytes for pair in kept for part in pair)
+    columns = 1 + tokens.shape[1] + made.backbone.image_length
+    assert columns * made.backbone.column_bytes == sum(part.nbytes for pair in kept for part in pair)
 
 
 # --------------------------------------------------------------------------------------------------- the retrofit

@@ -16,17 +16,20 @@ from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit
+from storydalle.tokens.cache import StoryCodes
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.encoded_stories import EncodedStories
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.training import memory_limit
 from storydalle.training.memory import TrainingMemory, training_memory
-from storydalle.training.memory_limit import check_memory
+from storydalle.training.memory_limit import check_memory, longest_captions
 from storydalle.training.story_dalle_training import StoryDALLETraining
-from tests.tiny import CAPTIONS, TinyStories
+from tests.tiny import CAPTIONS, TinyStories, tiny_story_dalle
 from tests.training import train_settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "released-weights.md"
 NAMES = 9
+CPU = torch.device("cpu")
 
 
 class Sizes(CaptionTokenizer):
@@ -84,9 +87,8 @@ def backward(system: StoryDALLETraining, data: EncodedStories, precision: str) -
     loss.backward()
 
 
-def measured(system: StoryDALLETraining, num_stories: int, num_frames: int, precision: str) -> float:
+def measured(system: StoryDALLETraining, data: EncodedStories, precision: str) -> float:
     """Of two steps of two batches each, as a run accumulates them."""
-    data = batch(system.story_dalle, num_stories, num_frames)
     optimizer = system.configure_optimizers()["optimizer"]
     memory = PeakMemory(nn.Module.parameters(system))
     with memory:
@@ -117,7 +119,7 @@ def test_what_is_measured_is_what_tensors_take() -> None:
 def test_the_formula_says_what_is_measured(kind: str, tuning: str, recompute: bool, precision: str) -> None:
     system = training(small(kind, prompts=4 if tuning == "prompt" else 0), tuning, recompute)
     needed = training_memory(system, 2, 3, precision, on_cpu=True)
-    assert needed.total == pytest.approx(measured(system, 2, 3, precision), rel=0.08)
+    assert needed.total == pytest.approx(measured(system, batch(system.story_dalle, 2, 3), precision), rel=0.08)
 
 
 def test_more_stories_a_batch_cost_activations_alone() -> None:
@@ -125,7 +127,7 @@ def test_more_stories_a_batch_cost_activations_alone() -> None:
     few, many = (training_memory(system, stories, 3, "32-true", on_cpu=True) for stories in (2, 8))
     assert 2 < many.activations / few.activations < 4
     assert many._replace(activations=few.activations) == few
-    assert many.total == pytest.approx(measured(system, 8, 3, "32-true"), rel=0.08)
+    assert many.total == pytest.approx(measured(system, batch(system.story_dalle, 8, 3), "32-true"), rel=0.08)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -133,7 +135,7 @@ def test_logits_of_a_large_codebook_are_counted(precision: str) -> None:
     system = training(small("dalle", 0, num_codes=8192), "full", recompute=True)
     needed = training_memory(system, 2, 3, precision, on_cpu=True)
     assert needed.activations > 12 * 6 * 64 * 8192
-    assert needed.total == pytest.approx(measured(system, 2, 3, precision), rel=0.08)
+    assert needed.total == pytest.approx(measured(system, batch(system.story_dalle, 2, 3), precision), rel=0.08)
 
 
 def test_an_average_and_the_optimizer_cost_what_they_hold() -> None:
@@ -208,27 +210,64 @@ def test_the_page_of_released_weights_says_what_a_preset_needs(
 
 def test_a_training_that_fits_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     system, stories = training(small("dalle", 0), "full", recompute=True), TinyStories()
-    check_memory(system, stories, train_settings(memory_limit_gb=None), on_cpu=True)
-    assert capsys.readouterr().out == ""
-    check_memory(system, stories, train_settings(memory_limit_gb=1), on_cpu=True)
     needed = training_memory(system, 2, 4, "32-true", on_cpu=True)
-    assert capsys.readouterr().out == f"needs about {needed}\n"
+    for limit in (None, 1):
+        check_memory(system, None, stories, train_settings(memory_limit_gb=limit), CPU)
+        said = f"needs about {needed} (tokens of a caption: all 16, since none is encoded yet)\n"
+        assert capsys.readouterr().out == said
+
+
+def test_what_is_free_limits_a_training_without_another_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = training(small("dalle", 0), "full", recompute=True)
+    needed = training_memory(system, 2, 4, "32-true", on_cpu=True)
+    for free, fits in ((needed.total - needed.weights, True), (needed.total - needed.weights - 1, False)):
+        monkeypatch.setattr(memory_limit, "free_on", lambda _, free=free: free)
+        if fits:
+            check_memory(system, None, TinyStories(), train_settings(), CPU)
+        else:
+            with pytest.raises(UserError, match=r"MB are free: try data_module.batch_size=1"):
+                check_memory(system, None, TinyStories(), train_settings(), CPU)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("kind", "pads"), [("dalle", True), ("dalle", False), ("mega", True)])
+def test_columns_that_are_padding_in_every_caption_are_not_counted(kind: str, pads: bool, recompute: bool) -> None:
+    story_dalle = small(kind, 0)
+    backbone = story_dalle.model.backbone
+    backbone.pad_id = story_dalle.caption_tokenizer.pad_id if pads else None
+    data = batch(story_dalle, 2, 3)
+    data.tokens[..., 5:] = story_dalle.caption_tokenizer.pad_id
+    columns = len(backbone.used_columns(data.tokens.flatten(0, 1)))
+    system = training(story_dalle, "full", recompute)
+    needed = training_memory(system, 2, 3, "32-true", on_cpu=True, text_columns=columns)
+    assert needed.total == pytest.approx(measured(system, data, "32-true"), rel=0.08)
+    assert (needed.total < training_memory(system, 2, 3, "32-true", on_cpu=True).total) == pads
+
+
+def test_captions_that_are_encoded_count_with_the_columns_of_the_longest(tmp_path: Path) -> None:
+    stories, captions = TinyStories(), CaptionTokenizer.train(CAPTIONS, vocab_size=200, text_length=64)
+    backbone = DALLE(captions.vocab_size, 24, dim=32, depth=1, num_heads=4, pad_id=captions.pad_id)
+    data = StoryCodes(stories, stories, tiny_story_dalle().image_tokenizer, captions, tmp_path, batch_size=2)
+    assert longest_captions(data, backbone) is longest_captions(None, backbone) is None
+    data.prepare_data()
+    every = torch.from_numpy(data.cached("train").arrays["captions"].astype("int64"))
+    assert longest_captions(data, backbone) == len(backbone.used_columns(every)) < backbone.text_length
 
 
 def test_where_stories_have_many_lengths_the_longest_counts() -> None:
     system = training(small("dalle", 0), "full", recompute=True)
     three, four = (training_memory(system, 2, frames, "32-true", on_cpu=True).total for frames in (3, 4))
     settings = train_settings(memory_limit_gb=(three + four) / 2e9, data__num_targets=None)
-    check_memory(system, TinyStories(lengths=(1, 3, 2)), settings, on_cpu=True)
+    check_memory(system, None, TinyStories(lengths=(1, 3, 2)), settings, CPU)
     with pytest.raises(UserError):
-        check_memory(system, TinyStories(lengths=(1, 4, 2)), settings, on_cpu=True)
+        check_memory(system, None, TinyStories(lengths=(1, 4, 2)), settings, CPU)
 
 
 def test_a_training_that_does_not_fit_is_refused_with_what_to_change() -> None:
     system = training(small("dalle", 0), "full", recompute=False)
     settings = train_settings(memory_limit_gb=0.001, ema_decay=0.9)
     with pytest.raises(UserError) as refused:
-        check_memory(system, TinyStories(), settings, on_cpu=True)
+        check_memory(system, None, TinyStories(), settings, CPU)
     said = str(refused.value)
     assert said.startswith("needs about 0.0 GB: ") and "memory_limit_gb=0.001" in said
     for change in (
@@ -243,4 +282,5 @@ def test_a_training_that_does_not_fit_is_refused_with_what_to_change() -> None:
     smallest.optimizer = "adamw8bit"
     smallest.model.source_attention = nn.ModuleDict()
     with pytest.raises(UserError, match="larger device"):
-        check_memory(smallest, TinyStories(), train_settings(memory_limit_gb=0.001, data_module__batch_size=1), True)
+        settings = train_settings(memory_limit_gb=0.001, data_module__batch_size=1)
+        check_memory(smallest, None, TinyStories(), settings, CPU)

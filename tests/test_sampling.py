@@ -9,7 +9,6 @@ from storydalle.models.story_dalle.sampling import (
     CodeSampling,
     FrameKey,
     Sampled,
-    cache_bytes,
     choose,
     plan_waves,
     sample,
@@ -27,7 +26,7 @@ def draw(made: RetrofittedDALLE, num_candidates: int = 2, seed: int = 0, **optio
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 100])
 def test_waves_draw_what_one_batch_draws(rows):
     made, _ = retrofitted(tiny_dalle)
-    few = draw(made, 4, max_bytes=rows * cache_bytes(made, 1))
+    few = draw(made, 4, max_rows=rows)
     many = draw(made, 4)
     assert torch.equal(few.codes, many.codes)
     torch.testing.assert_close(few.log_likelihood, many.log_likelihood, atol=1e-4, rtol=1e-4)
@@ -45,7 +44,7 @@ def test_waves_cover_the_request_once_and_fit(max_rows):
 
 def test_progress_runs_to_the_end_over_all_waves():
     (made, _), calls = retrofitted(tiny_dalle), []
-    draw(made, 2, max_bytes=6 * cache_bytes(made, 1), progress=lambda done, total: calls.append((done, total)))
+    draw(made, 2, max_rows=6, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(i + 1, 2 * LENGTH) for i in range(2 * LENGTH)]
 
 

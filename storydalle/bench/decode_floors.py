@@ -5,7 +5,7 @@ from typing import cast
 from storydalle.bench.floors import Floor
 from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
-from storydalle.models.story_dalle.sampling import Prompt, cache_bytes
+from storydalle.models.story_dalle.sampling import Prompt
 
 
 def weights_a_step(model: RetrofittedDALLE, prompt: Prompt) -> int:
@@ -34,7 +34,7 @@ def step_floor(
         return Floor(4 * weights, operations)
     backbone = model.backbone
     num_prefix = 0 if prompt.story is None else prompt.story.shape[2]
-    column = cache_bytes(model, num_prefix) / (num_prefix + prompt.tokens.shape[-1] + backbone.image_length)
+    column = backbone.column_bytes
     # A frame's candidates share its prompt; half of the codes are there in the mean step.
     shared = len(prompt.keys) * (num_prefix + words_read(model, prompt))
     cache = column * (shared + num_rows * backbone.image_length / 2)

@@ -227,6 +227,7 @@ def draw(model: PretrainedModel, story: GivenStory, settings: GenerateSettings) 
                 packing=settings.packing,
                 reranker=reranker,
                 progress=advance,
+                announce=tqdm.write,
             )
 
 

@@ -271,7 +271,7 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
                 plugins=[SafetensorsCheckpointIO()],
             )
     tell(stories.notes)
-    check_memory(system, stories, settings, on_cpu=trainer.strategy.root_device.type == "cpu")
+    check_memory(system, data, stories, settings, trainer.strategy.root_device)
     processes.prepare(trainer, [*config_flags(), *overrides])
     with processes.running(trainer), told_in_one_line("", ValueError, MisconfigurationException):
         trainer.fit(system, data, ckpt_path=plan.checkpoint)

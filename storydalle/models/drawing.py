@@ -29,6 +29,7 @@ class StoryRequest(NamedTuple):
     first: int = 0
     progress: Progress | None = None
     sentences: Float[Tensor, "b f e"] | None = None  # a sentence encoder's vectors of the captions
+    announce: Callable[[str], None] | None = None  # is told, before anything is drawn, the memory that it needs
     as_pixels: bool = False  # frames are wanted as pictures of 8 bits: a model may keep no more of them
 
 

@@ -28,6 +28,7 @@ class StepSizes(NamedTuple):
     num_frames: int  # of a story
     precision: NumberBytes
     keeps_scores: bool  # attention without a fused kernel, as on a CPU
+    text_columns: int  # of captions, that are computed
 
     @property
     def num_rows(self) -> int:

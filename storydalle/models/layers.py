@@ -70,7 +70,8 @@ class KeyValues:
         if num_candidates == 1:
             return
         num_rows, num_heads, length, head_dim = self.keys.shape
-        self.prompt = self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        # Copied, so that the columns that were meant for codes are given back.
+        self.prompt = self.keys[:, :, : self.length].clone(), self.values[:, :, : self.length].clone()
         shape = (num_rows, num_heads, num_candidates, length - self.length, head_dim)
         self.keys, self.values, self.length = self.keys.new_empty(shape), self.keys.new_empty(shape), 0
 

@@ -19,7 +19,7 @@ Nothing is packed on a GPU, nor under autocast. ``picture_view`` does the like f
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TypeVar
 
@@ -39,6 +39,11 @@ M = TypeVar("M", bound=nn.Module)
 
 class Fusable(nn.Module):
     """A layer with several products of one input."""
+
+    @property
+    def joined(self) -> tuple[nn.Linear, ...]:
+        """The layers that ``fuse`` joins."""
+        raise NotImplementedError
 
     def fuse(self) -> None:
         """Join them into one linear layer, with a weight of its own."""
@@ -75,6 +80,13 @@ def picture_view(model: M) -> M:
             weight = layer.weight.detach().contiguous(memory_format=torch.channels_last)
             layer._parameters = {**layer._parameters, "weight": nn.Parameter(weight, requires_grad=False)}
     return view
+
+
+def picture_view_bytes(model: nn.Module) -> int:
+    """Bytes of the weights that ``picture_view`` copies."""
+    if is_shared(model) or not computes_float32_on_cpu(model):
+        return 0
+    return sum(layer.weight.nbytes for layer in model.modules() if isinstance(layer, nn.Conv2d))
 
 
 def is_shared(model: nn.Module) -> bool:
@@ -154,12 +166,30 @@ class PackedLinear(nn.Module):
         return self.product(x)
 
 
-def exact(weight: Tensor) -> str:
-    """The packing of ``weight`` that is fast and draws the same codes."""
-    here = available()
-    if "fp16" in here and weight.numel() >= smallest_half() and is_half(weight):
+def packed_bytes(model: nn.Module, products: Sequence[tuple[nn.Linear, ...]], packing: str) -> int:
+    """Bytes that a view of ``model`` holds beside the model, at their most, if it calls ``products``.
+
+    Layers of one product are joined, all of them before the first is called; then they may be packed, one by one.
+    """
+    if is_shared(model):
+        return 0
+    packing = resolved(packing)[0] if computes_float32_on_cpu(model) else "plain"
+    joined = sum(layer.weight.nbytes for each in model.modules() if isinstance(each, Fusable) for layer in each.joined)
+    change = 0
+    for layers in products:
+        own = sum(layer.weight.nbytes for layer in layers)
+        chosen = exact(*(layer.weight.detach() for layer in layers)) if packing == "exact" else packing
+        before = own if len(layers) > 1 else 0
+        change += {"plain": before, "onednn": own}.get(chosen, own // 2) - before
+    return joined + max(change, 0)
+
+
+def exact(*weights: Tensor) -> str:
+    """The packing that is fast and draws the same codes, of a weight or of several that are joined."""
+    here, numbers = available(), sum(weight.numel() for weight in weights)
+    if "fp16" in here and numbers >= smallest_half() and all(map(is_half, weights)):
         return "fp16"
-    return "onednn" if "onednn" in here and weight.numel() >= LARGE else "plain"
+    return "onednn" if "onednn" in here and numbers >= LARGE else "plain"
 
 
 def smallest_half() -> int:

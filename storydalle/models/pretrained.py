@@ -179,6 +179,7 @@ class PretrainedModel(nn.Module, ABC):
         *,
         sampling: Sampling | None = None,
         packing: str | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> Drawn:
         """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
 
@@ -186,7 +187,8 @@ class PretrainedModel(nn.Module, ABC):
         first frame is drawn from its caption alone and becomes the source of the others, if the model can do that.
         ``sampling`` defaults to that of the model's card; settings given by name replace its fields. Candidates are
         ordered by the model's own score, or by ``reranker``. ``sentences`` are a sentence encoder's vectors of the
-        captions, for a released story encoder; without them that encoder is not used, and a note says so. Raises
+        captions, for a released story encoder; without them that encoder is not used, and a note says so. ``announce``
+        is told the memory that drawing needs, by a model that knows it, before it draws. Raises
         ValueError for missing or invalid captions, for a source that is missing or cannot be opened, and for settings
         that are out of range or that the model lacks.
         """
@@ -197,7 +199,9 @@ class PretrainedModel(nn.Module, ABC):
         chosen = self.sampling(sampling, **given)
         pixels = None if picture is None else from_images([picture], self.resolution).to(self.device)
         vectors = self._sentence_vectors(sentences, len(captions))
-        request = StoryRequest([captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, as_pixels=True)
+        request = StoryRequest(
+            [captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, announce, as_pixels=True
+        )
         notes = [*self.caption_notes(captions), *said, *crop_notes(picture), *self.request_notes(request)]
         drawn = self.draw_candidates(request)
         images = [to_images(row) for row in drawn.frames[0]]  # f k

@@ -190,6 +190,11 @@ class DVAE(ImageTokenizer):
         means = self.decoder(rearrange(codes, "b (h w) -> b h w", h=self.grid))[:, :3]  # of six channels
         return self.inverse_phi(means.float().sigmoid())
 
+    @property
+    def picture_bytes(self) -> int:
+        """The first block of the finest group reads maps twice as wide as it writes: two of those, and two its own."""
+        return 4 * 6 * self.settings.hidden * self.resolution**2
+
     def encoding_weights(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.state_dict().items() if name.startswith("encoder.")}
 

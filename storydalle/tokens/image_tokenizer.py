@@ -64,6 +64,11 @@ class ImageTokenizer(Configured, nn.Module, ABC):
         return self.grid**2
 
     @property
+    @abstractmethod
+    def picture_bytes(self) -> int:
+        """Upper bound of the bytes that decoding one picture works with, from the sizes of the network alone."""
+
+    @property
     def description(self) -> dict[str, object]:
         """Kind and config: what ``from_config`` reads."""
         return {"kind": self.kind, **self.config}

@@ -61,6 +61,10 @@ class PairedTokenizer(ImageTokenizer):
     def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
         return self.detokenizer.decode(codes)
 
+    @property
+    def picture_bytes(self) -> int:
+        return self.detokenizer.picture_bytes
+
     def encoding_weights(self) -> dict[str, Tensor]:
         """The weights of the tokenizer; codes that it made before it was paired stay valid."""
         return self.tokenizer.encoding_weights()

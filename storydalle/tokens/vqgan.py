@@ -361,6 +361,22 @@ class VQGAN(ImageTokenizer):
     def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
         return self.reconstruct(self.embed(codes)).clamp(-1.0, 1.0)
 
+    @property
+    def picture_bytes(self) -> int:
+        """A residual block holds its input, as wide as the coarser level, and four maps.
+
+        Attention holds seven maps, or four and two tables of one place with every other.
+        """
+        settings = self.settings
+        widths, side = settings.widths, settings.resolution // settings.pixel_shuffle
+        found = [6 * settings.resolution**2 + widths[0] * side**2]  # pixels and their channels, beside the last map
+        for i, (width, coarser) in enumerate(zip(widths, widths[1:] + widths[-1:], strict=True)):
+            places = (side // 2**i) ** 2
+            found.append(max(coarser + 4 * width, 3 * coarser) * places)
+            if settings.attention[i] or (settings.mid_attention and i == len(widths) - 1):
+                found.append(max(7 * width * places, 4 * width * places + 2 * places**2))
+        return 4 * max(found)
+
     def encoding_weights(self) -> dict[str, Tensor]:
         beginnings = ("encoder.", "quant_conv.", "quantize.")
         return {name: value for name, value in self.state_dict().items() if name.startswith(beginnings)}

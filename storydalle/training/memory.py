@@ -14,19 +14,24 @@ the
   and values of the source frame; and the copies of weights that autocast makes for every product. With activation
   checkpointing a block keeps only its input, and only one block at a time needs the rest. Then the logits (rows x
   positions x vocabulary) three times in single precision: log-probabilities, their gradient, and the logits' gradient.
-  If drawing sample strips needs more than all this, its memory counts instead.
+  If drawing sample strips needs more than all this, its memory counts instead. Columns of captions count that have a
+  token in some caption; the rest is dropped before it is computed.
 
 A step without accumulation needs less: gradients appear while activations are freed. Not counted are the allocator, the
 CUDA context (about half a GB) and the data loader.
 """
 
+import sys
 from typing import NamedTuple, cast
 
 from storydalle.models.backbones.backbone import Backbone
 from storydalle.models.backbones.dalle import Block
 from storydalle.models.kept import KeptByBlock, NumberBytes, StepSizes
+from storydalle.models.story_dalle.drawing_bytes import WaveSizes, view_bytes
+from storydalle.models.story_dalle.drawing_plan import DrawingPlan
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention, StoryEncoder
+from storydalle.models.story_dalle.sampling import CodeSampling
 from storydalle.training.story_dalle_training import StoryDALLETraining
 
 BYTES_OF_8_BIT_STATES = 2 + 2 * 4 / 256  # for each number that trains; every 256 of them share a scale
@@ -59,11 +64,16 @@ def training_memory(
     precision: str,
     on_cpu: bool,
     has_average: bool = False,
+    text_columns: int | None = None,
 ) -> TrainingMemory:
-    """Bytes that a step needs at its peak; ``precision`` is the trainer's. The weights may be on the meta device."""
+    """Bytes that a step needs at its peak; ``precision`` is the trainer's. The weights may be on the meta device.
+
+    ``text_columns`` is the number of columns that the longest captions have tokens in, by default all of them.
+    """
     model = system.story_dalle
+    columns = model.model.backbone.text_length if text_columns is None else text_columns
     stream = 2 if precision in ("bf16-true", "16-true") else 4
-    step = StepSizes(num_stories, num_frames, NumberBytes(stream, 2 if precision in HALF else 4), on_cpu)
+    step = StepSizes(num_stories, num_frames, NumberBytes(stream, 2 if precision in HALF else 4), on_cpu, columns)
     weights = float(stream * sum(parameter.numel() for parameter in model.parameters()))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     states = trained * (2 * stream if system.optimizer == "adamw" else BYTES_OF_8_BIT_STATES)
@@ -92,7 +102,7 @@ def activations(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
 def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[KeptByBlock]:
     """The memory of each block, with its source attention where it has one."""
     backbone = model.backbone
-    blocks = backbone.kept(step, num_prefix(model))
+    blocks = backbone.kept(step, model.num_prefix)
     first = len(blocks) - backbone.depth  # behind an encoder's, which call no hook
     for name, attention in model.source_attention.items():
         beside = cast(SourceCrossAttention, attention).kept_beside
@@ -101,22 +111,26 @@ def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[KeptByBlock]:
 
 
 def drawing_bytes(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
-    """Bytes to draw the sample strips between two steps, one story at a time."""
+    """Bytes to draw the sample strips between two steps, one story at a time, beside the weights."""
     model, backbone = story_dalle.model, story_dalle.model.backbone
-    caches = step.num_frames * backbone.cache_bytes(num_prefix(model))
-    sources = 2 * len(model.source_attention) * backbone.image_length * backbone.dim * step.precision.stream
-    return caches + sources + backbone.num_fused * step.precision.stream
-
-
-def num_prefix(model: RetrofittedDALLE) -> int:
-    story = 0 if model.story_encoder is None else model.story_encoder.num_story_tokens
-    return story + (0 if model.prompt_tokens is None else model.prompt_tokens.embedding.num_embeddings)
+    strip = WaveSizes(
+        num_stories=1,
+        num_frames=step.num_frames,
+        num_candidates=1,
+        num_columns=model.num_prefix + step.text_columns,
+        source_length=backbone.image_length,
+        num_branches=1,
+        code_bytes=CodeSampling().code_bytes(backbone.num_codes),
+    )
+    packed = view_bytes(model, "plain")
+    needed = DrawingPlan(story_dalle.image_tokenizer, model, strip, packed, as_pixels=False, free=sys.maxsize).memory
+    return needed.total - needed.weights
 
 
 def logit_bytes(backbone: Backbone, step: StepSizes) -> float | int:
     """Bytes of logits: three numbers for each image logit and one for each text logit, or the gradient of the head."""
     image = step.num_rows * backbone.image_length * backbone.num_codes
-    text = step.num_rows * (backbone.text_length - 1) * backbone.text_vocab_size if backbone.predicts_text else 0
+    text = step.num_rows * (step.text_columns - 1) * backbone.text_vocab_size if backbone.predicts_text else 0
     head = backbone.num_codes * backbone.dim * (step.precision.stream + step.precision.inside)
     return max(12 * image + 4 * text, 4 * text + image * step.precision.inside + head, 12 * text + 4 * image)
 
@@ -124,7 +138,7 @@ def logit_bytes(backbone: Backbone, step: StepSizes) -> float | int:
 def story_bytes(encoder: StoryEncoder, backbone: Backbone, step: StepSizes) -> float | int:
     """Bytes that the story encoder keeps: its blocks over all tokens of a story, and three tensors before and after."""
     dim, precision = backbone.dim, step.precision
-    columns = step.num_frames * backbone.text_length
+    columns = step.num_frames * step.text_columns
     blocks = [cast(Block, block).kept(step.num_stories, columns, step) for block in encoder.blocks]
     ends = 6 * step.num_stories * columns * dim * precision.stream
     return sum(block.num_bytes(dim, precision) for block in blocks) + ends

@@ -99,8 +99,8 @@ class Backbone(Configured, nn.Module, ABC):
         """
 
     @abstractmethod
-    def new_cache(self, num_rows: int, num_prefix: int) -> DecodingCache:
-        """An empty cache for prompts with ``num_prefix`` embeddings ahead of their text."""
+    def new_cache(self, num_rows: int, num_columns: int) -> DecodingCache:
+        """An empty cache for prompts of so many columns: the prefix, and the text columns that are computed."""
 
     @abstractmethod
     def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
@@ -141,18 +141,23 @@ class Backbone(Configured, nn.Module, ABC):
         """The memory that each of ``all_blocks`` needs in a training step."""
 
     @property
-    def num_fused(self) -> int:
-        """The number of weights that a view for decoding copies to join them, packed or not."""
-        return 0
+    @abstractmethod
+    def step_layers(self) -> list[tuple[nn.Linear, ...]]:
+        """The products of a step of decoding; those that a view for decoding joins stand together."""
+
+    @property
+    @abstractmethod
+    def hidden_tensors(self) -> float | int:
+        """Tensors, as wide as the model, that the feed-forward network of a block holds at a time."""
 
     @property
     def device(self) -> torch.device:
         return self.code_table.device
 
-    def cache_bytes(self, num_prefix: int) -> int:
-        """Upper bound of the bytes of keys and values that one row keeps while it decodes."""
-        num_columns = num_prefix + self.text_length + self.image_length
-        return 2 * self.depth * num_columns * self.dim * self.code_table.element_size()
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of the keys and values of one column in all blocks."""
+        return 2 * self.depth * self.dim * self.code_table.element_size()
 
     def check_captions(self, tokens: Int[Tensor, "b t"]) -> None:
         if tokens.shape[1] != self.text_length:

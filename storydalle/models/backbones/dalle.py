@@ -63,6 +63,10 @@ class SelfAttention(Fusable):
         self.proj = nn.Linear(dim, dim)
         self.fused: nn.Linear | None = None  # the three in one, in a view for decoding
 
+    @property
+    def joined(self) -> tuple[nn.Linear, ...]:
+        return self.query, self.key, self.value
+
     def fuse(self) -> None:
         self.fused = nn.Linear(1, 1, device="meta")
         weight, bias = self.fused_projection()
@@ -70,8 +74,8 @@ class SelfAttention(Fusable):
 
     def fused_projection(self) -> tuple[Tensor, Tensor]:
         """Join weight and bias of query, key and value: one product instead of three, and one read of the input."""
-        layers = (self.query, self.key, self.value)  # (3 d) d, and 3 d
-        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        weights, biases = zip(*((layer.weight, layer.bias) for layer in self.joined), strict=True)
+        return torch.cat(weights), torch.cat(biases)  # (3 d) d, and 3 d
 
     def forward(self, x: Tensor, visible: Tensor | None, cache: KeyValues | None = None) -> Tensor:
         projected = F.linear(x, *self.fused_projection()) if self.fused is None else self.fused(x)  # b n (3 d)
@@ -196,15 +200,24 @@ class DALLE(Backbone):
         return list(self.blocks)
 
     def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
-        columns = num_prefix + self.text_length + self.image_length - 1  # the last code is not read
+        columns = num_prefix + step.text_columns + self.image_length - 1  # the last code is not read
         return [cast(Block, block).kept(step.num_rows, columns, step) for block in self.blocks]
 
     @property
-    def num_fused(self) -> int:
-        return 3 * self.depth * self.dim**2  # query, key and value of every block
+    def step_layers(self) -> list[tuple[nn.Linear, ...]]:
+        found: list[tuple[nn.Linear, ...]] = [(self.head_img,)]
+        for block in self.blocks:
+            attention, mlp = cast(Block, block).attn, cast(Block, block).mlp
+            found.append(attention.joined)
+            found += [(layer,) for layer in (attention.proj, *mlp) if isinstance(layer, nn.Linear)]
+        return found
 
-    def new_cache(self, num_rows: int, num_prefix: int) -> Cache:
-        return Cache(self, num_rows, num_prefix + self.text_length + self.image_length)
+    @property
+    def hidden_tensors(self) -> int:
+        return 8  # four times as wide, before and after its activation
+
+    def new_cache(self, num_rows: int, num_columns: int) -> Cache:
+        return Cache(self, num_rows, num_columns + self.image_length)
 
     def embed_tokens(self, tokens: Int[Tensor, "*b t"]) -> Float[Tensor, "*b t d"]:
         return self.tok_emb_txt(tokens)

@@ -318,12 +318,26 @@ class MegaDALLE(Backbone):
         return [*self.encoder.layers, *self.decoder.layers]
 
     def kept(self, step: StepSizes, num_prefix: int) -> list[KeptByBlock]:
-        rows, text, codes = step.num_rows, num_prefix + self.text_length, self.image_length
+        rows, text, codes = step.num_rows, num_prefix + step.text_columns, self.image_length
         read = [cast(EncoderLayer, layer).kept(rows, text, step) for layer in self.encoder.layers]
         return read + [cast(DecoderLayer, layer).kept(rows, codes, text, step) for layer in self.decoder.layers]
 
-    def new_cache(self, num_rows: int, num_prefix: int) -> MegaCache:
-        """The cache takes the caption and its prefix from the prefill, whatever ``num_prefix`` is."""
+    @property
+    def step_layers(self) -> list[tuple[nn.Linear, ...]]:
+        found = [self.decoder.lm_head]
+        for each in self.decoder.layers:
+            layer = cast(DecoderLayer, each)
+            own, text, glu = layer.self_attn, layer.encoder_attn, layer.glu
+            found += [own.q_proj, own.k_proj, own.v_proj, own.out_proj, text.q_proj, text.out_proj]
+            found += [glu.fc0, glu.fc1, glu.fc2]
+        return [(layer,) for layer in found]
+
+    @property
+    def hidden_tensors(self) -> float | int:
+        return 3 * self.settings.glu_dim / self.dim  # gate, value and their product
+
+    def new_cache(self, num_rows: int, num_columns: int) -> MegaCache:
+        """The cache takes the caption and its prefix from the prefill, whatever ``num_columns`` is."""
         weights = [cast(DecoderLayer, layer).self_attn.q_proj.weight for layer in self.decoder.layers]
         return MegaCache(num_rows, self.num_heads, self.image_length, weights)
 

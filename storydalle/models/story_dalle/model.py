@@ -18,8 +18,10 @@ from storydalle.models.backbones.backbone import open_backbone
 from storydalle.models.drawing import Candidates, Progress, Sampling, StoryRequest
 from storydalle.models.packing import picture_view, resolved
 from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedModel, read_card
+from storydalle.models.story_dalle.drawing_bytes import free_on, view_bytes
+from storydalle.models.story_dalle.drawing_plan import DrawingPlan, pictures_at_once
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, sample
+from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, request_sizes, sample
 from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.stories.images import to_pixels, to_tensor
 from storydalle.stories.story import Stories
@@ -28,7 +30,6 @@ from storydalle.tokens.image_tokenizer import ImageTokenizer
 from storydalle.tokens.known_words import KnownWords
 
 TOKENIZER_PREFIX = "image_tokenizer."
-DECODED = 32  # pictures at once
 
 
 class StoryDALLE(PretrainedModel):
@@ -83,6 +84,9 @@ class StoryDALLE(PretrainedModel):
         assert isinstance(request.sampling, CodeSampling)
         tokens, mask = self._tokenize(request.captions)  # b f t, b f
         num_frames, num_candidates = tokens.shape[1], request.num_candidates
+        plan = self.plan(request)
+        if request.announce is not None:
+            request.announce(str(plan))
         keys = [
             FrameKey(request.seed, request.first + story, frame)
             for story in range(len(tokens))
@@ -96,11 +100,13 @@ class StoryDALLE(PretrainedModel):
             mask=mask,
             progress=request.progress,
             sentences=request.sentences,
+            max_rows=plan.max_rows,
         )
         if request.source is None:
             drawn = draw_without_source(draw, keys, num_frames)
         else:
-            drawn = draw(source=self.image_tokenizer.encode(request.source), keys=keys)
+            parts = request.source.split(pictures_at_once(self.image_tokenizer))
+            drawn = draw(source=torch.cat([self.image_tokenizer.encode(part) for part in parts]), keys=keys)
         likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)  # r k; r = b f
         codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))  # r k l
         images = self._decoded(rearrange(codes, "r k l -> (r k) l"), request.as_pixels)
@@ -109,12 +115,26 @@ class StoryDALLE(PretrainedModel):
             lambda: rearrange(likelihood, "(b f) k -> b f k", f=num_frames),
         )
 
+    def plan(self, request: StoryRequest) -> DrawingPlan:
+        """The waves of a request, and the memory that it needs; ValueError if it does not fit."""
+        tokens, _ = self._tokenize(request.captions)
+        sampling = self._packed_as_allowed(request.sampling)
+        has_source = request.source is not None or tokens.shape[1] > 1
+        source_length = self.model.backbone.image_length if has_source else 0
+        whole = request_sizes(self.model, tokens, source_length, request.num_candidates, sampling)
+        packed = view_bytes(self.model, sampling.packing)
+        return DrawingPlan(self.image_tokenizer, self.model, whole, packed, request.as_pixels, free_on(self.device))
+
+    def _packed_as_allowed(self, sampling: Sampling) -> CodeSampling:
+        assert isinstance(sampling, CodeSampling)
+        return sampling if self.may_pack else replace(sampling, packing="plain")
+
     def _decoded(
         self, codes: Int[Tensor, "n l"], as_pixels: bool
     ) -> Float[Tensor, "n c h w"] | UInt8[Tensor, "n h w c"]:
         """Pictures of codes; as pixels they take a quarter of the memory, and none of the device's."""
         decode = picture_view(self.image_tokenizer).decode
-        parts = (decode(part) for part in codes.split(DECODED))
+        parts = (decode(part) for part in codes.split(pictures_at_once(self.image_tokenizer)))
         return torch.cat([to_pixels(part).cpu() if as_pixels else part for part in parts])
 
     def ceilings(self) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -147,19 +167,18 @@ class StoryDALLE(PretrainedModel):
         progress: Progress | None = None,
         frames: slice = slice(None),
         sentences: Float[Tensor, "b f e"] | None = None,
+        max_rows: int | None = None,
     ) -> Sampled:
         """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
         prompts = []
-        sampling = sampling or self.sampling()
-        if not self.may_pack:
-            sampling = replace(sampling, packing="plain")
+        sampling = self._packed_as_allowed(sampling or self.sampling())
         empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)  # b f t
         context = None if source is None else source[:, None]  # b 1 l: one context frame
         for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:  # the second one unconditional
             story = self._encode_story(captions, mask, sentences)
             prompts.append(Prompt(captions[:, frames], None if story is None else story[:, frames], context, keys))
         unconditional = prompts[1] if len(prompts) > 1 else None
-        return sample(self.model, prompts[0], num_candidates, sampling, unconditional, progress=progress)
+        return sample(self.model, prompts[0], num_candidates, sampling, unconditional, max_rows, progress)
 
     def _encode_story(
         self, tokens: Tensor, mask: Tensor | None = None, sentences: Tensor | None = None

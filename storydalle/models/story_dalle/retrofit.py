@@ -267,6 +267,12 @@ class RetrofittedDALLE(Configured, nn.Module):
         self.story_encoder = story_encoder(dim, heads, settings)
         self.prompt_tokens = PromptTokens(settings.num_prompt_tokens, dim) if settings.num_prompt_tokens else None
 
+    @property
+    def num_prefix(self) -> int:
+        """Embeddings ahead of a caption, if it has its story's vectors."""
+        story = 0 if self.story_encoder is None else self.story_encoder.num_story_tokens
+        return story + (0 if self.prompt_tokens is None else self.prompt_tokens.embedding.num_embeddings)
+
     def forward(
         self,
         tokens: Int[Tensor, "b f t"],

@@ -18,6 +18,7 @@ from torch import Tensor
 from storydalle.mistakes import check_number, check_seed
 from storydalle.models.drawing import Progress, Sampling
 from storydalle.models.packing import PACKINGS, decoding_view
+from storydalle.models.story_dalle.drawing_bytes import WaveSizes, free_on, rows_that_fit, view_bytes, wave_memory
 from storydalle.models.story_dalle.look_ahead import draw_ahead, window_for
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 
@@ -48,6 +49,16 @@ class CodeSampling(Sampling):
                 raise ValueError("top_p=0 leaves no code to draw: use a share above 0 and up to 1, or leave it out")
         if self.packing not in PACKINGS:
             raise ValueError(f"packing={self.packing!r} is unknown; choose one of {', '.join(PACKINGS)}")
+
+    def code_bytes(self, num_codes: int) -> int:
+        """Bytes that one code is drawn with: logits of all branches, and what ``choose`` makes of them."""
+        logits = 4 * num_codes * (1 if self.guidance == 1 else 3)
+        if self.temperature == 0:
+            return logits + 4 * num_codes  # log-probabilities
+        kept = min(self.top_k or num_codes, num_codes)
+        is_cut = kept < num_codes or self.top_p is not None
+        # Logits that are kept with their places; weights, their sums, and which of these are below the threshold.
+        return logits + max(4 * num_codes, (12 if is_cut else 0) * kept + (8 + 8 + 1 + 8) * kept)
 
 
 class FrameKey(NamedTuple):
@@ -109,24 +120,27 @@ def sample(
     num_candidates: int = 1,
     sampling: CodeSampling | None = None,
     without_caption: Prompt | None = None,
-    max_bytes: int = 2 << 30,
+    max_rows: int | None = None,
     progress: Progress | None = None,
     window: int | None = None,
 ) -> Sampled:
     """Draw ``num_candidates`` code grids for every frame of the prompt.
 
-    ``without_caption`` is the same prompt with empty captions, for guidance. ``max_bytes`` limits the cache of one
-    wave. ``window`` is the number of codes of a row that a step tries (see ``look_ahead``), by default one that suits
-    model and rows. Raises ValueError for a seed out of range, and for guidance without ``without_caption``.
+    ``without_caption`` is the same prompt with empty captions, for guidance. ``max_rows`` limits the rows of a wave, by
+    default to what fits into the memory that is free. ``window`` is the number of codes of a row that a step tries (see
+    ``look_ahead``), by default one that suits model and rows. Raises ValueError for a seed out of range, and for
+    guidance without ``without_caption``.
     """
     sampling = sampling or CodeSampling()
     if sampling.guidance != 1 and without_caption is None:
         raise ValueError("guidance needs an unconditional prompt; use guidance=1")
     branches = [prompt] if sampling.guidance == 1 or without_caption is None else [prompt, without_caption]
-    num_prefix = 0 if prompt.story is None else prompt.story.shape[2]
-    num_rows = max(1, max_bytes // (cache_bytes(model, num_prefix) * len(branches)))
+    if max_rows is None:
+        source_length = 0 if prompt.source is None else prompt.source[0].numel()
+        whole = request_sizes(model, prompt.tokens, source_length, num_candidates, sampling)
+        max_rows = rows_of_waves(model, whole, free_on(prompt.tokens.device) - view_bytes(model, sampling.packing))
     decoder = Decoder(model, decoding_view(model, sampling.packing))
-    waves = list(plan_waves(prompt.tokens.shape[0], prompt.tokens.shape[1], num_candidates, num_rows))
+    waves = list(plan_waves(prompt.tokens.shape[0], prompt.tokens.shape[1], num_candidates, max_rows))
     length = model.backbone.image_length
     shape = (len(prompt.keys), num_candidates)
     codes = torch.empty(*shape, length, dtype=torch.long, device=prompt.tokens.device)
@@ -179,10 +193,35 @@ def plan_waves(num_stories: int, num_frames: int, num_candidates: int, max_rows:
                 )
 
 
-def cache_bytes(model: RetrofittedDALLE, num_prefix: int) -> int:
-    """Bytes of keys and values that one row keeps while it decodes."""
-    num_prompt = 0 if model.prompt_tokens is None else model.prompt_tokens.embedding.num_embeddings
-    return model.backbone.cache_bytes(num_prompt + num_prefix)
+def request_sizes(
+    model: RetrofittedDALLE,
+    tokens: Int[Tensor, "b f t"],
+    source_length: int,
+    num_candidates: int,
+    sampling: CodeSampling,
+) -> WaveSizes:
+    """A request as one wave; its stories have ``source_length`` codes of context."""
+    return WaveSizes(
+        num_stories=tokens.shape[0],
+        num_frames=tokens.shape[1],
+        num_candidates=num_candidates,
+        num_columns=model.num_prefix + len(model.backbone.used_columns(tokens.flatten(0, 1))),
+        source_length=source_length,
+        num_branches=1 if sampling.guidance == 1 else 2,
+        code_bytes=sampling.code_bytes(model.backbone.num_codes),
+    )
+
+
+def largest_wave(whole: WaveSizes, max_rows: int) -> WaveSizes:
+    wave = next(plan_waves(whole.num_stories, whole.num_frames, whole.num_candidates, max_rows))
+    return whole._replace(
+        num_stories=len(wave.stories), num_frames=len(wave.frames), num_candidates=len(wave.candidates)
+    )
+
+
+def rows_of_waves(model: RetrofittedDALLE, whole: WaveSizes, free: int) -> int:
+    """The most rows of a wave that fit well into ``free`` bytes."""
+    return rows_that_fit(lambda rows: wave_memory(model, largest_wave(whole, rows)).total, free)
 
 
 class Decoder(NamedTuple):
@@ -249,8 +288,9 @@ class _Branch:
         self.conditions = model.conditions(prompt.source, prompt.story, num_frames, len(prompt.tokens))
         self.hooks = decoder.view.hooks(self.conditions)
         self.tokens = rearrange(prompt.tokens, "b f t -> (b f) t")
-        prefix = self.conditions.prefix
-        self.cache = model.backbone.new_cache(len(self.tokens), 0 if prefix is None else prefix.shape[1])
+        num_prefix = 0 if self.conditions.prefix is None else self.conditions.prefix.shape[1]
+        num_columns = num_prefix + len(model.backbone.used_columns(self.tokens))
+        self.cache = model.backbone.new_cache(len(self.tokens), num_columns)
 
     def read_prompt(self) -> Float[Tensor, "r 1 v"]:
         model = self.decoder.model
