@@ -52,7 +52,7 @@ class CountingLayout(ColorLayout):
         self.seen = 0
 
     def features(self, images: Tensor) -> Tensor:
-        self.seen += len(images)
+        self.seen += len(images.flatten(1).unique(dim=0))  # a group may be filled up
         return super().features(images)
 
 
@@ -88,7 +88,8 @@ def scored(batch: StoryBatch, size: int, network: CountingLayout) -> dict[str, f
         part = StoryBatch(
             batch.captions[at], batch.source[at], batch.frames[at], batch.mask[at], batch.labels, batch.ids[at]
         )
-        card.update(Seen(part.frames.flip(-1), networks), Truth.of(part, networks))
+        truth = Truth.of(part, networks)
+        card.update(truth.seen(part.frames.flip(-1)), truth)
     card.finish()
     return card.compute()
 
@@ -103,7 +104,7 @@ def test_scores_do_not_depend_on_the_batch_size() -> None:
 def test_each_picture_is_seen_once_however_many_scores_ask() -> None:
     network = CountingLayout()
     scored(stories(6), 6, network)
-    assert network.seen == 1 + 6 * 3 + 6 * 3 + 6, "its width, then drawn frames, true frames and sources"
+    assert network.seen == 1 + 6 * 3 + 6 * 3, "its width, then drawn and true frames, which the sources are among"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,43 @@ def test_a_text_network_of_ours_names_its_distances_toon_and_another_by_its_own_
         def features(self, images: Tensor) -> Tensor:
             return images.flatten(1)
 
+        def projected(self, features: Tensor) -> Tensor:
+            return features
+
     other = Other()
     assert isinstance(other, ImageTextNetwork)
     assert TextNetworkFeatures(other).label == "clip-b32"
+
+
+class CountingEyes(CountingLayout):
+    """Looks once for features, and projects them to embeddings."""
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        return self.projected(self.features(images))
+
+    def embed_captions(self, captions: list[str]) -> Tensor:
+        return torch.zeros(len(captions), 1)
+
+    def projected(self, features: Tensor) -> Tensor:
+        return features[:, :2]
+
+
+def test_equal_pictures_of_a_batch_are_seen_once_by_all_rows() -> None:
+    batch, layout = stories(2), CountingLayout()
+    truth = Truth.of(batch, Networks(features=layout))
+    copied = truth.seen(batch.source[:, None].expand(-1, 3, -1, -1, -1))
+    assert truth.seen(batch.frames).features.equal(truth.frames.features)
+    assert layout.seen == 6  # the sources are among the frames
+    assert torch.equal(copied.features, truth.sources.features.expand(-1, 3, -1)) and layout.seen == 6
+    assert not torch.equal(truth.seen(batch.frames.flip(-1)).features, truth.frames.features) and layout.seen == 12
+
+
+@pytest.mark.parametrize(("features", "looks"), [(True, 6), (False, 12)])
+def test_a_network_of_features_and_texts_looks_once_at_each_picture(features: bool, looks: int) -> None:
+    text = CountingEyes()
+    other = text if features else CountingLayout()
+    other.sha256 = text.sha256 if features else "another"
+    seen = Seen(stories(2).frames, Networks(features=other, text=text))
+    assert seen.embeddings.shape == (2, 3, 2) and seen.features.shape == (2, 3, 192)
+    assert torch.equal(seen.embeddings, seen.features[..., :2])
+    assert text.seen + (0 if features else other.seen) == looks

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import storydalle
 from storydalle.files.records import jsonable, sha256_of_file
-from storydalle.metrics.networks.label_reader import LabelReader, read_frames
+from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.metrics.networks.label_reader_training import (
     drawn_frames,
     make_label_reader,
@@ -21,6 +21,7 @@ from storydalle.metrics.networks.label_reader_training import (
     roughened,
     train_label_reader,
 )
+from storydalle.metrics.seen import Networks, Seen
 from storydalle.metrics.toon import READ_LABELS, TRUE_LABELS, ToonScores
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story, batch_of
@@ -240,15 +241,6 @@ def scored(read: dict[str, Tensor], labels: dict[str, Tensor], mask: Tensor) -> 
     return scores
 
 
-def test_bytes_and_floats_are_read_alike() -> None:
-    reader = PixelReader(dims=(8, 16)).eval()
-    _, _, frames, mask, labels, _ = batch_of([pixel_story(0), pixel_story(1)])
-    pixels = ((frames + 1) * 127.5).round().to(torch.uint8)
-    floats, read = (read_frames(reader, images, batch_size=3) for images in (frames, pixels))
-    assert all(torch.equal(floats[name], read[name]) for name in floats)
-    assert scored(floats, labels, mask).compute()["tint"] == 1
-
-
 def test_stories_of_unequal_length_are_padded_and_masked() -> None:
     stories = [pixel_story(0, 2), pixel_story(1, 4)]
     captions, source, frames, mask, labels, ids = batch_of(stories)
@@ -256,7 +248,7 @@ def test_stories_of_unequal_length_are_padded_and_masked() -> None:
     assert source.shape == (2, 3, 16, 16) and frames.shape == (2, 4, 3, 16, 16)
     assert mask.tolist() == [[True, True, False, False], [True] * 4]
     assert set(labels) >= set(TRUE_LABELS) and labels["hat"].shape == (2, 4, 10)
-    scores = scored(read_frames(PixelReader(dims=(8, 16)).eval(), frames), labels, mask)
+    scores = scored(Seen(frames, Networks(labels=PixelReader(dims=(8, 16)).eval())).labels, labels, mask)
     assert scores.compute()["frame_accuracy"] == 1 and scores.counts()["frame_accuracy"] == 6
 
 

@@ -52,7 +52,7 @@ class Eye:
         self.asked = 0
 
     def embed_images(self, images: Tensor) -> Tensor:
-        self.asked += len(images)
+        self.asked += len(images.flatten(1).unique(dim=0))  # a group may be filled up
         return F.normalize(images.flatten(1), dim=-1)
 
     def embed_captions(self, captions: Sequence[str]) -> Tensor:
@@ -60,6 +60,9 @@ class Eye:
 
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1)
+
+    def projected(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=-1)
 
 
 # ------------------------------------------------------------------------------------------------ captions

@@ -39,7 +39,7 @@ from storydalle.evaluation.story_values import STORIES, write_story_values
 from storydalle.evaluation.vistorybench import export_shots
 from storydalle.files import locks, outputs
 from storydalle.files.paths import file_name, user_path
-from storydalle.files.process_memory import hand_memory_back
+from storydalle.files.process_memory import keep_freed_memory
 from storydalle.files.records import write_record
 from storydalle.files.whole import write_text
 from storydalle.metrics.networks.label_reader_training import reading_accuracies
@@ -80,7 +80,7 @@ def checked(request: Request) -> EvaluationSettings:
 
 def write(out: Path, data: JudgedData, folders: Mapping[str, Path], settings: EvaluationSettings) -> None:
     """Score every split, and write tables, records and pages into ``out``."""
-    hand_memory_back()
+    keep_freed_memory()
     models = open_models(folders, settings.compare)
     judges = open_judges(settings.protocol, data.characters, settings.runs / "cache" / "features")
     texts = [reader_accuracy(judges)] if ToonScores.asked_as in settings.protocol.metrics else []

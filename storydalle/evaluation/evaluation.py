@@ -23,11 +23,11 @@ from storydalle.evaluation.splits import Split
 from storydalle.evaluation.tables import score_tables
 from storydalle.evaluation.toon_table import toon_table
 from storydalle.files.paths import folder_of
-from storydalle.files.process_memory import peak_megabytes
+from storydalle.files.process_memory import hand_memory_back, peak_megabytes
 from storydalle.files.records import metrics_record
 from storydalle.files.whole import save_picture
 from storydalle.metrics.resampling import Interval
-from storydalle.metrics.seen import Seen, Truth
+from storydalle.metrics.seen import Truth
 from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories.images import to_images, to_pixels
@@ -191,12 +191,13 @@ def score(
     folders = folders_of_rows(entries)
     for start in tqdm(range(0, len(split), batch_size), desc="scoring", unit="batch", disable=None, leave=False):
         stop = min(start + batch_size, len(split))
+        hand_memory_back()
         truth = Truth.of(split.batch(start, stop), judges.networks)
         for story in split.group(start, stop):
             pixels.update(story.source.tobytes() + story.frames.tobytes())
         for name, entry in entries.items():
             frames = entry.frames(split, start, stop)
-            scorecards[name].update(Seen(entry.judged(frames, split), judges.networks), truth)
+            scorecards[name].update(truth.seen(entry.judged(frames, split)), truth)
             if name in drawn:
                 drawn[name] += list(to_pixels(frames))
             if save is not None and name not in CEILINGS:

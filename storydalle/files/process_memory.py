@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # of malloc.h; bytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LARGEST_KEPT, MOST_KEPT = 2**25, 2**30  # bytes: of a block, as many as glibc allows, and at the end of its heap
 
 # Of a control group, by the version of its interface: where groups are, limit, use, and the part of it that is a cache.
 GROUPS = {
@@ -17,10 +18,21 @@ GROUPS = {
 }
 
 
-def hand_memory_back() -> None:
-    """Make glibc return large blocks when they are freed: otherwise blocks of changing sizes pile up in its heap."""
+def keep_freed_memory() -> None:
+    """Make glibc keep freed blocks for the next ones: the system clears every page that it gives, which takes long.
+
+    Blocks of changing sizes pile up in the heap: call ``hand_memory_back`` from time to time.
+    """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        library.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+
+
+def hand_memory_back() -> None:
+    """Return freed memory to the system, where the C library is glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def restart_peak() -> None:

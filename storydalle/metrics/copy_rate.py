@@ -44,12 +44,25 @@ def comparable(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c s s"]:
     return pictures if (height, width) == (side, side) else F.interpolate(pictures, (side, side), mode="area")
 
 
-def windows(pictures: Float[Tensor, "n c s s"], stride: int) -> Float[Tensor, "n d p"]:
-    """Windows of ``WINDOW`` x ``WINDOW`` pooled cells, at every ``stride``-th pixel: 1, or a multiple of a cell."""
-    cell = pictures.shape[-1] // GRID
-    step = 1 if stride == 1 else cell  # cells between which no window begins are not pooled
-    pooled = F.avg_pool2d(pictures, cell, stride=step)
-    return F.unfold(pooled, WINDOW, dilation=cell // step, stride=stride // step)
+def patches_of(pictures: Float[Tensor, "n c s s"]) -> Float[Tensor, "p d"]:
+    """Patches of ``WINDOW`` x ``WINDOW`` pooled cells, which overlap by half."""
+    pooled = F.avg_pool2d(pictures, pictures.shape[-1] // GRID)
+    return rearrange(F.unfold(pooled, WINDOW, stride=WINDOW // 2), "n d p -> (n p) d")
+
+
+def distances(patches: Float[Tensor, "p d"], picture: Float[Tensor, "1 c s s"]) -> Float[Tensor, " p"]:
+    """The squared distance of each patch to the window of the picture that is most like it.
+
+    A window may begin at any pixel. With |p - s|^2 = |p|^2 - 2 p s + |s|^2 the products are one convolution.
+    """
+    if not len(patches):
+        return patches.new_zeros(0)
+    cell = picture.shape[-1] // GRID
+    pooled = F.avg_pool2d(picture, cell, stride=1)
+    kernels = rearrange(patches, "p (c y x) -> p c y x", y=WINDOW, x=WINDOW)
+    products = F.conv2d(pooled, kernels, dilation=cell)  # 1 p y x
+    lengths = F.conv2d(pooled.square().sum(1, keepdim=True), patches.new_ones(1, 1, WINDOW, WINDOW), dilation=cell)
+    return (lengths - 2 * products).amin((0, 2, 3)) + patches.square().sum(1)
 
 
 def copied_patches(frames: Float[Tensor, "f c h w"], source: Float[Tensor, "c h w"]) -> CopiedPatches:
@@ -60,16 +73,13 @@ def copied_patches(frames: Float[Tensor, "f c h w"], source: Float[Tensor, "c h 
     it is the same for weak and strong texture; pooling ignores details that a tokenizer loses; and a patch in another
     colour is not a copy.
     """
-    pictures, searched = comparable(frames), comparable(source[None])
-    cell = pictures.shape[-1] // GRID
-    patches = rearrange(windows(pictures, stride=cell * WINDOW // 2), "f d p -> (f p) d")
-    candidates = windows(searched, stride=1)[0]
-    lengths = candidates.square().sum(0)
-    nearest = torch.addmm(lengths, patches, candidates, alpha=-2).amin(1) + patches.square().sum(1)
+    patches = patches_of(comparable(frames))
     colors = rearrange(patches, "p (c k) -> p c k", c=frames.shape[1])
     contrast = reduce((colors - colors.mean(-1, keepdim=True)).square(), "p c k -> p", "sum")
     textured = contrast > FLAT**2 * patches.shape[1]
-    copied = textured & (nearest < UNEXPLAINED * contrast)
+    copied = textured.clone()  # flat ones are not looked for
+    found = distances(patches[textured], comparable(source[None]))
+    copied[textured] = found < UNEXPLAINED * contrast[textured]
     side = 2 * GRID // WINDOW - 1
     by_frame = [rearrange(part, "(f y x) -> f y x", y=side, x=side) for part in (copied, textured)]
     return CopiedPatches(*by_frame)

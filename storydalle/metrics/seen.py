@@ -1,7 +1,7 @@
 """Frames with the outputs of the judging networks: each network sees each picture once, and all scores share it.
 
 ``Truth`` has the true frames and captions of a batch of stories, ``Seen`` frames that were drawn for it. A network's
-output is computed when a score first needs it.
+output is computed when a score first needs it, and once for equal pictures of all rows of a batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,14 +9,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from einops import rearrange
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from storydalle.metrics.embeddings import embedded_frames
 from storydalle.metrics.networks.clip import ImageTextNetwork
-from storydalle.metrics.networks.features import FeatureNetwork, features_of, one_by_one
-from storydalle.metrics.networks.label_reader import LabelReader, read_frames
+from storydalle.metrics.networks.feature_store import picture_key
+from storydalle.metrics.networks.features import GROUP, FeatureNetwork, in_groups
+from storydalle.metrics.networks.label_reader import LabelReader
 from storydalle.stories.story import StoryBatch
 
 
@@ -39,40 +39,63 @@ class Networks(NamedTuple):
     text: ImageTextNetwork | None = None
 
 
+Named = dict[str, Tensor]
+Outputs = dict[str, dict[bytes, Named]]  # of each network, by its role, for each picture
+
+
 class Seen:
     """Frames ``(b, f, c, h, w)`` in [-1, 1] with the outputs of networks; scores ignore frames with a false mask.
 
-    Networks see each picture alone (``one_by_one``).
+    Outputs of networks are those of ``in_groups``; those in ``known`` are not computed again.
     """
 
-    def __init__(self, frames: Float[Tensor, "b f c h w"], networks: Networks) -> None:
+    def __init__(self, frames: Float[Tensor, "b f c h w"], networks: Networks, known: Outputs | None = None) -> None:
         self.frames, self.networks = frames, networks
+        self.known: Outputs = {} if known is None else known
 
-    def by_frame(self, see: Callable[[Tensor], Tensor]) -> Tensor:
-        flat = one_by_one(see, rearrange(self.frames, "b f c h w -> (b f) c h w"))
-        return rearrange(flat, "(b f) ... -> b f ...", b=len(self.frames))
+    @cached_property
+    def keys(self) -> list[bytes]:
+        return [picture_key(image) for image in self.frames.flatten(0, 1)]
+
+    def outputs(self, role: str, see: Callable[[Tensor], Named]) -> Named:
+        """The named outputs of a network for each frame."""
+        known = self.known.setdefault(role, {})
+        new = {key: place for place, key in enumerate(self.keys) if key not in known}
+        groups = in_groups(see, self.frames.flatten(0, 1)[list(new.values())])
+        rows = ({name: value[i] for name, value in group.items()} for group in groups for i in range(GROUP))
+        known |= dict(zip(new, rows, strict=False))  # the last group may be filled up
+        outputs = [known[key] for key in self.keys]
+        in_frames = self.frames.shape[:2]
+        return {name: torch.stack([each[name] for each in outputs]).unflatten(0, in_frames) for name in outputs[0]}
+
+    def output(self, role: str, see: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.outputs(role, lambda images: {role: see(images)})[role]
 
     @cached_property
     def features(self) -> Float[Tensor, "b f d"]:
         network = self.networks.features
         assert network is not None
-        return self.by_frame(lambda images: features_of(network, images))
+        return self.output("features", network.features)
 
     @cached_property
     def labels(self) -> dict[str, Tensor]:
         assert self.networks.labels is not None
-        return read_frames(self.networks.labels, self.frames.contiguous(), batch_size=1)
+        return self.outputs("labels", self.networks.labels.read)
 
     @cached_property
     def characters(self) -> Int[Tensor, "b f k"]:
         if self.networks.characters is None:
             return self.labels["characters"]
-        return self.by_frame(self.networks.characters.read)
+        return self.output("characters", self.networks.characters.read)
 
     @cached_property
     def embeddings(self) -> Float[Tensor, "b f d"]:
-        assert self.networks.text is not None
-        return embedded_frames(self.networks.text, self.frames)
+        network, features = self.networks.text, self.networks.features
+        assert network is not None
+        if features is None or features.sha256 != network.sha256:
+            return self.output("text", network.embed_images)
+        rows = [network.projected(each) for each in self.features.flatten(0, 1).split(1)]
+        return torch.cat(rows).unflatten(0, self.frames.shape[:2])
 
 
 class Truth(NamedTuple):
@@ -85,7 +108,12 @@ class Truth(NamedTuple):
 
     @classmethod
     def of(cls, batch: StoryBatch, networks: Networks) -> "Truth":
-        return cls(batch, Seen(batch.frames, networks), Seen(batch.source[:, None], networks))
+        frames = Seen(batch.frames, networks)
+        return cls(batch, frames, Seen(batch.source[:, None], networks, frames.known))
+
+    def seen(self, frames: Float[Tensor, "b f c h w"]) -> Seen:
+        """Frames that were drawn for the batch."""
+        return Seen(frames, self.frames.networks, self.frames.known)
 
     @property
     def frame_ids(self) -> list[str]:

@@ -44,7 +44,8 @@ class ImageTextNetwork(Protocol):
     """A network that compares pictures with captions, as the metrics use it.
 
     Images are in [-1, 1], of any size; embeddings have length 1, so their product is the cosine. ``features`` are those
-    of the picture before the projection: for Fréchet distances, and for the similarity of two pictures.
+    of the picture before the projection, for Fréchet distances and for the similarity of two pictures; ``projected``
+    they are its embeddings.
     """
 
     @property
@@ -58,6 +59,7 @@ class ImageTextNetwork(Protocol):
     def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]: ...
     def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "n d"]: ...
     def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e"]: ...
+    def projected(self, features: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]: ...
 
 
 def open_image_text_network(folder: Path | str) -> "TinyCLIP | TransformersCLIP":
@@ -192,8 +194,11 @@ class TinyCLIP(Configured, nn.Module):
         return self.image_tower(resized(images, self.resolution)).float()
 
     @torch.inference_mode()
+    def projected(self, features: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
+        return F.normalize(self.image_projection(features).float(), dim=-1)
+
     def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        return F.normalize(self.image_projection(self.features(images)).float(), dim=-1)
+        return self.projected(self.features(images))
 
     @torch.inference_mode()
     def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "n d"]:
@@ -291,8 +296,11 @@ class TransformersCLIP(nn.Module):
         return pooled(self.model.vision_model(pixel_values=self.pixels(images))).float()
 
     @torch.inference_mode()
+    def projected(self, features: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
+        return F.normalize(self.model.visual_projection(features.to(self.mean)).float(), dim=-1)
+
     def embed_images(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        return F.normalize(pooled(self.model.get_image_features(pixel_values=self.pixels(images))).float(), dim=-1)
+        return self.projected(self.features(images))
 
     @torch.inference_mode()
     def embed_captions(self, captions: Sequence[str]) -> Float[Tensor, "n d"]:

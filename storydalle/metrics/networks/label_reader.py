@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +18,6 @@ from storydalle.files.whole import write_text
 from storydalle.stories.toon import ACCESSORIES, ACTIONS, CHARACTERS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS
 
 LabelLogits = dict[str, Tensor]
-Frames = Float[Tensor, "b f c h w"] | UInt8[Tensor, "b f c h w"]
 
 # Heads that choose one class for the whole frame; those of the guest's look hold only where there is a guest.
 LOOK_HEADS = ("guest_shape", "guest_color", "guest_accessory")
@@ -128,20 +127,6 @@ class LabelReader(Configured, nn.Module):
             reader = cls(**read_object(config_file))
             reader.load_state_dict(dict(stored_floats(weights)))
         return reader.eval()
-
-
-def read_frames(reader: LabelReader, frames: Frames, batch_size: int = 256) -> dict[str, Tensor]:
-    """Labels read from frames, bytes or floats in [-1, 1]: ``(b, f)``, or ``(b, f, characters)``."""
-    num_stories = frames.shape[0]
-    device = next(reader.parameters()).device
-    parts = []
-    for part in rearrange(frames, "b f c h w -> (b f) c h w").split(batch_size):
-        images = part.to(device)
-        parts.append(reader.read(images / 127.5 - 1 if images.dtype == torch.uint8 else images.float()))
-    return {
-        name: rearrange(torch.cat([part[name] for part in parts]), "(b f) ... -> b f ...", b=num_stories)
-        for name in parts[0]
-    }
 
 
 def resized(images: Float[Tensor, "n c h w"], resolution: int) -> Float[Tensor, "n c r r"]:
