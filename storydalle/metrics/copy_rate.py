@@ -55,7 +55,7 @@ def distances(patches: Float[Tensor, "p d"], picture: Float[Tensor, "1 c s s"]) 
 
     A window may begin at any pixel. With |p - s|^2 = |p|^2 - 2 p s + |s|^2 the products are one convolution.
     """
-    if not len(patches):
+    if not len(patches):  # of no frames
         return patches.new_zeros(0)
     cell = picture.shape[-1] // GRID
     pooled = F.avg_pool2d(picture, cell, stride=1)
@@ -77,9 +77,8 @@ def copied_patches(frames: Float[Tensor, "f c h w"], source: Float[Tensor, "c h 
     colors = rearrange(patches, "p (c k) -> p c k", c=frames.shape[1])
     contrast = reduce((colors - colors.mean(-1, keepdim=True)).square(), "p c k -> p", "sum")
     textured = contrast > FLAT**2 * patches.shape[1]
-    copied = textured.clone()  # flat ones are not looked for
-    found = distances(patches[textured], comparable(source[None]))
-    copied[textured] = found < UNEXPLAINED * contrast[textured]
+    # Flat ones are looked for, too: a convolution of another number of patches would be compiled anew.
+    copied = textured & (distances(patches, comparable(source[None])) < UNEXPLAINED * contrast)
     side = 2 * GRID // WINDOW - 1
     by_frame = [rearrange(part, "(f y x) -> f y x", y=side, x=side) for part in (copied, textured)]
     return CopiedPatches(*by_frame)
