@@ -14,10 +14,11 @@ from storydalle.stories.story import Outline, Shot, Stories
 from storydalle.stories.toon.cartoons import check_resolution
 from storydalle.stories.toon.names import possible_names
 from storydalle.stories.toon.world import SEEN_LOOKS, UNSEEN_LOOKS, Guest
-from storydalle.stories.toonsv.facts import Tale, as_facts
+from storydalle.stories.toonsv.facts import Tale
 from storydalle.stories.toonsv.invention import SPLITS, invent, length_of
 from storydalle.stories.toonsv.labels import COLUMNS, LABEL_VALUES, label_words, labels_of
 from storydalle.stories.toonsv.stage import draw_scene
+from storydalle.stories.toonsv.telling import captions_of, descriptions_of
 
 NUM_SAMPLES = 16  # stories that stand for all in a fingerprint
 NUM_TALES = {"train": 40_000, "long20": 200, "long50": 100}  # others have 500
@@ -113,16 +114,6 @@ def _unlike(guest: Guest, index: int) -> tuple[int, int, int]:
     """A look that differs from a guest's in shape, colour and accessory."""
     others = [look for look in SEEN_LOOKS if all(a != b for a, b in zip(look, guest.look, strict=True))]
     return others[index % len(others)]
-
-
-def captions_of(tale: Tale) -> list[str]:
-    """The facts of each target in the words of assertions, until the grammar tells them."""
-    return [", ".join(map(str, as_facts(tale, scene))) for scene in tale.targets]
-
-
-def descriptions_of(tale: Tale) -> list[str]:
-    """The facts of each frame in the words of assertions, until the grammar tells them."""
-    return [", ".join(map(str, as_facts(tale, scene))) for scene in tale.frames]
 
 
 def counts(split: str, num_stories: int | None = None) -> dict[str, dict[str, int]]:
