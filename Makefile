@@ -4,7 +4,7 @@
 
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(name) --version 2>&1 | grep '^Python 3'),$(name))))
-EXTRAS ?= dev,data
+EXTRAS ?= dev,data,search
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 

@@ -1,13 +1,14 @@
 """Sweeps whose members train nothing, and so start no torch; files in the working folder say what befalls them."""
 
 import errno
+import math
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,17 @@ import pytest
 from storydalle.commands import application, members
 from storydalle.commands.application import Request
 from storydalle.commands.shared import shared_model
+from storydalle.files.dotted import value_at
 from storydalle.files.locks import held
 from storydalle.files.records import write_record
 from storydalle.settings import filled
 from storydalle.training.runs import SHARED, check_unfinished, folder_for_run
+from storydalle.training.studies import OwnTrial
 from storydalle.training.sweeps import settings_hash
-from storydalle.training.train_settings import RunChoice, recipe_of
+from storydalle.training.train_settings import RunChoice, TrainSettings, recipe_of
 
 EXPERIMENT = "toon/image_tokenizer"
+METRIC = "val/loss"  # that the stub of a training logs
 RUNS = Path("runs") / EXPERIMENT
 LONG = 2.0  # seconds of a training that others are to wait for
 JOBLIB = ("hydra/launcher=two_jobs", "trainer.accelerator=cpu")
@@ -72,9 +76,33 @@ def stub(request: Request) -> None:
         if Path(f"raise {name}").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         time.sleep(LONG if Path(f"long {name}").exists() else 0.05)
-        error = {"error": "it broke"} if Path("break").exists() else {"values": {}}
-        write_record(folder / "metrics.json", error)
+        record = {"error": "it broke"} if Path("break").exists() else judged(request, folder)
+        write_record(folder / "metrics.json", record)
         note(f"end {name}")
+
+
+def judged(request: Request, folder: Path) -> dict[str, object]:
+    """The record of a run; in a search, of one that reports three values, and that may be given up before the last."""
+    search = filled(TrainSettings, request.settings).search
+    if search is None:
+        return {"values": {}}
+    value = math.nan
+    for step in (1, 2, 3):
+        value = loss(request.settings, step)
+        if step < 3 and OwnTrial(folder, search).is_hopeless(value, step):
+            return {"values": {search.metric: value}, "pruned": step}
+    return (
+        {"values": {search.metric: value}}
+        if search.metric == METRIC
+        else {"error": f"search.metric={search.metric} is nowhere"}
+    )
+
+
+def loss(settings: Mapping[str, object], step: int) -> float:
+    """The best rate is 0.001, and more steps are better."""
+    rate, steps = value_at(settings, "system.learning_rate"), settings["max_steps"]
+    assert isinstance(rate, float) and isinstance(steps, int)
+    return abs(math.log10(rate) + 3) + 10 / steps + 1 / step
 
 
 def note(line: str) -> None:
@@ -94,17 +122,21 @@ def sweep(*overrides: str, experiment: str = EXPERIMENT) -> None:
     def sweeps() -> members.TrainingSweeps:
         return members.TrainingSweeps(lambda: None, table)
 
-    application.run("train", stub, ["-m", f"experiment={experiment}", *overrides], sweeps=sweeps)
+    flags = [each for each in overrides if each.startswith("-")]
+    given = [each for each in overrides if not each.startswith("-")]
+    application.run("train", stub, ["-m", *flags, f"experiment={experiment}", *given], sweeps=sweeps)
 
 
-def in_process(*sweeps_at_once: Callable[[], None]) -> list[int | None]:
-    """Exit statuses of processes that start at the same time."""
+def in_process(*sweeps_at_once: Callable[[], None], seconds: float = 120) -> list[int | None]:
+    """Exit statuses of processes that start at the same time; one that is not done after some seconds is killed."""
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=each) for each in sweeps_at_once]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(seconds)
+        process.kill()
+        process.join()
     return [process.exitcode for process in processes]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storydalle.commands.application import compose
-from storydalle.commands.chosen_jobs import workers_of
+from storydalle.commands.launchers import workers_of
 from storydalle.mistakes import UserError
 from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, sweep, sweep_as_command
 

@@ -17,7 +17,7 @@ from storydalle.mistakes import UserError
 NO_TEXTS = frozenset(
     (
         *("format", "layout", "dtype", "texts", "sampling", "experiment", "variant", "sweep", "output_subdir", "clip"),
-        "partition",
+        *("partition", "search"),
         *(
             "top_k",
             "top_p",

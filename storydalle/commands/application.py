@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storydalle.commands import typed
-from storydalle.commands.chosen_jobs import Chooser, OnlyShown, check_launcher, jobs_chosen, no_launcher, workers_of
+from storydalle.commands.chosen_jobs import Chooser, OnlyShown, jobs_chosen, told_of_jobs
+from storydalle.commands.launchers import check_launcher, no_launcher, workers_of
 from storydalle.commands.request import Command, Jobs, Kind, Request, Sweep, Sweeps
 from storydalle.files import dotted
 from storydalle.files.conf import conf_folder, config_groups, config_names
@@ -26,7 +27,6 @@ from storydalle.files.text import parsed
 from storydalle.mistakes import UserError, cause_of, nearest
 from storydalle.settings import declared
 from storydalle.stories.own_sizes import RESOLVERS, Counted, count
-from storydalle.training.sweeps import swept_keys
 
 if TYPE_CHECKING:  # each is imported where it is used, since --help needs neither
     from omegaconf import DictConfig, ListConfig
@@ -62,11 +62,10 @@ def run(
     sys.argv = [sys.argv[0], *arguments]
     with errors_of_one_line(command, arguments):
         sweep = sweeps() if sweeps is not None and flags.multirun and not flags.cfg else None
-        choose = jobs_as_asked(flags, shown, sweep)
         with (
             printed_as(None if flags.multirun else shown),
             composed_once(flags, arguments),
-            jobs_chosen(choose, sweep, sweepers),
+            jobs_chosen(jobs_as_asked(flags, shown, sweep), sweep, sweepers),
         ):
             perform = task_of_job(task, sweep, failures)
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(perform)()
@@ -114,9 +113,7 @@ def jobs_as_asked(flags: Namespace, kind: type | None, sweep: Sweep | None) -> C
     def show(sweeper: Any, jobs: Jobs) -> list[list[str]]:
         tree = plain(config_of_job(sweeper, jobs[0])[0], is_resolved=flags.resolve)
         print(to_yaml(tree if kind is None else declared(kind, tree)), end="")
-        keys = swept_keys(jobs)
-        print(f"# This is the first of {len(jobs)} jobs:")
-        print(*(f"#   {' '.join(each for each in job if dotted.key_of(each) in keys)}" for job in jobs), sep="\n")
+        print(*(f"# {line}" for line in told_of_jobs(jobs, tree)), sep="\n")
         raise OnlyShown
 
     def plan(sweeper: Any, jobs: Jobs) -> list[list[str]]:

@@ -1,18 +1,17 @@
 """A sweep's jobs, chosen before the first one starts, and started again: hooks into Hydra's sweeper, which has none."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from storydalle.commands.request import Jobs, Sweep
-from storydalle.files.conf import config_names
-from storydalle.mistakes import UserError, nearest
+from storydalle.files.dotted import key_of
+from storydalle.training.search_settings import told_of_search
+from storydalle.training.sweeps import swept_keys
 
 Chooser = Callable[[Any, Jobs], list[list[str]]]  # of the sweeper and of all jobs: the jobs that are to run
 MOST_STARTS = 3
-SUBMITIT = ("submitit_slurm", "submitit_local")  # launchers of the extra slurm
 
 
 class OnlyShown(Exception):
@@ -75,23 +74,10 @@ def surviving(launch: Callable[..., Any], sweep: Sweep) -> Callable[..., Any]:
     return launched
 
 
-def check_launcher(target: str) -> None:
-    """Refuse to hand jobs to a SLURM that is not there; ``target`` is the launcher's class."""
-    if "Slurm" in target and shutil.which("sbatch") is None:
-        raise UserError("no SLURM here for this launcher (no sbatch): go to a cluster, or take hydra/launcher=two_jobs")
-
-
-def no_launcher(name: str) -> str:
-    """The remedy for an unknown or missing launcher of a sweep's jobs."""
-    if name in SUBMITIT:
-        return 'it hands jobs to SLURM: pip install "storydalle[slurm]"'
-    return nearest(name, [*config_names("hydra/launcher"), "basic", "joblib", *SUBMITIT])
-
-
-def workers_of(launcher: Any) -> int:
-    """How many jobs a launcher runs at a time on this machine; 0 if it says itself what each may use."""
-    if "joblib" not in launcher._target_:
-        return 0
-    from joblib import effective_n_jobs
-
-    return int(effective_n_jobs(launcher.n_jobs))
+def told_of_jobs(jobs: Jobs, settings: Mapping[str, object]) -> list[str]:
+    """What each job of a sweep has for itself; ``settings`` are those of the first one."""
+    if settings.get("search") is not None:
+        return told_of_search(settings)
+    keys = swept_keys(jobs)
+    own = [" ".join(each for each in job if key_of(each) in keys) for job in jobs]
+    return [f"This is the first of {len(jobs)} jobs:", *(f"  {each}" for each in own)]

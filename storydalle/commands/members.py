@@ -7,37 +7,25 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from storydalle.commands.application import Command, Jobs, Request
 from storydalle.commands.default_folders import told, value_of
 from storydalle.commands.member_process import is_forked, own_device, shared_threads, status_apart, visible_devices
 from storydalle.commands.recipes import check_recipes
 from storydalle.commands.resuming import own_settings
+from storydalle.commands.searching import Search, in_folder, search_of
 from storydalle.commands.typed import quoted
 from storydalle.files import locks
-from storydalle.files.dotted import key_of
 from storydalle.files.records import write_record
 from storydalle.mistakes import Failure, Taken, UserError, told_of_disk
 from storydalle.settings import filled
 from storydalle.training import sweeps
 from storydalle.training.runs import MEMORY, State, memory, state_of, write_failure
-from storydalle.training.sweeps import Member
+from storydalle.training.sweeps import Member, PlannedSweep
 from storydalle.training.train_settings import EXPERIMENT, RunChoice, TrainSettings
 
 PATIENCE = 60.0  # seconds to wait for another launch that plans the same sweep
 FAILED, MOST_NAMED = 1, 3
-
-
-class PlannedSweep(NamedTuple):
-    """A sweep whose plan is written."""
-
-    experiment: Path
-    folder: str  # below the experiment's
-    members: tuple[Member, ...]
-
-    def states(self) -> dict[str, State | None]:
-        return {member.name: state_of(self.experiment / member.name) for member in self.members}
 
 
 class TrainingSweeps:
@@ -50,16 +38,23 @@ class TrainingSweeps:
         self.prepare, self.show = prepare, show
         self.planned: list[PlannedSweep] = []
         self.single: set[Path] = set()  # experiments whose jobs are no sweep
+        self.search: Search | None = None
         self.first = os.getpid()
 
     def plan(self, jobs: Jobs, requests: Sequence[Request]) -> list[list[str]]:
         """Write the plans of the sweeps that these jobs are, and return those to run, each with its folder.
 
-        Every job's settings are checked first, so a mistake ends the sweep before any of it is written.
+        Every job's settings are checked first, so a mistake ends the sweep before any of it is written. A search is
+        as many equal jobs as trials are left, and each of them takes the next one.
         """
         for request in requests:
-            filled(TrainSettings, request.settings)
             check_recipes(request)
+        if any(filled(TrainSettings, request.settings).search for request in requests):
+            self.search = search_of(jobs, requests)
+            self.search.begin(filled(TrainSettings, requests[0].settings))
+            number = self.search.num_left()
+            print(f"{told_states(self.search.planned())}; {number} to run", flush=True)
+            return [list(jobs[0])] * number
         pairs = list(zip(jobs, requests, strict=True))
         keys = [key for key in sweeps.swept_keys(jobs) if key != EXPERIMENT]
         left = []
@@ -92,10 +87,18 @@ class TrainingSweeps:
             if reason := sweeps.why_skipped(experiment / member.name, retry):
                 print(f"skipped: {reason}", flush=True)
             else:
-                yield in_folder(member)
+                yield in_folder(member.name, member.overrides)
 
     def run(self, task: Command, request: Request, num_workers: int) -> None:
         """Train a member in a process of its own; where that is killed, the record of the member says so."""
+        if self.search is None:
+            self.run_member(task, request, num_workers)
+            return
+        with self.search.trial() as member:
+            if member is not None:
+                self.run_member(task, self.search.request(member), num_workers)
+
+    def run_member(self, task: Command, request: Request, num_workers: int) -> None:
         if experiment_of(request) in self.single:
             task(request)
             return
@@ -119,6 +122,8 @@ class TrainingSweeps:
             mark(request, killed_by(-status))
 
     def left(self, jobs: Jobs) -> list[list[str]]:
+        if self.search is not None:
+            return [list(job) for job in jobs[: self.search.num_left()]]
         ended = {
             name
             for each in self.planned
@@ -130,12 +135,16 @@ class TrainingSweeps:
     def end(self) -> None:
         """Print the table of each sweep. Raises Failure if a member failed."""
         failed = []
+        if self.search is not None:
+            self.planned = [self.search.planned()]
         for each in self.planned:
             states = each.states()
             failed += [str(each.experiment / name) for name, state in states.items() if state is State.FAILED]
             if any(states.values()):
                 self.show(each.experiment / each.folder)
             print(told_states(each), flush=True)
+        if self.search is not None and (reason := self.search.why_hopeless()):
+            raise UserError(reason)
         if failed:
             more = f" and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
             raise Failure(f"failed: {', '.join(failed[:MOST_NAMED])}{more}; retry=true tries again")
@@ -148,7 +157,8 @@ def experiment_of(request: Request) -> Path:
 
 def told_states(planned: PlannedSweep) -> str:
     experiment, folder, members = planned
-    return f"sweep {experiment / folder}: {len(members)} runs, {', '.join(sweeps.summary(experiment, members))}"
+    numbers = [f"{len(members)} runs", *sweeps.summary(experiment, members)]
+    return f"sweep {experiment / folder}: {', '.join(numbers)}"
 
 
 def written(experiment: Path, folder: str, asked: Sequence[Member]) -> tuple[Member, ...]:
@@ -159,12 +169,6 @@ def written(experiment: Path, folder: str, asked: Sequence[Member]) -> tuple[Mem
         members = sweeps.continued(before, asked, experiment)
         sweeps.write_plan(path, sweeps.with_added(before, members))
     return members
-
-
-def in_folder(member: Member) -> list[str]:
-    """The overrides of a member's run, which begins or goes on in its own folder."""
-    kept = [each for each in member.overrides if key_of(each) not in ("name", "resume")]
-    return [*kept, f"name={quoted(member.name)}", "resume=true"]
 
 
 # ------------------------------------------------------------------------------------------------ as a member

@@ -11,7 +11,7 @@ protocols differ. With one seed, an interval is the run's own, over resampled st
 seeds and stories or, where no values of stories were kept, over seeds. Prints the tables and writes report.md,
 report.tex, report.csv, report.html (which needs no other file and no network), scores.png, costs.png, and curves.png
 with the training logs. Runs that failed or were interrupted have a row too. Of several runs with the same config and
-seed, the last one counts.
+seed, the last one counts. A search has a table of its trials, the best first, and search.png.
 """
 
 from dataclasses import dataclass

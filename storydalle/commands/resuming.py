@@ -95,8 +95,8 @@ def asked(request: Request) -> dict[str, object]:
 
 def groups_and_values(request: Request) -> list[str]:
     """The overrides of the command line, except those that say which run is meant."""
-    others = ("experiment", "sweep", "name", "runs", "resume", "retry")
-    return [each for each in request.overrides if key_of(each) not in others]
+    others = ("experiment", "sweep", "search", "new_study", "name", "runs", "resume", "retry")
+    return [each for each in request.overrides if key_of(each).partition(".")[0] not in others]
 
 
 def is_within(key: str, other: str) -> bool:

@@ -40,7 +40,7 @@ from storydalle.files.conf import conf_folder
 from storydalle.files.dotted import leaves, value_at
 from storydalle.files.records import git_state, metrics_record, write_record
 from storydalle.files.whole import write_text
-from storydalle.mistakes import Failure, told_in_one_line
+from storydalle.mistakes import Failure, UserError, told_in_one_line
 from storydalle.models.licences import inherited
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.reporting.sample_strips import sample_strips
@@ -55,6 +55,7 @@ from storydalle.training.callbacks import callbacks
 from storydalle.training.cost import cost_of
 from storydalle.training.finite import Kept, values_of
 from storydalle.training.memory_limit import check_memory
+from storydalle.training.pruning import Pruning, pruned_at
 from storydalle.training.quiet import quieten
 from storydalle.training.runs import (
     CONFIG,
@@ -74,7 +75,8 @@ from storydalle.training.sweeps import settings_hash
 from storydalle.training.train_settings import RunChoice, TrainSettings, fitted_trainer, unfinished_stages
 from storydalle.training.validated import best_of, reason_to_stop
 
-NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "retry", "save_every", "logger")
+OF_SEARCHES = ("search", "new_study")
+NOT_IN_NAME = ("experiment", "sweep", "seed", "name", "runs", "resume", "retry", "save_every", "logger", *OF_SEARCHES)
 
 
 class Plan(NamedTuple):
@@ -105,6 +107,8 @@ def run(request: Request) -> None:
 def begin(request: Request, held: ExitStack) -> Plan:
     """Choose the run's folder and settings, and write them down; the record of an earlier, failed try is deleted."""
     choice, experiment = filled(RunChoice, request.settings), request.choices["experiment"]
+    if request.settings.get("search") and not (request.is_member or choice.resume):
+        raise UserError("a search is a sweep of many runs: give -m, as in storydalle train -m ... sweep=search")
     folder = held.enter_context(folder_for_run(choice.runs / experiment, choice.name, choice.resume))
     outputs.check_space(folder, megabytes=500)
     held.enter_context(locks.held(folder, "train"))
@@ -263,6 +267,7 @@ def fit(plan: Plan, overrides: Sequence[str]) -> Trained:
         run = TrainingRun(folder, f"{plan.experiment}/{folder.name}", plan.start, getattr(system, "MONITOR", None))
         strips = sample_strips(folder, settings.save_every, model, stories)
         loggers, more = (chosen(group, run) for group in (settings.logger, settings.callbacks))
+        more += [Pruning(folder, settings.search)] if settings.search else []
         with told_in_one_line(device_of(settings), MisconfigurationException):
             trainer = factory(settings.trainer)(
                 default_root_dir=folder,
@@ -285,14 +290,15 @@ def chosen(group: Mapping[str, object], run: TrainingRun) -> list[Any]:
     return [each for each in made if each is not None]
 
 
-def end_of(trained: Trained, max_steps: int) -> dict[str, str]:
+def end_of(trained: Trained, max_steps: int) -> dict[str, object]:
     """Print why a training ended before its last step, if it did; the same goes into the record."""
     if trained.num_steps >= max_steps:
         return {}
-    reason = reason_to_stop(trained.trainer)
+    pruned = pruned_at(trained.trainer)
+    reason = "the search gave it up" if pruned is not None else reason_to_stop(trained.trainer)
     told = f"step {trained.num_steps} of {max_steps}" + (f": {reason}" if reason else "")
     print(f"stopped early, after {told}")
-    return {"stopped_early": told}
+    return {"stopped_early": told} | ({} if pruned is None else {"pruned": pruned})
 
 
 def with_best(trained: Trained) -> Trained:

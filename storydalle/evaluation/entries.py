@@ -31,7 +31,7 @@ from storydalle.stories.images import to_images, to_pixels, to_tensor
 from storydalle.stories.resizing import at_size
 from storydalle.stories.story import Stories, StoryBatch, batch_of
 from storydalle.training.building import MODEL
-from storydalle.training.runs import METRICS
+from storydalle.training.runs import METRICS, State, state_of
 
 if TYPE_CHECKING:
     from storydalle.models.story_dalle.model import StoryDALLE
@@ -321,9 +321,10 @@ def swept_models(compare: str | None) -> dict[str, Path]:
         return {}
     runs = user_path(compare)
     found = sorted(path.parent for path in runs.glob(f"**/{MODEL}/{zoo.CONFIG_NAME}"))
-    if not found:
+    whole = [folder for folder in found if state_of(folder.parent) is not State.PRUNED]  # of runs as long as the others
+    if not whole:
         raise UserError(f"compare={runs} holds no model: give the folder of a sweep's finished runs")
-    names = {folder.parent.relative_to(runs).as_posix(): folder for folder in found}
+    names = {folder.parent.relative_to(runs).as_posix(): folder for folder in whole}
     return dict(sorted(names.items(), key=lambda item: not item[0].startswith("full")))  # what the others differ from
 
 

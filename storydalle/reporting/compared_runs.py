@@ -14,6 +14,7 @@ from storydalle.reporting.report_differences import check_baseline
 from storydalle.reporting.report_latex import latex
 from storydalle.reporting.report_runs import Record, ScoredRun, read_records, read_runs
 from storydalle.reporting.report_scores import HASH_LENGTH, MAX_DRAWN, Comparison, comparisons, matching
+from storydalle.reporting.report_searches import FoundSearch, note_on_searches, searches_below
 from storydalle.reporting.report_tables import csv_rows, markdown
 from storydalle.training.runs import LOGS, METRICS
 
@@ -31,6 +32,7 @@ class Report(NamedTuple):
     curves: dict[str, list[dict[str, Curve]]]  # what the runs logged, by config and run
     patterns: Patterns
     baseline: str | None = None  # a line, from which the differences of all others are tested
+    searches: Sequence[FoundSearch] = ()
 
     @classmethod
     def of(cls, folder: Path, patterns: Patterns = None, baseline: str | None = None) -> "Report":
@@ -38,7 +40,8 @@ class Report(NamedTuple):
         if not records:
             raise UserError(f"no {METRICS} under {folder}: a finished run writes one")
         runs = read_runs(records)
-        found = cls(folder, runs, comparisons(runs), curves_of(records, patterns), patterns, baseline)
+        curves = curves_of(records, patterns)
+        found = cls(folder, runs, comparisons(runs), curves, patterns, baseline, searches_below(folder))
         scores = {name for run in runs for name in run.values}
         if patterns and scores and not matching(scores, patterns) and not found.curves:
             raise UserError(f"metrics={list(patterns)}: these runs have no such score; {nearest(patterns[0], scores)}")
@@ -50,7 +53,9 @@ class Report(NamedTuple):
         return [run for run in self.runs if run.failure]
 
     def text(self) -> str:
-        return markdown(self.compared, self.failures, self.patterns, self.baseline)
+        tables = markdown(self.compared, self.failures, self.patterns, self.baseline)
+        searches = [*(each.text() for each in self.searches), note_on_searches(self.folder)]
+        return "\n\n".join(filter(None, [*searches, tables]))
 
     def write(self, out: Path) -> list[str]:
         """Write tables, page and plots; return the names of the files."""
@@ -67,11 +72,14 @@ class Report(NamedTuple):
         from storydalle.reporting.report_page import report_page
 
         title = f"Runs in {self.folder.resolve().name}"
-        return report_page(title, self.compared, self.runs, self.curves, self.patterns, self.baseline, out)
+        return report_page(
+            title, self.compared, self.runs, self.curves, self.patterns, self.baseline, out, self.searches
+        )
 
     def plot(self, out: Path) -> list[str]:
         """Draw scores and costs, a picture a protocol, and curves; return the names of the files."""
         from storydalle.reporting.plots import plot_costs, plot_curves, plot_scores
+        from storydalle.reporting.search_plots import plot_search
 
         names = []
         for each in self.compared:
@@ -87,6 +95,9 @@ class Report(NamedTuple):
         if self.curves:
             names.append("curves.png")
             plot_curves(self.curves, out / names[-1])
+        for number, search in enumerate(self.searches, 1):
+            names.append("search.png" if len(self.searches) == 1 else f"search-{number}.png")
+            plot_search(search, out / names[-1])
         return names
 
 
@@ -107,5 +118,8 @@ def curves_of(records: Sequence[Record], patterns: Patterns) -> dict[str, list[d
 
 
 def print_table(folder: Path) -> None:
-    """Print the table of a sweep's runs."""
-    print(Report.of(folder).text())
+    """Print the table of a sweep's runs; of a search, write the page too."""
+    found = Report.of(folder)
+    print(found.text())
+    if found.searches:
+        print(f"wrote {', '.join(str(folder / name) for name in found.write(folder))}")

@@ -30,7 +30,9 @@ from storydalle.reporting.plots import (
 from storydalle.reporting.report_costs import cost_points
 from storydalle.reporting.report_runs import ScoredRun
 from storydalle.reporting.report_scores import MAX_DRAWN, Comparison, families, matching
+from storydalle.reporting.report_searches import FoundSearch
 from storydalle.reporting.report_tables import failure_rows, part_of
+from storydalle.reporting.search_plots import search_svgs
 from storydalle.reporting.side_by_side import SharedStory, shared_stories
 from storydalle.stories.pictures import open_picture
 
@@ -67,16 +69,33 @@ def report_page(
     patterns: Patterns,
     baseline: str | None,
     out: Path,
+    searches: Sequence[FoundSearch] = (),
 ) -> str:
     """The page, which needs no other file; it links from ``out`` to pages of evaluations, which have the strips."""
     return page(
         "report.html",
         title,
+        searches=[search_part(each) for each in searches],
         protocols=[protocol_part(each, runs, patterns, baseline, out) for each in found if each.names(patterns)],
         curves=curve_plots(curves),
         band=BAND if any(len(own) > 1 for own in curves.values()) else "",
         failures=Grid.of(failure_rows(run for run in runs if run.failure)),
     )
+
+
+class SearchPart(NamedTuple):
+    """The part of the page for one search."""
+
+    heading: str
+    note: str
+    table: Grid
+    plots: list[Plot]
+
+
+def search_part(found: FoundSearch) -> SearchPart:
+    *narrow, slices, parallel = search_svgs(found).values()
+    plots = [*(Plot(svg, "narrow") for svg in narrow), Plot(slices, "wide"), Plot(parallel, "wide")]
+    return SearchPart(found.heading, found.note, Grid.of(found.rows()), plots)
 
 
 def protocol_part(

@@ -49,6 +49,7 @@ class Record(NamedTuple):
     config: str
     content: Content
     failure: str | None = None
+    is_pruned: bool = False  # by a search, whose table has it; its numbers are those of a shorter training
 
 
 class ScoredRun(NamedTuple):
@@ -82,7 +83,9 @@ class ScoredRun(NamedTuple):
 
 def read_runs(records: Iterable[Record]) -> list[ScoredRun]:
     """Every row of every record; a run without numbers is a failure; the last run of each seed counts."""
-    return last_of_each_seed(shared_ceilings(told_apart([run for record in records for run in runs_of(record)])))
+    return last_of_each_seed(
+        shared_ceilings(told_apart([run for record in records if not record.is_pruned for run in runs_of(record)]))
+    )
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -105,7 +108,7 @@ def read_record(path: Path, folder: Path) -> Record:
     failure = f"failed: {' '.join(str(content['error']).split())}" if "error" in content else None
     if failure is None:
         check_hash(path, checked)
-    return Record(path.parent, checked.get("config") or where, checked, failure)
+    return Record(path.parent, checked.get("config") or where, checked, failure, "pruned" in content)
 
 
 def check_content(content: JsonObject) -> Content:

@@ -18,8 +18,8 @@ from storydalle.files import locks
 from storydalle.mistakes import UserError
 from storydalle.reporting.report_costs import told_time
 from storydalle.reporting.run_folders import run_folders
-from storydalle.training.runs import LOGS, MEMORY, State, memory, state_of
-from storydalle.training.sweeps import PLAN, last_error, read_plan
+from storydalle.training.runs import DONE, LOGS, MEMORY, State, memory, state_of
+from storydalle.training.sweeps import PLAN, last_error, num_to_come, read_plan
 
 SECONDS = 2.0  # between two looks
 PATIENCE = 30.0  # seconds for which nothing may run before the watch ends: a launch goes from one run to the next
@@ -29,7 +29,7 @@ TAIL = 2**13  # bytes at the end of a log
 class Status(StrEnum):
     """The states of a run, in the order of a summary."""
 
-    RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+    RUNNING, FINISHED, PRUNED, FAILED = "running", "finished", "pruned", "failed"
     INTERRUPTED, WAITING = "interrupted", "waiting"
 
 
@@ -56,7 +56,8 @@ def planned_runs(sweep: Path) -> list[Path]:
     names = [Path(member.name) for member in read_plan(sweep)]
     above = [sweep, *sweep.parents]
     experiments = [each for each in above if all(name.is_relative_to(sweep.relative_to(each)) for name in names)]
-    return [experiments[-1] / name for name in names]
+    to_come = [sweep / f"trial-{number:03}" for number in range(len(names), len(names) + num_to_come(sweep))]
+    return [*(experiments[-1] / name for name in names), *to_come]
 
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -65,8 +66,8 @@ def planned_runs(sweep: Path) -> list[Path]:
 def watched(name: str, run: Path) -> WatchedRun:
     """The state of a run and, by that, who runs it and how long it will take, how far it came, or its error."""
     state, who = state_of(run), locks.living_holder(run)
-    if state is State.FINISHED:
-        return WatchedRun(name, Status.FINISHED, progress(run))
+    if state in DONE:
+        return WatchedRun(name, Status.PRUNED if state is State.PRUNED else Status.FINISHED, progress(run))
     if who is not None:
         return WatchedRun(name, Status.RUNNING, ", ".join(filter(None, [progress(run), time_left(run), f"by {who}"])))
     if state is State.FAILED:

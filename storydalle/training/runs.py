@@ -3,6 +3,7 @@
 The state of a run follows from its files. ``metrics.json`` is written last, after the model:
 
 - *finished*: it contains numbers. The folder is never changed again;
+- *pruned*: it contains numbers, and the step at which a search cut the run short. It is not changed again either;
 - *failed*: it contains an error, or cannot be read;
 - *interrupted*: it does not exist. The run was killed, or is running and holds the folder's lock.
 
@@ -51,7 +52,10 @@ class KeptByRun(TypedDict, total=False):
 
 
 class State(StrEnum):
-    FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
+    FINISHED, PRUNED, FAILED, INTERRUPTED = "finished", "pruned", "failed", "interrupted"
+
+
+DONE = (State.FINISHED, State.PRUNED)
 
 
 def state_of(folder: Path) -> State | None:
@@ -62,7 +66,9 @@ def state_of(folder: Path) -> State | None:
         return State.INTERRUPTED if (folder / CONFIG).is_file() or (folder / LAST).is_file() else None
     except (OSError, ValueError):
         return State.FAILED
-    return State.FINISHED if isinstance(record, dict) and "error" not in record else State.FAILED
+    if not isinstance(record, dict) or "error" in record:
+        return State.FAILED
+    return State.PRUNED if "pruned" in record else State.FINISHED
 
 
 @contextmanager
@@ -91,7 +97,7 @@ def newest_unfinished(experiment: Path) -> Path:
     """The unfinished run with the newest checkpoint."""
     found = newest_first(experiment, LAST)
     folders = [path.parent.parent for path in found]
-    unfinished = [folder for folder in folders if state_of(folder) is not State.FINISHED]
+    unfinished = [folder for folder in folders if state_of(folder) not in DONE]
     if unfinished:
         return unfinished[0]
     if folders:
@@ -100,7 +106,7 @@ def newest_unfinished(experiment: Path) -> Path:
 
 
 def check_unfinished(folder: Path) -> None:
-    if state_of(folder) is State.FINISHED:
+    if state_of(folder) in DONE:
         refuse_finished(folder)
 
 
@@ -108,8 +114,8 @@ def refuse_finished(folder: Path) -> NoReturn:
     """Raise Taken; a run that was killed when all but its lock was done is put in order."""
     locks.forget_killed(folder)
     raise Taken(
-        f"{folder} is finished: there is nothing to resume, and it is not changed; to train its model further, start "
-        f"a run with another name and pretrained={folder}, or a longer one with max_steps="
+        f"{folder} is {state_of(folder)}: there is nothing to resume, and it is not changed; to train its model "
+        f"further, start a run with another name and pretrained={folder}, or a longer one with max_steps="
     )
 
 

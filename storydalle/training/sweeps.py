@@ -10,19 +10,23 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from storydalle.files.dotted import key_of, leaves
-from storydalle.files.json_values import are_texts, as_list, as_object, as_text
+from storydalle.files.json_values import are_texts, as_int, as_list, as_object, as_text
 from storydalle.files.reading import read_object
 from storydalle.files.records import canonical_json, jsonable, sha256_of_text
 from storydalle.files.whole import write_json
 from storydalle.mistakes import UserError
-from storydalle.training.runs import METRICS, State, memory, state_of
+from storydalle.training.runs import DONE, METRICS, State, memory, state_of
 
 PLAN = "sweep.json"
 VERSION = 1
 # Where a run is written, how it is logged and how it is started: none of it changes what is trained.
-NOT_TRAINED = ("name", "runs", "network.runs", "resume", "retry", "logger", "logger.*", "data_module.*workers")
+NOT_TRAINED = (
+    *("name", "runs", "network.runs", "resume", "retry", "logger", "logger.*", "data_module.*workers"),
+    *("search", "search.*", "new_study"),
+)
 Label = Callable[[Mapping[str, object]], str]  # keys with their values as a part of a folder's name
 
 
@@ -35,14 +39,30 @@ class Member:
     overrides: tuple[str, ...]  # of the command line and of the sweep
 
 
+class PlannedSweep(NamedTuple):
+    """A sweep whose plan is written."""
+
+    experiment: Path
+    folder: str  # below the experiment's
+    members: tuple[Member, ...]
+
+    def states(self) -> dict[str, State | None]:
+        return {member.name: state_of(self.experiment / member.name) for member in self.members}
+
+
 def settings_hash(settings: Mapping[str, object]) -> str:
     """sha256 of the resolved settings of which a training depends: of equal trainings alone it is equal."""
-    kept = {
-        key: value
-        for key, value in leaves(settings)
-        if not any(fnmatch.fnmatchcase(key, pattern) for pattern in NOT_TRAINED)
-    }
-    return sha256_of_text(canonical_json(jsonable(kept)))
+    return sha256_of_text(canonical_json(trained_settings(settings)))
+
+
+def trained_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """The resolved settings of which a training depends, by their dotted keys, for json."""
+    return {key: jsonable(value) for key, value in leaves(settings) if is_trained(key)}
+
+
+def is_trained(key: str) -> bool:
+    """True for a setting of which a training depends."""
+    return not any(fnmatch.fnmatchcase(key, pattern) for pattern in NOT_TRAINED)
 
 
 # ------------------------------------------------------------------------------------------------ names
@@ -144,9 +164,16 @@ def member_of(record: object) -> Member:
     return Member(as_text(content["name"]), as_text(content["sha256"]), tuple(overrides))
 
 
-def write_plan(folder: Path, members: Sequence[Member]) -> None:
+def write_plan(folder: Path, members: Sequence[Member], num_to_come: int = 0) -> None:
+    """Write which members a sweep has; a search says how many are still to be chosen."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / PLAN, {"version": VERSION, "members": [asdict(member) for member in members]})
+    more = {"to_come": num_to_come} if num_to_come else {}
+    write_json(folder / PLAN, {"version": VERSION, "members": [asdict(member) for member in members], **more})
+
+
+def num_to_come(folder: Path) -> int:
+    """How many members a search will still choose."""
+    return as_int(read_object(folder / PLAN).get("to_come", 0))
 
 
 # ------------------------------------------------------------------------------------------------ states
@@ -155,8 +182,8 @@ def write_plan(folder: Path, members: Sequence[Member]) -> None:
 def why_skipped(folder: Path, retry: bool) -> str | None:
     """A reason not to start a member: it is finished, or it failed and is not to be tried again."""
     state = state_of(folder)
-    if state is State.FINISHED:
-        return f"{folder} is finished"
+    if state in DONE:
+        return f"{folder} is {state}"
     if state is State.FAILED and not retry:
         return f"{folder} failed: {last_error(folder)}; retry=true tries it again"
     return None
@@ -173,7 +200,8 @@ def last_error(folder: Path) -> str:
 
 def summary(experiment: Path, members: Sequence[Member]) -> Iterator[str]:
     """How many members are in which state: 2 finished, 1 begun (interrupted or running), 1 waiting."""
-    names = {State.FINISHED: "finished", State.FAILED: "failed", State.INTERRUPTED: "begun", None: "waiting"}
+    names: dict[State | None, str] = {state: str(state) for state in State}
+    names |= {State.INTERRUPTED: "begun", None: "waiting"}
     states = [state_of(experiment / member.name) for member in members]
     for state, name in names.items():
         if number := states.count(state):

@@ -9,6 +9,7 @@ from typing import Annotated
 from storydalle.mistakes import UserError
 from storydalle.settings import Between, Count, Seed, filled
 from storydalle.training.precision_names import SINGLE
+from storydalle.training.search_settings import SearchSettings
 
 Group = Mapping[str, object]  # of a config: what its ``_target_`` is given
 STAGES = (
@@ -71,6 +72,8 @@ class TrainSettings(RunChoice):
     trainer: Group
     logger: Group
     callbacks: Group
+    search: SearchSettings | None = None  # of a sweep that chooses its members' settings itself
+    new_study: bool = False  # if the search's space has changed
     sized: Group | None = None  # which settings follow the number of pictures, of recipes for one's own
 
     def __post_init__(self) -> None:
