@@ -96,7 +96,7 @@ class ClauseMaker:
         if leads and roll < 0.3 and is_durative and not _has_owner(doing):
             return [*doing, ",", *subject, *self._joined(others, unit), *beside]
         if roll < 0.4:
-            return [*subject, ", who", *self._verbal(last, unit), ",", *self._joined(others, unit), *beside]
+            return [*subject, ", who", *self._verbal(last, unit, "simple"), ",", *self._joined(others, unit), *beside]
         first = self._participle(doings[0])
         if leads and roll < 0.48 and len(doings) == 2 and doings[0][0].kind in HAPPENS and not _has_owner(first):
             return ["after", *first, ",", *subject, *self._verbal(last, unit), *beside]

@@ -95,7 +95,7 @@ GOES_ON = phrases(
 ARRIVES = phrases(
     """come along, come, arrive, show up, turn up, come over, appear, drop by, come by, drop in, walk up
     come walking up, come to play, pop up, come to say hello, come to visit, join in, come too, ~be here too now
-    walk in, stroll up, stop by, come for a visit, pop in, ~be the newcomer, come closer"""
+    walk in, stroll up, stop by, come for a visit, pop in, come closer"""
 )
 JOINS = phrases(
     """join {whom}, come to {whom}, meet {whom}, walk up to {whom}, come to see {whom}, visit {whom}

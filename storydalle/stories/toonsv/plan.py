@@ -133,7 +133,7 @@ class Planner:
         if not must and (len(cast) > 1 or not self.dice.chance(0.25 if self.num_before > 1 else 0.04)):
             return
         told = Statement("alone", facts=(Fact("cast", tuple(map(self.phrasing.tale.name, cast))),))
-        hosts = [unit for unit in units if unit.who == cast and not unit.whole]
+        hosts = [unit for unit in units if unit.who == cast and not unit.whole and not unit.beside]
         if hosts:
             self.dice.pick(hosts).beside.append(told)
         elif must:

@@ -54,10 +54,10 @@ def an(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def a_hat(dice: Dice, value: int) -> str:
+def a_hat(dice: Dice, value: int, adorns: bool = True) -> str:
     """Return words for a hat that is seen for the first time."""
     color, noun = dice.pick(lexicon.HAT_COLORS[HATS[value]]), dice.pick(lexicon.HAT_NOUNS)
-    new = f"{dice.pick(lexicon.NEW)} " if dice.chance(0.15) else ""
+    new = f"{dice.pick(lexicon.NEW)} " if adorns and dice.chance(0.15) else ""
     return an(f"{new}{color} {noun}")
 
 
@@ -68,9 +68,9 @@ def the_hat(dice: Dice, value: int, owner: Piece | None) -> Pieces:
     return [owner if owner and dice.chance(0.6) else "the", f"{color}{noun}"]
 
 
-def a_thing(dice: Dice, value: int) -> str:
+def a_thing(dice: Dice, value: int, adorns: bool = True) -> str:
     """Return words for a thing that is seen for the first time."""
-    new = f"{dice.pick(lexicon.THING_NEW)} " if dice.chance(0.2) else ""
+    new = f"{dice.pick(lexicon.THING_NEW)} " if adorns and dice.chance(0.2) else ""
     return an(new + dice.pick(lexicon.THINGS[PROPS[value]]))
 
 
@@ -114,8 +114,9 @@ def handing_over(dice: Dice, statement: Statement) -> Pieces:
 class Phrasing:
     """Words for the statements of one story."""
 
-    def __init__(self, tale: Tale, dice: Dice) -> None:
+    def __init__(self, tale: Tale, dice: Dice, adorns: bool = True) -> None:
         self.tale, self.dice = tale, dice
+        self.adorns = adorns  # hats and things have adjectives that say nothing
         self._by_kind: dict[str, Callable[[Statement], Predicate]] = {
             "acts": lambda told: read(self.dice.pick(lexicon.ACTION_WORDS[ACTIONS[told.value]])),
             "goes_on": partial(self._plain, lexicon.GOES_ON),
@@ -168,7 +169,11 @@ class Phrasing:
         slots: dict[str, list[Piece]] = {}
         if statement.value:
             is_hat = kind in ("puts_on", "wears")
-            words = a_hat(self.dice, statement.value) if is_hat else a_thing(self.dice, statement.value)
+            words = (
+                a_hat(self.dice, statement.value, self.adorns)
+                if is_hat
+                else a_thing(self.dice, statement.value, self.adorns)
+            )
             slots = {"hat" if is_hat else "thing": [words]}
         return modifier(self.dice.pick(lexicon.ADJUNCTS[kind]), slots)
 
@@ -199,7 +204,7 @@ class Phrasing:
         color, shape, accessory = look_words(guest)
         pick = self.dice.pick
         if statement.kind == "looks":
-            little = "little " if self.dice.chance(0.25) else ""
+            little = "little " if self.adorns and self.dice.chance(0.25) else ""
             with_it = f"with {pick(lexicon.ACCESSORY_WORDS[accessory])}"
             return f"{an(f'{little}{color} {pick(lexicon.SHAPE_WORDS[shape])}')} {with_it}"
         mark, word = MARKS[statement.value], mark_words(guest, statement.value)
@@ -217,14 +222,14 @@ class Phrasing:
     def _hat(self, phrases: tuple[str, ...], statement: Statement) -> Predicate:
         slots: dict[str, Pieces] = {"the_hat": the_hat(self.dice, statement.value, Own())}
         if statement.value:
-            slots["hat"] = [a_hat(self.dice, statement.value)]
+            slots["hat"] = [a_hat(self.dice, statement.value, self.adorns)]
         return read(self.dice.pick(phrases), slots)
 
     def _thing(self, phrases: tuple[str, ...], statement: Statement) -> Predicate:
         slots: dict[str, Pieces] = {}
         if statement.value:
             slots["the_thing"] = the_thing(self.dice, statement.value, Own())
-            slots["thing"] = [a_thing(self.dice, statement.value)]
+            slots["thing"] = [a_thing(self.dice, statement.value, self.adorns)]
         return read(self.dice.pick(phrases), slots)
 
     def _swap(self, kind: str, statement: Statement) -> Predicate:

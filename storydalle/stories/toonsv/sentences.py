@@ -134,7 +134,7 @@ class Sentences:
         return [f'"{words}"', Verb(verb, "of next"), speaker]
 
     def _composed(self, units: list[Unit], depth: int, leads: bool) -> Pieces:
-        """ClauseMaker of the units in their order, the last joined to those before it or each half to the other."""
+        """Clauses of the units in their order, the last joined to those before it or each half to the other."""
         if len(units) == 1:
             return self.clauses.main(units[0], leads)
         dice = self.dice

@@ -19,7 +19,7 @@ BAD = re.compile(
     r"|\b(?:here|along|there) (?:comes?|came|is|was) (?:he|she|it)\b"
     r"|\b(?:when|while|as|because|since|after|once|now that|who) (?:there is|here|along|now here)\b"
     r"|\b(?:when|while|as|because|after|once|now that|since),? (?:after|while|when|as)\b"
-    r"|\b(while|and then|because|when|meanwhile|who|so)\b[^.!?\"]*\b\1\b"
+    r"|\b(while|and then|because|when|meanwhile|who|so|again)\b[^.!?\"]*\b\1\b"
     r"|^(?:while|as|when|after|once|now that|as soon as)\b[^,.]*;"
     r"|\" \w+ (?:he|she|it)\b",
     re.IGNORECASE,

@@ -51,7 +51,7 @@ def tellings_of(tale: Tale) -> list[ToldCaption]:
 def descriptions_of(tale: Tale) -> list[str]:
     """Return one full description for each frame, the source's first."""
     dice = Dice(generator("toonsv2", "descriptions", tale.split, tale.index, len(tale.targets)))
-    phrasing = Phrasing(tale, dice)
+    phrasing = Phrasing(tale, dice, adorns=False)
     voice = Voice(embellishes=0.0)
     return [_told(phrasing, _described(tale, scene), (), voice).text for scene in tale.frames]
 
@@ -103,7 +103,7 @@ def _tried(phrasing: Phrasing, scene: Scene, frames: tuple[Scene, ...], voice: V
     builder = Sentences(ClauseMaker(phrasing, dice, voice), dice)
     spelled = []
     for at, sentence in enumerate(plan.sentences):
-        opener = _opener(dice, voice, len(frames) == 1 and not at)
+        opener = _opener(dice, voice, len(frames) == 1 and not at) if frames else ""
         if not sentence.units or any(not unit.who and not unit.whole for unit in sentence.units):
             pieces = builder.fragment(sentence.units, sentence.fronted)
         else:
