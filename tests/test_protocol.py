@@ -106,6 +106,7 @@ def test_what_a_protocol_says_of_the_data_reaches_the_data():
     ("overrides", "said"),
     [
         (["data=toon", "protocol=pororo_legacy"], "protocol=pororo_legacy is for data=pororo, but data=toon was given"),
+        (["data=toon2"], "no protocol is for data=toon2"),
         (["leave_out=[fid]"], "no score 'fid'"),
         (["data=didemo", "protocol=didemo_legacy", "leave_out=frechet"], "leaves nothing to score"),
     ],

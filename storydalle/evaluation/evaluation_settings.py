@@ -77,6 +77,10 @@ class EvaluationSettings:
         lists = {name: names_of(values[name]) for name in ("model", "images", "splits", "readme", "leave_out")}
         config = mapping("data", values["data"])
         data = {"name": config["name"], "config": config}
+        if "protocol" not in values:
+            raise UserError(
+                f"no protocol is for data={data['name']}, so it cannot be evaluated; choose another data=NAME"
+            )
         protocol = {**mapping("protocol", values["protocol"]), "metrics": checked_metrics(values)}
         return filled(cls, {**values, **lists, "data": data, "protocol": protocol})
 

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 from storydalle.reporting.lettering import LABEL_HEIGHT, LABEL_SIZE, LINE_HEIGHT, TEXT_SIZE, font, wrapped
 from storydalle.reporting.strips import EDGE, FAINT, GAP, INK, MARGIN, PAPER, Panel, cards_image, framed
 from storydalle.stories.story_set import StoryRecord, StorySet, fixed_choice
-from storydalle.stories.toon import ToonSV, label_words
+from storydalle.stories.toon import ToonSV
+from storydalle.stories.toonsv import ToonSV2
 
 SIDE = 256  # pixels: the width of a picture, and the height that it has at most
 HEADING_SIZE, HEADING_HEIGHT = 24, 30
@@ -52,13 +53,12 @@ def story_rows(
         yield StoryRow(record.id, [FrameCell(*cell) for cell in cells], group, story_set.credit(record))
 
 
-def toon_rows(stories: ToonSV, indices: Iterable[int]) -> Iterator[StoryRow]:
+def toon_rows(stories: ToonSV | ToonSV2, indices: Iterable[int]) -> Iterator[StoryRow]:
     """Stories of ToonSV with their labels."""
     for i in indices:
-        story, facts = stories[i], stories.facts(i)
+        story = stories[i]
         pictures = [Image.fromarray(frame) for frame in (story.source, *story.frames)]
-        labels = [label_words(facts, frame) for frame in facts.frames]
-        cells = zip(pictures, ("", *story.captions), labels, strict=True)
+        cells = zip(pictures, ("", *story.captions), stories.label_words(i), strict=True)
         yield StoryRow(story.id, [FrameCell(*cell) for cell in cells])
 
 

@@ -147,6 +147,11 @@ class ToonSV(Stories):
             raise IndexError(f"story {index} of {len(self)}")
         return sample_story(self.split, index % len(self), self.num_targets)
 
+    def label_words(self, index: int) -> list[str]:
+        """The labels of each frame of a story in short words, the source's first."""
+        facts = self.facts(index)
+        return [label_words(facts, frame) for frame in facts.frames]
+
 
 def counts(split: str, num_stories: int | None = None) -> dict[str, dict[str, int]]:
     """The number of each label value in the target frames of the first ``num_stories`` of a split."""

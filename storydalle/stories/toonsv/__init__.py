@@ -109,6 +109,11 @@ class ToonSV2(Stories):
             raise IndexError(f"story {index} of {len(self)}")
         return invent(self.split, index % len(self), self.num_targets)
 
+    def label_words(self, index: int) -> list[str]:
+        """The labels of each frame of a story in short words, the source's first."""
+        tale = self.facts(index)
+        return [label_words(tale, scene) for scene in tale.frames]
+
 
 def _unlike(guest: Guest, index: int) -> tuple[int, int, int]:
     """A look that differs from a guest's in shape, colour and accessory."""

@@ -57,14 +57,14 @@ def sample_roster(dice: Dice, split: str) -> Roster:
 
 
 def _sample_guests(dice: Dice, split: str, number: int) -> list[Character]:
-    """Guests of different names and looks."""
+    """Guests of names that begin otherwise, and of different looks."""
     guests: list[Character] = []
     looks = list(UNSEEN_LOOKS if split == "unseen" else SEEN_LOOKS)
     names: list[str] = []
     for _ in range(number):
         look = looks.pop(int(dice.rng.integers(len(looks))))
         name = sample_name(dice.rng)
-        while name in names:
+        while any(name[:2] == other[:2] for other in names):
             name = sample_name(dice.rng)
         names.append(name)
         guests.append(Guest(name, *look))

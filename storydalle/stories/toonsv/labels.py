@@ -4,7 +4,7 @@ import numpy as np
 
 from storydalle.stories.toon.names import NAMED
 from storydalle.stories.toon.world import ACCESSORIES, ACTIONS, COLORS, HATS, PROPS, SETTINGS, SHAPES, TINTS, Guest
-from storydalle.stories.toonsv.facts import KNOWN, UNSAID, Appearance, Scene, Tale
+from storydalle.stories.toonsv.facts import KNOWN, KNOWN_SAID, UNSAID, Appearance, Scene, Tale
 
 COLUMNS = (*NAMED, "guest", "second guest")
 NUM_GUESTS = 2
@@ -89,8 +89,9 @@ def _words(tale: Tale, one: Appearance, is_source: bool) -> str:
     words = [_with(tale.name(one.who), one.cast_known)]
     if one.action_known or is_source:
         words.append(_with(ACTIONS[one.action], one.action_known))
-    things = [(PROPS, one.prop, one.prop_known, ""), (HATS, one.hat, one.hat_known, " hat")]
-    told = [_with(values[value] + suffix, known) for values, value, known, suffix in things if value]
+    hat = HATS[one.hat] if one.hat else "no"
+    things = [(PROPS[one.prop] if one.prop else "no thing", one.prop_known), (f"{hat} hat", one.hat_known)]
+    told = [_with(word, known) for word, known in things if known == KNOWN_SAID or not word.startswith("no ")]
     return ", ".join([" ".join(words), *told])
 
 
