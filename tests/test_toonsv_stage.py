@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from storydalle.stories.toon import ACTIONS, HATS, PROPS, SETTINGS, TINTS
-from storydalle.stories.toon.cartoons import draw_body
+from storydalle.stories.toon import ACTIONS, CHARACTERS, GUEST, HATS, PROPS, SETTINGS, TINTS, FrameFacts, StoryFacts
+from storydalle.stories.toon.cartoons import draw_body, draw_frame
 from storydalle.stories.toon.pen import PATCH, UNITS
 from storydalle.stories.toon.world import Guest
 from storydalle.stories.toonsv import ToonSV2
@@ -138,6 +138,25 @@ def test_nothing_that_tells_a_fact_leaves_the_frame(number: int):
         for seen in parts_seen(scene_of(number, [action] * number, [prop] * number)):
             share = (seen.area & ~inside).sum() / max(1, seen.area.sum())
             assert share <= most[seen.part], (seen.part, seen.place, ACTIONS[action], PROPS[prop])
+
+
+@pytest.mark.parametrize("cast", [(5,), (4,), (5, 2), (2, 9)])
+def test_one_and_two_who_do_the_same_look_as_in_version_1(cast: tuple[int, ...]):
+    """Up to rounding: where version 1 merges a figure with its thing first."""
+    roster = tuple(ROSTER[1] if who == GUEST else who for who in cast)
+    nobody = (0,) * len(CHARACTERS)
+    for action, prop in product(range(len(ACTIONS)), (0, 4)):
+        frame = FrameFacts(cast, 0, 3, 0, action, prop, nobody, nobody)
+        first = draw_frame(StoryFacts("test", 0, 1, ROSTER[1], frame, ()), frame, 128)
+        shown = tuple(Appearance(i, action, prop if i == 0 else 0) for i in range(len(cast)))
+        ours = draw_scene(Tale("test", 0, roster, SCENE, ()), Scene(shown, 3, 1), 128)
+        assert np.abs(first.astype(int) - ours).max() <= 2, (ACTIONS[action], prop)
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_the_front_row_is_in_front(number: int):
+    downs = [CORNERS[number][seen.place][1] for seen in parts_seen(scene_of(number)) if seen.part == "body"]
+    assert downs == sorted(downs, reverse=True) and len(set(downs)) == 2, "parts are listed from the last one drawn"
 
 
 def test_settings_and_lights_differ_behind_four():
