@@ -75,7 +75,7 @@ def stub(request: Request) -> None:
             os._exit(3)
         if Path(f"raise {name}").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        time.sleep(LONG if Path(f"long {name}").exists() else 0.05)
+        time.sleep(float(long.read_text() or LONG) if (long := Path(f"long {name}")).exists() else 0.05)
         record = {"error": "it broke"} if Path("break").exists() else judged(request, folder)
         write_record(folder / "metrics.json", record)
         note(f"end {name}")

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from storydalle.training.sweeps import (
     with_added,
     write_plan,
 )
+from tests.killing import LOG, ended, living, outlived, start
 from tests.stub_training import EXPERIMENT, JOBLIB, RUNS, here, in_process, noted, run_of, sweep, sweep_as_command
 from tests.training import TINY, killed_after
 
@@ -262,6 +264,18 @@ def test_a_killed_process_of_the_launcher_ends_no_sweep(here: Path) -> None:
     Path("kill worker seed0").touch()
     assert sweep_as_command("seeds=3", *JOBLIB).returncode == 0
     assert {line for line in noted() if line.startswith("end")} == {f"end seed{seed}" for seed in range(3)}
+
+
+def test_no_process_outlives_a_launcher_that_is_killed(here: Path) -> None:
+    Path("long seed1").write_text("60")
+    launcher = start(lambda: sweep("seeds=3", *JOBLIB) or 0, here)
+    while not {"begin seed1", "end seed2"} <= set(noted() if Path("log").exists() else []):
+        assert living(launcher), (here / LOG).read_text()
+        time.sleep(0.05)
+    os.kill(launcher, signal.SIGKILL)
+    assert ended(launcher, 60) == -signal.SIGKILL
+    assert outlived(launcher, 30) == {}, "neither the member nor a worker without a job"
+    assert "end seed1" not in noted()
 
 
 def test_members_share_threads_and_have_a_device_each(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from storydalle.commands.launchers import fit_workers
 from storydalle.commands.request import Jobs, Sweep
 from storydalle.files.dotted import key_of
 from storydalle.training.search_settings import told_of_search
@@ -41,7 +42,7 @@ def jobs_chosen(choose: Chooser | None, sweep: Sweep | None, sweepers: Callable[
 
         sweeper.split_arguments = chosen
         if sweep is not None:
-            sweeper.launcher.launch = surviving(sweeper.launcher.launch, sweep)
+            sweeper.launcher.launch = surviving(sweeper.launcher, sweep)
         sweeper.validate_batch_is_legal = lambda _: None  # each was composed for the choice
 
     kind.setup = set_up_with_choice
@@ -52,11 +53,13 @@ def jobs_chosen(choose: Chooser | None, sweep: Sweep | None, sweepers: Callable[
         kind.setup = set_up
 
 
-def surviving(launch: Callable[..., Any], sweep: Sweep) -> Callable[..., Any]:
+def surviving(launcher: Any, sweep: Sweep) -> Callable[..., Any]:
     """A launcher's ``launch`` that starts jobs again after the end of their process, and tells of a lost job."""
+    launch = launcher.launch
 
     def launched(jobs: Jobs, initial_job_idx: int) -> Any:
         for _ in range(MOST_STARTS):
+            fit_workers(launcher, len(jobs))
             try:
                 return launch(jobs, initial_job_idx=initial_job_idx)
             except BrokenProcessPool:

@@ -29,3 +29,13 @@ def workers_of(launcher: Any) -> int:
     from joblib import effective_n_jobs
 
     return int(effective_n_jobs(launcher.n_jobs))
+
+
+def fit_workers(launcher: Any, num_jobs: int) -> None:
+    """Let joblib start no worker for which there is no job: it would outlive a launcher that is killed."""
+    settings = getattr(launcher, "joblib", None)
+    if settings is None:
+        return
+    from joblib import effective_n_jobs
+
+    settings["n_jobs"] = min(int(effective_n_jobs(settings["n_jobs"])), num_jobs)

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from storydalle.files import locks
 from storydalle.mistakes import Taken
 
-POLL, GRACE = 0.1, 5.0  # seconds between looks at a member, and for its end after Ctrl-C
+POLL, GRACE = 0.1, 5.0  # seconds between looks at a process or device, and for a member's end after Ctrl-C
 DEVICES, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 STOPPED = 130
 QUEUE_SIGNALS = ("SIGUSR1", "SIGUSR2")  # by which SLURM says that a job will end; a launcher requeues it
@@ -26,19 +27,15 @@ def is_forked() -> bool:
     return sys.platform == "linux" and int(os.environ.get("WORLD_SIZE", 1)) == 1
 
 
-def status_apart(work: Callable[[], None], parent: int | None) -> int:
+def status_apart(work: Callable[[], None]) -> int:
     """Do ``work`` in a forked process, and return its exit status: negative for the signal that killed it.
 
-    That process ends with this one. If ``parent`` is given, this process ends when it is no longer the parent.
+    That process ends with this one.
     """
     process = multiprocessing.get_context("fork").Process(target=alone, args=(work,))
     process.start()
     try:
-        while process.is_alive():
-            if parent not in (None, os.getppid()):
-                process.kill()
-                os._exit(1)
-            process.join(POLL)
+        process.join()
     except KeyboardInterrupt:
         process.join(GRACE)
         raise
@@ -47,6 +44,20 @@ def status_apart(work: Callable[[], None], parent: int | None) -> int:
         process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+@cache  # one thread is enough for all jobs of a worker
+def end_with(launcher: int) -> None:
+    """End this process, a worker of ``launcher``, with it: in a job, and while the worker waits for another."""
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(POLL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if os.getppid() != launcher:  # it was killed before this job began
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def alone(work: Callable[[], None]) -> None:

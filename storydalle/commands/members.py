@@ -10,7 +10,14 @@ from pathlib import Path
 
 from storydalle.commands.application import Command, Jobs, Request
 from storydalle.commands.default_folders import told, value_of
-from storydalle.commands.member_process import is_forked, own_device, shared_threads, status_apart, visible_devices
+from storydalle.commands.member_process import (
+    end_with,
+    is_forked,
+    own_device,
+    shared_threads,
+    status_apart,
+    visible_devices,
+)
 from storydalle.commands.recipes import check_recipes
 from storydalle.commands.resuming import own_settings
 from storydalle.commands.searching import Search, in_folder, search_of
@@ -25,7 +32,7 @@ from storydalle.training.sweeps import Member, PlannedSweep
 from storydalle.training.train_settings import EXPERIMENT, RunChoice, TrainSettings
 
 PATIENCE = 60.0  # seconds to wait for another launch that plans the same sweep
-FAILED, MOST_NAMED = 1, 3
+MOST_NAMED = 3
 
 
 class TrainingSweeps:
@@ -102,9 +109,8 @@ class TrainingSweeps:
         if experiment_of(request) in self.single:
             task(request)
             return
-        parent = self.first if num_workers and os.getpid() != self.first else None
-        if parent not in (None, os.getppid()):  # the sweep was killed before this member began
-            os._exit(FAILED)
+        if num_workers and os.getpid() != self.first:
+            end_with(self.first)
         if not is_forked():
             trained(task, request)
             return
@@ -117,7 +123,7 @@ class TrainingSweeps:
                 os.environ |= environment
                 trained(task, request)
 
-            status = status_apart(work, parent)
+            status = status_apart(work)
         if status < 0:
             mark(request, killed_by(-status))
 

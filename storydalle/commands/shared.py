@@ -66,7 +66,7 @@ def train_apart(request: Request, folder: Path, train: Command) -> None:
     if not is_forked():
         trained(train, request)
         return
-    status = status_apart(lambda: trained(train, request), None)
+    status = status_apart(lambda: trained(train, request))
     if status:
         mark(request, killed_by(-status) if status < 0 else Failure(f"its process ended with status {status}"))
 
