@@ -25,6 +25,7 @@ portable: $(READY)  ## run the tests as other processors would, and with other s
 
 kills: $(READY)  ## kill commands a hundred times, go on, and compare with what nobody killed
 	$(BIN)/python -m tests.kills
+	$(BIN)/python -m tests.sweep_kills --kills 50 --launches 20
 
 lint: $(READY)  ## ruff, formatting, types
 	$(BIN)/ruff check .

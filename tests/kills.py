@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,27 +27,23 @@ from safetensors import safe_open
 
 from storydalle.commands import convert, evaluate, main, prepare, train  # noqa: F401  (imported once, for all)
 from storydalle.training import state as training_state
+from tests.killing import LOG, Writes, ended, kill, kill_group, start
 from tests.test_conversion import HEADS, write_min_dalle
 from tests.test_folder import story
 from tests.tiny import tiny_story_dalle
 
-LOG = "log.txt"
 KILLS_A_ROUND = 3  # of one folder, before the command may end
 OF_ONE_RUN = ("wall_seconds", "peak_memory_megabytes", "cost", "wandb", "start")  # in records
 MOST_FAULTS = 20  # then a command is given up
 
 
 class Job(NamedTuple):
-    """A command, what it finds in its folder, and what carries on what it began: by default the same again."""
+    """A command, and what it finds in its folder."""
 
     name: str
     arguments: tuple[str, ...]
     make: Callable[[Path], None]
-    members: tuple[tuple[str, ...], ...] = ()
     is_compared: Callable[[str], bool] = lambda name: True  # a file, by its name
-
-    def repeated(self) -> tuple["Job", ...]:
-        return tuple(self._replace(arguments=each) for each in self.members) or (self,)
 
 
 @dataclass
@@ -89,7 +84,6 @@ GAN = (
     *("network.image_discriminator.dim=8", "network.story_discriminator.dim=8"),
 )
 STORY_DALLE = ("experiment=toon/story_dalle", *MINE, *TINY, *RUN[2:])
-VARIANTS = ("full", "no_story")
 JOBS = (
     Job("train story_dalle", ("train", *STORY_DALLE, *RUN[:2]), pictures),
     Job("train storyganc", ("train", "experiment=toon/storyganc", *SMALL, *GAN, *RUN), nothing),
@@ -104,13 +98,9 @@ JOBS = (
         "convert", ("convert", "format=mindalle", "source=released/1.3B", "target=out", f"num_heads={HEADS}"), released
     ),
     Job(
-        "a sweep's members",
-        ("train", "-m", *STORY_DALLE, "sweep=ablation", f"retrofit={','.join(VARIANTS)}"),
+        "a sweep",
+        ("train", "-m", *STORY_DALLE, "sweep=ablation", "retrofit=full,no_story"),
         pictures,
-        tuple(
-            ("train", *STORY_DALLE, f"retrofit={name}", f"name=ablation/{name}-seed0", "resume=true")
-            for name in VARIANTS
-        ),
         lambda name: "/model/" in name or "/checkpoints/" in name or name.endswith("/metrics.json"),
     ),
 )
@@ -119,80 +109,22 @@ JOBS = (
 # ------------------------------------------------------------------------------------------------ a process
 
 
-class Writes:
-    """Counts what a process does to files below a folder; at the chosen one it is killed, or says so and goes on."""
-
-    def __init__(self, folder: Path, chosen: int | None, dies_at_once: bool, told: int) -> None:
-        self.folder, self.chosen, self.dies_at_once, self.told = str(folder), chosen, dies_at_once, told
-        self.number = 0
-        sys.addaudithook(self.hear)
-        os.fsync = self.half  # type: ignore[assignment]
-
-    def hear(self, event: str, values: tuple[Any, ...]) -> None:
-        is_write = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
-        if event == "open":
-            is_write = isinstance(values[2], int) and bool(values[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        if is_write and isinstance(values[0], str | os.PathLike) and self.is_below(os.fspath(values[0])):
-            self.count()
-
-    def is_below(self, path: Any) -> bool:
-        return isinstance(path, str) and Path(path).name != LOG and os.path.abspath(path).startswith(self.folder)
-
-    def count(self) -> bool:
-        self.number += 1
-        if self.number == self.chosen:
-            if self.dies_at_once:
-                os.kill(os.getpid(), signal.SIGKILL)
-            os.write(self.told, b"x")
-        return self.number == self.chosen
-
-    def half(self, file: int) -> None:
-        """In place of ``os.fsync``, which every file of tensors passes: half of it may be written."""
-        self.number += 1
-        if self.number == self.chosen:
-            os.ftruncate(file, os.fstat(file).st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def start(arguments: Sequence[str], folder: Path, chosen: int | None, dies_at_once: bool) -> tuple[int, int]:
-    """A process of its own group that runs a command in a folder: its id, and where it tells of the chosen write.
+def start_job(job: Job, folder: Path, chosen: int | None, dies_at_once: bool) -> tuple[int, int]:
+    """A process that runs a command in a folder: its id, and where it tells of the chosen write.
 
     At the end it tells how many writes there were.
     """
     hears, told = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(told)
-        return pid, hears
-    status = 1
-    try:
-        os.setsid()
-        os.chdir(folder)
-        log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for stream in (1, 2):
-            os.dup2(log, stream)
-        sys.argv = ["storydalle"]
-        writes = Writes(folder, chosen, dies_at_once, told)
-        status = main.main(list(arguments))
+
+    def work() -> int:
+        writes = Writes(folder, chosen, kill_group if dies_at_once else lambda: os.write(told, b"x"), kill_group)
+        status = main.main(list(job.arguments))
         os.write(told, f"{writes.number}\n".encode())
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        return status
 
-
-def ended(pid: int, seconds: float) -> int | None:
-    """The exit status, negative for a signal; nothing where the process is still there after so long."""
-    until = time.monotonic() + seconds
-    while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
-            return None
-        time.sleep(0.002)
+    pid = start(work, folder)
+    os.close(told)
+    return pid, hears
 
 
 def is_done(status: int, folder: Path) -> bool:
@@ -201,17 +133,10 @@ def is_done(status: int, folder: Path) -> bool:
     return status == 0 or (status == 2 and ("is finished" in last or "exists already" in last))
 
 
-def kill(pid: int) -> int:
-    os.killpg(pid, signal.SIGKILL)
-    status = ended(pid, 60)
-    assert status is not None
-    return status
-
-
 def run_to_the_end(job: Job, folder: Path) -> tuple[float, int]:
     """Seconds and writes of a run that nobody kills."""
     begin = time.monotonic()
-    pid, hears = start(job.arguments, folder, None, False)
+    pid, hears = start_job(job, folder, None, False)
     status = ended(pid, 300)
     text = os.read(hears, 100).decode()
     os.close(hears)
@@ -223,12 +148,12 @@ def run_to_the_end(job: Job, folder: Path) -> tuple[float, int]:
 
 def run_and_kill(job: Job, folder: Path, random: Random, seconds: float, writes: int) -> tuple[int, bool]:
     """The exit status of a run that is killed, if it has not ended before; and whether the kill was inside a write."""
-    if job.members or random.random() < 0.3:  # what other processes write is not heard
-        pid, hears = start(job.arguments, folder, None, False)
+    if random.random() < 0.3:
+        pid, hears = start_job(job, folder, None, False)
         status = ended(pid, random.uniform(0.1, 1.0) * seconds)
         os.close(hears)
         return (kill(pid) if status is None else status), False
-    pid, hears = start(job.arguments, folder, random.randint(1, writes), random.random() < 0.5)
+    pid, hears = start_job(job, folder, random.randint(1, writes), random.random() < 0.5)
     ready, _, _ = select.select([hears], [], [], 300)
     is_told = bool(ready) and os.read(hears, 1) == b"x"  # what is read as the pipe closes is nothing
     if is_told:
@@ -325,11 +250,10 @@ def killed(job: Job, folder: Path, kills: int, random: Random) -> Count:
     measured, count = run_to_the_end(job, whole), Count()
     while count.kills < kills and len(count.faults) < MOST_FAULTS:
         shutil.copytree(made, cut := folder / f"cut-{count.rounds}")
-        most = min(1 if job.members else KILLS_A_ROUND, kills - count.kills)
+        most = min(KILLS_A_ROUND, kills - count.kills)
         faults = kill_some(job, cut, most, random, measured, count)
         try:
-            for each in job.repeated():
-                run_to_the_end(each, cut)
+            run_to_the_end(job, cut)
             faults += [told for told in differences(whole, cut) if job.is_compared(told.split()[0])]
         except RuntimeError as error:
             faults.append(str(error))
