@@ -30,7 +30,7 @@ kills: $(READY)  ## kill commands a hundred times, go on, and compare with what 
 lint: $(READY)  ## ruff, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy storydalle
+	$(BIN)/mypy storydalle examples
 
 zoo: $(READY)  ## train the shipped weights from nothing
 	$(BIN)/storydalle train experiment=toon/image_tokenizer

@@ -114,7 +114,7 @@ def test_a_run_says_and_records_its_precision_and_a_resumed_one_keeps_it_on_anot
 def test_the_memory_estimate_is_that_of_the_precision_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def estimated(system: object, stories: object, settings: TrainSettings, on_cpu: bool) -> None:
+    def estimated(system: object, data: object, stories: object, settings: TrainSettings, device: object) -> None:
         seen.append(settings.precision)
         raise UserError("enough seen")
 
