@@ -15,7 +15,8 @@ from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.models.story_dalle import retrofit
-from storydalle.models.story_dalle.retrofit import Conditions, RetrofittedDALLE, SourceCrossAttention, SourceMemory
+from storydalle.models.story_dalle.retrofit import Conditions, RetrofittedDALLE
+from storydalle.models.story_dalle.source_attention import SourceCrossAttention, SourceMemory
 from tests import conformance, conformance_backbones, conformance_models
 from tests.tiny import tiny_story_dalle
 from tests.tiny_backbones import tiny_dalle, tiny_mega

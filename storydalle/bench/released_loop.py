@@ -19,8 +19,9 @@ from torch import Tensor
 
 from storydalle.models.backbones.dalle import DALLE, Block, SelfAttention
 from storydalle.models.drawing import Progress
-from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import CodeSampling, Prompt, uniforms
+from storydalle.models.story_dalle.source_attention import SourceCrossAttention
 
 
 @torch.inference_mode()

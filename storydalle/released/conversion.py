@@ -20,7 +20,8 @@ from storydalle.models.backbones.dalle import DALLE
 from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, README_NAME
 from storydalle.models.story_dalle.model import StoryDALLE
-from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention, retrofit
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
+from storydalle.models.story_dalle.source_attention import SourceCrossAttention
 from storydalle.models.zoo import WEIGHTS_NAME
 from storydalle.released.layouts import Layout, LayoutError, Match, Shape, count
 from storydalle.released.model_layouts import (

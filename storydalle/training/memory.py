@@ -30,8 +30,10 @@ from storydalle.models.kept import KeptByBlock, NumberBytes, StepSizes
 from storydalle.models.story_dalle.drawing_bytes import WaveSizes, view_bytes
 from storydalle.models.story_dalle.drawing_plan import DrawingPlan
 from storydalle.models.story_dalle.model import StoryDALLE
-from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention, StoryEncoder
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import CodeSampling
+from storydalle.models.story_dalle.source_attention import SourceCrossAttention
+from storydalle.models.story_dalle.story_encoder import StoryEncoder
 from storydalle.training.story_dalle_training import StoryDALLETraining
 
 BYTES_OF_8_BIT_STATES = 2 + 2 * 4 / 256  # for each number that trains; every 256 of them share a scale

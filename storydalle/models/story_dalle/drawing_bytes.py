@@ -20,7 +20,9 @@ import torch
 from storydalle.files.process_memory import free_bytes, told_bytes
 from storydalle.models.packing import packed_bytes
 from storydalle.models.story_dalle.look_ahead import window_for
-from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SourceCrossAttention, StoryEncoder
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
+from storydalle.models.story_dalle.source_attention import SourceCrossAttention
+from storydalle.models.story_dalle.story_encoder import StoryEncoder
 
 MOST_ROWS = 256  # of a wave: more gain no speed
 SHARE = 0.5  # of the free memory that a wave may take, so that others have some

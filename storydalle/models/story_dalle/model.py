@@ -20,8 +20,9 @@ from storydalle.models.packing import picture_view, resolved
 from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedModel, read_card
 from storydalle.models.story_dalle.drawing_bytes import free_on, view_bytes
 from storydalle.models.story_dalle.drawing_plan import DrawingPlan, pictures_at_once
-from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, SentenceStoryEncoder, retrofit
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
 from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, request_sizes, sample
+from storydalle.models.story_dalle.story_encoder import SentenceStoryEncoder
 from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.stories.images import to_pixels, to_tensor
 from storydalle.stories.story import Stories

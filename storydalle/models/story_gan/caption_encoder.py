@@ -21,7 +21,7 @@ from storydalle.configured import Configured, NetworkSettings
 from storydalle.files.registry import Registry
 from storydalle.models.backbones.dalle import Block
 from storydalle.models.layers import attend
-from storydalle.models.story_dalle.retrofit import sinusoids
+from storydalle.models.story_dalle.story_encoder import sinusoids
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 
 
