@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Real, UInt8
+from jaxtyping import Float, Int, Real, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +16,10 @@ Reranker = Callable[[list[Image.Image], str], Sequence[float] | Tensor]  # a fra
 @dataclass(frozen=True)
 class Sampling:
     """How a model draws. Each kind of model has a subclass with its settings, which refuses values out of range."""
+
+
+# The number of a frame and pictures of its candidates, in the model's order and kind, to the one of each story to keep.
+Choice = Callable[[int, Float[Tensor, "b k c h w"] | UInt8[Tensor, "b k h w c"]], Int[Tensor, " b"]]
 
 
 class StoryRequest(NamedTuple):
@@ -31,6 +35,7 @@ class StoryRequest(NamedTuple):
     sentences: Float[Tensor, "b f e"] | None = None  # a sentence encoder's vectors of the captions
     announce: Callable[[str], None] | None = None  # is told, before anything is drawn, the memory that it needs
     as_pixels: bool = False  # frames are wanted as pictures of 8 bits: a model may keep no more of them
+    choose: Choice | None = None  # of a frame's candidates the one that a model with memory draws the next frame from
 
 
 class Candidates(NamedTuple):

@@ -1,8 +1,10 @@
 """Build the models to train, from settings: ``_target_``s of conf/system."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from storydalle.files.conf import config_names
@@ -13,6 +15,7 @@ from storydalle.models.backbones.backbone import BACKBONES, Codes, Words
 from storydalle.models.licences import inherited, part_of
 from storydalle.models.pretrained import CAPTIONS_FOLDER, PretrainedModel, read_card
 from storydalle.models.story_dalle.model import StoryDALLE
+from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.retrofit import retrofit as retrofitted
 from storydalle.models.story_gan.caption_encoder import CaptionEncoder, SmallCaptionEncoder
 from storydalle.models.story_gan.language_models import CLIPCaptionEncoder, LanguageModelEncoder, RobertaCaptionEncoder
@@ -81,9 +84,9 @@ def story_dalle(
 ) -> StoryDALLE:
     """A trained model with the requested retrofit; ``added_names`` are added to its vocabulary.
 
-    If the model already has a retrofit with the same settings, its training continues. Otherwise the backbone gets a
-    new one; prints a note if the model's own retrofit is discarded. With ``fresh_backbone`` the model gives its sizes
-    and tokenizers alone, and nothing of it has been trained.
+    If the model already has a retrofit with the same settings, those of memory aside, its training continues.
+    Otherwise the backbone gets a new one; prints a note if the model's own retrofit is discarded. With
+    ``fresh_backbone`` the model gives its sizes and tokenizers alone, and nothing of it has been trained.
     """
     folder = model_folder(text_to_image, user_path(runs))
     base = with_fresh_backbone(opened(folder)) if fresh_backbone else opened(folder)
@@ -92,14 +95,38 @@ def story_dalle(
         captions = captions.with_names(added_names)
         backbone.add_tokens(captions.vocab_size - backbone.text_vocab_size)
     model, parts = retrofitted(backbone, **retrofit), retrofit_of(base)
-    if parts and model.config == base.model.config:
-        print(f"note: training continues from {folder}, with its retrofit: {', '.join(parts)}")
-        model = base.model
+    if parts and is_same_but_for_memory(model, base.model):
+        told = continued(model, base.model)
+        print(f"note: training continues from {folder}, with its retrofit: {', '.join(parts)}{told}")
     elif parts:
         print(f"note: the backbone of {folder} gets a new retrofit; its own is discarded: {', '.join(parts)}")
     made = StoryDALLE(base.image_tokenizer, captions, model, unguided(base.card))
     made.words = base.words
     return made
+
+
+def is_same_but_for_memory(model: RetrofittedDALLE, base: RetrofittedDALLE) -> bool:
+    """Whether two retrofits have the same settings, those of memory aside."""
+    own, other = (replace(each.settings, memory="none", memory_frames=1) for each in (model, base))
+    return own == other
+
+
+def continued(model: RetrofittedDALLE, base: RetrofittedDALLE) -> str:
+    """Give ``model`` the weights of ``base``, whose memory may differ; return what a note has to add.
+
+    Positions of remembered frames that ``base`` has are taken over; new ones stay as they are made, zero.
+    """
+    weights, own, told = base.state_dict(), model.state_dict(), ""
+    for name, positions in own.items():
+        if name.endswith(".positions"):
+            known = weights.get(name, positions[:0])[: len(positions)]
+            weights[name] = torch.cat([known, positions[len(known) :]])
+            if len(known) < len(positions):
+                told = f"; new, and zero, are source_attention.*.positions from row {len(known)} on"
+    model.load_state_dict({name: weights[name] for name in own})
+    if base.num_remembered and not model.num_remembered:
+        told = "; its memory is left out"
+    return told
 
 
 def with_fresh_backbone(base: StoryDALLE) -> StoryDALLE:

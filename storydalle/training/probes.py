@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -25,23 +26,24 @@ class OtherStories(NamedTuple):
     tokens: Int[Tensor, "b g t"]
     mask: Bool[Tensor, "b g"]
     source: Int[Tensor, "b l"]
+    codes: Int[Tensor, "b g l"]
 
     @classmethod
     def last_of(cls, batch: EncodedStories) -> "OtherStories":
-        return cls(batch.tokens[-1:], batch.mask[-1:], batch.source[-1:])
+        return cls(batch.tokens[-1:], batch.mask[-1:], batch.source[-1:], batch.codes[-1:])
 
     @classmethod
     def before(cls, batch: EncodedStories, last: "OtherStories | None") -> "OtherStories":
         """The story before each story of the batch; ``last`` comes before the first, which has none without it."""
-        own = cls(batch.tokens, batch.mask, batch.source)
+        own = cls(batch.tokens, batch.mask, batch.source, batch.codes)
         if last is None:
-            last = cls(own.tokens[:1], torch.zeros_like(own.mask[:1]), own.source[:1])
+            last = cls(own.tokens[:1], torch.zeros_like(own.mask[:1]), own.source[:1], own.codes[:1])
         num_frames = max(own.mask.shape[1], last.mask.shape[1])
-        tokens, mask = (
+        tokens, mask, codes = (
             torch.cat([fitted(first, num_frames), fitted(rest, num_frames)[:-1]])
-            for first, rest in ((last.tokens, own.tokens), (last.mask, own.mask))
+            for first, rest in ((last.tokens, own.tokens), (last.mask, own.mask), (last.codes, own.codes))
         )
-        return cls(tokens, mask, torch.cat([last.source, own.source[:-1]]))
+        return cls(tokens, mask, torch.cat([last.source, own.source[:-1]]), codes)
 
 
 class Probed(NamedTuple):
@@ -64,6 +66,7 @@ def probe_paths(
     ``probe_source`` uses the source of ``others``; ``probe_captions`` uses their story vectors, but the frame's own
     caption, on frames that both stories have; ``probe_captions_NAME`` counts only the frames of that caption probe.
     ``probe_source_NAME`` uses the data set's other source of that name. Without ``others`` the first two are left out.
+    Of a model with memory, ``probe_memory`` and ``probe_memory_NAME`` have it remember the frames of ``others``.
     """
     story = model.encode_story(batch.tokens, batch.mask)
     source = batch.source[:, None]
@@ -75,20 +78,38 @@ def probe_paths(
     if others is not None:
         rise = frame_nats(model, batch, others.source[:, None], story) - nats
         found["probe_source"] = (rise, batch.mask & others.mask.any(1, keepdim=True))
-    if others is not None and story is not None:
-        num_frames, other = batch.mask.shape[1], model.encode_story(others.tokens, others.mask)
-        assert other is not None
-        rise = frame_nats(model, batch, source, fitted(other, num_frames)) - nats
-        shared = fitted(others.mask, num_frames)
-        found["probe_captions"] = (rise, batch.mask & shared)
+    swapped: dict[str, tuple[Tensor, Tensor]] = {}  # the rise by what was swapped, and the frames where it can matter
+    if others is not None:
+        swapped = swapped_paths(model, batch, others, story, nats)
+    for what, (rise, shared) in swapped.items():
+        found[f"probe_{what}"] = (rise, batch.mask & shared)
         for name, match in caption_probes.items():
             chosen = frames_with(batch, match)
-            found |= {f"nats_{name}": (nats, chosen), f"probe_captions_{name}": (rise, chosen & shared)}
+            found |= {f"nats_{name}": (nats, chosen), f"probe_{what}_{name}": (rise, chosen & shared)}
     return {
         name: Probed(values[chosen].mean(), int(chosen.sum()))
         for name, (values, chosen) in found.items()
         if chosen.any()
     }
+
+
+def swapped_paths(
+    model: RetrofittedDALLE, batch: EncodedStories, others: OtherStories, story: Tensor | None, nats: Tensor
+) -> dict[str, tuple[Float[Tensor, "b f"], Bool[Tensor, "b f"]]]:
+    """The rise of the loss with the captions or the remembered frames of other stories, and the frames that have them.
+
+    The first frame of a story remembers nothing.
+    """
+    source, num_frames, found = batch.source[:, None], batch.mask.shape[1], {}
+    shared = fitted(others.mask, num_frames)
+    if story is not None:
+        other = model.encode_story(others.tokens, others.mask)
+        assert other is not None
+        found["captions"] = (frame_nats(model, batch, source, fitted(other, num_frames)) - nats, shared)
+    if model.num_remembered:
+        rise = frame_nats(model, batch, source, story, fitted(others.codes, num_frames)) - nats
+        found["memory"] = (rise, F.pad(shared[:, :-1], (1, 0)))  # the frame before is there
+    return found
 
 
 def fitted(x: Shaped[Tensor, "b f *d"], num_frames: int) -> Shaped[Tensor, "b g *d"]:
@@ -99,10 +120,14 @@ def fitted(x: Shaped[Tensor, "b f *d"], num_frames: int) -> Shaped[Tensor, "b g 
 
 
 def frame_nats(
-    model: RetrofittedDALLE, batch: EncodedStories, source: Tensor, story: Tensor | None
+    model: RetrofittedDALLE,
+    batch: EncodedStories,
+    source: Tensor,
+    story: Tensor | None,
+    remembered: Tensor | None = None,
 ) -> Float[Tensor, "b f"]:
     """Teacher-forced loss of each frame, in nats."""
-    logits = model(batch.tokens, batch.codes, source, batch.mask, story)
+    logits = model(batch.tokens, batch.codes, source, batch.mask, story, remembered=remembered)
     nats = code_nats(logits.image, rearrange(batch.codes, "b f l -> (b f) l")).sum(-1)
     return rearrange(nats, "(b f) -> b f", b=len(batch.codes))
 

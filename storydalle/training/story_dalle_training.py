@@ -28,7 +28,10 @@ from storydalle.training.optimisation import (
     warmup_constant,
     warmup_cosine,
 )
+from storydalle.training.own_draws import own_draws
 from storydalle.training.probes import Match, OtherStories, probe_paths
+
+NOISE_SEED = 1 << 32  # added to a run's seed: the draws of ``memory_noise`` are not those of dropped conditions
 
 
 class StoryDALLETraining(pl.LightningModule):
@@ -50,6 +53,9 @@ class StoryDALLETraining(pl.LightningModule):
     (the latter allows classifier-free guidance). ``probes`` names the frames where other captions should matter, and
     ``source_probes`` those where another source of the data set should: name -> (label, value), true where any entry
     of the label has the value.
+
+    A model with memory learns from the true frames before each one, in one pass. ``memory_noise`` is the share of steps
+    in which it reads its own draws of them instead (``own_draws``), so that it learns not to repeat its errors.
 
     With ``train_names``, words that were added to the vocabulary train in every mode of tuning, even if the rest of
     their tables is frozen: the pretrained model does not know these names. ``schedule`` is one of ``SCHEDULES``;
@@ -75,6 +81,7 @@ class StoryDALLETraining(pl.LightningModule):
         text_weight: float | int = 0.1,
         source_dropout: float = 0.0,
         caption_dropout: float = 0.0,
+        memory_noise: float | int = 0.0,
         clip: float | int | None = 1.0,
         seed: int = 0,
         probes: Mapping[str, Match] | None = None,
@@ -97,6 +104,11 @@ class StoryDALLETraining(pl.LightningModule):
         self.warmup_steps, self.max_steps, self.story_warmup_steps = warmup_steps, max_steps, story_warmup_steps
         self.bag_weight, self.changed_weight, self.text_weight = bag_weight, changed_weight, text_weight
         self.source_dropout, self.caption_dropout = source_dropout, caption_dropout
+        self.memory_noise = memory_noise
+        if memory_noise and not story_dalle.model.num_remembered:
+            raise ValueError(
+                f"memory_noise={memory_noise}: the retrofit has no memory; set it to 0, or retrofit.memory"
+            )
         self.probes, self.source_probes = probes or {}, source_probes or {}
         self.last_story: OtherStories | None = None  # that validation has seen
         self._freeze()
@@ -142,7 +154,8 @@ class StoryDALLETraining(pl.LightningModule):
             if self.global_step < self.story_warmup_steps:
                 return bag  # the transformer is not computed yet
             loss = self.bag_weight * bag
-        logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source)
+        remembered = self.remembered(batch, story, batch_idx)
+        logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source, remembered)
         losses = self.losses(logits, batch)
         self.log_dict(losses.named("train"), prog_bar=True, sync_dist=True)
         return loss + losses.total(self.text_weight)
@@ -151,15 +164,31 @@ class StoryDALLETraining(pl.LightningModule):
         """Remove the captions, or the source, of some stories; each batch of an accumulated step has its own draws."""
         if not self.source_dropout and not self.caption_dropout:
             return batch, None
-        batches = self._trainer.accumulate_grad_batches if self._trainer else 1
-        number = self.global_step * batches + batch_idx % batches
-        num_stories, generator = len(batch.codes), step_generator(self.seed, number)
+        num_stories, generator = len(batch.codes), step_generator(self.seed, self._number_of(batch_idx))
         draws = torch.rand(2, ranks.num_ranks() * num_stories, generator=generator)
         draws = ranks.own_rows(draws.T, num_stories).to(batch.codes.device)  # b 2
         dropped = (draws[:, 0] < self.caption_dropout)[:, None, None]  # b 1 1
         empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
         tokens = torch.where(dropped, empty, batch.tokens)
         return batch._replace(tokens=tokens), draws[:, 1] >= self.source_dropout
+
+    def _number_of(self, batch_idx: int) -> int:
+        """The number of a batch in the whole training: accumulated steps have several."""
+        batches = self._trainer.accumulate_grad_batches if self._trainer else 1
+        return self.global_step * batches + batch_idx % batches
+
+    def remembered(
+        self, batch: EncodedStories, story: Tensor | None, batch_idx: int = 0
+    ) -> Int[Tensor, "b f l"] | None:
+        """The frames that are remembered in place of the true ones, b f l; None where the true ones are."""
+        if not self.memory_noise:
+            return None
+        generator = step_generator(self.seed + NOISE_SEED, self._number_of(batch_idx))
+        if torch.rand((), generator=generator) >= self.memory_noise:
+            return None
+        seeds = torch.randint(2**62, (ranks.num_ranks() * len(batch.codes),), generator=generator)
+        sampling = self.story_dalle.sampling(guidance=1)
+        return own_draws(self.model, batch, story, sampling, ranks.own_rows(seeds, len(batch.codes)).tolist())
 
     def losses(self, logits: Logits, batch: EncodedStories) -> FrameLosses:
         """Losses of the frames that exist; codes that differ from the source weigh ``changed_weight``."""

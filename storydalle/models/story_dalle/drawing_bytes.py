@@ -35,9 +35,10 @@ class WaveSizes(NamedTuple):
     num_frames: int
     num_candidates: int
     num_columns: int  # of a prompt: its prefix, and the text columns that are computed
-    source_length: int  # codes that a story's source attention reads; 0 without a source
+    source_length: int  # codes that a story's source attention reads, those of memory too; 0 without a source
     num_branches: int  # 2 with guidance
     code_bytes: int  # that a code is chosen by: its logits, and what is made of them
+    in_turn: bool = False  # a wave has one frame of each story, since the next one remembers it
 
     @property
     def num_prompts(self) -> int:

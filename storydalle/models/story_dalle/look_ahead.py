@@ -4,8 +4,8 @@ A code depends on the codes before it and on a uniform number that belongs to it
 the next codes, and draw a code after each of them: up to the first wrong guess they are the codes of the plain loop,
 and the others are the guesses of the next step. For greedy decoding that is Jacobi decoding (Santilli et al. 2023,
 arXiv 2305.10427). Speculative Jacobi decoding (Teng et al. 2024, arXiv 2410.01699) accepts guesses by ratios of
-probabilities instead, which keeps the distribution but not the codes. The first guesses are the codes of the source:
-much of a frame looks as it did there.
+probabilities instead, which keeps the distribution but not the codes. The first guesses are the codes of the source,
+or of the newest frame that a model remembers: much of a frame looks as it did there.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,16 @@ from storydalle.models.pretrained import CAPTIONS_FOLDER, CARD_NAME, PretrainedM
 from storydalle.models.story_dalle.drawing_bytes import free_on, view_bytes
 from storydalle.models.story_dalle.drawing_plan import DrawingPlan, pictures_at_once
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE, retrofit
-from storydalle.models.story_dalle.sampling import CodeSampling, FrameKey, Prompt, Sampled, request_sizes, sample
+from storydalle.models.story_dalle.sampling import (
+    Choose,
+    CodeSampling,
+    FrameKey,
+    Prompt,
+    Sampled,
+    likeliest,
+    request_sizes,
+    sample,
+)
 from storydalle.models.story_dalle.story_encoder import SentenceStoryEncoder
 from storydalle.models.zoo import CONFIG_NAME, WEIGHTS_NAME
 from storydalle.stories.images import to_pixels, to_tensor
@@ -93,6 +102,7 @@ class StoryDALLE(PretrainedModel):
             for story in range(len(tokens))
             for frame in range(num_frames)
         ]
+        choose = likeliest if request.choose is None else self._choice_of(request)
         draw = partial(
             self.draw,
             tokens,
@@ -102,19 +112,32 @@ class StoryDALLE(PretrainedModel):
             progress=request.progress,
             sentences=request.sentences,
             max_rows=plan.max_rows,
+            choose=choose,
         )
         if request.source is None:
-            drawn = draw_without_source(draw, keys, num_frames)
+            drawn = draw_without_source(draw, keys, num_frames, choose if self.model.num_remembered else likeliest)
         else:
             parts = request.source.split(pictures_at_once(self.image_tokenizer))
             drawn = draw(source=torch.cat([self.image_tokenizer.encode(part) for part in parts]), keys=keys)
-        likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)  # r k; r = b f
-        codes = drawn.codes.gather(1, order[..., None].expand_as(drawn.codes))  # r k l
-        images = self._decoded(rearrange(codes, "r k l -> (r k) l"), request.as_pixels)
+        ranked, _ = likeliest_first(drawn)
+        images = self._decoded(rearrange(ranked.codes, "r k l -> (r k) l"), request.as_pixels)
         return Candidates(
             rearrange(images, "(b f k) x y z -> b f k x y z", f=num_frames, k=num_candidates),
-            lambda: rearrange(likelihood, "(b f) k -> b f k", f=num_frames),
+            lambda: rearrange(ranked.log_likelihood, "(b f) k -> b f k", f=num_frames),
         )
+
+    def _choice_of(self, request: StoryRequest) -> Choose:
+        """The request's choice among pictures as one among codes, the likeliest shown first."""
+        assert request.choose is not None
+        asked = request.choose
+
+        def choose(frame: int, drawn: Sampled) -> Int[Tensor, " b"]:
+            ranked, order = likeliest_first(drawn)
+            images = self._decoded(rearrange(ranked.codes, "b k l -> (b k) l"), request.as_pixels)
+            kept = asked(frame, rearrange(images, "(b k) x y z -> b k x y z", k=request.num_candidates))
+            return order.gather(1, kept.to(order)[:, None]).squeeze(1)
+
+        return choose
 
     def plan(self, request: StoryRequest) -> DrawingPlan:
         """The waves of a request, and the memory that it needs; ValueError if it does not fit."""
@@ -169,17 +192,29 @@ class StoryDALLE(PretrainedModel):
         frames: slice = slice(None),
         sentences: Float[Tensor, "b f e"] | None = None,
         max_rows: int | None = None,
+        before: Int[Tensor, "b e l"] | None = None,
+        choose: Choose = likeliest,
     ) -> Sampled:
-        """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions."""
+        """Codes of the given ``frames`` of whole stories; the story encoder always reads all captions.
+
+        ``before`` are the frames of the stories ahead of the first one that is drawn: a model with memory takes them as
+        they are. It remembers of each frame the candidate that ``choose`` keeps. Raises ValueError if it draws later
+        frames alone and is not told what stands before them.
+        """
+        if self.model.num_remembered and (frames.start or 0) > 0 and before is None:
+            raise ValueError(f"a model with memory draws frame {frames.start + 1} from the frames before it: give them")
         prompts = []
         sampling = self._packed_as_allowed(sampling or self.sampling())
         empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)  # b f t
         context = None if source is None else source[:, None]  # b 1 l: one context frame
         for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:  # the second one unconditional
             story = self._encode_story(captions, mask, sentences)
-            prompts.append(Prompt(captions[:, frames], None if story is None else story[:, frames], context, keys))
+            story = None if story is None else story[:, frames]
+            prompts.append(Prompt(captions[:, frames], story, context, keys, before))
         unconditional = prompts[1] if len(prompts) > 1 else None
-        return sample(self.model, prompts[0], num_candidates, sampling, unconditional, max_rows, progress)
+        return sample(
+            self.model, prompts[0], num_candidates, sampling, unconditional, max_rows, progress, choose=choose
+        )
 
     def _encode_story(
         self, tokens: Tensor, mask: Tensor | None = None, sentences: Tensor | None = None
@@ -333,14 +368,24 @@ class StoryDALLE(PretrainedModel):
         self.write_description(Path(folder), config)
 
 
-def draw_without_source(draw: Callable[..., Sampled], keys: list[FrameKey], num_frames: int) -> Sampled:
-    """The first frame of each story from text alone; its best candidate is the source of the rest."""
+def likeliest_first(drawn: Sampled) -> tuple[Sampled, Int[Tensor, "r k"]]:
+    """Candidates of each frame in order, and their old places."""
+    likelihood, order = drawn.log_likelihood.sort(dim=1, descending=True, stable=True)  # r k; r = b f
+    return Sampled(drawn.codes.gather(1, order[..., None].expand_as(drawn.codes)), likelihood), order
+
+
+def draw_without_source(draw: Callable[..., Sampled], keys: list[FrameKey], num_frames: int, choose: Choose) -> Sampled:
+    """The first frame of each story from text alone; its best candidate is the source of the rest.
+
+    A memory of the rest begins after it, as in training it begins after the source.
+    """
     first = draw(source=None, keys=keys[::num_frames], frames=slice(0, 1))  # b k
     if num_frames == 1:
         return first
-    best = first.log_likelihood.argmax(1)
+    best = choose(0, first)
     source = first.codes[torch.arange(len(best), device=best.device), best]  # b l
-    rest = draw(source=source, keys=[key for key in keys if key.frame], frames=slice(1, None))  # (b f) k
+    later = [key for key in keys if key.frame]
+    rest = draw(source=source, keys=later, frames=slice(1, None), before=first.codes[:, :0])  # (b f) k
 
     def joined(head: Tensor, tail: Tensor) -> Tensor:
         whole = torch.cat([head[:, None], rearrange(tail, "(b f) ... -> b f ...", f=num_frames - 1)], 1)

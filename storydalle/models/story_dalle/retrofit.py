@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from storydalle.configured import Configured, NetworkSettings
 from storydalle.models.backbones.backbone import Backbone, Hook, Logits, init_weights
-from storydalle.models.story_dalle.source_attention import STARTS, SourceCrossAttention, SourceMemory
+from storydalle.models.story_dalle.source_attention import STARTS, FrameContext, SourceCrossAttention, SourceMemory
 from storydalle.models.story_dalle.story_encoder import SentenceStoryEncoder, StoryEncoder
 
+MEMORIES = ("none", "last", "all")
 TUNING_MODES = ("full", "prompt", "retrofit")
 EMBEDDINGS = ("emb_", "embed_")  # in the names of a backbone's embedding tables
 
@@ -38,7 +39,7 @@ class PromptTokens(nn.Module):
 
 
 class Conditions(NamedTuple):
-    """A story, as one of its frames sees it: tokens ahead of the caption, and the source's memory in every block."""
+    """A story, as its frames see it: tokens ahead of the captions, and the memory of context frames in every block."""
 
     prefix: Float[Tensor, "r p d"] | None
     memories: list[SourceMemory | None] | None
@@ -50,6 +51,10 @@ class RetrofitSettings(NetworkSettings):
     "none", or indices; ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the
     story encoder out. With ``sentence_dim`` the story encoder is the released code's, which reads a sentence encoder's
     vectors of that width.
+
+    ``memory``: the frames that source attention reads beside the source. "none" is the paper; "last" is the frame drawn
+    before, "all" are those drawn before, of which the newest ``memory_frames`` count, so that a long story needs no
+    more memory than a short one.
     """
 
     source_blocks: str | tuple[int, ...] = "all"
@@ -60,8 +65,14 @@ class RetrofitSettings(NetworkSettings):
     story_positions: bool = True
     source_start: str = "identity"
     sentence_dim: int | None = None
+    memory: str = "none"
+    memory_frames: int = 7  # the most that a story of 8 frames, the longest of ToonSV's training, has before one
 
     def __post_init__(self) -> None:
+        if self.memory not in MEMORIES:
+            raise ValueError(f"memory={self.memory!r}: choose {', '.join(MEMORIES)}")
+        if self.memory_frames < 1:
+            raise ValueError(f"memory_frames={self.memory_frames}: give 1 or more, or memory=none")
         if self.source_start not in STARTS:
             raise ValueError(f"source_start={self.source_start!r}: choose {' or '.join(STARTS)}")
 
@@ -74,7 +85,14 @@ class RetrofitSettings(NetworkSettings):
         chosen = tuple(named[blocks] if isinstance(blocks, str) else blocks)
         if unknown := [index for index in chosen if not 0 <= index < depth]:
             raise ValueError(f"source_blocks {unknown} do not exist: the backbone has blocks 0 to {depth - 1}")
+        if self.memory != "none" and not chosen:
+            raise ValueError(f"memory={self.memory} needs source attention to be read with, but source_blocks has none")
         return replace(self, source_blocks=chosen)
+
+    @property
+    def num_remembered(self) -> int:
+        """Frames drawn before that are read, at most."""
+        return {"none": 0, "last": 1, "all": self.memory_frames}[self.memory]
 
 
 class RetrofittedDALLE(Configured, nn.Module):
@@ -87,7 +105,9 @@ class RetrofittedDALLE(Configured, nn.Module):
         self.settings = settings = RetrofitSettings.of(*values, **named).of_depth(backbone.depth)
         dim, heads = backbone.dim, backbone.num_heads
         self.backbone = backbone
-        attention = {str(i): SourceCrossAttention(dim, heads, settings.source_start) for i in settings.source_blocks}
+        self.num_remembered = settings.num_remembered
+        start, blocks = settings.source_start, settings.source_blocks
+        attention = {str(i): SourceCrossAttention(dim, heads, start, self.num_remembered) for i in blocks}
         self.source_attention = nn.ModuleDict(attention)  # block index -> its own
         self.story_encoder = story_encoder(dim, heads, settings)
         self.prompt_tokens = PromptTokens(settings.num_prompt_tokens, dim) if settings.num_prompt_tokens else None
@@ -106,15 +126,18 @@ class RetrofittedDALLE(Configured, nn.Module):
         mask: Bool[Tensor, "b f"],
         story: Float[Tensor, "b f s d"] | None = None,
         has_source: Bool[Tensor, " b"] | None = None,
+        remembered: Int[Tensor, "b f l"] | None = None,
     ) -> Logits:
         """Logits of every frame, stories and frames flattened to rows.
 
         ``source`` holds the codes of ``g`` context frames (1: the source alone). ``story`` replaces the encoder's
-        vectors, for probes; where ``has_source`` is false a story is read without its source.
+        vectors, for probes; where ``has_source`` is false a story is read without its source, and without memory. A
+        model with memory remembers before each frame the true ``codes`` of the frames ahead of it, or ``remembered``.
         """
         if story is None:
             story = self.encode_story(tokens, mask)
-        conditions = self.conditions(source, story, num_frames=tokens.shape[1], num_stories=len(tokens))
+        before = (codes if remembered is None else remembered)[:, :-1]
+        conditions = self.conditions(source, story, tokens.shape[1], len(tokens), before)
         flat = "b f x -> (b f) x"
         hooks = self.hooks(conditions, has_source)
         return self.backbone(rearrange(tokens, flat), rearrange(codes, flat), conditions.prefix, hooks)
@@ -146,21 +169,31 @@ class RetrofittedDALLE(Configured, nn.Module):
         story: Float[Tensor, "b f s d"] | None,
         num_frames: int,
         num_stories: int,
+        before: Int[Tensor, "b e l"] | None = None,
     ) -> Conditions:
-        """Prefix of every row, and the source's keys and values; ``source=None`` draws from text and story alone."""
+        """Prefix of every row, and the source's keys and values; ``source=None`` draws from text and story alone.
+
+        ``before`` are the frames that stand before the last of ``num_frames``, oldest first: of the others, the last
+        ones are before each. They are read by a model with memory alone.
+        """
         prefix = None if story is None else rearrange(story, "b f s d -> (b f) s d")
         if self.prompt_tokens is not None:
             prompt = self.prompt_tokens(num_stories * num_frames)  # (b f) p d
             prefix = prompt if prefix is None else torch.cat([prompt, prefix], 1)  # [prompt | story]
         if source is None or not len(self.source_attention):
             return Conditions(prefix, None)
-        context = rearrange(
-            self.backbone.embed_codes(rearrange(source, "b g l -> (b g) l")), "(b g) l d -> b (g l) d", b=len(source)
-        )
+        context = self._embedded(source).flatten(1, 2)  # b (g l) d
+        frames = None
+        if self.num_remembered and before is not None and before.shape[1]:
+            frames = FrameContext(context, self._embedded(before), num_frames)
         memories: list[SourceMemory | None] = [None] * self.backbone.depth
-        for index, attention in self.source_attention.items():
-            memories[int(index)] = cast(SourceCrossAttention, attention).remember(context)
+        for index, module in self.source_attention.items():
+            attention = cast(SourceCrossAttention, module)
+            memories[int(index)] = attention.remember(context) if frames is None else attention.remember_frames(frames)
         return Conditions(prefix, memories)
+
+    def _embedded(self, frames: Int[Tensor, "b g l"]) -> Float[Tensor, "b g l d"]:
+        return self.backbone.embed_codes(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def hooks(
         self, conditions: Conditions, has_source: Bool[Tensor, " b"] | None = None

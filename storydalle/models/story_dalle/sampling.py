@@ -1,12 +1,14 @@
 """From logits to codes: one decode loop for every model.
 
 The prompt of a frame is prefilled once and shared by its candidates. All frames of a story and all candidates decode
-in one batch over a preallocated cache. Random numbers are keyed by (seed, story, frame, candidate, position), so a
-frame is the same picture whatever else is in its batch. A request too large for memory runs in several waves.
+in one batch over a preallocated cache. A model with memory draws the frames of a story one after another, all stories
+and candidates side by side. Random numbers are keyed by (seed, story, frame, candidate, position), so a frame is the
+same picture whatever else is in its batch. A request too large for memory runs in several waves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -111,6 +113,15 @@ class Prompt(NamedTuple):
     story: Float[Tensor, "b f s d"] | None
     source: Int[Tensor, "b g l"] | None
     keys: list[FrameKey]  # one a frame, story by story
+    before: Int[Tensor, "b e l"] | None = None  # frames drawn ahead of them, oldest first, for a model with memory
+
+
+# The number of a frame and its candidates, to the candidate of each story that is kept.
+Choose = Callable[[int, Sampled], Int[Tensor, " b"]]
+
+
+def likeliest(frame: int, candidates: Sampled) -> Int[Tensor, " b"]:
+    return candidates.log_likelihood.argmax(1)
 
 
 @torch.inference_mode()
@@ -123,13 +134,15 @@ def sample(
     max_rows: int | None = None,
     progress: Progress | None = None,
     window: int | None = None,
+    choose: Choose = likeliest,
 ) -> Sampled:
     """Draw ``num_candidates`` code grids for every frame of the prompt.
 
     ``without_caption`` is the same prompt with empty captions, for guidance. ``max_rows`` limits the rows of a wave, by
     default to what fits into the memory that is free. ``window`` is the number of codes of a row that a step tries (see
-    ``look_ahead``), by default one that suits model and rows. Raises ValueError for a seed out of range, and for
-    guidance without ``without_caption``.
+    ``look_ahead``), by default one that suits model and rows. A model with memory remembers of each frame the candidate
+    that ``choose`` keeps, by default the likeliest. Raises ValueError for a seed out of range, and for guidance without
+    ``without_caption``.
     """
     sampling = sampling or CodeSampling()
     if sampling.guidance != 1 and without_caption is None:
@@ -137,14 +150,62 @@ def sample(
     branches = [prompt] if sampling.guidance == 1 or without_caption is None else [prompt, without_caption]
     if max_rows is None:
         source_length = 0 if prompt.source is None else prompt.source[0].numel()
-        whole = request_sizes(model, prompt.tokens, source_length, num_candidates, sampling)
+        num_before = 0 if prompt.before is None else prompt.before.shape[1]
+        whole = request_sizes(model, prompt.tokens, source_length, num_candidates, sampling, num_before)
         max_rows = rows_of_waves(model, whole, free_on(prompt.tokens.device) - view_bytes(model, sampling.packing))
     decoder = Decoder(model, decoding_view(model, sampling.packing))
-    waves = list(plan_waves(prompt.tokens.shape[0], prompt.tokens.shape[1], num_candidates, max_rows))
-    length = model.backbone.image_length
-    shape = (len(prompt.keys), num_candidates)
-    codes = torch.empty(*shape, length, dtype=torch.long, device=prompt.tokens.device)
-    likelihood = torch.empty(shape, device=prompt.tokens.device)
+    draw = partial(_sample_waves, decoder, num_candidates, sampling, max_rows, window)
+    if not model.num_remembered:
+        return draw(branches, progress)
+    return _sample_in_turn(model, branches, draw, choose, progress)
+
+
+def _sample_in_turn(
+    model: RetrofittedDALLE,
+    branches: list[Prompt],
+    draw: Callable[[list[Prompt], Progress | None], Sampled],
+    choose: Choose,
+    progress: Progress | None,
+) -> Sampled:
+    """Frames one after another; each remembers the candidates that were chosen of those before it."""
+    num_stories, num_frames = branches[0].tokens.shape[:2]
+    before, drawn = branches[0].before, list[Sampled]()
+    if before is None:
+        before = branches[0].tokens.new_empty(num_stories, 0, model.backbone.image_length)
+    for frame in range(num_frames):
+
+        def report(done: int, steps: int, frame: int = frame) -> None:
+            if progress is not None:
+                progress(frame * steps + done, num_frames * steps)
+
+        wave = Wave(range(num_stories), range(frame, frame + 1), range(1))
+        before = before[:, -model.num_remembered :]  # however long the story is
+        now = [wave.cut(branch)._replace(before=before) for branch in branches]
+        drawn.append(draw(now, report))
+        if frame + 1 == num_frames:
+            break  # nobody remembers it
+        kept = choose(now[0].keys[0].frame, drawn[-1])
+        newest = drawn[-1].codes[torch.arange(num_stories, device=kept.device), kept]  # b l
+        before = torch.cat([before, newest[:, None]], 1)
+    return Sampled(*(torch.stack(parts, 1).flatten(0, 1) for parts in zip(*drawn, strict=True)))  # (b f) k
+
+
+def _sample_waves(
+    decoder: "Decoder",
+    num_candidates: int,
+    sampling: CodeSampling,
+    max_rows: int,
+    window: int | None,
+    branches: list[Prompt],
+    progress: Progress | None,
+) -> Sampled:
+    """All frames of the prompt together, in waves of at most ``max_rows`` rows."""
+    num_stories, num_frames = branches[0].tokens.shape[:2]
+    waves = list(plan_waves(num_stories, num_frames, num_candidates, max_rows))
+    length, device = decoder.model.backbone.image_length, branches[0].tokens.device
+    shape = (len(branches[0].keys), num_candidates)
+    codes = torch.empty(*shape, length, dtype=torch.long, device=device)
+    likelihood = torch.empty(shape, device=device)
     for number, wave in enumerate(waves):
 
         def report(position: int, number: int = number) -> None:
@@ -153,8 +214,8 @@ def sample(
 
         parts = [wave.cut(branch) for branch in branches]
         drawn = _sample_wave(decoder, parts, wave.candidates, sampling, report, window)
-        rows = torch.tensor(wave.rows(prompt.tokens.shape[1]), device=codes.device)
-        columns = torch.tensor(list(wave.candidates), device=codes.device)
+        rows = torch.tensor(wave.rows(num_frames), device=device)
+        columns = torch.tensor(list(wave.candidates), device=device)
         codes[rows[:, None], columns] = drawn.codes
         likelihood[rows[:, None], columns] = drawn.log_likelihood
     return Sampled(codes, likelihood)
@@ -175,7 +236,8 @@ class Wave(NamedTuple):
         keys = [prompt.keys[row] for row in self.rows(prompt.tokens.shape[1])]
         story = None if prompt.story is None else prompt.story[stories, frames]
         source = None if prompt.source is None else prompt.source[stories]
-        return Prompt(prompt.tokens[stories, frames], story, source, keys)
+        before = None if prompt.before is None else prompt.before[stories]
+        return Prompt(prompt.tokens[stories, frames], story, source, keys, before)
 
 
 def plan_waves(num_stories: int, num_frames: int, num_candidates: int, max_rows: int) -> Iterator[Wave]:
@@ -199,8 +261,12 @@ def request_sizes(
     source_length: int,
     num_candidates: int,
     sampling: CodeSampling,
+    num_before: int = 0,
 ) -> WaveSizes:
-    """A request as one wave; its stories have ``source_length`` codes of context."""
+    """A request as one wave; its stories have a source of ``source_length`` codes, and frames drawn before."""
+    if source_length:
+        remembered = min(model.num_remembered, num_before + tokens.shape[1] - 1)
+        source_length += remembered * model.backbone.image_length
     return WaveSizes(
         num_stories=tokens.shape[0],
         num_frames=tokens.shape[1],
@@ -209,11 +275,13 @@ def request_sizes(
         source_length=source_length,
         num_branches=1 if sampling.guidance == 1 else 2,
         code_bytes=sampling.code_bytes(model.backbone.num_codes),
+        in_turn=model.num_remembered > 0,
     )
 
 
 def largest_wave(whole: WaveSizes, max_rows: int) -> WaveSizes:
-    wave = next(plan_waves(whole.num_stories, whole.num_frames, whole.num_candidates, max_rows))
+    num_frames = 1 if whole.in_turn else whole.num_frames
+    wave = next(plan_waves(whole.num_stories, num_frames, whole.num_candidates, max_rows))
     return whole._replace(
         num_stories=len(wave.stories), num_frames=len(wave.frames), num_candidates=len(wave.candidates)
     )
@@ -273,10 +341,14 @@ def _sample_wave(
 
 
 def first_guesses(prompt: Prompt, first: Int[Tensor, "r 1"], length: int) -> Int[Tensor, "r l"]:
-    """The codes of the source, or of the last of several frames; without one, each frame's first code everywhere."""
+    """The codes of the newest frame of the context, or of the source; without one, each frame's first code everywhere.
+
+    What another frame of the story shows is much of what comes, and what it showed last is more of it.
+    """
     if prompt.source is None:
         return first.expand(-1, length)
-    return prompt.source[:, -1].repeat_interleave(len(first) // len(prompt.source), 0)
+    context = prompt.source if prompt.before is None else torch.cat([prompt.source, prompt.before], 1)
+    return context[:, -1].repeat_interleave(len(first) // len(prompt.source), 0)
 
 
 class _Branch:
@@ -285,7 +357,7 @@ class _Branch:
     def __init__(self, decoder: Decoder, prompt: Prompt, num_candidates: int) -> None:
         self.decoder, self.num_candidates = decoder, num_candidates
         model, num_frames = decoder.model, prompt.tokens.shape[1]
-        self.conditions = model.conditions(prompt.source, prompt.story, num_frames, len(prompt.tokens))
+        self.conditions = model.conditions(prompt.source, prompt.story, num_frames, len(prompt.tokens), prompt.before)
         self.hooks = decoder.view.hooks(self.conditions)
         self.tokens = rearrange(prompt.tokens, "b f t -> (b f) t")
         num_prefix = 0 if self.conditions.prefix is None else self.conditions.prefix.shape[1]
