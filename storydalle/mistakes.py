@@ -4,7 +4,7 @@ import difflib
 import errno
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import cast
@@ -47,6 +47,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         return f"did you mean {' or '.join(lower[match] for match in matches if likeness(name, match) > best - 0.1)}?"
     shown = choices[:MOST_SHOWN]
     return f"choose one of {', '.join(shown)}" + (", ..." if len(choices) > len(shown) else "")
+
+
+def first_few(told: Sequence[str], most: int, separator: str = ", ") -> str:
+    """At most ``most`` of what is told, and the number of the others: "a, b and 3 more"."""
+    others = len(told) - most
+    return separator.join(told[:most]) + (f" and {others} more" if others > 0 else "")
 
 
 def likeness(name: str, choice: str) -> float:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from storydalle.commands import main
-from storydalle.commands.recipes import composed_once
+from storydalle.commands.recipes import composed_training
 from storydalle.training import studies
 from storydalle.training.runs import State, state_of
 from tests.stub_training import in_process
@@ -33,7 +33,7 @@ def write_search(**changed: Any) -> None:
     """A search of one run, whose pruner gives it up at its first validation, of step 2."""
     search = {"metric": "val/reconstruction_error", "direction": "minimize", "trials": 1}
     search |= {"pruner": {"name": "threshold", "upper": 0.0}, "space": {"system.learning_rate": [1e-3]}} | changed
-    composed_once.cache_clear()  # a command reads a file once
+    composed_training.cache_clear()  # a command reads a file once
     Path("own/sweep").mkdir(parents=True)
     settings = {"trainer": {"max_steps": 6, "val_check_interval": 2}, "search": search}
     Path("own/sweep/tiny.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(settings)}")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from storydalle.commands import main
-from storydalle.commands.recipes import composed_once
+from storydalle.commands.recipes import composed_training
 from storydalle.commands.request import Request
 from storydalle.commands.searching import check_place
 from storydalle.mistakes import Failure, UserError
@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def written(**changed: Any) -> None:
     """Write ``sweep=tiny`` into the folder of the user's own configs."""
-    composed_once.cache_clear()  # a command reads a file once
+    composed_training.cache_clear()  # a command reads a file once
     path = Path("own/sweep/tiny.yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"# @package _global_\n{yaml.safe_dump({'search': SEARCH | changed}, sort_keys=False)}")

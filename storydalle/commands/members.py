@@ -24,7 +24,7 @@ from storydalle.commands.searching import Search, in_folder, search_of
 from storydalle.commands.typed import quoted
 from storydalle.files import locks
 from storydalle.files.records import write_record
-from storydalle.mistakes import Failure, Taken, UserError, told_of_disk
+from storydalle.mistakes import Failure, Taken, UserError, first_few, told_of_disk
 from storydalle.settings import filled
 from storydalle.training import sweeps
 from storydalle.training.runs import MEMORY, State, memory, state_of, write_failure
@@ -152,8 +152,7 @@ class TrainingSweeps:
         if self.search is not None and (reason := self.search.why_hopeless()):
             raise UserError(reason)
         if failed:
-            more = f" and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
-            raise Failure(f"failed: {', '.join(failed[:MOST_NAMED])}{more}; retry=true tries again")
+            raise Failure(f"failed: {first_few(failed, MOST_NAMED)}; retry=true tries again")
 
 
 def experiment_of(request: Request) -> Path:

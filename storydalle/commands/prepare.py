@@ -140,13 +140,11 @@ def look_at_toon(settings: PrepareSettings, out: Path) -> None:
     from storydalle.stories import toon, toonsv
 
     name, split = settings.data.name, settings.split
-    splits = toonsv.SPLITS if name == "toon2" else toon.SPLITS
-    if split not in splits:
-        raise UserError(f"{name} has no split {split!r}; {nearest(split, splits)}")
+    drawn, count = (toonsv.ToonSV2, toonsv.counts) if name == "toon2" else (toon.ToonSV, toon.counts)
+    if split not in drawn.splits:
+        raise UserError(f"{name} has no split {split!r}; {nearest(split, drawn.splits)}")
     with told_in_one_line(""):
-        drawn = toonsv.ToonSV2 if name == "toon2" else toon.ToonSV
-        stories = drawn(split, resolution=settings.data.resolution)
-        counts = toonsv.counts(split) if name == "toon2" else toon.counts(split)
+        stories, counts = drawn(split, resolution=settings.data.resolution), count(split)
     num_shown = min(settings.num_stories, len(stories))
     out.mkdir(parents=True, exist_ok=True)
     sheet = save_sheet(sheets.toon_rows(stories, range(num_shown)), f"{name}, {split}: {num_shown} stories", out)

@@ -42,9 +42,9 @@ def shared_run(recipe: Group, by: Request) -> SharedRun:
     given = [f"{key}={literal(value)}" for key, value in flat(recipe)]
     given.append(f"runs={literal(by.settings['runs'])}")
     try:
-        request = composed_once(*given)
+        request = composed_training(*given)
         if root := root_of_data(request, by):
-            request = composed_once(*given, f"data.root={literal(root)}")
+            request = composed_training(*given, f"data.root={literal(root)}")
         filled(TrainSettings, request.settings)
     except UserError as error:
         raise UserError(f"the recipe pretrained.experiment={recipe[EXPERIMENT]}: {error}") from error
@@ -57,7 +57,7 @@ def shared_run(recipe: Group, by: Request) -> SharedRun:
 
 
 @lru_cache(maxsize=64)  # the members of a sweep ask for the same
-def composed_once(*overrides: str) -> Request:
+def composed_training(*overrides: str) -> Request:
     return composed("train", overrides)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from storydalle.commands.application import Request, as_written, read_yaml
 from storydalle.files.dotted import key_of, leaves, put, value_at
-from storydalle.mistakes import UserError
+from storydalle.mistakes import UserError, first_few
 from storydalle.training.moved import with_names_of_today
 from storydalle.training.precision_names import AUTO
 from storydalle.training.runs import CONFIG
@@ -44,10 +44,9 @@ def resumed_settings(request: Request, folder: Path) -> dict[str, object]:
         elif value != ABSENT:
             put(own, key, value)
     if refused:
-        more = f" and {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
         raise UserError(
             f"{folder} can only be resumed with the settings that it began with; these differ: "
-            f"{', '.join(refused[:MOST_NAMED])}{more}; leave them out, or start a new run without resume=true"
+            f"{first_few(refused, MOST_NAMED)}; leave them out, or start a new run without resume=true"
         )
     return request.settings | own
 

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storydalle.commands.recipes import check_recipes, composed_once
+from storydalle.commands.recipes import check_recipes, composed_training
 from storydalle.commands.request import Jobs, Request
 from storydalle.commands.typed import quoted
 from storydalle.files import locks
@@ -141,11 +141,11 @@ class Search:
 
     def member(self, name: str, values: Mapping[str, Choice]) -> Member:
         overrides = tuple(self.overrides_with(values))
-        return Member(name, sweeps.settings_hash(composed_once(*in_folder(name, overrides)).settings), overrides)
+        return Member(name, sweeps.settings_hash(composed_training(*in_folder(name, overrides)).settings), overrides)
 
     def request(self, member: Member) -> Request:
         """The settings of a member as it is run."""
-        return composed_once(*in_folder(member.name, member.overrides))._replace(is_member=True)
+        return composed_training(*in_folder(member.name, member.overrides))._replace(is_member=True)
 
     def overrides_with(self, values: Mapping[str, Choice]) -> list[str]:
         return [*self.overrides, *(f"{key}={as_override(value)}" for key, value in values.items())]
@@ -212,6 +212,6 @@ def check_space(found: Search, request: Request) -> None:
             raise UserError(f"{key} is given, and in search.space: leave out one of them")
     for values in zip_longest(*(axis.ends for axis in axes.values()), fillvalue=SHORTER):
         chosen = {key: ends for key, ends in zip(axes, values, strict=True) if ends is not SHORTER}
-        composed = composed_once(*found.overrides_with(chosen))
+        composed = composed_training(*found.overrides_with(chosen))
         filled(TrainSettings, composed.settings)
         check_recipes(composed)

@@ -12,6 +12,7 @@ from storydalle.evaluation.entries import Choice, Inputs, ModelEntry, own_inputs
 from storydalle.evaluation.judges import Scorecard, SplitJudges
 from storydalle.evaluation.splits import Split
 from storydalle.evaluation.tables import score_table
+from storydalle.files.process_memory import hand_memory_back
 from storydalle.metrics.declared import DIAGNOSED, columns_of
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.seen import Seen, Truth
@@ -111,6 +112,7 @@ def diagnose(entry: ModelEntry, split: Split, judges: SplitJudges, batch_size: i
         others = [drawn[TRUE], *(seen(each, split, start, stop, judges) for each in seeds)]
         for spread in diversity:
             spread.update(torch.stack([view(each, spread.of) for each in others]), mask, ids)
+        hand_memory_back()
     return diagnosis(scorecards, changes, diversity, len(split))
 
 

@@ -36,6 +36,7 @@ from storydalle.evaluation.drawn_layouts import (
 from storydalle.evaluation.drawn_pictures import RULES, Look, Places, look_at
 from storydalle.evaluation.vistorybench import holds_shots, list_shots
 from storydalle.files.paths import user_path
+from storydalle.mistakes import first_few
 from storydalle.stories.pictures import ClipError
 from storydalle.stories.resizing import LANCZOS, at_size
 from storydalle.stories.story import Stories
@@ -98,17 +99,16 @@ class Survey:
             return list(self.whole)
         kinds = Counter(kind_of(problem) for problem in self.problems)
         summary = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-        named = [f"{where}: {what}" for where, what in self.problems[:NUM_NAMED]]
+        named = [f"{where}: {what}" for where, what in self.problems]
         stray = next((i for i, problem in enumerate(self.problems[:NUM_NAMED]) if kind_of(problem) == "no story"), None)
         if stray is not None and self.layout in NAMED_BY_ID:
             named[stray] += f", whose stories are called {', '.join(self.stories[:NUM_EXAMPLES])}"
-        first = "; ".join(named)
-        more = f"; and {len(self.problems) - NUM_NAMED} more" if len(self.problems) > NUM_NAMED else ""
+        first = first_few(named, NUM_NAMED, separator="; ")
         remedy = "none of its stories is whole"
         if self.whole:
             some = f"{len(self.whole)} whole stories of {len(self.stories)}"
             remedy = f"fix them, or score the {some} with allow_partial=true"
-        raise ValueError(f"{self.root} has {len(self.problems)} problems ({summary}): {first}{more}; {remedy}")
+        raise ValueError(f"{self.root} has {len(self.problems)} problems ({summary}): {first}; {remedy}")
 
     def record(self) -> dict[str, object]:
         """The survey as json-ready values, without the folder's name: equal for equal frames in any place."""

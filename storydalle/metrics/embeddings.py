@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from storydalle.metrics.networks.clip import ImageTextNetwork
-from storydalle.metrics.networks.features import in_groups
+from storydalle.metrics.networks.features import seen_in_groups
 
 
 class EmbeddedCaptions(NamedTuple):
@@ -50,5 +49,4 @@ def plain(text: str) -> str:
 
 def embedded_frames(network: ImageTextNetwork, frames: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f d"]:
     """Embeddings of frames in [-1, 1], seen ``in_groups``."""
-    images = frames.flatten(0, 1)
-    return torch.cat(list(in_groups(network.embed_images, images)))[: len(images)].unflatten(0, frames.shape[:2])
+    return seen_in_groups(network.embed_images, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])

@@ -19,6 +19,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from storydalle.mistakes import first_few
+
 Shape = tuple[int, ...]
 BRACKET = re.compile(r"\{([^}]*)\}")
 NAMED = 3  # keys that an error names; of the rest it gives the number
@@ -84,9 +86,7 @@ def count(keys: Iterable[str], name: str, first: int = 0) -> int:
 
 
 def listed(keys: Sequence[str]) -> str:
-    """The first keys, and the number of the others."""
-    rest = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + rest
+    return first_few(keys, NAMED)
 
 
 class Sizes(dict[str, int]):

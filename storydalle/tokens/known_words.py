@@ -10,6 +10,7 @@ from typing import NamedTuple
 from storydalle.files.json_values import are_texts
 from storydalle.files.reading import read_object
 from storydalle.files.whole import write_text
+from storydalle.mistakes import first_few
 
 WORDS_NAME = "words.json"
 MAX_NAMED = 8  # unknown words of a caption
@@ -41,10 +42,9 @@ class KnownWords(NamedTuple):
             for word in unknown[:MAX_NAMED]:
                 if len(nearest) < MAX_COMPARED and word not in nearest:
                     nearest[word] = self._nearest(word)
-            told = ", ".join(f'"{word}"{nearest.get(word, "")}' for word in unknown[:MAX_NAMED])
-            more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
             if unknown:
-                notes.append(f"caption {number} has words that the model never read in training: {told}{more}")
+                told = first_few([f'"{word}"{nearest.get(word, "")}' for word in unknown], MAX_NAMED)
+                notes.append(f"caption {number} has words that the model never read in training: {told}")
         return notes
 
     def _nearest(self, word: str) -> str:

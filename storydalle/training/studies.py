@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from storydalle.files import locks
 from storydalle.files.reading import read_object
-from storydalle.mistakes import Failure, Taken, UserError
+from storydalle.mistakes import Failure, Taken, UserError, first_few
 from storydalle.training import sweeps
 from storydalle.training.runs import METRICS, State, state_of
 from storydalle.training.search_settings import PRUNERS, SAMPLERS, Axis, Choices, SearchSettings, named_options
@@ -117,7 +117,7 @@ def changes(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     """``max_steps is 20 and was 10, ...``."""
     keys = [key for key in dict.fromkeys([*now, *before]) if before.get(key) != now.get(key)]
     told = [f"{key} is {now.get(key, 'left out')} and was {before.get(key, 'not there')}" for key in keys]
-    return ", ".join(told[:MOST_NAMED]) + (f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else "")
+    return first_few(told, MOST_NAMED)
 
 
 def begun_with(search: SearchSettings, settings: Mapping[str, object]) -> dict[str, object]:

@@ -84,10 +84,15 @@ def in_groups(see: Callable[[Float[Tensor, "8 c h w"]], Output], images: Float[T
         yield see(torch.cat([group, group[:1].expand(GROUP - len(group), -1, -1, -1)]))
 
 
+def seen_in_groups(see: Callable[[Float[Tensor, "8 c h w"]], Tensor], images: Float[Tensor, "n c h w"]) -> Tensor:
+    """The outputs for all pictures, computed ``in_groups``; of none, what ``see`` makes of none."""
+    return torch.cat(list(in_groups(see, images)))[: len(images)] if len(images) else see(images)
+
+
 @torch.inference_mode()
 def features_of(network: FeatureNetwork, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
     """Features of each picture, computed ``in_groups``."""
-    return torch.cat(list(in_groups(network.features, images)))[: len(images)]
+    return seen_in_groups(network.features, images)
 
 
 def feature_dim(network: FeatureNetwork) -> int:

@@ -57,7 +57,8 @@ class DrawingPlan:
 
     def _memory(self, whole: WaveSizes) -> DrawingMemory:
         """Of the three parts of the work the one that needs the most: reading, drawing codes, and decoding them."""
-        weights, rows, one = module_bytes(self.image_tokenizer, self.model), whole.num_rows, self._picture_bytes
+        weights, rows = module_bytes(self.image_tokenizer, self.model), whole.num_rows
+        one = self.image_tokenizer.picture_bytes
         together = pictures_at_once(self.image_tokenizer)
         columns = whole.num_frames * (whole.num_columns - self.model.num_prefix)
         sources = min(together, whole.num_stories) * one
@@ -78,10 +79,6 @@ class DrawingPlan:
             ),
             key=lambda memory: memory.total,
         )
-
-    @property
-    def _picture_bytes(self) -> int:
-        return self.image_tokenizer.picture_bytes
 
     def _remedy(self) -> str:
         """Name the largest request of this kind that fits."""
