@@ -191,7 +191,7 @@ def test_a_story_of_fifty_frames_takes_ten_times_the_steps_of_five_and_no_more_c
 
     def remember(self: SourceCrossAttention, context: FrameContext) -> Any:
         found = plain(self, context)
-        read.append(found.key.shape[2])
+        read.append(found[0].key.shape[2])
         return found
 
     monkeypatch.setattr(SourceCrossAttention, "remember_frames", remember)

@@ -38,11 +38,14 @@ class PromptTokens(nn.Module):
         return self.transform(self.embedding.weight).expand(num_rows, -1, -1)
 
 
+BlockMemory = SourceMemory | list[SourceMemory]  # of a story, or of each of its frames
+
+
 class Conditions(NamedTuple):
     """A story, as its frames see it: tokens ahead of the captions, and the memory of context frames in every block."""
 
     prefix: Float[Tensor, "r p d"] | None
-    memories: list[SourceMemory | None] | None
+    memories: list[BlockMemory | None] | None
 
 
 @dataclass(frozen=True)
@@ -186,10 +189,11 @@ class RetrofittedDALLE(Configured, nn.Module):
         frames = None
         if self.num_remembered and before is not None and before.shape[1]:
             frames = FrameContext(context, self._embedded(before), num_frames)
-        memories: list[SourceMemory | None] = [None] * self.backbone.depth
+        memories: list[BlockMemory | None] = [None] * self.backbone.depth
         for index, module in self.source_attention.items():
             attention = cast(SourceCrossAttention, module)
-            memories[int(index)] = attention.remember(context) if frames is None else attention.remember_frames(frames)
+            own = [attention.remember(context)] if frames is None else attention.remember_frames(frames)
+            memories[int(index)] = own[0] if len(own) == 1 else own
         return Conditions(prefix, memories)
 
     def _embedded(self, frames: Int[Tensor, "b g l"]) -> Float[Tensor, "b g l d"]:
@@ -202,7 +206,7 @@ class RetrofittedDALLE(Configured, nn.Module):
         if conditions.memories is None:
             return None
 
-        def hook(index: int, memory: SourceMemory) -> Hook:
+        def hook(index: int, memory: BlockMemory) -> Hook:
             attention = self.source_attention[str(index)]
 
             def attend_to_source(x: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Attention of the frame being drawn to the frames that it continues (section 3.2 of the paper)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from storydalle.models.backbones.backbone import init_weights
@@ -27,53 +27,23 @@ class FrameContext(NamedTuple):
     before: Float[Tensor, "b e l d"]
     num_frames: int
 
-    def num_slots(self, most: int) -> int:
-        """Places for frames that each frame remembers, some of which may be empty."""
-        return min(most, self.before.shape[1])
+    def split(self, x: Float[Tensor, "b n d"], num_heads: int) -> list[Float[Tensor, "b heads l head_dim"]]:
+        """Keys or values of [source | before], frame by frame."""
+        sizes = [self.source.shape[1], *[self.before.shape[2]] * self.before.shape[1]]
+        return [rearrange(part, "b l (h k) -> b h l k", h=num_heads) for part in x.split(sizes, 1)]
 
-    def exists(self, num_slots: int) -> Bool[Tensor, "f s"]:
-        """Whether there is a frame in each place; the newest frame has the last place."""
-        places = torch.arange(num_slots, device=self.before.device) - num_slots
-        first = self.before.shape[1] - self.num_frames + 1  # frames before the first one that reads
-        return torch.arange(first, first + self.num_frames, device=places.device)[:, None] + places >= 0
-
-    def visible(self, num_slots: int, like: Tensor) -> Float[Tensor, "r 1 1 m"] | None:
-        """The codes that each frame reads, as ``attend`` takes them; None where no place is empty."""
-        exists = self.exists(num_slots)
-        if exists.all():
-            return None
-        codes = exists.repeat_interleave(self.before.shape[2], 1)  # f (s l)
-        empty = like.new_zeros(codes.shape).masked_fill(~codes, float("-inf"))
-        return F.pad(empty, (self.source.shape[1], 0)).repeat(len(self.source), 1)[:, None, None]  # (b f) 1 1 (m + s l)
-
-    def by_frame(
-        self, x: Float[Tensor, "b n d"], num_heads: int, positions: Float[Tensor, "s d"] | None, num_slots: int
-    ) -> Float[Tensor, "r heads m head_dim"]:
-        """Keys or values of [source | before] as each frame reads them: the source's, then those in its places.
-
-        ``positions`` are added by place. Computed once for a frame, they are copied for each frame that reads them.
-        """
-        own, drawn = x.split([self.source.shape[1], x.shape[1] - self.source.shape[1]], 1)
-        own = rearrange(own, "b m (h k) -> b 1 h m k", h=num_heads).expand(-1, self.num_frames, -1, -1, -1)
-        drawn = rearrange(drawn, "b (e l) (h k) -> b e h l k", e=self.before.shape[1], h=num_heads)
-        first = self.before.shape[1] - self.num_frames + 1 - num_slots  # the frame in the first place of the first one
-        drawn = F.pad(drawn, (0, 0, 0, 0, 0, 0, max(0, -first), 0))
-        places = [drawn[:, i : i + self.num_frames] for i in range(max(0, first), max(0, first) + num_slots)]
-        if positions is not None:
-            told = rearrange(positions, "s (h k) -> s h 1 k", h=num_heads)
-            places = [place + position for place, position in zip(places, told, strict=True)]
-        return torch.cat([own, *places], 3).flatten(0, 1)  # (b f) h (m + s l) k
+    def reach(self, most: int) -> list[range]:
+        """Of each frame that reads, the frames of ``before`` that it remembers: the newest ones, ``most`` at most."""
+        num_before = self.before.shape[1]
+        ends = range(num_before - self.num_frames + 1, num_before + 1)
+        return [range(max(0, end - most), end) for end in ends]
 
 
 class SourceMemory(NamedTuple):
-    """Keys and values of context frames in one block: computed once, read at every position and step.
-
-    ``b`` counts stories, or frames of stories that have different frames before them.
-    """
+    """Keys and values of context frames in one block: computed once, read at every position and step."""
 
     key: Float[Tensor, "b heads m head_dim"]
     value: Float[Tensor, "b heads m head_dim"]
-    visible: Float[Tensor, "b 1 1 m"] | None = None  # as ``attend`` takes it
 
 
 class SourceCrossAttention(nn.Module):
@@ -114,22 +84,44 @@ class SourceCrossAttention(nn.Module):
         key = rearrange(self.key(context), split, h=self.num_heads)
         return SourceMemory(key, rearrange(self.value(context), split, h=self.num_heads))
 
-    def remember_frames(self, context: FrameContext) -> SourceMemory:
-        """The memory of each frame that is drawn: the source and the frames before it."""
-        assert self.positions is not None, "made without memory"
-        num_slots = context.num_slots(len(self.positions))
-        normed = self.ln2(torch.cat([context.source, context.before.flatten(1, 2)], 1))
-        positions = self.positions[:num_slots].flip(0)  # the newest frame has the last place
-        key = context.by_frame(self.key(normed), self.num_heads, positions, num_slots)
-        value = context.by_frame(self.value(normed), self.num_heads, None, num_slots)
-        return SourceMemory(key, value, context.visible(num_slots, like=key))
+    def remember_frames(self, context: FrameContext) -> list[SourceMemory]:
+        """The memory of each frame that is drawn: the source and the newest frames before it.
 
-    def forward(self, x: Float[Tensor, "r n d"], memory: SourceMemory) -> Float[Tensor, "r n d"]:
-        """``r`` rows are frames (and candidates) of ``b`` memories; rows of one memory stand side by side."""
-        # All rows of a memory become queries of one attention: its keys and values are not copied for each.
-        query = self.query(self.ln1(x)).view(len(memory.key), -1, self.num_heads, memory.key.shape[-1])  # b (r n) h k
-        out = attend(query.transpose(1, 2), *memory)  # b h (r n) k
-        return self.proj(out.transpose(1, 2).reshape(x.shape))
+        Keys and values of a frame are computed once, and copied for each frame that reads them: without an empty place
+        there is nothing to mask, and a story's attention takes half the time that one masked product would.
+        """
+        assert self.positions is not None, "made without memory"
+        normed = self.ln2(torch.cat([context.source, context.before.flatten(1, 2)], 1))
+        key, *keys = context.split(self.key(normed), self.num_heads)
+        value, *values = context.split(self.value(normed), self.num_heads)
+        positions = rearrange(self.positions, "s (h k) -> s h 1 k", h=self.num_heads)
+        return [
+            SourceMemory(
+                torch.cat([key, *(keys[i] + positions[reach.stop - 1 - i] for i in reach)], 2),
+                torch.cat([value, *(values[i] for i in reach)], 2),
+            )
+            for reach in context.reach(len(positions))
+        ]
+
+    def forward(
+        self, x: Float[Tensor, "r n d"], memory: SourceMemory | Sequence[SourceMemory]
+    ) -> Float[Tensor, "r n d"]:
+        """``r`` rows are frames (and candidates) of ``b`` stories; rows of one story stand side by side.
+
+        They read one memory, or each frame its own; then there are no candidates.
+        """
+        query = self.query(self.ln1(x))
+        if isinstance(memory, SourceMemory):
+            return self.proj(self._read(query, memory))
+        queries = query.unflatten(0, (-1, len(memory))).unbind(1)  # b n d of each frame
+        found = [self._read(one, own) for one, own in zip(queries, memory, strict=True)]
+        return self.proj(torch.stack(found, 1).flatten(0, 1))  # (b f) n d
+
+    def _read(self, query: Float[Tensor, "r n d"], memory: SourceMemory) -> Float[Tensor, "r n d"]:
+        # All rows of a story become queries of one attention: the source's keys and values are not copied for each.
+        by_head = query.view(len(memory.key), -1, self.num_heads, memory.key.shape[-1])  # b (r n) h k
+        out = attend(by_head.transpose(1, 2), memory.key, memory.value)  # b h (r n) k
+        return out.transpose(1, 2).reshape(query.shape)
 
     def kept_beside(self, block: KeptByBlock, codes: int, step: StepSizes) -> KeptByBlock:
         """The memory of ``block`` together with this attention, which trains in every mode of tuning.
