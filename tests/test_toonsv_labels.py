@@ -12,7 +12,7 @@ from storydalle.stories import toonsv
 from storydalle.stories.story import batch_of
 from storydalle.stories.toonsv import COLUMNS, LABEL_VALUES, ToonSV2, counts, label_words
 from storydalle.stories.toonsv.facts import KNOWN, UNSAID
-from storydalle.stories.toonsv.labels import ABSENT, OF_CHARACTERS, OF_GUESTS, columns_of, labels_of
+from storydalle.stories.toonsv.labels import ABSENT, OF_CHARACTERS, OF_GUESTS, columns_of, drawn_labels, labels_of
 from tests.command_line import Command, command  # noqa: F401
 
 NUM = 80
@@ -64,6 +64,23 @@ def test_an_action_that_nothing_says_has_no_label(stories: ToonSV2):
     assert (labels_of(tale)["action"][0] == -1).all()
     assert (labels_of(tale)["action"][1:].max(axis=1) >= 0).all()
     assert (labels_of(tale)["source_action"] >= 0).sum() == len(tale.source.shown)
+
+
+def test_what_a_frame_shows_has_every_action_and_its_guests_from_left_to_right(stories: ToonSV2):
+    alone = 0
+    for i in range(NUM):
+        tale, drawn = stories.facts(i), drawn_labels(stories.facts(i))
+        for row, scene in enumerate(tale.frames):
+            guests = [tale.guest(one.who) for one in scene.shown if tale.guest(one.who)]
+            assert drawn["characters"][row, 9:].tolist() == [1] * len(guests) + [0] * (2 - len(guests))
+            looks = [[drawn[key][row, place] for key in OF_GUESTS[:3]] for place in range(len(guests))]
+            assert looks == [[*guest.look] for guest in guests if guest]
+            actions = [one.action for one in scene.shown]
+            assert sorted(drawn["action"][row][drawn["action"][row] >= 0].tolist()) == sorted(actions)
+            held = [one.prop for one in scene.shown if tale.guest(one.who)]
+            assert drawn["prop"][row, 9 : 9 + len(guests)].tolist() == held
+            alone += len(guests) == 1 and columns_of(tale)[scene.shown[0].who] == 10
+    assert alone, "nowhere is the second guest alone"
 
 
 def test_stories_of_all_lengths_make_a_batch(stories: ToonSV2):

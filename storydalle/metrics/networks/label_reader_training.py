@@ -7,32 +7,40 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from storydalle.files.records import git_state, sha256_of_file, versions, write_record
-from storydalle.metrics.networks.label_reader import LOOK_HEADS, SCENE_HEADS, LabelLogits, LabelReader
-from storydalle.metrics.toon import READ_LABELS
+from storydalle.metrics.networks.label_reader import LOOK_HEADS, LabelLogits, LabelReader
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
+from storydalle.stories.toonsv import ToonSV2
+from storydalle.stories.toonsv.labels import drawn_labels
 from storydalle.training.precision import resolved
 from storydalle.training.precision_names import AUTO, HALF
 
 
 def drawn_frames(stories: Sequence[Story]) -> tuple[UInt8[Tensor, "n h w c"], dict[str, Tensor]]:
     """Every frame of the stories, sources included, with the labels to be read."""
-    frames: list[np.ndarray] = []
-    labels: dict[str, list[np.ndarray]] = {name: [] for name in READ_LABELS}
+    frames: list[Tensor] = []
+    labels: dict[str, list[Tensor]] = {}
     for i in range(len(stories)):
         story = stories[i]
-        frames += [story.source[None], story.frames]
-        for name, values in labels.items():
-            values += [np.asarray(story.labels[f"source_{name}"])[None], story.labels[name]]
-    return torch.from_numpy(np.concatenate(frames)), {
-        name: torch.from_numpy(np.concatenate(values)) for name, values in labels.items()
+        frames += [torch.from_numpy(pixels) for pixels in (story.source[None], story.frames)]
+        for name, values in readable_labels(stories, i, story).items():
+            labels.setdefault(name, []).append(torch.from_numpy(values))
+    return torch.cat(frames), {name: torch.cat(values) for name, values in labels.items()}
+
+
+def readable_labels(stories: Sequence[Story], index: int, story: Story) -> dict[str, np.ndarray]:
+    """The labels of a story that its frames show, ``(f + 1, ...)``, the source's first."""
+    if isinstance(stories, ToonSV2):
+        return drawn_labels(stories.facts(index))
+    sources = {
+        name.removeprefix("source_"): value for name, value in story.labels.items() if name.startswith("source_")
     }
+    return {name: np.concatenate([np.asarray(value)[None], story.labels[name]]) for name, value in sources.items()}
 
 
 def roughened(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
@@ -58,23 +66,24 @@ def roughened(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> F
 
 
 def mirrored(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-    """Mirror a random half of the images: no label depends on left and right."""
+    """Mirror a random half of the images, for labels that do not depend on left and right."""
     chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(chosen, images.flip(-1), images)
 
 
 def reading_losses(logits: LabelLogits, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Cross-entropy of each head, where its question makes sense: looks of guests, hats of characters in the frame."""
-    losses = {name: F.cross_entropy(logits[name].float(), labels[name]) for name in SCENE_HEADS}
-    num_guests = labels["guest"].sum().clamp(min=1)
-    for name in LOOK_HEADS:
-        total = F.cross_entropy(logits[name].float(), labels[name], ignore_index=-1, reduction="sum")
-        losses[name] = total / num_guests
     characters = labels["characters"]
     present = F.binary_cross_entropy_with_logits(logits["characters"].float(), characters.float(), reduction="none")
-    losses["characters"] = present.sum(-1).mean()
-    hats = F.cross_entropy(rearrange(logits["hat"].float(), "n k hats -> n hats k"), labels["hat"], reduction="none")
-    losses["hat"] = (hats * characters).sum() / characters.sum().clamp(min=1)
+    losses = {"characters": present.sum(-1).mean()}
+    for name in logits.keys() - losses:
+        answers = labels[name]
+        if answers.shape == characters.shape:
+            answers = torch.where(characters > 0, answers, -1)
+        total = F.cross_entropy(
+            logits[name].float().flatten(0, -2), answers.flatten(), ignore_index=-1, reduction="sum"
+        )
+        losses[name] = total / (answers >= 0).sum().clamp(min=1)
     return losses
 
 
@@ -113,7 +122,8 @@ def train_label_reader(
     order = batches(len(images), batch_size, generator)
     for step in range(steps):
         drawn = next(order)
-        inputs = roughened(mirrored(to_tensor(images[drawn]), generator), generator)
+        inputs = to_tensor(images[drawn])
+        inputs = roughened(inputs if reader.settings.is_ordered else mirrored(inputs, generator), generator)
         inputs = inputs.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == HALF):
             logits = reader(inputs)
@@ -144,14 +154,16 @@ def reading_accuracies(
     for part in images.split(batch_size):
         inputs = to_tensor(part).to(device)
         read.append(reader.read(inputs if change is None else change(inputs)))
-    predicted = {name: torch.cat([labels_read[name] for labels_read in read]).cpu() for name in READ_LABELS}
-    right = {name: predicted[name] == labels[name] for name in READ_LABELS}
-    guest, characters = labels["guest"] > 0, labels["characters"] > 0
-    right["cast"] = right["characters"].all(-1)
-    asked = {name: torch.ones_like(right[name]) for name in right} | {name: guest for name in LOOK_HEADS}
-    asked |= {"prop": labels["prop"] > 0, "hat": characters, "hat_worn": characters & (labels["hat"] > 0)}
-    right |= {"hat_worn": right["hat"], "prop_none": right["prop"]}
-    asked["prop_none"] = labels["prop"] == 0
+    predicted = {name: torch.cat([labels_read[name] for labels_read in read]).cpu() for name in read[0]}
+    right = {name: values == labels[name] for name, values in predicted.items()}
+    characters = labels["characters"] > 0
+    asked = {name: torch.ones_like(values) for name, values in right.items()}
+    asked |= {name: characters for name in reader.settings.own} | {name: labels[name] >= 0 for name in LOOK_HEADS}
+    right["cast"], asked["cast"] = right["characters"].all(-1), characters.any(-1)
+    for name, with_one, without in (("prop", "prop", "prop_none"), ("hat", "hat_worn", "hat_none")):
+        there, is_asked = labels[name] > 0, asked[name]
+        right |= {with_one: right[name], without: right[name]}
+        asked |= {with_one: is_asked & there, without: is_asked & ~there}
     return {name: (right[name][asked[name]].double().mean()).item() for name in asked}
 
 

@@ -1,5 +1,7 @@
 """The labels of a story of ToonSV 2 as arrays: a column for each named character and for two guests."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from storydalle.stories.toon.names import NAMED
@@ -41,6 +43,23 @@ def labels_of(tale: Tale) -> dict[str, np.ndarray]:
     labels = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     source = scene_labels(tale, tale.source)
     return labels | {f"source_{key}": value for key, value in source.items() if not key.endswith("_known")}
+
+
+def drawn_labels(tale: Tale) -> dict[str, np.ndarray]:
+    """Labels of what each frame shows to somebody who has read nothing, int64 arrays (f + 1, ...), the source's first.
+
+    So every action is told, and the guests of a frame fill their columns from left to right.
+    """
+    rows = [_from_left(scene_labels(replace(tale, source=scene), scene)) for scene in tale.frames]
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0] if not key.endswith("_known")}
+
+
+def _from_left(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The labels of a frame, with the second guest in the first one's place if it is alone."""
+    if labels["characters"][-NUM_GUESTS]:
+        return labels
+    order = [*range(-len(COLUMNS), -NUM_GUESTS), -1, -NUM_GUESTS]
+    return {key: value[order[-len(value) :]] if value.ndim else value for key, value in labels.items()}
 
 
 def columns_of(tale: Tale) -> tuple[int, ...]:
