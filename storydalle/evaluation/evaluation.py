@@ -81,6 +81,11 @@ class Evaluation(NamedTuple):
             for row, each in self.record["intervals"].items()
         }
 
+    @property
+    def items(self) -> dict[str, int]:
+        """How many items each score is of, in the first row."""
+        return next(iter(self.scorecards.values())).counts()
+
     def frames(self, row: str, index: int) -> UInt8[Tensor, "f h w c"]:
         """The frames of a story as a system drew them; those of a large evaluation are drawn again."""
         if row in self.drawn:
@@ -98,7 +103,7 @@ class Evaluation(NamedTuple):
         parts = [heading + (", 95 % intervals" if intervals else "")]
         parts += [f"Left out: {', '.join(self.record['not_scored'])}."] if self.record["not_scored"] else []
         parts += [toon_table(self.rows, shown)] if self.has_toon_table else []
-        parts.append(score_tables(self.rows, shown))
+        parts.append(score_tables(self.rows, shown, items=self.items))
         parts.append(comparison_table(next(iter(tested_rows(self.entries)), ""), self.record["comparisons"]))
         parts += [each.text(name, intervals) for name, each in self.diagnoses.items()]
         return "\n\n".join(filter(None, parts))

@@ -1,17 +1,20 @@
 """Scores as markdown: one line for each row, one column for each measured score."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from storydalle.evaluation.loss_probes import PROBE_COLUMNS, PROBE_LEGEND
 from storydalle.evaluation.toon_table import markdown, number, ordered
 from storydalle.metrics.declared import columns_of, legend_of
 from storydalle.metrics.resampling import Interval
-from storydalle.metrics.topics import CHARACTERS, CONTINUATION, PICTURES
+from storydalle.metrics.topics import CAST, CHARACTERS, CONTINUATION, LOOKS, PICTURES, PLACES, THINGS
 
 Rows = Mapping[str, Mapping[str, float]]
 Intervals = Mapping[str, Mapping[str, Interval]]
 
-TITLES = (CHARACTERS, PICTURES, CONTINUATION)
+COUNTED = (CAST, THINGS, PLACES, LOOKS)
+TITLES = (*COUNTED, CHARACTERS, PICTURES, CONTINUATION)
+NO_ITEMS: Mapping[str, int] = MappingProxyType({})
 
 
 def score_columns(title: str) -> dict[str, str]:
@@ -19,8 +22,13 @@ def score_columns(title: str) -> dict[str, str]:
     return columns_of(title, PROBE_COLUMNS)
 
 
-def score_table(rows: Rows, columns: Mapping[str, str], intervals: Intervals | None = None) -> str:
-    """A markdown table of the columns that some row has; empty if there is none."""
+def score_table(
+    rows: Rows, columns: Mapping[str, str], intervals: Intervals | None = None, items: Mapping[str, int] = NO_ITEMS
+) -> str:
+    """A markdown table of the columns that some row has; empty if there is none.
+
+    ``items``, the numbers of what is counted for each score, stand in a last row.
+    """
     shown = labelled(columns, list(dict.fromkeys(name for scores in rows.values() for name in scores)))
     if not shown:
         return ""
@@ -31,7 +39,8 @@ def score_table(rows: Rows, columns: Mapping[str, str], intervals: Intervals | N
             return text
         return f"{text} [{compact(interval[0])}, {compact(interval[1])}]"
 
-    lines = ([row, *(cell(row, name) for name in shown)] for row in ordered(rows))
+    lines = [[row, *(cell(row, name) for name in shown)] for row in ordered(rows)]
+    lines += [["items", *(f"{items[name]:,}" if name in items else "-" for name in shown)]] if items else []
     return markdown(["", *shown.values()], lines)
 
 
@@ -54,8 +63,21 @@ def compact(value: float | None) -> str:
     return number(value)
 
 
-def score_tables(rows: Rows, intervals: Intervals | None = None, titles: Sequence[str] = TITLES) -> str:
-    """All tables that have a column, each with its legend."""
-    tables = {title: score_table(rows, score_columns(title), intervals) for title in titles}
+def score_tables(
+    rows: Rows,
+    intervals: Intervals | None = None,
+    titles: Sequence[str] = TITLES,
+    items: Mapping[str, int] = NO_ITEMS,
+) -> str:
+    """All tables that have a column, each with its legend.
+
+    Those of ToonSV 2, where its facts are scored, end with the numbers of ``items``.
+    """
+    has_facts = any("facts_right" in scores for scores in rows.values())
+    titles = [title for title in titles if has_facts or title not in COUNTED]
+    tables = {
+        title: score_table(rows, score_columns(title), intervals, items if title in COUNTED else NO_ITEMS)
+        for title in titles
+    }
     legends = {title: legend_of(title, [PROBE_LEGEND] if title == PICTURES else []) for title in titles}
     return "\n\n".join(f"{table}\n\n{legends[title]}" for title, table in tables.items() if table)

@@ -1,40 +1,22 @@
-"""Scores of ToonSV: how many facts of a story can be read in the frames drawn for it.
+"""Scores of ToonSV: how many facts of a story can be read in the frames drawn for it."""
 
-Every score is a ratio of two sums over frames (or characters of frames): the items that are right, and all items. The
-sums are kept for each story. So a score does not depend on batches or their order, a frame without an item does not
-count, and intervals come from resampling whole stories.
-"""
-
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool
 from torch import Tensor
 
 from storydalle.metrics.declared import COMPARED, DIAGNOSED, GUESTS, SCENE, Column, Ranking
+from storydalle.metrics.label_scores import LOOK, Labels, LabelScores, Ratio
 from storydalle.metrics.resampling import Interval as Interval
-from storydalle.metrics.seen import Seen, Truth
-from storydalle.metrics.story_metric import StoryMetric
 from storydalle.metrics.topics import CHARACTERS
-from storydalle.stories.character_labels import f1_terms
 from storydalle.stories.toon import CAST_KNOWN, HAT_KNOWN, SETTING_KNOWN
 
 EXPLICIT, PRONOUN = (CAST_KNOWN.index(known) for known in ("explicit", "pronoun"))
 FROM_SOURCE, SAID, CARRIED = (SETTING_KNOWN.index(known) for known in ("source", "said", "carried"))
 HAT_SAID, HAT_CARRIED = (HAT_KNOWN.index(known) for known in ("said", "carried"))
-LOOK = ("guest_shape", "guest_color", "guest_accessory")
 READ_LABELS = ("characters", "setting", "tint", "action", "prop", "guest", *LOOK, "hat")
 TRUE_LABELS = (*READ_LABELS, "cast_known", "setting_known", "hat_known")
-
-Labels = Mapping[str, Tensor]
-
-
-class Ratio(NamedTuple):
-    """How many were right (twice that, for an F1) of how many could have been; axes after the first are summed."""
-
-    right: Shaped[Tensor, "b ..."]
-    of: Shaped[Tensor, "b ..."]
 
 
 def frame_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> dict[str, Ratio]:
@@ -98,20 +80,7 @@ def hat_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> d
     }
 
 
-def character_ratio(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> Ratio:
-    """Each character's F1, as a ratio."""
-    read = mask[..., None] & (predicted["characters"] > 0)
-    true = mask[..., None] & (truth["characters"] > 0)
-    return Ratio(*f1_terms((read & true).long(), read.long(), true.long()))
-
-
-def story_sums(ratio: Ratio) -> Int[Tensor, "b 2"]:
-    """``right`` and ``of``, summed over a story; what is right but not part of ``of`` does not count."""
-    right = ratio.right * (ratio.of > 0)
-    return torch.stack([right.flatten(1).sum(1), ratio.of.flatten(1).sum(1)], dim=1)
-
-
-class ToonScores(StoryMetric):
+class ToonScores(LabelScores):
     """Scores of ToonSV from the labels read in drawn frames and the true ones.
 
     ``compute`` returns one float for each score, nan if no frame had an item of that kind.
@@ -125,11 +94,9 @@ class ToonScores(StoryMetric):
         *("hat_said", "hat_carried", "hat_said_if_present", "hat_carried_if_present", "hat_false"),
     )
 
-    higher_is_better = True
+    read_labels, true_labels = READ_LABELS, TRUE_LABELS
     lower_is_better = ("prop_false", "hat_false")
     asked_as = "labels"
-    rank = 0
-    needs = ("labels",)
     columns = (
         Column("character_micro_f1", "char F1", SCENE),
         Column("character_macro_f1", "macro F1", SCENE),
@@ -173,39 +140,5 @@ class ToonScores(StoryMetric):
     }
     ranking = Ranking(("character_micro_f1", "setting", "action"), "the characters, setting and action read in it")
 
-    def judge(self, drawn: Seen, truth: Truth) -> None:
-        self.update(drawn.labels, truth.batch.labels, truth.batch.mask, truth.batch.ids)
-
-    def update(
-        self, predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"], ids: Sequence[str] | None = None
-    ) -> None:
-        """Add stories: labels encoded as ToonSV's, ``(b, f)`` or ``(b, f, characters)``; ``mask`` is true at frames."""
-        predicted, truth = self.checked(predicted, READ_LABELS), self.checked(truth, TRUE_LABELS)
-        mask = mask.to(self.device)
-        for name in READ_LABELS:
-            if predicted[name].shape != truth[name].shape or truth[name].shape[:2] != mask.shape:
-                raise ValueError(
-                    f"label {name!r} was read as {tuple(predicted[name].shape)} and is {tuple(truth[name].shape)} "
-                    f"under a mask of {tuple(mask.shape)}: give one row a story and one column a frame"
-                )
-        ratios = frame_ratios(predicted, truth, mask)
-        assert tuple(ratios) == self.names
-        characters = character_ratio(predicted, truth, mask)
-        each = [Ratio(characters.right[..., k], characters.of[..., k]) for k in range(characters.of.shape[-1])]
-        self.add_stories(torch.stack([story_sums(ratio) for ratio in (*ratios.values(), *each)], dim=1), ids)
-
-    def checked(self, labels: Labels, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """The named labels on this metric's device."""
-        missing = [name for name in names if name not in labels]
-        if missing:
-            raise ValueError(f"labels without {', '.join(missing)}: ToonSV scores need {', '.join(names)}")
-        return {name: labels[name].to(self.device) for name in names}
-
-    def scores_of_sums(self, sums: Float[Tensor, "*r k 2"]) -> dict[str, Float[Tensor, "*r"]]:
-        """The characters' F1 first, from the entries after the named ones; nan if there is no item."""
-        right, of = sums[..., len(self.names) :, :].unbind(-1)
-        scores = {
-            "character_micro_f1": right.sum(-1) / of.sum(-1),
-            "character_macro_f1": (right / of).nanmean(-1),
-        }
-        return scores | super().scores_of_sums(sums)
+    def ratios(self, predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> dict[str, Ratio]:
+        return frame_ratios(predicted, truth, mask)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import cast
 
 CHARACTERS, PICTURES, CONTINUATION = "Characters", "Pictures", "Continuation"
-"""Tables of an evaluation, each with its legend."""
+CAST, THINGS, PLACES, LOOKS = "Cast, actions, all facts", "Hats and things", "Settings and light", "Looks of guests"
+"""Tables of an evaluation, each with its legend; the last four are of ToonSV 2."""
 FAMILIES = (
-    *(CHARACTERS, "Characters by number and by source", "Setting and action", "Guests and hats"),
+    *(CHARACTERS, "Characters by number and by source", "All facts", "Setting and action", "Guests and hats"),
     *(PICTURES, CONTINUATION),
 )
 """Families of a report, in order; other families follow."""

@@ -73,7 +73,8 @@ def tables_of(evaluation: Evaluation) -> list[Grid | Paragraph]:
     shown = evaluation.rows, evaluation.intervals
     tables = [toon_table(*shown)] if evaluation.has_toon_table else []
     diagnoses = [each.text(name, with_intervals=True) for name, each in evaluation.diagnoses.items()]
-    return [block for table in [*tables, score_tables(*shown), *diagnoses] for block in blocks_of(table)]
+    scores = score_tables(*shown, items=evaluation.items)
+    return [block for table in [*tables, scores, *diagnoses] for block in blocks_of(table)]
 
 
 def facts_of(evaluation: Evaluation) -> dict[str, str]:
