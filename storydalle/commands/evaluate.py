@@ -42,15 +42,15 @@ from storydalle.files.paths import file_name, user_path
 from storydalle.files.process_memory import keep_freed_memory
 from storydalle.files.records import write_record
 from storydalle.files.whole import write_text
+from storydalle.metrics.declared import needs_of
 from storydalle.metrics.networks.label_reader_training import reading_accuracies
-from storydalle.metrics.toon import ToonScores
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.models.pretrained import PretrainedModel
 from storydalle.models.zoo import EXPERIMENTS, zoo_names
 from storydalle.reporting.evaluation_page import write_page
 from storydalle.reporting.evaluation_summary import fill_card, summaries
 from storydalle.reporting.result_pages import fill_pages
-from storydalle.stories import toon
+from storydalle.stories.drawn_worlds import WORLDS
 from storydalle.training.building import newest_model
 from storydalle.training.runs import METRICS
 
@@ -83,7 +83,7 @@ def write(out: Path, data: JudgedData, folders: Mapping[str, Path], settings: Ev
     keep_freed_memory()
     models = open_models(folders, settings.compare)
     judges = open_judges(settings.protocol, data.characters, settings.runs / "cache" / "features")
-    texts = [reader_accuracy(judges)] if ToonScores.asked_as in settings.protocol.metrics else []
+    texts = [reader_accuracy(judges)] if "labels" in needs_of(settings.protocol.metrics) else []
     print(*texts, sep="\n")
     evaluations: dict[str, Evaluation] = {}
     for name in data.splits:
@@ -184,8 +184,10 @@ def write_tables(out: Path, texts: Sequence[str], evaluations: Mapping[str, Eval
 
 def reader_accuracy(judges: Judges, num_stories: int = 100) -> str:
     """The accuracy of the label reader on real frames that it was not trained on."""
-    assert judges.networks.labels is not None
-    accuracies = reading_accuracies(judges.networks.labels, toon.ToonSV("val", num_stories))
+    reader = judges.networks.labels
+    assert reader is not None
+    stories = WORLDS[judges.asked.dataset].stories("val", num_stories, resolution=reader.resolution)
+    accuracies = reading_accuracies(reader, stories)
     return "Labels read on held-out real frames: " + ", ".join(
         f"{name} {value:.3f}" for name, value in accuracies.items()
     )

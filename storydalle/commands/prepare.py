@@ -137,14 +137,14 @@ def read_clips(
 
 
 def look_at_toon(settings: PrepareSettings, out: Path) -> None:
-    from storydalle.stories import toon, toonsv
+    from storydalle.stories.drawn_worlds import WORLDS
 
     name, split = settings.data.name, settings.split
-    drawn, count = (toonsv.ToonSV2, toonsv.counts) if name == "toon2" else (toon.ToonSV, toon.counts)
-    if split not in drawn.splits:
-        raise UserError(f"{name} has no split {split!r}; {nearest(split, drawn.splits)}")
+    world = WORLDS[name]
+    if split not in world.splits:
+        raise UserError(f"{name} has no split {split!r}; {nearest(split, world.splits)}")
     with told_in_one_line(""):
-        stories, counts = drawn(split, resolution=settings.data.resolution), count(split)
+        stories, counts = world.stories(split, resolution=settings.data.resolution), world.counts(split)
     num_shown = min(settings.num_stories, len(stories))
     out.mkdir(parents=True, exist_ok=True)
     sheet = save_sheet(sheets.toon_rows(stories, range(num_shown)), f"{name}, {split}: {num_shown} stories", out)

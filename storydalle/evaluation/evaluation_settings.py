@@ -35,11 +35,12 @@ class DataSettings:
     config: Mapping[str, object]  # the whole group, of which the stories are made
 
     @property
-    def num_targets(self) -> int:
-        """Of a story of ToonSV."""
+    def num_targets(self) -> int | None:
+        """Of a story that is drawn; None if they differ in length, as those of toon2 can."""
         number = self.config["num_targets"]
-        check_number("data.num_targets", number, 1, whole=True)
-        assert isinstance(number, int)
+        if number is not None or self.name != "toon2":
+            check_number("data.num_targets", number, 1, whole=True)
+        assert number is None or isinstance(number, int)
         return number
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from storydalle.evaluation.evaluation_settings import ProtocolSettings
-from storydalle.evaluation.protocol import LABEL_READER, Protocol, protocol_of
+from storydalle.evaluation.protocol import LABEL_READER, Protocol, label_reader_of, protocol_of
 from storydalle.evaluation.splits import Split
 from storydalle.files.paths import user_path
 from storydalle.metrics.declared import DeclaredMetric, Setting, by_name, needs_of
@@ -89,7 +89,7 @@ def open_judges(protocol: ProtocolSettings, characters: Sequence[str], cache: Pa
     Features are stored in ``cache``, so that they are computed only once for each picture.
     """
     needed = needs_of(protocol.metrics)
-    if "classifier" in needed and protocol.classifier == LABEL_READER:  # which is then read once for both
+    if "classifier" in needed and protocol.classifier == label_reader_of(protocol):  # which is then read once for both
         needed = needed - {"classifier"} | {"labels"}
     networks = Networks(
         features=opened("features", protocol, lambda given: open_features(given, cache), needed),
@@ -121,8 +121,8 @@ def opened(
         raise UserError(f"{error}; or {remedy}") from error
 
 
-def open_label_reader(_: object = None) -> LabelReader:
-    return LabelReader.from_pretrained(zoo.zoo_folder() / LABEL_READER)
+def open_label_reader(given: object) -> LabelReader:
+    return LabelReader.from_pretrained(zoo.zoo_folder() / str(given or LABEL_READER))
 
 
 def open_features(given: Mapping[str, object], cache: Path) -> FeatureNetwork:

@@ -113,8 +113,8 @@ def protocol_of(asked: ProtocolSettings, split: "Split", networks: Networks) -> 
         metrics=tuple(metrics),
         texts=asked.texts if text else None,
         features=Network(name=features.name, sha256=features.sha256, resize=resize) if features else None,
-        labels=label_reader_record() if "labels" in needed else None,
-        classifier=classifier_record(networks) if "classifier" in needed else None,
+        labels=label_reader_record(asked) if "labels" in needed else None,
+        classifier=classifier_record(asked, networks) if "classifier" in needed else None,
         text_network=Network(name=text.name, sha256=text.sha256) if text else None,
         num_negatives=recorded.get("num_negatives"),
         subset_size=recorded.get("subset_size"),
@@ -122,13 +122,19 @@ def protocol_of(asked: ProtocolSettings, split: "Split", networks: Networks) -> 
     )
 
 
-def label_reader_record() -> Network:
-    return Network(name=LABEL_READER, sha256=sha256_of_file(zoo.zoo_folder() / LABEL_READER / zoo.WEIGHTS_NAME))
+def label_reader_of(asked: ProtocolSettings) -> str:
+    """The folder of the label reader among the shipped weights."""
+    return asked.labels or LABEL_READER
 
 
-def classifier_record(networks: Networks) -> Network:
+def label_reader_record(asked: ProtocolSettings) -> Network:
+    name = label_reader_of(asked)
+    return Network(name=name, sha256=sha256_of_file(zoo.zoo_folder() / name / zoo.WEIGHTS_NAME))
+
+
+def classifier_record(asked: ProtocolSettings, networks: Networks) -> Network:
     if networks.characters is None:
-        return label_reader_record()
+        return label_reader_record(asked)
     assert networks.characters.weights_sha256 is not None, "a classifier that was opened from a file"
     return Network(name=type(networks.characters).__name__, sha256=networks.characters.weights_sha256)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.mistakes import UserError, nearest, told_in_one_line
 from storydalle.settings import mapping
-from storydalle.stories import toon
+from storydalle.stories.drawn_worlds import WORLDS, World
 from storydalle.stories.opening import chosen_split, opened, tell
 from storydalle.stories.resizing import LANCZOS
 from storydalle.stories.set_stories import SetStories
@@ -20,16 +20,17 @@ class JudgedData(NamedTuple):
 
     settings: EvaluationSettings
     splits: list[str]
-    story_set: StorySet | None  # None for ToonSV, which is drawn
+    story_set: StorySet | None  # None for a world that is drawn
 
     @classmethod
     def of(cls, settings: EvaluationSettings) -> "JudgedData":
         """The requested splits, else those of the protocol, else one that has stories."""
         asked, splits = list(settings.splits), list(settings.splits or settings.protocol.splits)
         if "set" not in settings.data.config:
+            name, known = settings.data.name, WORLDS[settings.data.name].splits
             for split in splits:
-                if split not in toon.SPLITS:
-                    raise UserError(f"toon has no split {split!r}; {nearest(split, toon.SPLITS)}")
+                if split not in known:
+                    raise UserError(f"{name} has no split {split!r}; {nearest(split, known)}")
             return cls(settings, splits, None)
         story_set = opened(mapping("data.set", settings.data.config["set"]))
         tell(story_set.problem_notes)
@@ -42,7 +43,12 @@ class JudgedData(NamedTuple):
 
     @property
     def characters(self) -> Sequence[str]:
-        return toon.CHARACTERS if self.story_set is None else self.story_set.characters
+        return self.world.characters if self.story_set is None else self.story_set.characters
+
+    @property
+    def world(self) -> World:
+        """The drawn world, where there is no set of stories."""
+        return WORLDS[self.settings.data.name]
 
     def split(self, name: str) -> "Split":
         protocol = self.settings.protocol
@@ -55,7 +61,7 @@ class JudgedData(NamedTuple):
         data = self.settings.data
         with told_in_one_line(""):
             if self.story_set is None:
-                return toon.ToonSV(split, number, num_targets=data.num_targets, resolution=resolution)
+                return self.world.stories(split, number, num_targets=data.num_targets, resolution=resolution)
             ids = data.config["ids"]
             ids = None if ids is None else str(ids)
             return SetStories(self.story_set, split, resolution, number, ids, interpolation=interpolation)
@@ -108,11 +114,12 @@ class Split:
         return self.data.stories(self.name, self.resolution, whole=True)
 
     def probing(self, resolution: int) -> Stories:
-        """The stories with which a model's own networks are probed; ToonSV draws other sources for them too."""
+        """The stories with which a model's own networks are probed; a world draws other sources for them too."""
         if self.data.story_set is not None:
             return self.at(resolution)
         num_targets = self.data.settings.data.num_targets
-        return toon.ToonSV(self.name, len(self), num_targets=num_targets, resolution=resolution, probes=True)
+        world = self.data.world
+        return world.stories(self.name, len(self), num_targets=num_targets, resolution=resolution, probes=True)
 
     @property
     def clusters(self) -> dict[str, str]:
