@@ -4,7 +4,12 @@ import numpy as np
 import torch
 
 from storydalle.metrics.networks.label_reader import LOOK_HEADS, TOONSV2, LabelReader
-from storydalle.metrics.networks.label_reader_training import reading_accuracies, train_label_reader
+from storydalle.metrics.networks.label_reader_training import (
+    HARD_VISITS,
+    reading_accuracies,
+    train_label_reader,
+    visited,
+)
 from storydalle.metrics.toonsv import READ_LABELS
 from storydalle.stories.story import Story
 from storydalle.stories.toonsv import COLUMNS
@@ -88,3 +93,12 @@ def test_a_saved_reader_of_guests_reads_the_same(tmp_path) -> None:
     assert loaded.config == reader.config
     for name, value in reader(images).items():
         torch.testing.assert_close(loaded(images)[name], value, atol=2e-2, rtol=1e-2)
+
+
+def test_frames_with_small_guests_are_visited_several_times() -> None:
+    characters = torch.zeros(4, 11, dtype=torch.long)
+    characters[1, [0, 1, FIRST]] = 1
+    characters[2, [0, FIRST]] = 1
+    characters[3, [0, 1, 2]] = 1
+    visits = visited({"characters": characters})
+    assert visits.bincount().tolist() == [1, HARD_VISITS, 1, 1] and HARD_VISITS > 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,9 +16,12 @@ from storydalle.metrics.networks.label_reader import LOOK_HEADS, LabelLogits, La
 from storydalle.stories.images import to_tensor
 from storydalle.stories.story import Story
 from storydalle.stories.toonsv import ToonSV2
-from storydalle.stories.toonsv.labels import drawn_labels
+from storydalle.stories.toonsv.labels import NUM_GUESTS, drawn_labels
 from storydalle.training.precision import resolved
 from storydalle.training.precision_names import AUTO, HALF
+
+SMALL_FROM = 3  # characters of a frame are drawn small
+HARD_VISITS = 4
 
 
 def drawn_frames(stories: Sequence[Story]) -> tuple[UInt8[Tensor, "n h w c"], dict[str, Tensor]]:
@@ -94,6 +97,13 @@ def batches(num: int, batch_size: int, generator: torch.Generator) -> Iterator[T
         yield from order[: num - num % batch_size].split(batch_size) if num >= batch_size else [order]
 
 
+def visited(labels: Mapping[str, Tensor]) -> Int[Tensor, " v"]:
+    """The frames of ToonSV 2 in one epoch of training; those with small guests, the hardest, come several times."""
+    guests, num_shown = labels["characters"][:, -NUM_GUESTS:], labels["characters"].sum(1)
+    is_hard = (num_shown >= SMALL_FROM) & (guests > 0).any(1)
+    return torch.arange(len(num_shown)).repeat_interleave(torch.where(is_hard, HARD_VISITS, 1))
+
+
 def train_label_reader(
     stories: Sequence[Story],
     steps: int = 2600,
@@ -119,9 +129,10 @@ def train_label_reader(
         optimizer, lambda step: min(1, (step + 1) / (0.05 * steps + 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
     )
     generator = torch.Generator().manual_seed(seed)
-    order = batches(len(images), batch_size, generator)
+    visits = visited(labels) if reader.settings.is_ordered else torch.arange(len(images))
+    order = batches(len(visits), batch_size, generator)
     for step in range(steps):
-        drawn = next(order)
+        drawn = visits[next(order)]
         inputs = to_tensor(images[drawn])
         inputs = roughened(inputs if reader.settings.is_ordered else mirrored(inputs, generator), generator)
         inputs = inputs.to(device, memory_format=torch.channels_last)
