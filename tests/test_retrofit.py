@@ -60,6 +60,37 @@ def test_a_source_switched_off_is_the_same_as_none():
     assert differs(off[FRAMES:], none[FRAMES:]).all()
 
 
+def test_a_story_encoder_that_reads_the_source_tells_it_in_every_frame():
+    made, inputs = retrofitted(tiny_dalle, source_blocks="none", story_reads_source=True)
+    plain, _ = retrofitted(tiny_dalle, source_blocks="none")
+    other = (inputs.source + 1) % 30
+
+    def story(model, source, has_source=None):
+        return model.encode_story(inputs.tokens, inputs.mask, None, source, has_source)
+
+    first = story(made, inputs.source)
+    assert differs(first, story(made, other)).all()
+    assert torch.equal(story(plain, inputs.source), story(plain, other))
+    order = torch.randperm(inputs.source.shape[-1], generator=torch.Generator().manual_seed(0))
+    assert differs(first, story(made, inputs.source[..., order])).all()  # it matters where a code stands
+    assert differs(inputs.logits(made), inputs.logits(made, source=other)).all()
+    off = story(made, inputs.source, torch.tensor([False, True]))
+    torch.testing.assert_close(off[:1], story(made, None)[:1])
+    torch.testing.assert_close(off[1:], first[1:])
+
+
+def test_filling_of_captions_changes_no_story_vector():
+    made, inputs = retrofitted(tiny_dalle, story_reads_source=True)
+    tokens = inputs.tokens.clone()
+    tokens[:, 0, 2:], tokens[:, 1, 1:], tokens[0, 2] = 0, 0, 0  # of several lengths, one empty
+    both = made.encode_story(tokens, inputs.mask, None, inputs.source)
+    for row in range(2):
+        alone = made.encode_story(tokens[row, None], inputs.mask[row, None], None, inputs.source[row, None])
+        torch.testing.assert_close(both[row, None], alone)
+    filled = torch.cat([tokens, tokens.new_zeros(*tokens.shape[:2], 3)], -1)
+    torch.testing.assert_close(both, made.encode_story(filled, inputs.mask, None, inputs.source))
+
+
 def test_a_context_of_two_frames_is_read_whole():
     made, inputs = retrofitted(tiny_dalle)
     two = torch.cat([inputs.source, (inputs.source + 3) % 30], 1)

@@ -140,7 +140,7 @@ def logit_bytes(backbone: Backbone, step: StepSizes) -> float | int:
 def story_bytes(encoder: StoryEncoder, backbone: Backbone, step: StepSizes) -> float | int:
     """Bytes that the story encoder keeps: its blocks over all tokens of a story, and three tensors before and after."""
     dim, precision = backbone.dim, step.precision
-    columns = step.num_frames * step.text_columns
+    columns = step.num_frames * step.text_columns + (0 if encoder.source is None else backbone.image_length)
     blocks = [cast(Block, block).kept(step.num_stories, columns, step) for block in encoder.blocks]
     ends = 6 * step.num_stories * columns * dim * precision.stream
     return sum(block.num_bytes(dim, precision) for block in blocks) + ends

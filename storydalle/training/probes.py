@@ -68,15 +68,18 @@ def probe_paths(
     ``probe_source_NAME`` uses the data set's other source of that name. Without ``others`` the first two are left out.
     Of a model with memory, ``probe_memory`` and ``probe_memory_NAME`` have it remember the frames of ``others``.
     """
-    story = model.encode_story(batch.tokens, batch.mask)
-    source = batch.source[:, None]
-    nats = frame_nats(model, batch, source, story)
+
+    def nats_with(source: Int[Tensor, "b l"]) -> tuple[Float[Tensor, "b f"], Tensor | None]:
+        story = model.encode_story(batch.tokens, batch.mask, None, source[:, None])
+        return frame_nats(model, batch, source[:, None], story), story
+
+    nats, story = nats_with(batch.source)
     found = {"nats": (nats, batch.mask)}
     for name, match in source_probes.items():
-        rise = frame_nats(model, batch, batch.probes[name][:, None], story) - nats
+        rise = nats_with(batch.probes[name])[0] - nats
         found[f"probe_source_{name}"] = (rise, frames_with(batch, match))
     if others is not None:
-        rise = frame_nats(model, batch, others.source[:, None], story) - nats
+        rise = nats_with(others.source)[0] - nats
         found["probe_source"] = (rise, batch.mask & others.mask.any(1, keepdim=True))
     swapped: dict[str, tuple[Tensor, Tensor]] = {}  # the rise by what was swapped, and the frames where it can matter
     if others is not None:
@@ -103,7 +106,7 @@ def swapped_paths(
     source, num_frames, found = batch.source[:, None], batch.mask.shape[1], {}
     shared = fitted(others.mask, num_frames)
     if story is not None:
-        other = model.encode_story(others.tokens, others.mask)
+        other = model.encode_story(others.tokens, others.mask, None, source)
         assert other is not None
         found["captions"] = (frame_nats(model, batch, source, fitted(other, num_frames)) - nats, shared)
     if model.num_remembered:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from storydalle.models import ranks
 from storydalle.models.backbones.backbone import Logits
@@ -30,6 +30,7 @@ from storydalle.training.optimisation import (
 )
 from storydalle.training.own_draws import own_draws
 from storydalle.training.probes import Match, OtherStories, probe_paths
+from storydalle.training.story_heads import BagHead, FactHead, facts_right
 
 NOISE_SEED = 1 << 32  # added to a run's seed: the draws of ``memory_noise`` are not those of dropped conditions
 
@@ -37,15 +38,16 @@ NOISE_SEED = 1 << 32  # added to a run's seed: the draws of ``memory_noise`` are
 class StoryDALLETraining(pl.LightningModule):
     """Loss, parameter groups and probes of a ``StoryDALLE``.
 
-    L = image + text_weight * text + bag_weight * bag, each a mean cross-entropy in nats. DALL-E weighs image and text
-    7/8 and 1/8 (Ramesh et al. 2021, section 2.2), which is ``text_weight`` = 1/7.
+    L = image + text_weight * text + bag_weight * bag + facts_weight * facts, each a mean cross-entropy in nats. DALL-E
+    weighs image and text 7/8 and 1/8 (Ramesh et al. 2021, section 2.2), which is ``text_weight`` = 1/7.
 
     With image and text alone, the model hardly learns to use story and source: the backbone alone explains 95 % of that
     loss. Three measures help:
 
     - ``story_warmup_steps``: at first only the story encoder trains. It learns to predict, from the vectors of a frame
       and the source's bag of codes, the bag of codes in which the frame differs from the source. No label is needed.
-      Later this loss stays, with weight ``bag_weight``;
+      Later this loss stays, with weight ``bag_weight``. Where the data set has labels, it learns to tell those of
+      ``facts`` too (see ``FactHead``), the sum of which weighs ``facts_weight``;
     - codes that differ from the source's code at the same place weigh ``changed_weight`` times as much as the others;
     - the gradients of base, source attention and story encoder are clipped separately.
 
@@ -86,6 +88,8 @@ class StoryDALLETraining(pl.LightningModule):
         seed: int = 0,
         probes: Mapping[str, Match] | None = None,
         source_probes: Mapping[str, Match] | None = None,
+        facts: Mapping[str, Sequence[int | str]] | None = None,
+        facts_weight: float | int = 0.0,
         betas: Sequence[float] = (0.9, 0.98),
         schedule: str = "cosine",
         optimizer: str = "adamw",
@@ -93,37 +97,47 @@ class StoryDALLETraining(pl.LightningModule):
         train_names: bool = False,
     ) -> None:
         super().__init__()
-        self.check_schedule(schedule)
-        check_optimizer(optimizer)
+        self._check(schedule, optimizer, story_dalle.model, text_weight, memory_noise)
         self.betas, self.schedule, self.optimizer = betas, schedule, optimizer
-        check_text_weight(story_dalle.model.backbone, text_weight)
         self.story_dalle = story_dalle
-        story_dalle.may_pack = False
         self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
         self.learning_rates = {"base": learning_rate, "source": source_learning_rate, "story": story_learning_rate}
         self.warmup_steps, self.max_steps, self.story_warmup_steps = warmup_steps, max_steps, story_warmup_steps
         self.bag_weight, self.changed_weight, self.text_weight = bag_weight, changed_weight, text_weight
+        self.facts_weight, self.memory_noise = facts_weight, memory_noise
         self.source_dropout, self.caption_dropout = source_dropout, caption_dropout
-        self.memory_noise = memory_noise
-        if memory_noise and not story_dalle.model.num_remembered:
-            raise ValueError(
-                f"memory_noise={memory_noise}: the retrofit has no memory; set it to 0, or retrofit.memory"
-            )
         self.probes, self.source_probes = probes or {}, source_probes or {}
         self.last_story: OtherStories | None = None  # that validation has seen
         self._freeze()
         self.name_tables = self._unfrozen_names() if train_names else []
         self.model.backbone.activation_checkpointing = activation_checkpointing
-        encoder, is_read = self.model.story_encoder, bag_weight or story_warmup_steps
-        self.bag_head = BagHead(encoder.num_story_tokens, self.model.backbone.dim) if encoder and is_read else None
+        self._add_heads(facts)
 
     @classmethod
     def check_schedule(cls, schedule: str) -> None:
         if schedule not in cls.SCHEDULES:
             raise ValueError(f"schedule={schedule} is unknown; choose one of {', '.join(cls.SCHEDULES)}")
 
+    def _check(
+        self, schedule: str, optimizer: str, model: RetrofittedDALLE, text_weight: float | int, noise: float | int
+    ) -> None:
+        """ValueError for settings that do not go together, or that nothing has."""
+        self.check_schedule(schedule)
+        check_optimizer(optimizer)
+        check_text_weight(model.backbone, text_weight)
+        if noise and not model.num_remembered:
+            raise ValueError(f"memory_noise={noise}: the retrofit has no memory; set it to 0, or retrofit.memory")
+
+    def _add_heads(self, facts: Mapping[str, Sequence[int | str]] | None) -> None:
+        """The heads of the losses of story vectors, where there is a story encoder and its loss weighs something."""
+        encoder, dim = self.model.story_encoder, self.model.backbone.dim
+        tells_bag, told = self.bag_weight or self.story_warmup_steps, facts if self.facts_weight else None
+        self.bag_head = BagHead(encoder.num_story_tokens, dim) if encoder and tells_bag else None
+        self.fact_head = FactHead(told, encoder.num_story_tokens, dim) if encoder and told else None
+
     def _freeze(self) -> None:
-        """Freeze all parameters except those that ``tuning`` trains."""
+        """Freeze all parameters except those that ``tuning`` trains; none has a packed copy meanwhile."""
+        self.story_dalle.may_pack = False
         self.story_dalle.image_tokenizer.requires_grad_(False)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(is_trained(name, self.tuning))
@@ -146,14 +160,16 @@ class StoryDALLETraining(pl.LightningModule):
 
     def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
         batch, has_source = self.drop_conditions(batch, batch_idx)
-        story = self.model.encode_story(batch.tokens, batch.mask)
+        story = self.model.encode_story(batch.tokens, batch.mask, None, batch.source[:, None], has_source)
         loss = batch.tokens.new_zeros((), dtype=torch.float)
-        if story is not None and self.bag_head is not None:
-            bag = self.bag_loss(batch, story)
-            self.log("train/loss_bag", bag, prog_bar=True, sync_dist=True)
-            if self.global_step < self.story_warmup_steps:
-                return bag  # the transformer is not computed yet
-            loss = self.bag_weight * bag
+        if story is not None:
+            told = self.told_by(story, batch)
+            self.log_dict({f"train/loss_{name}": each for name, each in told.items()}, prog_bar=True, sync_dist=True)
+            is_warmup = self.global_step < self.story_warmup_steps
+            weights = {"bag": 1.0 if is_warmup else self.bag_weight, "facts": self.facts_weight}
+            loss = sum((weights[name] * each for name, each in told.items()), loss)
+            if is_warmup and told:
+                return loss  # the transformer is not computed yet
         remembered = self.remembered(batch, story, batch_idx)
         logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source, remembered)
         losses = self.losses(logits, batch)
@@ -197,6 +213,16 @@ class StoryDALLETraining(pl.LightningModule):
         codes, weights = (rearrange(each, "b f l -> (b f) l") for each in (batch.codes, weights))
         return frame_losses(logits, codes, self.model.backbone.pad_id, weights, batch.mask.flatten())
 
+    def told_by(self, story: Float[Tensor, "b f s d"], batch: EncodedStories) -> dict[str, Float[Tensor, ""]]:
+        """The losses of what story vectors have to tell by themselves."""
+        told = {}
+        if self.bag_head is not None:
+            told["bag"] = self.bag_loss(batch, story)
+        if self.fact_head is not None:
+            answers = dict(self.fact_head.answers(story, batch.labels, batch.mask))
+            told["facts"] = torch.stack([each.loss for each in answers.values()]).sum()
+        return told
+
     def bag_loss(self, batch: EncodedStories, story: Float[Tensor, "b f s d"]) -> Float[Tensor, ""]:
         """Cross-entropy of the codes that differ from the source, in any order."""
         assert self.bag_head is not None
@@ -214,6 +240,16 @@ class StoryDALLETraining(pl.LightningModule):
         self.last_story = OtherStories.last_of(batch)
         for name, probed in probe_paths(self.model, batch, self.probes, self.source_probes, others).items():
             self.log(f"val/{name}", probed.mean, batch_size=probed.num_frames, sync_dist=True)
+        self._log_facts(batch)
+
+    def _log_facts(self, batch: EncodedStories) -> None:
+        """The share of facts that can be read from the story vectors: of each label, and of whole frames ("all")."""
+        story = self.model.encode_story(batch.tokens, batch.mask, None, batch.source[:, None])
+        if self.fact_head is not None and story is not None:
+            answers = dict(self.fact_head.answers(story, batch.labels, batch.mask))
+            for name, (right, asked) in facts_right(answers, batch.mask).items():
+                if asked:
+                    self.log(f"val/fact_{name}", right / asked, batch_size=int(asked), sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})
@@ -225,30 +261,10 @@ class StoryDALLETraining(pl.LightningModule):
                 groups[parameter_group(name)].append(parameter)
         if self.bag_head is not None:
             groups["story"].extend(self.bag_head.parameters())
+        if self.fact_head is not None:
+            groups["story"].extend(self.fact_head.parameters())
         rates = {**self.learning_rates, "names": self.learning_rates["base"]}
         groups["names"] = self.name_tables
         optimizer = build_adamw(groups, rates, self.weight_decay, self.betas, self.optimizer, undecayed=("names",))
         schedule = self.SCHEDULES[self.schedule](optimizer, self.warmup_steps, self.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class BagHead(nn.Module):
-    """Predicts which codes a frame has, in any order, from its story vectors and the mean code of its source.
-
-    The source is given because captions seldom name the setting, which most codes depend on: without it the captions
-    explain too little of the loss to learn from. Used in training only.
-    """
-
-    def __init__(self, num_story_tokens: int, dim: int) -> None:
-        super().__init__()
-        self.story = nn.Linear(num_story_tokens * dim, 2 * dim)
-        self.ln_source = nn.LayerNorm(dim)
-        self.source = nn.Linear(dim, 2 * dim)
-        self.out = nn.Linear(2 * dim, dim)
-
-    def forward(
-        self, story: Float[Tensor, "b f s d"], source: Int[Tensor, "b l"], codes: Float[Tensor, "v d"]
-    ) -> Float[Tensor, "b f v"]:
-        mean = self.ln_source(F.embedding(source, codes).mean(1))  # b d, over the l codes
-        hidden = self.story(rearrange(story, "b f s d -> b f (s d)")) + self.source(mean)[:, None]
-        return F.linear(self.out(F.gelu(hidden)), codes)  # read out with the table of codes

@@ -130,6 +130,7 @@ def reading_bytes(model: RetrofittedDALLE, num_stories: int, columns: int) -> in
     """Working memory of the story encoder, which reads all ``columns`` of a story's captions together."""
     if not isinstance(model.story_encoder, StoryEncoder):
         return 0
+    columns += 0 if model.story_encoder.source is None else model.backbone.image_length
     return block_bytes(model, num_stories * columns, columns)
 
 

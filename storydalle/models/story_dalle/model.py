@@ -208,7 +208,7 @@ class StoryDALLE(PretrainedModel):
         empty = self.caption_tokenizer.encode([""]).tokens.to(tokens).expand_as(tokens)  # b f t
         context = None if source is None else source[:, None]  # b 1 l: one context frame
         for captions in [tokens] if sampling.guidance == 1 else [tokens, empty]:  # the second one unconditional
-            story = self._encode_story(captions, mask, sentences)
+            story = self._encode_story(captions, mask, sentences, context)
             story = None if story is None else story[:, frames]
             prompts.append(Prompt(captions[:, frames], story, context, keys, before))
         unconditional = prompts[1] if len(prompts) > 1 else None
@@ -217,14 +217,18 @@ class StoryDALLE(PretrainedModel):
         )
 
     def _encode_story(
-        self, tokens: Tensor, mask: Tensor | None = None, sentences: Tensor | None = None
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        sentences: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> Tensor | None:
         """Story vectors; in a story longer than those of training, each frame sees a window of captions up to it."""
         mask = torch.ones_like(tokens[..., 0], dtype=torch.bool) if mask is None else mask
 
         def encoded(near: slice) -> Tensor | None:
             vectors = None if sentences is None else sentences[:, near]
-            return self.model.encode_story(tokens[:, near], mask[:, near], vectors)
+            return self.model.encode_story(tokens[:, near], mask[:, near], vectors, context)
 
         num_frames = tokens.shape[1]
         said = self.card.get("story_window")

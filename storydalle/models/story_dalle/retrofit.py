@@ -53,7 +53,8 @@ class RetrofitSettings(NetworkSettings):
     """``source_blocks``: "all" (the paper), "third" (the released code: blocks 2, 5, 8, ...), "lower" or "upper" half,
     "none", or indices; ``source_start``: "identity", or "random" as in the released code. ``story_depth=0`` leaves the
     story encoder out. With ``sentence_dim`` the story encoder is the released code's, which reads a sentence encoder's
-    vectors of that width.
+    vectors of that width. With ``story_reads_source`` it reads the source's codes ahead of the captions; the paper's
+    does not.
 
     ``memory``: the frames that source attention reads beside the source. "none" is the paper; "last" is the frame drawn
     before, "all" are those drawn before, of which the newest ``memory_frames`` count, so that a long story needs no
@@ -66,6 +67,7 @@ class RetrofitSettings(NetworkSettings):
     num_prompt_tokens: int = 0
     causal_story: bool = False
     story_positions: bool = True
+    story_reads_source: bool = False
     source_start: str = "identity"
     sentence_dim: int | None = None
     memory: str = "none"
@@ -138,7 +140,7 @@ class RetrofittedDALLE(Configured, nn.Module):
         model with memory remembers before each frame the true ``codes`` of the frames ahead of it, or ``remembered``.
         """
         if story is None:
-            story = self.encode_story(tokens, mask)
+            story = self.encode_story(tokens, mask, None, source, has_source)
         before = (codes if remembered is None else remembered)[:, :-1]
         conditions = self.conditions(source, story, tokens.shape[1], len(tokens), before)
         flat = "b f x -> (b f) x"
@@ -150,10 +152,13 @@ class RetrofittedDALLE(Configured, nn.Module):
         tokens: Int[Tensor, "b f t"],
         mask: Bool[Tensor, "b f"],
         sentences: Float[Tensor, "b f e"] | None = None,
+        source: Int[Tensor, "b g l"] | None = None,
+        has_source: Bool[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b f s d"] | None:
         """Story vectors of every frame from the backbone's own token embeddings; None without a story encoder.
 
-        A ``SentenceStoryEncoder`` reads ``sentences`` instead; without them the result is None.
+        ``source`` is read by an encoder made for it, except in stories whose ``has_source`` is false. A
+        ``SentenceStoryEncoder`` reads ``sentences`` instead; without them the result is None.
         """
         if self.story_encoder is None:
             return None
@@ -164,7 +169,10 @@ class RetrofittedDALLE(Configured, nn.Module):
         present = torch.ones_like(tokens, dtype=torch.bool)
         if self.backbone.pad_id is not None:
             present = tokens != self.backbone.pad_id
-        return self.story_encoder(self.backbone.embed_tokens(tokens), present, mask)
+        codes = None
+        if self.story_encoder.source is not None and source is not None:
+            codes = self._embedded(source).flatten(1, 2)  # b (g l) d
+        return self.story_encoder(self.backbone.embed_tokens(tokens), present, mask, codes, has_source)
 
     def conditions(
         self,
@@ -227,7 +235,11 @@ def story_encoder(dim: int, num_heads: int, settings: RetrofitSettings) -> Story
         return SentenceStoryEncoder(dim, num_heads, settings.sentence_dim)
     if not settings.story_depth:
         return None
-    reading = {"causal": settings.causal_story, "positions": settings.story_positions}
+    reading = {
+        "causal": settings.causal_story,
+        "positions": settings.story_positions,
+        "reads_source": settings.story_reads_source,
+    }
     return StoryEncoder(dim, num_heads, settings.story_depth, settings.num_story_tokens, **reading)
 
 

@@ -1,15 +1,61 @@
 """Encoders of a story's captions, whose vectors of a frame are prepended to its caption (section 3.1 of the paper)."""
 
 import math
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from storydalle.models.backbones.backbone import init_weights
 from storydalle.models.backbones.dalle import Block, causal_mask
 from storydalle.models.layers import attend
+
+
+class StoryColumns(NamedTuple):
+    """What the blocks of a story encoder read, without the padding of captions; rows are filled up at their ends.
+
+    ``frame`` is the caption that a column belongs to: -1 is the source's, one beyond the last caption's is filling.
+    """
+
+    x: Float[Tensor, "b n d"]
+    frame: Int[Tensor, "b n"]
+    seen: Bool[Tensor, "b n"]  # by other columns
+
+    @classmethod
+    def of_captions(
+        cls, x: Float[Tensor, "b f t d"], present: Bool[Tensor, "b f t"], mask: Bool[Tensor, "b f"]
+    ) -> "StoryColumns":
+        """The tokens that exist, caption by caption; of an empty caption its first column, which nothing else sees."""
+        num_frames, num_tokens = present.shape[1:]
+        kept = present.clone()
+        kept[..., 0] |= ~present.any(-1)
+        kept = kept.flatten(1)
+        most = int(kept.sum(1).max())
+        order = kept.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # b n
+        frame = torch.where(kept.gather(1, order), order // num_tokens, num_frames)
+        seen = (present & mask[..., None]).flatten(1).gather(1, order)
+        return cls(x.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, x.shape[-1])), frame, seen)
+
+    def after(self, source: Float[Tensor, "b m d"], has_source: Bool[Tensor, " b"] | None) -> "StoryColumns":
+        """The same columns after those of a source, which nothing sees where ``has_source`` is false."""
+        marks = torch.ones_like(source[..., 0], dtype=torch.bool)
+        seen = marks if has_source is None else marks & has_source[:, None]
+        frame = torch.full_like(marks, -1, dtype=self.frame.dtype)
+        joined = ((source, self.x), (frame, self.frame), (seen, self.seen))
+        return StoryColumns(*(torch.cat(pair, 1) for pair in joined))
+
+    def visible(self, causal: bool) -> Bool[Tensor, "b 1 n n"]:
+        """The columns that each column sees: itself too, for a softmax over nothing would be nan."""
+        visible = self.seen[:, None, None]
+        if causal:
+            visible = visible & (self.frame[:, None, None] <= self.frame[:, None, :, None])
+        return visible | torch.eye(self.frame.shape[1], dtype=torch.bool, device=self.frame.device)
+
+    def of_frames(self, num_frames: int) -> Bool[Tensor, "b f n"]:
+        """The columns of each frame's own caption."""
+        return self.frame[:, None] == torch.arange(num_frames, device=self.frame.device)[:, None]
 
 
 class StoryEncoder(nn.Module):
@@ -20,6 +66,8 @@ class StoryEncoder(nn.Module):
     story vectors. An input of one vector a caption (a sentence encoder's) is the special case t = 1.
 
     ``causal`` and ``positions=False`` are the released code's variant: caption i sees captions 1..i only, unordered.
+    With ``reads_source`` the blocks read the source frame's codes ahead of all captions: who "they" are, or where a
+    story is that names no place, only the source shows.
     """
 
     def __init__(
@@ -31,12 +79,14 @@ class StoryEncoder(nn.Module):
         input_dim: int | None = None,
         causal: bool = False,
         positions: bool = True,
+        reads_source: bool = False,
     ) -> None:
         super().__init__()
         self.causal, self.positions = causal, positions
         input_dim = dim if input_dim is None else input_dim
         self.ln_in = nn.LayerNorm(input_dim)
         self.project = nn.Linear(input_dim, dim)
+        self.source = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, dim)) if reads_source else None
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.ln_f = nn.LayerNorm(dim)
         self.queries = nn.Parameter(torch.randn(num_story_tokens, dim))
@@ -44,10 +94,11 @@ class StoryEncoder(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """N(0, 0.02), except for the input projection; the queries are N(0, 1)."""
+        """N(0, 0.02), except for the input projections; the queries are N(0, 1)."""
         self.apply(init_weights)
-        # Captions enter at the size of the positions; at a backbone's initial size they would drown in them.
-        nn.init.normal_(self.project.weight, std=self.project.in_features**-0.5)
+        # Inputs enter at the size of the positions; at a backbone's initial size they would drown in them.
+        for layer in [self.project, *([] if self.source is None else [cast(nn.Linear, self.source[1])])]:
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     @property
     def num_story_tokens(self) -> int:
@@ -58,33 +109,30 @@ class StoryEncoder(nn.Module):
         embeddings: Float[Tensor, "b f t e"],
         present: Bool[Tensor, "b f t"],
         mask: Bool[Tensor, "b f"],
+        source: Float[Tensor, "b m e"] | None = None,
+        has_source: Bool[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b f s d"]:
-        """Story vectors from caption embeddings; ``present`` marks tokens that exist, ``mask`` frames that do."""
+        """Story vectors from caption embeddings; ``present`` marks tokens that exist, ``mask`` frames that do.
+
+        ``source`` are embedded codes with their places, for an encoder that reads them; stories whose ``has_source`` is
+        false are read without.
+        """
         num_frames, num_tokens = embeddings.shape[1:3]
         x = self.project(self.ln_in(embeddings))  # b f t d
         if self.positions:
             frames = sinusoids(num_frames, x.shape[-1])
             x = x + sinusoids(num_tokens, x.shape[-1]).to(x) + frames[:, None].to(x)  # t d and f 1 d
-        x = rearrange(x, "b f t d -> b (f t) d")
-        visible = self._visible(present & mask[..., None])
+        columns = StoryColumns.of_captions(x, present, mask)
+        if self.source is not None and source is not None:
+            columns = columns.after(self.source(source), has_source)
+        x, visible = columns.x, columns.visible(self.causal)
         for block in self.blocks:
             x = block(x, visible)
-        captions = rearrange(self.ln_f(x), "b (f t) d -> b f t d", f=num_frames)
-        queries = self.queries.to(captions).expand(*captions.shape[:2], -1, -1)  # b f s d
-        # An empty caption is read at its first column: that one always exists, others depend on the rest of the batch.
-        own = present.clone()
-        own[..., 0] |= ~present.any(-1)
-        own = own[:, :, None]  # b f 1 t
-        return self.ln_out(attend(queries, captions, captions, own))  # frames take the place of attention's heads
-
-    def _visible(self, seen: Bool[Tensor, "b f t"]) -> Bool[Tensor, "b 1 n n"]:
-        num_frames, num_columns = seen.shape[1:]
-        frame = torch.arange(num_frames, device=seen.device).repeat_interleave(num_columns)  # the frame of each column
-        visible = rearrange(seen, "b f t -> b 1 1 (f t)")
-        if self.causal:
-            visible = visible & (frame[None] <= frame[:, None])  # b 1 n n
-        itself = torch.eye(len(frame), dtype=torch.bool, device=seen.device)
-        return visible | itself  # a softmax over nothing would be nan
+        captions = self.ln_f(x)[:, None]  # b 1 n d
+        queries = self.queries.to(captions).repeat(num_frames, 1).expand(len(x), 1, -1, -1)  # b 1 (f s) d
+        own = columns.of_frames(num_frames).repeat_interleave(self.num_story_tokens, 1)[:, None]  # b 1 (f s) n
+        found = attend(queries, captions, captions, own)
+        return self.ln_out(found[:, 0].unflatten(1, (num_frames, -1)))
 
 
 class SentenceStoryEncoder(nn.Module):
