@@ -27,6 +27,10 @@ def true_labels(num_frames: int, num_stories: int = 1) -> Labels:
     labels["action"] = torch.full((*shape, 11), -1)
     labels |= {name: torch.full((*shape, 2), -1) for name in LOOK}
     labels |= {name: torch.full((num_stories, 2), -1) for name in SOURCE_LOOK}
+    labels |= {f"source_{name}": torch.ones(num_stories, dtype=torch.long) for name in ("setting", "light")}
+    for name in ("characters", "hat", "prop"):
+        labels[f"source_{name}"] = torch.zeros(num_stories, 11, dtype=torch.long)
+    labels["source_characters"][:, PIP] = 1
     for frame in range(num_frames):
         show(labels, frame, PIP)
     return labels
@@ -126,10 +130,11 @@ def test_hats_and_things_are_scored_by_how_they_are_known(name: str) -> None:
     predicted[name][0, 2, PIP] = 2
     predicted[name][0, 4, PIP] = predicted["characters"][0, 4, PIP] = 0
     predicted[name][0, 5, PIP] = 3  # still there
+    predicted["characters"][0, 7, PIP] = 0
     predicted[name][0, 7, LULU] = 1  # read on one who should not be there at all
     found = scores(predicted, truth)
     assert [found[f"{name}_{way}"] for way in ("source", "said", "carried", "returned")] == [1, 0.5, 1, 0]
-    assert (found[name], found[f"{name}_none"], found[f"{name}_false"]) == (3 / 5, 1 / 2, 1 / 3)
+    assert (found[name], found[f"{name}_none"], found[f"{name}_false"]) == (3 / 5, 1 / 2, 1 / 2)
 
 
 def test_setting_and_light_are_scored_by_how_they_are_known() -> None:
@@ -238,6 +243,21 @@ def test_all_facts_are_right_only_where_each_is() -> None:
     predicted = clone(truth)
     predicted["action"][0, 0, LULU] = 6
     assert scores(predicted, truth)["facts_right"] == 1
+
+
+def test_what_a_first_caption_says_against_the_source_is_scored() -> None:
+    truth = true_labels(2, num_stories=4)
+    show(truth, 0, LULU, hat=2, hat_known=KNOWN_SAID)  # the source does not show her, so nothing is against it
+    truth["hat"][:, :, PIP], truth["hat_known"][:, :, PIP] = 3, KNOWN_SAID
+    truth["light"][0], truth["light_known"][0] = 2, KNOWN_SAID
+    truth["setting_known"][1] = KNOWN_SAID  # said again
+    truth["source_prop"][1, PIP], truth["prop_known"][1, :, PIP] = 4, KNOWN_SAID  # said to be gone
+    truth["source_hat"][2, PIP] = 3  # said again
+    predicted = clone(truth)
+    predicted["light"][0] = 1  # as in the source
+    predicted["characters"][3, :, PIP] = 0
+    metric = metric_of(predicted, truth)
+    assert metric.counts()["against_source"] == 5 and metric.compute()["against_source"] == 3 / 5
 
 
 def test_facts_by_position_and_what_is_kept_of_them_to_the_end() -> None:

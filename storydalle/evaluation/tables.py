@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from storydalle.evaluation.loss_probes import PROBE_COLUMNS, PROBE_LEGEND
-from storydalle.evaluation.toon_table import markdown, number, ordered
+from storydalle.evaluation.toon_table import markdown, number, ordered, with_shares
 from storydalle.metrics.declared import columns_of, legend_of
 from storydalle.metrics.resampling import Interval
 from storydalle.metrics.topics import CAST, CHARACTERS, CONTINUATION, LOOKS, PICTURES, PLACES, THINGS
@@ -71,10 +71,11 @@ def score_tables(
 ) -> str:
     """All tables that have a column, each with its legend.
 
-    Those of ToonSV 2, where its facts are scored, end with the numbers of ``items``.
+    Those of ToonSV 2, where its facts are scored, stand for that of characters, and end with the numbers of ``items``.
     """
     has_facts = any("facts_right" in scores for scores in rows.values())
-    titles = [title for title in titles if has_facts or title not in COUNTED]
+    titles = [title for title in titles if title not in ((CHARACTERS,) if has_facts else COUNTED)]
+    rows = with_shares(rows) if has_facts else rows
     tables = {
         title: score_table(rows, score_columns(title), intervals, items if title in COUNTED else NO_ITEMS)
         for title in titles

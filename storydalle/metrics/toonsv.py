@@ -21,6 +21,7 @@ OF_CHARACTERS = ("characters", "action", "prop", "hat")
 READ_LABELS = (*OF_CHARACTERS, "setting", "light", *LOOK)
 KNOWN_LABELS = ("cast_known", "action_known", "prop_known", "hat_known", "setting_known", "light_known")
 SOURCE_LOOK = tuple(f"source_{name}" for name in LOOK)
+SOURCE_LABELS = ("source_characters", *(f"source_{name}" for name in ("hat", "prop", "setting", "light")))
 WAYS = {"source": SOURCE, "said": KNOWN_SAID, "carried": KNOWN_CARRIED, "returned": RETURNED}
 NAMES = (
     "frame_accuracy",
@@ -31,7 +32,7 @@ NAMES = (
     *("setting", *(f"setting_{way}" for way in WAYS)),
     *("light", "light_source", "light_said", "light_carried"),
     *("guest_scored", *LOOK, "guest_look", "guest_look_alone", "guest_look_pair", "guest_look_joint"),
-    "facts_right",
+    *("against_source", "facts_right"),
 )
 FEW = 2  # characters, whose figures have the full size
 EARLY = 4  # the frame that the last one is compared with
@@ -53,12 +54,10 @@ def swapped_guests(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) 
     """True where the guests read in a frame are the story's in the other order."""
     looks = looks_of_stories(truth, mask)[:, None, None]  # b 1 1 guest 3
     read = torch.stack([predicted[name] for name in LOOK], dim=-1)[:, :, :, None]  # b f place 1 3
-    alike = ((read == looks) & (looks >= 0)).sum(-1) - (looks < 0).any(-1).long()  # b f place guest
-    guests = predicted["characters"][..., -NUM_GUESTS:] > 0
-    alike = alike * guests[..., None]
+    alike = ((read == looks) & (looks >= 0)).sum(-1)  # b f place guest
     as_read, otherwise = (alike[..., 0, i] + alike[..., 1, 1 - i] for i in (0, 1))
     expected = truth["characters"][..., -NUM_GUESTS:] > 0
-    only_second = expected[..., 1] & ~expected[..., 0] & ~guests[..., 1]
+    only_second = expected[..., 1] & ~expected[..., 0] & (predicted["characters"][..., -1] == 0)
     return (otherwise > as_read) | ((otherwise == as_read) & only_second)
 
 
@@ -147,6 +146,21 @@ def look_ratios(
     }
 
 
+def against_source(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> Ratio:
+    """What first captions say and their source shows otherwise: hats and things of those it shows, setting, light."""
+    frame = {name: values[:, 0] for name, values in truth.items() if not name.startswith("source_")}
+    in_both = (frame["characters"] > 0) & (truth["source_characters"] > 0) & mask[:, :1]
+    read = predicted["characters"][:, 0] > 0
+    right, asked = [], []
+    for name in ("hat", "prop", "setting", "light"):
+        is_own = name in OF_CHARACTERS
+        is_told = (frame[f"{name}_known"] == KNOWN_SAID) & (frame[name] != truth[f"source_{name}"])
+        is_right = predicted[name][:, 0] == frame[name]
+        asked.append(is_told & in_both if is_own else (is_told & mask[:, 0])[:, None])
+        right.append(is_right & read if is_own else is_right[:, None])
+    return Ratio(torch.cat(right, dim=1), torch.cat(asked, dim=1))
+
+
 def all_right(predicted: Labels, truth: Labels, cast_right: Bool[Tensor, "b f"]) -> Bool[Tensor, "b f"]:
     """Frames in which every fact is right: cast, hats, things, looks, setting, light, and the actions that are told."""
     absent = truth["characters"] == 0
@@ -169,6 +183,7 @@ def fact_ratios(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> 
         **by_way("setting", setting, mask, truth["setting_known"], *WAYS),
         **by_way("light", light, mask, truth["light_known"], "source", "said", "carried"),
         **look_ratios(predicted, truth, mask, cast_right),
+        "against_source": against_source(predicted, truth, mask),
         "facts_right": Ratio(all_right(predicted, truth, cast_right), mask),
     }
 
@@ -184,7 +199,7 @@ class FactScores(LabelScores):
     """
 
     read_labels = READ_LABELS
-    true_labels = (*READ_LABELS, *KNOWN_LABELS, *SOURCE_LOOK)
+    true_labels = (*READ_LABELS, *KNOWN_LABELS, *SOURCE_LOOK, *SOURCE_LABELS)
     lower_is_better = ("prop_false", "hat_false")
     asked_as = "facts"
     columns = (
@@ -197,6 +212,7 @@ class FactScores(LabelScores):
         Column("frame_accuracy_carried", "carried", CAST),
         Column("action", "own action", CAST),
         Column("action_carried", "goes on", CAST),
+        Column("against_source", "against source", CAST),
         Column("facts_right", "all facts", CAST),
         Column("facts_right_at_4", "in frame 4", CAST),
         Column("facts_right_at_20", "20", CAST),
@@ -228,6 +244,7 @@ class FactScores(LabelScores):
         Column("guest_color", "colour", LOOKS),
         Column("guest_accessory", "accessory", LOOKS),
         Column("guest_look", "look", LOOKS),
+        Column("guest_look_share", "share of tokenizer", LOOKS),
         Column("guest_look_alone", "one guest", LOOKS),
         Column("guest_look_pair", "two guests", LOOKS),
         Column("guest_look_joint", "look and cast", LOOKS),
@@ -235,7 +252,8 @@ class FactScores(LabelScores):
     )
     legend: ClassVar[Mapping[str, str]] = {
         CAST: "*pronoun*: the caption means somebody without a name, *carried*: nobody is mentioned; *goes on*: an "
-        "action that is told only by that; *all facts*: everything that is known of a frame is right at once",
+        "action that is told only by that; *against source*: what a first caption says and the source shows otherwise; "
+        "*all facts*: everything that is known of a frame is right at once",
         THINGS: "*returned*: kept while its owner was away; *taken off*, *put down*: the caption says so, and none is "
         "read; *false*: read on one who should have none",
         PLACES: "*source*: still as the source shows it, *carried*: told by an earlier caption, *returned*: the "
@@ -245,7 +263,7 @@ class FactScores(LabelScores):
     }
     families: ClassVar = {
         CHARACTERS: "frame_accuracy_(1_2|3_4)|frame_accuracy_carried",
-        "All facts": "facts_.*",
+        "All facts": "facts_.*|against_source",
         "Setting and action": "setting.*|light.*|action.*|prop.*",
         "Guests and hats": "guest_.*|hat.*",
     }

@@ -7,6 +7,7 @@ from storydalle.evaluation.entries import tested_models
 from storydalle.evaluation.evaluation import Evaluation
 from storydalle.evaluation.evaluation_settings import EvaluationSettings
 from storydalle.evaluation.toon_table import OWN_METRICS, TARGETS, ablation_table, markdown, targets_table, toon_table
+from storydalle.evaluation.toonsv_targets import split_targets_table
 from storydalle.files.reading import read_object
 from storydalle.files.records import write_record
 from storydalle.metrics.resampling import Interval
@@ -18,6 +19,10 @@ def summaries(evaluations: Mapping[str, Evaluation], settings: EvaluationSetting
     """Texts under the tables: the probes, then the targets or, for a sweep, how much each path helps."""
     tested = tested_models(next(iter(evaluations.values())).entries)
     texts = [probe_table({split: each.rows for split, each in evaluations.items()}, list(tested))] if tested else []
+    if settings.data.name == "toon2" and settings.compare is None:
+        rows = {split: each.rows for split, each in evaluations.items()}
+        tables = {name: split_targets_table(rows, name) for name in tested}
+        return texts + [f"**{name}**\n\n{table}" for name, table in tables.items() if table]
     if settings.data.name != "toon" or not tested or settings.num_candidates > 1:
         return texts
     if settings.compare is not None:
