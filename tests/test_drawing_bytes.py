@@ -14,10 +14,11 @@ from storydalle.models.backbones.mega import MegaDALLE
 from storydalle.models.drawing import StoryRequest
 from storydalle.models.packing import decoding_view, exact
 from storydalle.models.story_dalle import drawing_bytes, model, sampling
-from storydalle.models.story_dalle.drawing_bytes import MOST_ROWS, rows_that_fit, view_bytes
+from storydalle.models.story_dalle.drawing_bytes import MOST_ROWS, rows_that_fit, view_bytes, wave_memory
 from storydalle.models.story_dalle.drawing_plan import DrawingPlan, largest
 from storydalle.models.story_dalle.model import StoryDALLE
 from storydalle.models.story_dalle.retrofit import retrofit
+from storydalle.models.story_dalle.sampling import largest_wave
 from storydalle.tokens.caption_tokenizer import CaptionTokenizer
 from storydalle.tokens.dvae import DVAE
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -27,7 +28,9 @@ from tests.tiny import CAPTIONS, tiny_story_dalle
 TEXT = 40  # columns of captions, of which few are used
 
 
-def made(kind: str = "dalle", num_codes: int = 512, pads: bool = True, prompts: int = 0, dim: int = 128) -> StoryDALLE:
+def made(
+    kind: str = "dalle", num_codes: int = 512, pads: bool = True, prompts: int = 0, dim: int = 128, memory: str = "none"
+) -> StoryDALLE:
     """Four blocks, 64 codes a frame of 32 pixels."""
     torch.manual_seed(0)
     images = VQGAN(32, 16, (1, 2), 1, (), 16, num_codes, 4, 4, mid_attention=False, pixel_shuffle=2)
@@ -38,7 +41,8 @@ def made(kind: str = "dalle", num_codes: int = 512, pads: bool = True, prompts: 
         backbone: Backbone = MegaDALLE(captions.vocab_size, glu_dim=2 * dim, **rows, **sizes)
     else:
         backbone = DALLE(captions.vocab_size, num_codes, pad_id=captions.pad_id if pads else None, **sizes)
-    return StoryDALLE(images, captions, retrofit(backbone, num_prompt_tokens=prompts), {"guidance": True}).eval()
+    model = retrofit(backbone, num_prompt_tokens=prompts, memory=memory)
+    return StoryDALLE(images, captions, model, {"guidance": True}).eval()
 
 
 def request(
@@ -69,6 +73,27 @@ def test_the_bound_is_above_what_is_measured_and_near_it(shape: tuple[int, int, 
     story_dalle = made(**sizes)
     asked = request(story_dalle, *shape)
     assert 1 <= plan(story_dalle, asked).memory.total / measured(story_dalle, asked) < 1.2
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 1), (1, 4, 64), (8, 4, 1), (3, 12, 4)])
+@pytest.mark.parametrize("memory", ["last", "all"])
+@pytest.mark.parametrize("kind", ["dalle", "mega"])
+def test_the_bound_counts_the_frames_that_are_remembered(kind: str, memory: str, shape: tuple[int, int, int]) -> None:
+    story_dalle = made(kind, memory=memory)
+    asked = request(story_dalle, *shape)
+    assert 1 <= plan(story_dalle, asked).memory.total / measured(story_dalle, asked) < 1.2
+
+
+@pytest.mark.parametrize("memory", ["last", "all"])
+def test_a_long_story_takes_no_more_memory_than_its_pictures(memory: str) -> None:
+    """Of 8 frames the last remembers as many as all later ones."""
+    story_dalle = made(memory=memory)
+    short, long = (request(story_dalle, 1, num_frames, 1) for num_frames in (10, 50))
+    growth = 40 * (16 * 64 + 7 * 32**2)  # codes and pictures
+    captions = plan(story_dalle, long).memory.total - plan(story_dalle, short).memory.total - growth
+    assert measured(story_dalle, long) - measured(story_dalle, short) - growth <= max(captions, 0)
+    sizes = [wave_memory(story_dalle.model, largest_wave(plan(story_dalle, each).whole, 1)) for each in (short, long)]
+    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize("how", [{"top_k": 32}, {"top_p": 0.9}, {"temperature": 0}, {"guidance": 2.0}], ids=str)

@@ -44,7 +44,7 @@ class Sizes(CaptionTokenizer):
         return self.num_words
 
 
-def small(kind: str, prompts: int, num_codes: int = 256) -> StoryDALLE:
+def small(kind: str, prompts: int, num_codes: int = 256, memory: str = "none") -> StoryDALLE:
     """Four blocks; 16 tokens a caption and 64 codes of ``num_codes`` a frame."""
     torch.manual_seed(0)
     images = VQGAN(16, 8, (1, 1), 1, (), 8, codebook_size=num_codes, embed_dim=4, norm_groups=4, mid_attention=False)
@@ -55,7 +55,7 @@ def small(kind: str, prompts: int, num_codes: int = 256) -> StoryDALLE:
         backbone: Backbone = MegaDALLE(captions.vocab_size, glu_dim=128, **rows, **sizes)
     else:
         backbone = DALLE(captions.vocab_size, num_codes, **sizes)
-    return StoryDALLE(images, captions, retrofit(backbone, num_prompt_tokens=prompts))
+    return StoryDALLE(images, captions, retrofit(backbone, num_prompt_tokens=prompts, memory=memory))
 
 
 def full(kind: str, source_blocks: str = "all", prompts: int = 0) -> StoryDALLE:
@@ -120,6 +120,18 @@ def test_the_formula_says_what_is_measured(kind: str, tuning: str, recompute: bo
     system = training(small(kind, prompts=4 if tuning == "prompt" else 0), tuning, recompute)
     needed = training_memory(system, 2, 3, precision, on_cpu=True)
     assert needed.total == pytest.approx(measured(system, batch(system.story_dalle, 2, 3), precision), rel=0.08)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("memory", ["last", "all"])
+@pytest.mark.parametrize("kind", ["dalle", "mega"])
+def test_frames_that_are_remembered_are_counted(kind: str, memory: str, recompute: bool, precision: str) -> None:
+    system = training(small(kind, 0, memory=memory), "full", recompute)
+    needed = training_memory(system, 2, 8, precision, on_cpu=True)
+    assert needed.total == pytest.approx(measured(system, batch(system.story_dalle, 2, 8), precision), rel=0.08)
+    plain = training_memory(training(small(kind, 0), "full", recompute), 2, 8, precision, on_cpu=True)
+    assert needed.total > 1.02 * plain.total
 
 
 def test_more_stories_a_batch_cost_activations_alone() -> None:

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int, Real, UInt8
 from PIL import Image
 from torch import Tensor
 
+from storydalle.stories.images import to_images
+
 Progress = Callable[[int, int], None]  # steps done, steps in all
 Reranker = Callable[[list[Image.Image], str], Sequence[float] | Tensor]  # a frame's candidates and its caption
 
@@ -64,10 +66,28 @@ def ranked(images: list[list[Image.Image]], scores: Real[Tensor, "f k"], notes: 
     return Drawn([row[0] for row in candidates], candidates, scores, notes)
 
 
-def reranked(reranker: Reranker, images: list[list[Image.Image]], captions: list[str]) -> Real[Tensor, "f k"]:
-    """Scores of a frame's candidates under its caption, frame by frame."""
-    rows = zip(images, captions, strict=True)
-    return torch.stack([torch.as_tensor(reranker(row, caption)).cpu() for row, caption in rows])
+class Judge:
+    """A reranker of one story's candidates, which is asked once a frame: while frames are drawn, or after.
+
+    A model with memory draws the next frame from the candidate that ``choose`` keeps, so it is asked meanwhile.
+    """
+
+    def __init__(self, reranker: Reranker, captions: list[str]) -> None:
+        self.reranker, self.captions = reranker, captions
+        self.scores: dict[int, Real[Tensor, " k"]] = {}  # by frame
+
+    def choose(self, frame: int, candidates: UInt8[Tensor, "1 k h w c"]) -> Int[Tensor, "1"]:
+        scores = self._scored(frame, to_images(candidates[0]))
+        return scores.sort(descending=True, stable=True).indices[:1]  # as ``ranked`` orders them
+
+    def scores_of(self, images: list[list[Image.Image]]) -> Real[Tensor, "f k"]:
+        """Scores of all frames' candidates, in the order in which ``choose`` saw them."""
+        return torch.stack([self._scored(frame, row) for frame, row in enumerate(images)])
+
+    def _scored(self, frame: int, images: list[Image.Image]) -> Real[Tensor, " k"]:
+        if frame not in self.scores:
+            self.scores[frame] = torch.as_tensor(self.reranker(images, self.captions[frame])).cpu()
+        return self.scores[frame]
 
 
 def crop_notes(picture: Image.Image | None) -> list[str]:

@@ -20,13 +20,13 @@ from storydalle.files.whole import write_text
 from storydalle.models.drawing import (
     Candidates,
     Drawn,
+    Judge,
     Progress,
     Reranker,
     Sampling,
     StoryRequest,
     crop_notes,
     ranked,
-    reranked,
 )
 from storydalle.models.licences import part_of
 from storydalle.models.zoo import CONFIG_NAME, find
@@ -186,11 +186,11 @@ class PretrainedModel(nn.Module, ABC):
         A single text is one caption; ``stories.handed_in.source_of`` lists the forms of a source. Without a source the
         first frame is drawn from its caption alone and becomes the source of the others, if the model can do that.
         ``sampling`` defaults to that of the model's card; settings given by name replace its fields. Candidates are
-        ordered by the model's own score, or by ``reranker``. ``sentences`` are a sentence encoder's vectors of the
-        captions, for a released story encoder; without them that encoder is not used, and a note says so. ``announce``
-        is told the memory that drawing needs, by a model that knows it, before it draws. Raises
-        ValueError for missing or invalid captions, for a source that is missing or cannot be opened, and for settings
-        that are out of range or that the model lacks.
+        ordered by the model's own score, or by ``reranker``; a model with memory remembers the best one.
+        ``sentences`` are a sentence encoder's vectors of the captions, for a released story encoder; without them that
+        encoder is not used, and a note says so. ``announce`` is told the memory that drawing needs, by a model that
+        knows it, before it draws. Raises ValueError for missing or invalid captions, for a source that is missing or
+        cannot be opened, and for settings that are out of range or that the model lacks.
         """
         captions, picture, said = handed_in(captions, source, num_candidates, seed)
         if picture is None and self.needs_source:
@@ -199,13 +199,13 @@ class PretrainedModel(nn.Module, ABC):
         chosen = self.sampling(sampling, **given)
         pixels = None if picture is None else from_images([picture], self.resolution).to(self.device)
         vectors = self._sentence_vectors(sentences, len(captions))
-        request = StoryRequest(
-            [captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, announce, as_pixels=True
-        )
+        judge = None if reranker is None else Judge(reranker, captions)
+        request = StoryRequest([captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, announce, True)
+        request = request if judge is None else request._replace(choose=judge.choose)
         notes = [*self.caption_notes(captions), *said, *crop_notes(picture), *self.request_notes(request)]
         drawn = self.draw_candidates(request)
         images = [to_images(row) for row in drawn.frames[0]]  # f k
-        scores = drawn.score()[0].cpu() if reranker is None else reranked(reranker, images, captions)
+        scores = drawn.score()[0].cpu() if judge is None else judge.scores_of(images)
         return ranked(images, scores, notes)
 
     @torch.inference_mode()

@@ -8,12 +8,12 @@ The peak is in the backward pass of a step with gradients accumulated over sever
 adamw8bit;
 - **average**: a second copy of all weights, if a running mean of them is kept;
 - **activations**: what the forward pass keeps for the backward pass, and the working memory of that. For each block:
-the
-  tensors of the residual stream, which autocast leaves in single precision; the tensors inside the block, at the
+  the tensors of the residual stream, which autocast leaves in single precision; the tensors inside the block, at the
   precision of the computation; the scores of attention, only on a CPU, since the fused kernel of a GPU keeps none; keys
-  and values of the source frame; and the copies of weights that autocast makes for every product. With activation
-  checkpointing a block keeps only its input, and only one block at a time needs the rest. Then the logits (rows x
-  positions x vocabulary) three times in single precision: log-probabilities, their gradient, and the logits' gradient.
+  and values of the source frame, and of the frames that each frame remembers; and the copies of weights that autocast
+  makes for every product. With activation checkpointing a block keeps only its input, and only one block at a time
+  needs the rest. Then the logits (rows x positions x vocabulary) three times in single precision: log-probabilities,
+  their gradient, and the logits' gradient.
   If drawing sample strips needs more than all this, its memory counts instead. Columns of captions count that have a
   token in some caption; the rest is dropped before it is computed.
 
@@ -115,14 +115,16 @@ def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[KeptByBlock]:
 def drawing_bytes(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
     """Bytes to draw the sample strips between two steps, one story at a time, beside the weights."""
     model, backbone = story_dalle.model, story_dalle.model.backbone
+    remembered = min(model.num_remembered, step.num_frames - 1)
     strip = WaveSizes(
         num_stories=1,
         num_frames=step.num_frames,
         num_candidates=1,
         num_columns=model.num_prefix + step.text_columns,
-        source_length=backbone.image_length,
+        source_length=(1 + remembered) * backbone.image_length,
         num_branches=1,
         code_bytes=CodeSampling().code_bytes(backbone.num_codes),
+        in_turn=model.num_remembered > 0,
     )
     packed = view_bytes(model, "plain")
     needed = DrawingPlan(story_dalle.image_tokenizer, model, strip, packed, as_pixels=False, free=sys.maxsize).memory

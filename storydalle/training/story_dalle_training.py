@@ -126,7 +126,7 @@ class StoryDALLETraining(pl.LightningModule):
         check_optimizer(optimizer)
         check_text_weight(model.backbone, text_weight)
         if noise and not model.num_remembered:
-            raise ValueError(f"memory_noise={noise}: the retrofit has no memory; set it to 0, or retrofit.memory")
+            raise ValueError(f"memory_noise={noise} needs a memory: set it to 0, or retrofit.memory=last")
 
     def _add_heads(self, facts: Mapping[str, Sequence[int | str]] | None) -> None:
         """The heads of the losses of story vectors, where there is a story encoder and its loss weighs something."""

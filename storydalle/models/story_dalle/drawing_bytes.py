@@ -3,7 +3,7 @@
 At its peak a wave of rows (candidates of frames) holds
 
 - **caches**: keys and values of each prompt, shared by the candidates of a frame, and of the codes of each row;
-- **source**: keys and values of the source frames in each block that attends to them;
+- **source**: keys and values of the source, and of frames that are remembered, in each block that attends to them;
 - **working memory**: of the prefill or of a step, whichever is more. A step's is that of one block, and the logits with
   what a code is chosen by, in double precision;
 
@@ -74,16 +74,23 @@ def wave_memory(model: RetrofittedDALLE, sizes: WaveSizes) -> DrawingMemory:
     """What a wave needs beside weights and codes."""
     backbone, prompts, rows = model.backbone, sizes.num_prompts, sizes.num_rows
     columns = prompts * sizes.num_columns + rows * backbone.image_length
-    source = 2 * len(model.source_attention) * sizes.num_stories * sizes.source_length * number_bytes(model)
+    context = sizes.num_stories * sizes.source_length * number_bytes(model)
+    source = 2 * len(model.source_attention) * context
+    caches = sizes.num_branches * columns * backbone.column_bytes
+    # Of one block: the context embedded and normed, its keys and values, and keys with positions; before any cache.
+    remembering = 5 * context * backbone.dim - caches if sizes.in_turn else 0
     prefill = block_bytes(model, prompts * sizes.num_columns, sizes.num_columns) + joined_bytes(model)
     # Prompts are copied for their candidates block by block.
     shared = prompts * (sizes.num_columns + backbone.image_length) * backbone.column_bytes // backbone.depth
     kept = prompts * number_bytes(model) * (2 * model.num_prefix * backbone.dim + sizes.num_columns)
     kept += 24 * rows * backbone.image_length  # uniform numbers, codes
     return DrawingMemory(
-        caches=sizes.num_branches * columns * backbone.column_bytes,
+        caches=caches,
         source=sizes.num_branches * source * backbone.dim,
-        working=kept + max(prefill, step_bytes(model, sizes), shared if sizes.num_candidates > 1 else 0),
+        working=max(
+            remembering,
+            kept + max(prefill, step_bytes(model, sizes), shared if sizes.num_candidates > 1 else 0),
+        ),
     )
 
 

@@ -7,7 +7,13 @@ from torch import nn
 
 from storydalle.files.process_memory import told_bytes
 from storydalle.models.packing import picture_view_bytes
-from storydalle.models.story_dalle.drawing_bytes import DrawingMemory, WaveSizes, reading_bytes, wave_memory
+from storydalle.models.story_dalle.drawing_bytes import (
+    DrawingMemory,
+    WaveSizes,
+    number_bytes,
+    reading_bytes,
+    wave_memory,
+)
 from storydalle.models.story_dalle.retrofit import RetrofittedDALLE
 from storydalle.models.story_dalle.sampling import largest_wave, rows_of_waves
 from storydalle.tokens.image_tokenizer import ImageTokenizer
@@ -64,19 +70,27 @@ class DrawingPlan:
         sources = min(together, whole.num_stories) * one
         story = reading_bytes(self.model, whole.num_stories, columns)
         codes = 16 * rows * self.model.backbone.image_length  # as they are drawn, and sorted
+        backbone = self.model.backbone
+        vector = self.model.num_prefix * backbone.dim * number_bytes(self.model)
+        prompts = whole.num_prompts * (vector + 8 * backbone.text_length)  # of all waves
         drawn = wave_memory(self.model, largest_wave(whole, self._rows(whole)))
         # Numbers twice, while parts become one; pixels once, and once as the pictures of 4 bytes a pixel of PIL.
         pictures = rows * self.image_tokenizer.resolution**2 * (3 + 4 if self.as_pixels else 2 * 3 * 4)
+        decoded = DrawingMemory(
+            weights,
+            packed=picture_view_bytes(self.image_tokenizer),
+            codes=codes,
+            decoding=min(together, rows) * one,
+            pictures=pictures,
+        )
+        chosen = decoded  # a choice among a frame's candidates looks at their pictures before the next one is drawn
+        if whole.in_turn and whole.num_candidates > 1:
+            chosen = decoded._replace(packed=decoded.packed + self.packed, pictures=pictures // whole.num_frames)
         return max(
             DrawingMemory(weights, working=max(sources, story)),
-            drawn._replace(weights=weights, packed=self.packed, codes=codes),
-            DrawingMemory(
-                weights,
-                packed=picture_view_bytes(self.image_tokenizer),
-                codes=codes,
-                decoding=min(together, rows) * one,
-                pictures=pictures,
-            ),
+            drawn._replace(weights=weights, packed=self.packed, codes=codes + prompts),
+            decoded,
+            chosen,
             key=lambda memory: memory.total,
         )
 

@@ -193,15 +193,17 @@ class RetrofittedDALLE(Configured, nn.Module):
             prefix = prompt if prefix is None else torch.cat([prompt, prefix], 1)  # [prompt | story]
         if source is None or not len(self.source_attention):
             return Conditions(prefix, None)
-        context = self._embedded(source).flatten(1, 2)  # b (g l) d
-        frames = None
-        if self.num_remembered and before is not None and before.shape[1]:
-            frames = FrameContext(context, self._embedded(before), num_frames)
+        frames = source if before is None or not self.num_remembered else torch.cat([source, before], 1)
+        embedded = self._embedded(frames)
+        context = FrameContext(embedded, source.shape[1], num_frames)
         memories: list[BlockMemory | None] = [None] * self.backbone.depth
         for index, module in self.source_attention.items():
             attention = cast(SourceCrossAttention, module)
-            own = [attention.remember(context)] if frames is None else attention.remember_frames(frames)
-            memories[int(index)] = own[0] if len(own) == 1 else own
+            if frames.shape[1] == source.shape[1]:  # nothing is remembered
+                memories[int(index)] = attention.remember(embedded.flatten(1, 2))
+            else:
+                own = attention.remember_frames(context)
+                memories[int(index)] = own[0] if num_frames == 1 else own
         return Conditions(prefix, memories)
 
     def _embedded(self, frames: Int[Tensor, "b g l"]) -> Float[Tensor, "b g l d"]:

@@ -18,23 +18,24 @@ STARTS = ("identity", "random")
 class FrameContext(NamedTuple):
     """The embedded frames that frames being drawn may read: the source, and those drawn before, oldest first.
 
-    ``num_frames`` frames read at a time, each what stands before it: the last of them all of ``before``, the one ahead
-    of it all but the newest, and so on. So in training ``before`` is a story's frames but for the last, and while
-    drawing, frame by frame, what has been drawn.
+    ``num_frames`` frames read at a time, each what stands before it: the last of them all, the one ahead of it all but
+    the newest, and so on. So in training the frames before are a story's without the last, and while drawing, frame by
+    frame, what has been drawn.
     """
 
-    source: Float[Tensor, "b m d"]
-    before: Float[Tensor, "b e l d"]
+    frames: Float[Tensor, "b g l d"]
+    num_sources: int  # of the frames, which all read
     num_frames: int
 
-    def split(self, x: Float[Tensor, "b n d"], num_heads: int) -> list[Float[Tensor, "b heads l head_dim"]]:
-        """Keys or values of [source | before], frame by frame."""
-        sizes = [self.source.shape[1], *[self.before.shape[2]] * self.before.shape[1]]
-        return [rearrange(part, "b l (h k) -> b h l k", h=num_heads) for part in x.split(sizes, 1)]
+    def split(self, x: Float[Tensor, "b n d"], num_heads: int) -> list[Float[Tensor, "b heads m head_dim"]]:
+        """Keys or values of the source, and of each frame drawn before."""
+        length, num_before = self.frames.shape[2], self.frames.shape[1] - self.num_sources
+        parts = x.split([self.num_sources * length, *[length] * num_before], 1)
+        return [rearrange(part, "b m (h k) -> b h m k", h=num_heads) for part in parts]
 
     def reach(self, most: int) -> list[range]:
-        """Of each frame that reads, the frames of ``before`` that it remembers: the newest ones, ``most`` at most."""
-        num_before = self.before.shape[1]
+        """Of each frame that reads, the frames before it that it remembers: the newest ones, ``most`` at most."""
+        num_before = self.frames.shape[1] - self.num_sources
         ends = range(num_before - self.num_frames + 1, num_before + 1)
         return [range(max(0, end - most), end) for end in ends]
 
@@ -91,10 +92,10 @@ class SourceCrossAttention(nn.Module):
         there is nothing to mask, and a story's attention takes half the time that one masked product would.
         """
         assert self.positions is not None, "made without memory"
-        normed = self.ln2(torch.cat([context.source, context.before.flatten(1, 2)], 1))
+        normed = self.ln2(context.frames.flatten(1, 2))
         key, *keys = context.split(self.key(normed), self.num_heads)
         value, *values = context.split(self.value(normed), self.num_heads)
-        positions = rearrange(self.positions, "s (h k) -> s h 1 k", h=self.num_heads)
+        positions = rearrange(self.positions.to(key), "s (h k) -> s h 1 k", h=self.num_heads)
         return [
             SourceMemory(
                 torch.cat([key, *(keys[i] + positions[reach.stop - 1 - i] for i in reach)], 2),
@@ -126,16 +127,19 @@ class SourceCrossAttention(nn.Module):
     def kept_beside(self, block: KeptByBlock, codes: int, step: StepSizes) -> KeptByBlock:
         """The memory of ``block`` together with this attention, which trains in every mode of tuning.
 
-        Added are inputs and results of its products at the ``codes`` positions of every row, and the source's keys and
-        values.
+        Added are inputs and results of its products at the ``codes`` positions of every row, and keys and values as
+        they are read: of the source once, or for each frame of the source and the frames that it remembers.
         """
         dim, share = self.proj.out_features, step.num_rows * codes / block.positions
-        memory = 3 * step.num_stories * codes * dim
+        most = 0 if self.positions is None else len(self.positions)
+        reads = sum(1 + min(most, i) for i in range(step.num_frames))  # frames that those of a story read
+        inputs = step.num_frames * (2 if step.precision.is_mixed else 1)  # autocast copies them for either product
+        memory = step.num_stories * codes * dim * (inputs + 2 * reads if most else 3)
         copies = 2 * dim**2 if step.precision.is_mixed else 0
         return block._replace(
             stream=block.stream + 1,
             inside=block.inside + 3 * share,
-            scores=block.scores + (step.num_rows * self.num_heads * codes**2 if step.keeps_scores else 0),
+            scores=block.scores + (step.num_stories * reads * self.num_heads * codes**2 if step.keeps_scores else 0),
             copies=block.copies + copies,
             apart=block.apart + (memory + copies) * step.precision.inside,
         )
