@@ -273,6 +273,13 @@ def test_only_misleading_captions_contradict_the_source_and_each_of_its_stories_
                 wrong = 0
 
 
+def test_where_the_source_was_told_wrong_nobody_goes_back_to_where_all_began():
+    for i in range(300):
+        tale = invent("misleading", i)
+        if any(event.value != tale.source.setting for event in tale.targets[0].told("is_in")):
+            assert not [event for scene in tale.targets for event in scene.told("returns_to_start")]
+
+
 def test_stories_are_the_same_in_any_order_from_any_instance_and_at_any_resolution():
     first, again = ToonSV2("train", 30), ToonSV2("train", 40_000, resolution=256)
     tales = [first.facts(i) for i in range(12)]

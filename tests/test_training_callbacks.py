@@ -95,6 +95,12 @@ def test_the_learning_rate_is_logged_beside_the_losses(train: Trainer) -> None:
     assert 0 < first < second, "the rate of the warm-up rises"
 
 
+def test_a_run_without_a_progress_bar_trains_in_silence(train: Trainer) -> None:
+    run = train("name=quiet", "+trainer.enable_progress_bar=false")
+    assert run.status == 0 and "it/s" not in run.out + run.err
+    assert "it/s" in "".join(train("name=shown")[1:])
+
+
 def test_nothing_is_logged_where_no_logger_is_chosen(train: Trainer) -> None:
     assert train("name=silent", "logger=none").status == 0
     assert not (train.runs / "silent" / "csv").exists()

@@ -169,6 +169,7 @@ def callbacks(folder: Path, settings: TrainSettings, chosen: Sequence[Callback] 
     average = [RunningMean(decay=settings.ema_decay)] if settings.ema_decay else []
     checkpoints = Checkpoints(folder, settings.save_every)
     interval = settings.trainer.get("log_every_n_steps")
+    shows_progress = settings.trainer.get("enable_progress_bar") is not False
     return [
         *average,
         *chosen,
@@ -177,7 +178,7 @@ def callbacks(folder: Path, settings: TrainSettings, chosen: Sequence[Callback] 
         LastRow(interval if isinstance(interval, int) else 50),
         StepsMade(),
         Cost(),
-        ProgressBar(refresh_rate=10),
+        *([ProgressBar(refresh_rate=10)] if shows_progress else []),
     ]
 
 

@@ -39,6 +39,7 @@ class Chronicle:
         self.looks_known = dict.fromkeys(source.cast, SOURCE)
         self.actions = {one.who: one.action for one in source.shown}  # of the last frame
         self.places = [source.setting]  # one after another; the last one is the present one
+        self.start: int | None = source.setting  # None once a caption has said that the source shows another place
         self.home: int | None = None
         self.light = source.light
         self.setting_known = self.light_known = SOURCE
@@ -88,7 +89,7 @@ class Chronicle:
         if event.kind == "is_home":
             self.home = event.value
         if event.kind == "is_in" and event.value != self.setting:
-            self.places = [event.value]  # the picture was wrong, and nobody has been there
+            self.places, self.start = [event.value], None  # the picture was wrong, and nobody has been there
         elif event.value != self.setting:
             self.places.append(event.value)
 

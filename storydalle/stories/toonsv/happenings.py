@@ -125,7 +125,7 @@ def _journey(dice: Dice, chronicle: Chronicle) -> Event:
     if earlier:
         ways[Event("returns", value=dice.pick(sorted(earlier)))] = 2.4
         ways[Event("returns_to_last", value=places[-2])] = 1.4
-    if places[0] != here:
+    if chronicle.start not in (None, here):
         ways[Event("returns_to_start", value=places[0])] = 1.4
     if chronicle.home is not None and chronicle.home != here:
         ways[Event("returns_home", value=chronicle.home)] = 4.0

@@ -19,7 +19,7 @@ from storydalle.stories.toonsv.slips import SHARE, slipped
 from storydalle.stories.toonsv.statements import statements_of
 from storydalle.stories.toonsv.surface import Segment, finished, spell, tidy
 
-TRIES = 60
+TRIES = 240
 CAREFUL = 15  # tries before plainer plans
 
 
