@@ -132,6 +132,19 @@ def test_a_memory_grows_and_is_left_out(tmp_path: Path, capsys: pytest.CaptureFi
     assert plain.model.state_dict().keys() == tiny_story_dalle().model.state_dict().keys()
 
 
+def test_a_reach_is_added_to_a_trained_story_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = awake()
+    base.card["story_window"] = 2
+    made = continued(tmp_path, base, story_reach=3, memory="last")
+    assert "positions from row 0 on; new: story_encoder.distances" in capsys.readouterr().out
+    assert all(torch.equal(value, made.model.state_dict()[name]) for name, value in base.model.state_dict().items())
+    back = continued(tmp_path, made)
+    assert back.model.state_dict().keys() == base.model.state_dict().keys()
+    tokens = made.caption_tokenizer.encode(CAPTIONS).tokens[None]
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    torch.testing.assert_close(made._encode_story(tokens), made.model.encode_story(tokens, mask))  # without a window
+
+
 # ------------------------------------------------------------------------------------------------ drawing and probes
 
 

@@ -141,3 +141,33 @@ def test_every_part_of_the_retrofit_is_registered():
                 assert any(value is other for other in parameters.values()), name
     assert set(parameters) == set(made.state_dict())
     assert sum(name.startswith("source_attention.") for name in parameters) == 3 * 12
+
+
+@pytest.mark.parametrize("reads_source", [False, True])
+def test_with_a_reach_a_long_story_is_read_as_a_short_one(reads_source: bool) -> None:
+    """With two blocks a caption hears of those up to twice the reach away, and not of its own number."""
+    made, _ = retrofitted(tiny_dalle, story_reach=2, story_depth=2, story_reads_source=reads_source)
+    torch.nn.init.normal_(made.story_encoder.distances)
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(1, 40, (1, 50, 7), generator=generator)
+    source = torch.randint(0, 30, (1, 1, 9), generator=generator)
+
+    def read(tokens: torch.Tensor) -> torch.Tensor:
+        return made.encode_story(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), None, source)
+
+    with torch.no_grad():
+        whole = read(tokens)
+        if not reads_source:  # the source reads the captions beside it, and others read the source
+            torch.testing.assert_close(read(tokens[:, 20:30])[:, 4:6], whole[:, 24:26], atol=1e-4, rtol=1e-4)
+        other = tokens.clone()
+        other[:, 20] = tokens[:, 20] % 39 + 1
+        moved = (read(other) - whole).abs().amax((0, 2, 3)) > 1e-4
+        assert moved.nonzero().flatten().tolist() == list(range(16, 25))
+        swapped = tokens.clone()
+        swapped[:, [21, 22]] = tokens[:, [22, 21]]
+        assert ((read(swapped) - whole)[:, 20].abs() > 1e-3).any(), "near captions are told apart by their distance"
+
+
+def test_a_reach_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="story_reach=0: give 1 or more"):
+        retrofitted(tiny_dalle, story_reach=0)

@@ -95,7 +95,7 @@ def story_dalle(
         captions = captions.with_names(added_names)
         backbone.add_tokens(captions.vocab_size - backbone.text_vocab_size)
     model, parts = retrofitted(backbone, **retrofit), retrofit_of(base)
-    if parts and is_same_but_for_memory(model, base.model):
+    if parts and is_continued(model, base.model):
         told = continued(model, base.model)
         print(f"note: training continues from {folder}, with its retrofit: {', '.join(parts)}{told}")
     elif parts:
@@ -105,16 +105,18 @@ def story_dalle(
     return made
 
 
-def is_same_but_for_memory(model: RetrofittedDALLE, base: RetrofittedDALLE) -> bool:
-    """Whether two retrofits have the same settings, those of memory aside."""
+def is_continued(model: RetrofittedDALLE, base: RetrofittedDALLE) -> bool:
+    """Whether two retrofits have the same settings, but for memory, and for a reach that only one of them has."""
     own, other = (replace(each.settings, memory="none", memory_frames=1) for each in (model, base))
+    if own.story_reach is None or other.story_reach is None:
+        own, other = replace(own, story_reach=None), replace(other, story_reach=None)
     return own == other
 
 
 def continued(model: RetrofittedDALLE, base: RetrofittedDALLE) -> str:
-    """Give ``model`` the weights of ``base``, whose memory may differ; return what a note has to add.
+    """Give ``model`` the weights of ``base``, of which ``is_continued`` is true; return what a note has to add.
 
-    Positions of remembered frames that ``base`` has are taken over; new ones stay as they are made, zero.
+    Positions of remembered frames that ``base`` has are taken over; new parameters stay as they are made.
     """
     weights, own, told = base.state_dict(), model.state_dict(), ""
     for name, positions in own.items():
@@ -123,9 +125,12 @@ def continued(model: RetrofittedDALLE, base: RetrofittedDALLE) -> str:
             weights[name] = torch.cat([known, positions[len(known) :]])
             if len(known) < len(positions):
                 told = f"; new, and zero, are source_attention.*.positions from row {len(known)} on"
+    if fresh := own.keys() - weights.keys():
+        told += f"; new: {', '.join(sorted(fresh))}"
+    weights = own | weights
     model.load_state_dict({name: weights[name] for name in own})
     if base.num_remembered and not model.num_remembered:
-        told = "; its memory is left out"
+        told += "; its memory is left out"
     return told
 
 

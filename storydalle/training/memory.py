@@ -145,4 +145,6 @@ def story_bytes(encoder: StoryEncoder, backbone: Backbone, step: StepSizes) -> f
     columns = step.num_frames * step.text_columns + (0 if encoder.source is None else backbone.image_length)
     blocks = [cast(Block, block).kept(step.num_stories, columns, step) for block in encoder.blocks]
     ends = 6 * step.num_stories * columns * dim * precision.stream
-    return sum(block.num_bytes(dim, precision) for block in blocks) + ends
+    # What a reach adds to the scores: the numbers, the places that they are read from, and a mask.
+    near = 0 if encoder.distances is None else step.num_stories * columns**2 * (4 * backbone.num_heads + 8 + 1)
+    return sum(block.num_bytes(dim, precision) for block in blocks) + ends + near

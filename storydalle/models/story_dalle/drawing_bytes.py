@@ -138,7 +138,8 @@ def reading_bytes(model: RetrofittedDALLE, num_stories: int, columns: int) -> in
     if not isinstance(model.story_encoder, StoryEncoder):
         return 0
     columns += 0 if model.story_encoder.source is None else model.backbone.image_length
-    return block_bytes(model, num_stories * columns, columns)
+    # With a reach, each score has a number that is added, which is made of several tables.
+    return block_bytes(model, num_stories * columns, columns, tables=2 if model.story_encoder.distances is None else 6)
 
 
 # ------------------------------------------------------------------------------------------------ what fits

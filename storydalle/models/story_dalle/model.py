@@ -231,7 +231,7 @@ class StoryDALLE(PretrainedModel):
             return self.model.encode_story(tokens[:, near], mask[:, near], vectors, context)
 
         num_frames = tokens.shape[1]
-        said = self.card.get("story_window")
+        said = self.card.get("story_window") if self.model.settings.story_reach is None else None
         window = said if isinstance(said, int) and said else num_frames
         story = encoded(slice(window))
         if story is None:

@@ -56,6 +56,9 @@ class RetrofitSettings(NetworkSettings):
     vectors of that width. With ``story_reads_source`` it reads the source's codes ahead of the captions; the paper's
     does not.
 
+    ``story_reach``: how many captions before and after it a caption is read with, told apart by their distance. None is
+    the paper: all of the story, at absolute positions, and in stories longer than those of training a window of it.
+
     ``memory``: the frames that source attention reads beside the source. "none" is the paper; "last" is the frame drawn
     before, "all" are those drawn before, of which the newest ``memory_frames`` count, so that a long story needs no
     more memory than a short one.
@@ -68,12 +71,15 @@ class RetrofitSettings(NetworkSettings):
     causal_story: bool = False
     story_positions: bool = True
     story_reads_source: bool = False
+    story_reach: int | None = None
     source_start: str = "identity"
     sentence_dim: int | None = None
     memory: str = "none"
     memory_frames: int = 7  # the most that a story of 8 frames, the longest of ToonSV's training, has before one
 
     def __post_init__(self) -> None:
+        if self.story_reach is not None and self.story_reach < 1:
+            raise ValueError(f"story_reach={self.story_reach}: give 1 or more, or null to read the whole story")
         if self.memory not in MEMORIES:
             raise ValueError(f"memory={self.memory!r}: choose {', '.join(MEMORIES)}")
         if self.memory_frames < 1:
@@ -237,12 +243,16 @@ def story_encoder(dim: int, num_heads: int, settings: RetrofitSettings) -> Story
         return SentenceStoryEncoder(dim, num_heads, settings.sentence_dim)
     if not settings.story_depth:
         return None
-    reading = {
-        "causal": settings.causal_story,
-        "positions": settings.story_positions,
-        "reads_source": settings.story_reads_source,
-    }
-    return StoryEncoder(dim, num_heads, settings.story_depth, settings.num_story_tokens, **reading)
+    return StoryEncoder(
+        dim,
+        num_heads,
+        settings.story_depth,
+        settings.num_story_tokens,
+        causal=settings.causal_story,
+        positions=settings.story_positions,
+        reads_source=settings.story_reads_source,
+        reach=settings.story_reach,
+    )
 
 
 def retrofit(backbone: Backbone, *values: object, **named: object) -> RetrofittedDALLE:

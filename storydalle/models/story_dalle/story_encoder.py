@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -53,6 +54,20 @@ class StoryColumns(NamedTuple):
             visible = visible & (self.frame[:, None, None] <= self.frame[:, None, :, None])
         return visible | torch.eye(self.frame.shape[1], dtype=torch.bool, device=self.frame.device)
 
+    def near(
+        self, visible: Bool[Tensor, "b 1 n n"], distances: Float[Tensor, "heads i"]
+    ) -> Float[Tensor, "b heads n n"]:
+        """What ``attend`` adds to the scores: a number for each head and distance of captions, in both directions.
+
+        Captions further away are not seen. The source is seen by all, with the last of the numbers.
+        """
+        reach = distances.shape[1] // 2 - 1
+        away = self.frame[:, None] - self.frame[..., None]  # b n n, of the column that is read
+        of_source = (self.frame < 0)[:, None].expand_as(away)
+        index = (away.clamp(-reach, reach) + reach).masked_fill(of_source, 2 * reach + 1)
+        added = F.embedding(index, distances.T).permute(0, 3, 1, 2)  # b heads n n
+        return added.masked_fill(~(visible & ((away.abs() <= reach) | of_source)[:, None]), float("-inf"))
+
     def of_frames(self, num_frames: int) -> Bool[Tensor, "b f n"]:
         """The columns of each frame's own caption."""
         return self.frame[:, None] == torch.arange(num_frames, device=self.frame.device)[:, None]
@@ -68,6 +83,11 @@ class StoryEncoder(nn.Module):
     ``causal`` and ``positions=False`` are the released code's variant: caption i sees captions 1..i only, unordered.
     With ``reads_source`` the blocks read the source frame's codes ahead of all captions: who "they" are, or where a
     story is that names no place, only the source shows.
+
+    With ``reach`` a caption sees so many captions before it and after it, and learns what their distance means, a
+    number for each head that is added to the scores; no frame has a number of its own. A caption of a long story then
+    is read as in the short ones of training. The numbers start as linear biases (Press et al. 2022, arXiv 2108.12409),
+    half of the heads looking back and half ahead.
     """
 
     def __init__(
@@ -80,8 +100,10 @@ class StoryEncoder(nn.Module):
         causal: bool = False,
         positions: bool = True,
         reads_source: bool = False,
+        reach: int | None = None,
     ) -> None:
         super().__init__()
+        self.distances = None if reach is None else nn.Parameter(linear_biases(num_heads, reach))
         self.causal, self.positions = causal, positions
         input_dim = dim if input_dim is None else input_dim
         self.ln_in = nn.LayerNorm(input_dim)
@@ -120,14 +142,16 @@ class StoryEncoder(nn.Module):
         num_frames, num_tokens = embeddings.shape[1:3]
         x = self.project(self.ln_in(embeddings))  # b f t d
         if self.positions:
-            frames = sinusoids(num_frames, x.shape[-1])
-            x = x + sinusoids(num_tokens, x.shape[-1]).to(x) + frames[:, None].to(x)  # t d and f 1 d
+            x = x + sinusoids(num_tokens, x.shape[-1]).to(x)  # t d
+            if self.distances is None:
+                x = x + sinusoids(num_frames, x.shape[-1])[:, None].to(x)  # f 1 d
         columns = StoryColumns.of_captions(x, present, mask)
         if self.source is not None and source is not None:
             columns = columns.after(self.source(source), has_source)
         x, visible = columns.x, columns.visible(self.causal)
+        near = visible if self.distances is None else columns.near(visible, self.distances)
         for block in self.blocks:
-            x = block(x, visible)
+            x = block(x, near)
         captions = self.ln_f(x)[:, None]  # b 1 n d
         queries = self.queries.to(captions).repeat(num_frames, 1).expand(len(x), 1, -1, -1)  # b 1 (f s) d
         own = columns.of_frames(num_frames).repeat_interleave(self.num_story_tokens, 1)[:, None]  # b 1 (f s) n
@@ -158,6 +182,16 @@ class SentenceStoryEncoder(nn.Module):
             )
         x = self.block(self.project(sentences), causal_mask(mask))
         return rearrange(x, "b f d -> b f 1 d")
+
+
+def linear_biases(num_heads: int, reach: int) -> Float[Tensor, "heads i"]:
+    """-m |distance| for the distances -reach to reach and a 0, m = 1, 1, 1/2, 1/2, 1/4, ...
+
+    m is twice as large for captions ahead (even heads), or behind (odd ones).
+    """
+    away, heads = torch.arange(-reach, reach + 1.0), torch.arange(num_heads)[:, None]
+    is_unlooked = torch.where(heads % 2 == 0, away > 0, away < 0)  # heads i
+    return F.pad(-(away.abs() / 2.0 ** (heads // 2)) * (1 + is_unlooked), (0, 1))
 
 
 def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
