@@ -110,6 +110,19 @@ def test_a_frame_tells_its_context_apart_by_source_and_by_distance(make: Callabl
     close(tale.logits(made, remembered=tale.codes[:, [2, 0, 1, 3, 4]])[:, -1], last)
 
 
+def test_a_position_is_of_the_frame_so_long_ago_however_many_there_are() -> None:
+    attention = SourceCrossAttention(8, 2, num_remembered=3)
+    context = FrameContext(torch.randn(1, 6, 4, 8), num_sources=1, num_frames=5)  # of five frames, before four of them
+    fresh = attention.remember_frames(context)
+    torch.nn.init.normal_(attention.positions)
+    for frame, (plain, told) in enumerate(zip(fresh, attention.remember_frames(context), strict=True)):
+        added = (told.key - plain.key).transpose(1, 2).reshape(-1, 4, 8)  # frames l d, the source first
+        assert not added[0].any() and len(added) == 1 + min(3, frame + 1)
+        for ago, position in enumerate(added[1:].flip(0)):
+            close(position, attention.positions[ago].expand(4, -1))
+        assert torch.equal(told.value, plain.value)
+
+
 @kinds
 @memories
 def test_fresh_positions_read_a_remembered_frame_as_one_more_source(
@@ -192,6 +205,7 @@ def test_a_story_of_fifty_frames_takes_ten_times_the_steps_of_five_and_no_more_c
     def remember(self: SourceCrossAttention, context: FrameContext) -> Any:
         found = plain(self, context)
         read.append(found[0].key.shape[2])
+        assert context.frames.shape[1] * LENGTH == read[-1], "nothing is computed that is not read"
         return found
 
     monkeypatch.setattr(SourceCrossAttention, "remember_frames", remember)
