@@ -8,7 +8,7 @@ import pytest
 from storydalle.stories.toon.assertions import VALUES
 from storydalle.stories.toon.names import NAMED
 from storydalle.stories.toon.world import ACTIONS, HATS, PROPS, SETTINGS, TINTS
-from storydalle.stories.toonsv import lexicon, whereabouts
+from storydalle.stories.toonsv import NUM_TALES, lexicon, whereabouts
 from storydalle.stories.toonsv.facts import EVENTS, KNOWN_SAID, Scene, Tale, as_facts
 from storydalle.stories.toonsv.inflection import forms_of
 from storydalle.stories.toonsv.invention import invent
@@ -74,6 +74,14 @@ def test_those_who_can_only_be_called_the_others_are_told_last() -> None:
     """Four are there; a he and a she are named, and do something else than the other he and she."""
     for caption, found, facts in readings(invent("train", 26190)):
         assert found == facts, caption
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", NUM_TALES)
+def test_every_story_can_be_told(split: str) -> None:
+    for index in range(NUM_TALES[split]):
+        tale = invent(split, index)
+        assert len(captions_of(tale)) == len(tale.targets) == len(descriptions_of(tale)) - 1
 
 
 def test_the_tale_by_hand_has_all_events() -> None:
