@@ -11,8 +11,9 @@ from storydalle.metrics.networks.label_reader_training import (
     visited,
 )
 from storydalle.metrics.toonsv import READ_LABELS
+from storydalle.models.zoo import zoo_folder
 from storydalle.stories.story import Story
-from storydalle.stories.toonsv import COLUMNS
+from storydalle.stories.toonsv import COLUMNS, ToonSV2
 
 FIRST, SECOND, SIDE = 9, 10, 32
 PAINTS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
@@ -102,3 +103,11 @@ def test_frames_with_small_guests_are_visited_several_times() -> None:
     characters[3, [0, 1, 2]] = 1
     visits = visited({"characters": characters})
     assert visits.bincount().tolist() == [1, HARD_VISITS, 1, 1] and HARD_VISITS > 1
+
+
+def test_the_shipped_reader_of_toonsv_2_reads_frames_it_has_not_seen() -> None:
+    """Fails when ToonSV 2's pictures change: the reader is to be made again then."""
+    folder = zoo_folder() / "label_reader2"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1.2e6
+    accuracies = reading_accuracies(LabelReader.from_pretrained(folder), ToonSV2("unseen", 20, resolution=128))
+    assert min(accuracies.values()) > 0.94 and np.mean(list(accuracies.values())) > 0.99, accuracies

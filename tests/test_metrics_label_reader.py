@@ -255,9 +255,11 @@ def test_stories_of_unequal_length_are_padded_and_masked() -> None:
 SHIPPED = Path(storydalle.__file__).parent / "zoo" / "label_reader"
 
 
-def test_the_shipped_reader_is_the_one_its_card_describes() -> None:
-    card = json.loads((SHIPPED / "card.json").read_text())
-    assert card["weights_sha256"] == sha256_of_file(SHIPPED / "model.safetensors")
+@pytest.mark.parametrize("name", ["label_reader", "label_reader2"])
+def test_the_shipped_reader_is_the_one_its_card_describes(name: str) -> None:
+    folder = SHIPPED.parent / name
+    card = json.loads((folder / "card.json").read_text())
+    assert card["weights_sha256"] == sha256_of_file(folder / "model.safetensors")
     read_below = {
         (check, label)
         for check, accuracies in card["accuracies"].items()

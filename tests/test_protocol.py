@@ -106,7 +106,6 @@ def test_what_a_protocol_says_of_the_data_reaches_the_data():
     ("overrides", "said"),
     [
         (["data=toon", "protocol=pororo_legacy"], "protocol=pororo_legacy is for data=pororo, but data=toon was given"),
-        (["data=toon2"], "no protocol is for data=toon2"),
         (["leave_out=[fid]"], "no score 'fid'"),
         (["data=didemo", "protocol=didemo_legacy", "leave_out=frechet"], "leaves nothing to score"),
     ],
@@ -114,6 +113,13 @@ def test_what_a_protocol_says_of_the_data_reaches_the_data():
 def test_settings_that_contradict_the_protocol_are_refused_by_name(overrides: list[str], said: str):
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         EvaluationSettings.of(composed(*overrides))
+
+
+def test_data_without_a_protocol_is_refused_by_name():
+    settings = composed()
+    del settings["protocol"]
+    with pytest.raises(UserError, match="no protocol is for data=toon"):
+        EvaluationSettings.of(settings)
 
 
 def test_the_readme_of_the_protocols_names_each_of_them():

@@ -113,7 +113,7 @@ def protocol_of(asked: ProtocolSettings, split: "Split", networks: Networks) -> 
         metrics=tuple(metrics),
         texts=asked.texts if text else None,
         features=Network(name=features.name, sha256=features.sha256, resize=resize) if features else None,
-        labels=label_reader_record(asked) if "labels" in needed else None,
+        labels=reader_record(label_reader_of(asked)) if "labels" in needed else None,
         classifier=classifier_record(asked, networks) if "classifier" in needed else None,
         text_network=Network(name=text.name, sha256=text.sha256) if text else None,
         num_negatives=recorded.get("num_negatives"),
@@ -127,14 +127,14 @@ def label_reader_of(asked: ProtocolSettings) -> str:
     return asked.labels or LABEL_READER
 
 
-def label_reader_record(asked: ProtocolSettings) -> Network:
-    name = label_reader_of(asked)
+def reader_record(name: str) -> Network:
+    """The label reader of that name among the shipped weights."""
     return Network(name=name, sha256=sha256_of_file(zoo.zoo_folder() / name / zoo.WEIGHTS_NAME))
 
 
 def classifier_record(asked: ProtocolSettings, networks: Networks) -> Network:
     if networks.characters is None:
-        return label_reader_record(asked)
+        return reader_record(label_reader_of(asked))
     assert networks.characters.weights_sha256 is not None, "a classifier that was opened from a file"
     return Network(name=type(networks.characters).__name__, sha256=networks.characters.weights_sha256)
 
