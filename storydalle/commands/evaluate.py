@@ -5,6 +5,7 @@
   storydalle evaluate data=pororo protocol=pororo_legacy data.root=/your/pororo images=DIR layout=storydalle
   storydalle evaluate compare=runs/toon/story_dalle/ablation            every model of a sweep, and what each path adds
   storydalle evaluate data=openstory data.root=DIR model=FOLDER
+  storydalle evaluate images=strips/story assertions=FILE               is on each picture what a line of FILE says?
   storydalle evaluate -m seed=0,1,2                                     seeds, then: storydalle report runs=evaluated
 
 For each split, prints tables of the protocol's scores, with upper limits and simple baselines to compare them with, and
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from storydalle.commands.application import Request
+from storydalle.commands.asserting import check_assertions
 from storydalle.commands.default_folders import joined_names, named
 from storydalle.evaluation.entries import (
     FolderEntry,
@@ -63,6 +65,10 @@ UNNAMED = (
 
 def run(request: Request) -> None:
     settings = checked(request)
+    if settings.assertions is not None:
+        base = Path("evaluated", "assertions", joined_names(settings.images))
+        folder = user_path(settings.out or named(base, "evaluate", request, UNNAMED))
+        return check_assertions(folder, settings)
     data = JudgedData.of(settings)
     folders = find_models(settings)
     check_folders(settings)

@@ -3,6 +3,7 @@
   storydalle generate captions=story.txt source=frame.png
   storydalle generate 'captions=["Pip waves in the meadow.", "Pip runs to the beach."]' seed=3 num_candidates=4
   storydalle generate captions=story.txt num_candidates=8 reranker=clip
+  storydalle generate captions=story.txt num_candidates=16 assertions=FILE   keep of each frame what shows most of FILE
   storydalle generate story=strips/story/story.json seed=4
 
 Writes strip.png, strip.gif, frames/, index.html and story.json (everything needed to draw the story again).
@@ -10,7 +11,7 @@ Writes strip.png, strip.gif, frames/, index.html and story.json (everything need
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NotRequired, TypedDict
 
 from PIL import Image
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds, zoo
 from storydalle.reporting import pages, strips
 from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
+from storydalle.stories.toon.asserted import Assertions
 
 if TYPE_CHECKING:
     from storydalle.models.drawing import Drawn
@@ -38,7 +40,7 @@ RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
 RECORDED = ("num_candidates", "temperature", "top_k", "top_p", "guidance", "packing", "reranker")
 UNNAMED = ("captions", "source", "story", "out", "overwrite")  # beside what the default folder's name tells
-REDRAWN = ("captions", "source", "model", "seed", *RECORDED)  # what story.json sets, unless the user does
+REDRAWN = ("captions", "source", "model", "seed", "assertions", *RECORDED)  # what story.json sets, unless the user does
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class GenerateSettings:
     guidance: Annotated[Number, Between(0, 100)] | None
     packing: str | None  # of the weights
     seconds: Annotated[float, Between(0.02, 60)]  # of a frame in strip.gif
+    assertions: list[object] | str | None = None  # lines on what frames show, or a file of them
     weights_sha256: str | None = None  # those that the story of ``story`` was drawn with
 
     def sampling(self) -> dict[str, object]:
@@ -70,6 +73,7 @@ class GivenStory(NamedTuple):
     captions: list[str]
     source: Image.Image | None
     notes: list[str]
+    assertions: Assertions | None = None
 
 
 class StripRecord(TypedDict):
@@ -85,6 +89,7 @@ class StripRecord(TypedDict):
     candidates: list[list[str]]  # of each frame, the best first
     scores: list[list[float]]
     notes: list[str]
+    assertions: NotRequired[list[str]]
 
 
 def run(request: Request) -> None:
@@ -104,6 +109,10 @@ def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
     with quick_imports():
         model = kinds.open_model(folder)
     drawn = draw(model, story, settings)
+    if story.assertions is not None:
+        from storydalle.metrics.reranking import satisfying_first
+
+        drawn = satisfying_first(drawn, story.assertions)
     sha256 = zoo.weights_sha256(folder)
     if settings.weights_sha256 not in (None, sha256):
         story.notes.append(f"the weights of {settings.model} have changed since {settings.story} was written")
@@ -118,8 +127,9 @@ def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
 def read_story(settings: GenerateSettings) -> GivenStory:
     """Captions, the source as an upright square of at most 512 pixels, and remarks on what was changed in it."""
     captions = inputs.read_captions(settings.captions)
+    assertions = inputs.read_assertions(settings.assertions, len(captions))
     if settings.source is None:
-        return GivenStory(captions, None, [])
+        return GivenStory(captions, None, [], assertions)
     picture, notes = inputs.open_source(settings.source)
     from storydalle.stories.pictures import centre_square
 
@@ -128,7 +138,7 @@ def read_story(settings: GenerateSettings) -> GivenStory:
         size = f"{picture.width}x{picture.height}"
         notes.append(f"source {settings.source.name} ({size}) was cropped to its central square")
     source.thumbnail((inputs.MAX_SOURCE_SIDE, inputs.MAX_SOURCE_SIDE), Image.Resampling.LANCZOS)
-    return GivenStory(captions, source, notes)
+    return GivenStory(captions, source, notes, assertions)
 
 
 def default_folder(request: Request, settings: GenerateSettings, story: GivenStory) -> Path:
@@ -176,7 +186,7 @@ def saved_settings(path: Path, given: frozenset[str]) -> dict[str, object]:
             raise ValueError(f"{path} lacks captions, a model or its sampling")
     except ValueError as error:
         raise UserError(f"story={path} is not a story.json that generate wrote") from error
-    saved: dict[str, object] = {key: record.get(key) for key in ("captions", "model", "seed")}
+    saved: dict[str, object] = {key: record.get(key) for key in ("captions", "model", "seed", "assertions")}
     saved |= {name: sampling[name] for name in RECORDED if name in sampling}
     saved["source"] = None if "source" in given else source_of(path, record.get("source"))
     if "model" not in given:
@@ -233,7 +243,7 @@ def draw(model: PretrainedModel, story: GivenStory, settings: GenerateSettings) 
 
 def strip_record(story: GivenStory, drawn: Drawn, settings: GenerateSettings, sha256: str) -> StripRecord:
     names = frame_names(drawn.candidates)
-    return {
+    record: StripRecord = {
         "captions": story.captions,
         "source": None if story.source is None else SOURCE,
         "model": settings.model,
@@ -245,6 +255,9 @@ def strip_record(story: GivenStory, drawn: Drawn, settings: GenerateSettings, sh
         "scores": [[round(float(score), 3) for score in row] for row in drawn.scores],
         "notes": [*story.notes, *drawn.notes],
     }
+    if story.assertions is not None:
+        record["assertions"] = list(story.assertions.lines)
+    return record
 
 
 def frame_names(candidates: list[list[Image.Image]]) -> list[list[str]]:

@@ -9,6 +9,8 @@ from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories import handed_in
 from storydalle.stories.caption_files import read_caption_file
+from storydalle.stories.toon import asserted
+from storydalle.stories.toon.asserted import Assertions
 
 MAX_CAPTIONS = 50
 MAX_SOURCE_SIDE = 512  # A larger source is reduced to this side: models read less, and story.json keeps the picture.
@@ -27,6 +29,23 @@ def read_captions(captions: list[object] | str | Path | None) -> list[str]:
         where = "captions" if isinstance(captions, list) else f"captions={captions}"
         raise UserError(f"{where} holds {len(texts)} captions: a story has 1 to {MAX_CAPTIONS}")
     return texts
+
+
+def read_assertions(given: list[object] | str | None, num_captions: int) -> Assertions | None:
+    """What the frames of a story have to show, from a file or given as a list of its lines."""
+    if given is None:
+        return None
+    with told_in_one_line(""):
+        if isinstance(given, list):
+            assertions = asserted.read_assertions(map(str, given), "assertions")
+        else:
+            assertions = asserted.read_assertion_file(user_path(given))
+    last = max(assertions.frames)
+    if last > num_captions:
+        raise UserError(
+            f"assertions tell of frames[{last}], but there are {num_captions} captions: frames[1] is of the first"
+        )
+    return assertions
 
 
 def open_source(path: Path) -> tuple[Image.Image, list[str]]:

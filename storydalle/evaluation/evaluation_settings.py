@@ -70,6 +70,7 @@ class EvaluationSettings:
     out: str | None
     readme: tuple[str, ...]
     card: bool
+    assertions: Path | None = None  # of the frames of ``images``, instead of scores
     leave_out: tuple[str, ...] = ()  # of the protocol's scores, which ``protocol.metrics`` has no more
 
     @classmethod
@@ -88,6 +89,11 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.compare is not None and (self.images or self.card):
             raise UserError("compare= scores the models of several runs: leave out images= and card=")
+        if self.assertions is not None and (self.model or not self.images):
+            raise UserError(
+                f"assertions={self.assertions} are checked on pictures: give images=FOLDER, as generate writes it, and "
+                "no model"
+            )
         if self.card and len(self.model) > 1:
             raise UserError(f"card=true fills the card of one model, and {len(self.model)} are given; give one")
         if self.export is not None and not self.images:

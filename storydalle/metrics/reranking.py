@@ -1,12 +1,16 @@
 """Choose among a frame's candidates."""
 
+import torch
+
+from storydalle.metrics.held_facts import named_frame, number_held, open_fact_reader, read_labels
 from storydalle.metrics.networks.clip import open_image_text_network
 from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import told_in_one_line
-from storydalle.models.drawing import Reranker
+from storydalle.models.drawing import Drawn, Reranker
 from storydalle.models.kinds import CLIP
 from storydalle.models.zoo import zoo_folder
 from storydalle.stories.images import from_images
+from storydalle.stories.toon.asserted import Assertions
 
 
 def open_reranker() -> Reranker:
@@ -14,3 +18,26 @@ def open_reranker() -> Reranker:
     with told_in_one_line("reranker=clip cannot be opened", ValueError, OSError):
         network = open_image_text_network(zoo_folder() / CLIP)
     return lambda images, caption: rerank(network, [caption], from_images(images, images[0].width)[:, None])
+
+
+def satisfying_first(drawn: Drawn, assertions: Assertions) -> Drawn:
+    """Put first, of each frame, the candidate in which most assertions hold; those with equal numbers keep their order.
+
+    Notes tell of the assertions that hold in no chosen frame.
+    """
+    reader = open_fact_reader()
+    orders, notes = [], []
+    held = of = 0
+    for number, row in enumerate(drawn.candidates, start=1):
+        facts = assertions.frames.get(number, ())
+        read = read_labels(reader, from_images(row, reader.resolution)) if facts else []
+        seen = [named_frame(labels, assertions, facts) for labels in read]
+        order = sorted(range(len(row)), key=lambda k: -number_held(seen[k], facts) if facts else 0)
+        orders.append(order)
+        missed = [fact for fact in facts if not seen[order[0]].holds(fact)]
+        notes += [f"frames[{number}]: {fact} does not hold (seen: {seen[order[0]].instead(fact)})" for fact in missed]
+        held, of = held + len(facts) - len(missed), of + len(facts)
+    notes.append(f"{held} of {of} assertions hold")
+    candidates = [[row[k] for k in order] for row, order in zip(drawn.candidates, orders, strict=True)]
+    scores = drawn.scores.gather(1, torch.tensor(orders))
+    return Drawn([row[0] for row in candidates], candidates, scores, [*drawn.notes, *notes])
