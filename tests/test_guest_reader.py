@@ -21,7 +21,7 @@ PAINTS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
 
 def tiny_reader(seed: int = 0) -> LabelReader:
     torch.manual_seed(seed)
-    return LabelReader(**TOONSV2 | {"resolution": SIDE, "dims": (8, 16)}).eval()
+    return LabelReader(**TOONSV2 | {"resolution": SIDE, "dims": (16, 32)}).eval()
 
 
 def painted_story(seed: int) -> Story:
@@ -75,11 +75,23 @@ def test_a_second_guest_is_read_only_beside_a_first() -> None:
     assert not labels["characters"][:, FIRST:].any() and (labels["guest_color"] == -1).all()
 
 
+def test_a_fresh_reader_looks_for_first_guests_on_the_left_and_for_last_ones_on_the_right() -> None:
+    reader, seen = tiny_reader(), []
+    reader.attention.register_forward_hook(lambda _, inputs, maps: seen.extend([*inputs, maps]))
+    reader(torch.zeros(1, 3, SIDE, SIDE))
+    right, maps = seen[0][0, -2], seen[1][0]
+    assert right[0, 0] == -1 and right[0, -1] == 1 and (right == right[:1]).all()
+    leaning = (maps.flatten(1).softmax(-1) * right.flatten()).sum(-1)
+    questions = leaning.split(list(reader.settings.questions.values()))
+    for of_question in (each for each in questions if len(each) > 1):
+        assert of_question[-2] < -0.5 < 0.5 < of_question[-1]
+
+
 def test_guests_are_learned_from_left_to_right_each_with_its_look_and_action() -> None:
-    """Fails if frames are mirrored, if the maps know no places, or if facts of one guest are read at the other."""
+    """Fails if frames are mirrored in training."""
     stories = [painted_story(seed) for seed in range(60)]
     reader = train_label_reader(
-        stories, steps=400, batch_size=32, learning_rate=1e-2, reader=tiny_reader(1), precision="32-true"
+        stories, steps=600, batch_size=32, learning_rate=5e-3, reader=tiny_reader(1), precision="32-true"
     )
     accuracies = reading_accuracies(reader, [painted_story(seed) for seed in range(100, 120)])
     asked = {name: accuracies[name] for name in ("cast", "guest_color", "action")}
