@@ -28,13 +28,13 @@ from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds, zoo
 from storydalle.reporting import pages, strips
 from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
-from storydalle.stories.toon.asserted import Assertions
 
 if TYPE_CHECKING:
     from storydalle.models.drawing import Drawn
     from storydalle.models.pretrained import PretrainedModel
+    from storydalle.stories.toon.asserted import Assertions
 else:  # a story is read and checked before torch is imported
-    Drawn = PretrainedModel = object
+    Assertions = Drawn = PretrainedModel = object
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"

@@ -1,7 +1,7 @@
 """Captions and a source picture from the user, with errors of one line."""
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
@@ -9,8 +9,11 @@ from storydalle.files.paths import user_path
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.stories import handed_in
 from storydalle.stories.caption_files import read_caption_file
-from storydalle.stories.toon import asserted
-from storydalle.stories.toon.asserted import Assertions
+
+if TYPE_CHECKING:
+    from storydalle.stories.toon.asserted import Assertions
+else:  # captions are read before torch is imported
+    Assertions = object
 
 MAX_CAPTIONS = 50
 MAX_SOURCE_SIDE = 512  # A larger source is reduced to this side: models read less, and story.json keeps the picture.
@@ -35,6 +38,8 @@ def read_assertions(given: list[object] | str | None, num_captions: int) -> Asse
     """What the frames of a story have to show, from a file or given as a list of its lines."""
     if given is None:
         return None
+    from storydalle.stories.toon import asserted
+
     with told_in_one_line(""):
         if isinstance(given, list):
             assertions = asserted.read_assertions(map(str, given), "assertions")
