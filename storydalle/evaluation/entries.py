@@ -22,8 +22,8 @@ from storydalle.evaluation.splits import Split
 from storydalle.files.paths import file_name, user_path
 from storydalle.files.reading import object_if_whole
 from storydalle.metrics.networks.clip import ImageTextNetwork
+from storydalle.metrics.reranking import NearestToCaption
 from storydalle.metrics.seen import Networks
-from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import UserError, told_in_one_line
 from storydalle.models import kinds, zoo
 from storydalle.models.pretrained import PretrainedModel
@@ -99,9 +99,11 @@ class ModelEntry(Entry):
         else:
             inputs = [self.choose(stories, index) for index in range(start, stop)]
         captions, sources = [each[0] for each in inputs], to_tensor(np.stack([each[1] for each in inputs]))
-        drawn = self.model.draw_stories(captions, sources, self.seed, start, self.num_candidates)
-        drawn = to_tensor(to_pixels(drawn.cpu()))  # chosen among, too, as the pictures that are saved
-        return drawn[:, :, 0] if self.reranker is None else reranked(self.reranker, captions, drawn)
+        judge = None if self.reranker is None else NearestToCaption(self.reranker, captions)
+        choose = None if judge is None else judge.choose
+        drawn = self.model.draw_stories(captions, sources, self.seed, start, self.num_candidates, choose)
+        drawn = to_tensor(to_pixels(drawn.cpu()))  # as the pictures that are saved
+        return drawn[:, :, 0] if judge is None else judge.chosen(drawn)
 
     def varied(self, seed: int | None = None, choose: Choice = own_inputs) -> "ModelEntry":
         """The same model under another seed, or with other inputs."""
@@ -127,16 +129,6 @@ def recorded_cost(model: Path) -> Mapping[str, object]:
     run = object_if_whole(model.parent / METRICS) or {}
     cost = run.get("cost")
     return cost if isinstance(cost, dict) else {}
-
-
-def reranked(network: ImageTextNetwork, captions: Sequence[Sequence[str]], drawn: Tensor) -> Tensor:
-    """The candidate of each frame that fits its caption best, from ``(b, f, k, c, h, w)``."""
-    best = drawn[:, :, 0].clone()
-    for story, texts in enumerate(captions):
-        for frame, text in enumerate(texts):
-            scores = rerank(network, [text], drawn[story, frame][:, None])
-            best[story, frame] = drawn[story, frame, scores.argmax()]
-    return best
 
 
 # ------------------------------------------------------------------------------------------------ pictures

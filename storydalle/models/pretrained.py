@@ -19,6 +19,7 @@ from storydalle.files.weights import Planned, check_finite, stored_floats, write
 from storydalle.files.whole import write_text
 from storydalle.models.drawing import (
     Candidates,
+    Choice,
     Drawn,
     Judge,
     Progress,
@@ -216,15 +217,19 @@ class PretrainedModel(nn.Module, ABC):
         seed: int = 0,
         first: int = 0,
         num_candidates: int = 1,
+        choose: Choice | None = None,
     ) -> Float[Tensor, "b f k c h w"]:
         """Frames of many stories at once, in [-1, 1], with ``k`` candidates for each frame, not ordered by score.
 
         ``source`` is in [-1, 1] at the model's resolution. Stories are numbered from ``first`` on: a story's frames
         depend on the seed and its number, and not on the stories in the same batch. Frames after the end of a shorter
-        story have no meaning. Raises ValueError for the captions of only one story, and for numbers out of range.
+        story have no meaning. A model with memory draws each frame from those that ``choose`` keeps, by default those
+        that it prefers itself; others do not ask. Raises ValueError for the captions of only one story, and for numbers
+        out of range.
         """
         stories = stories_of(captions, num_candidates, seed)
         request = StoryRequest(stories, source.to(self.device), self.sampling(), num_candidates, seed, first)
+        request = request._replace(choose=choose)
         return self.draw_candidates(request).frames
 
     def sampling(self, sampling: Sampling | None = None, **given: float | int | str | None) -> Sampling:
