@@ -2,6 +2,7 @@
 
   storydalle prepare data=toon
   storydalle prepare data=toon split=unseen num_stories=12 out=look
+  storydalle prepare data=toon words=true        prints the world of the drawn stories and the words of their captions
   storydalle prepare data=pororo data.root=/your/pororo preview=8
   storydalle prepare data=openstory data.root=/your/openstory-256 caption_tokenizer=story_dalle
   storydalle prepare data=pororo data.root=/your/pororo pretrained=FOLDER    encodes train and val for training
@@ -17,6 +18,7 @@ numbers of its labels.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -48,6 +50,7 @@ class PrepareSettings:
     split: str  # of the contact sheet and the strips
     num_stories: Annotated[int, Between(1, 100)]  # on the contact sheet
     preview: Annotated[int, Between(0, 1000)]  # strips
+    words: bool
     caption_tokenizer: str | None  # a model, or a folder with a vocabulary
     pretrained: str | None  # a model whose tokenizers encode train and val
     runs: Path
@@ -57,6 +60,10 @@ class PrepareSettings:
     out: Path | None  # by default prepared/<data>
 
     def __post_init__(self) -> None:
+        if self.words and self.data.set is not None:
+            raise UserError(
+                f"words=true prints the words of a drawn world, data=toon or data=toon2, not {self.data.name}"
+            )
         if self.shards is not None and self.pretrained is None:
             raise UserError("shards hold encoded stories: give the model that encodes them, pretrained=FOLDER")
 
@@ -73,6 +80,12 @@ class PrepareSettings:
 
 def run(request: Request) -> None:
     settings = filled(PrepareSettings, request.settings)
+    if settings.words:
+        from storydalle.reporting.world_words import words_of_world
+        from storydalle.stories.drawn_worlds import WORLDS
+
+        print(words_of_world(WORLDS[settings.data.name], shutil.get_terminal_size((100, 24)).columns))
+        return
     out = settings.out or Path("prepared") / settings.data.name
     outputs.check_output(out, overwrite=True, megabytes=50)
     model = None if settings.pretrained is None else encoding_model(settings, settings.pretrained)

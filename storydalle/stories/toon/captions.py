@@ -140,6 +140,21 @@ ACCESSORY_WORDS = {
 assert (*VERBS, *PLACES, *THINGS, *LIGHTS, *ACCESSORY_WORDS) == (*ACTIONS, *SETTINGS, *PROPS[1:], *TINTS, *ACCESSORIES)
 
 
+def vocabulary() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Phrases of captions by a heading and by what they tell; of a verb, its form for one and its form for several."""
+    colors = {color: (color,) for color in HATS[1:]}
+    hats = {"puts on": tuple(words.format("red") for words in PUTS_ON), "takes off": TAKES_OFF}
+    return {
+        "actions": {action: tuple("/".join(dict.fromkeys(pair)) for pair in verbs) for action, verbs in VERBS.items()},
+        "things": THINGS | {"has": HOLDS},
+        "hats": colors | hats,
+        "settings": {setting: words + TRIPS[setting] for setting, words in PLACES.items()}
+        | {"goes there": tuple("/".join(pair) for pair in TRAVELS)},
+        "only in full descriptions": LIGHTS | {accessory: (words,) for accessory, words in ACCESSORY_WORDS.items()},
+        "words that tell no fact": {"openings": tuple(words.strip(" ,") for words in dict.fromkeys(OPENERS) if words)},
+    }
+
+
 @dataclass(frozen=True)
 class Clauses:
     """The parts of a sentence; those that are None are left out."""

@@ -34,6 +34,8 @@ FROM_SOURCE, SAID, CARRIED = range(3)
 GuestLook: TypeAlias = tuple[int, int, int]  # shape, colour, accessory
 
 NUM_HELD_OUT_LOOKS = 43  # 15 % of the 288 combinations
+POOL_SHARES = (0.18, 0.42, 0.4)  # of stories with 1, 2, 3 characters
+MOST_SHOWN, MOST_GUESTS = len(POOL_SHARES), 1
 GUEST_SHARE = 0.6
 HAT_SHARE = 0.6  # of stories in which a named character can wear one
 SETTING_CHANGE_SHARE = 0.4
@@ -184,7 +186,7 @@ def _sample_casts(rng: np.random.Generator, has_guest: bool, num_targets: int) -
 
     The pool of a story is 1 to 3 characters, so that names recur; a guest is always in the source frame.
     """
-    pool_size = 1 + _weighted(rng, (0.18, 0.42, 0.4))
+    pool_size = 1 + _weighted(rng, POOL_SHARES)
     pool = [int(character) for character in rng.permutation(GUEST)[: pool_size - has_guest]]
     if has_guest:
         pool.insert(0, GUEST)

@@ -49,14 +49,14 @@ def known_words() -> frozenset[str]:
     """Return all forms of all words of the grammar, in lower case."""
     words = set(WRITTEN_OUT.split())
     for module in (clauses, lexicon, predicates, reference, sentences, whereabouts):
-        for phrase in _phrases_of(module):
+        for phrase in phrases_of(module):
             for word in re.findall(r"[a-z]+", phrase.lower()):
                 words |= {word, *forms_of(word)}
     return frozenset(words)
 
 
-def _phrases_of(module: ModuleType) -> Iterator[str]:
-    """All strings in the constants of a module."""
+def phrases_of(module: ModuleType) -> Iterator[str]:
+    """Yield all strings in the constants of a module."""
     todo = [value for name, value in vars(module).items() if name.isupper()]
     while todo:
         value = todo.pop()
