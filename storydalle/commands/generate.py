@@ -60,7 +60,7 @@ class GenerateSettings:
     guidance: Annotated[Number, Between(0, 100)] | None
     packing: str | None  # of the weights
     seconds: Annotated[float, Between(0.02, 60)]  # of a frame in strip.gif
-    assertions: list[object] | str | None = None  # lines on what frames show, or a file of them
+    assertions: list[object] | str | None  # lines on what frames show, or a file of them
     weights_sha256: str | None = None  # those that the story of ``story`` was drawn with
 
     def sampling(self) -> dict[str, object]:

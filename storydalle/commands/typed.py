@@ -16,15 +16,15 @@ PATHS = frozenset(
     (
         *("captions", "source", "story", "model", "images", "out", "save", "export", "compare", "readme", "runs"),
         *("pretrained", "text_to_image", "caption_tokenizer", "shards", "target", "image_encoder", "root", "ids"),
-        *("photos", "language_model", "classifier", "text_network", "folder", "ids_folder"),
+        *("photos", "language_model", "classifier", "text_network", "folder", "ids_folder", "assertions"),
     )
 )
 TEXTS = PATHS | {"monitor", "name", "baseline", "added_names", "metrics", "project", "entity", "group", "tags"}
 LISTS = frozenset(
-    ("captions", "model", "images", "readme", "added_names", "metrics", "tags")
+    ("captions", "assertions", "model", "images", "readme", "added_names", "metrics", "tags")
 )  # of these, where it reads as a list
 RECIPES = frozenset(("pretrained",))  # of these, where it reads as a group
-SENTENCES = frozenset(("captions",))  # of these a list says what is drawn, word by word
+SENTENCES = frozenset(("captions", "assertions"))  # of these a list says what is drawn, word by word
 SWEEPING = re.compile(r"-m|--multirun|hydra\.mode=MULTIRUN")
 SEEDS, MOST_SEEDS = "seeds", 1000
 LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)

@@ -70,7 +70,7 @@ class EvaluationSettings:
     out: str | None
     readme: tuple[str, ...]
     card: bool
-    assertions: Path | None = None  # of the frames of ``images``, instead of scores
+    assertions: Path | None  # of the frames of ``images``, instead of scores
     leave_out: tuple[str, ...] = ()  # of the protocol's scores, which ``protocol.metrics`` has no more
 
     @classmethod
