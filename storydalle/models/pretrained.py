@@ -31,10 +31,13 @@ from storydalle.models.drawing import (
 )
 from storydalle.models.licences import part_of
 from storydalle.models.zoo import CONFIG_NAME, find
+from storydalle.stories.drawn_worlds import WORLDS, World
 from storydalle.stories.handed_in import Captions, ManyCaptions, Source, handed_in, stories_of
 from storydalle.stories.images import from_images, to_images
 from storydalle.stories.story import Stories
-from storydalle.tokens.known_words import WORDS_NAME, KnownWords
+from storydalle.stories.toonsv.vocabulary import meanings
+from storydalle.tokens.known_words import NO_MEANINGS, WORDS_NAME, KnownWords
+from storydalle.tokens.world_notes import WorldNotes
 
 CARD_NAME, README_NAME, CAPTIONS_FOLDER = "card.json", "README.md", "captions"
 
@@ -203,7 +206,8 @@ class PretrainedModel(nn.Module, ABC):
         judge = None if reranker is None else Judge(reranker, captions)
         request = StoryRequest([captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, announce, True)
         request = request if judge is None else request._replace(choose=judge.choose)
-        notes = [*self.caption_notes(captions), *said, *crop_notes(picture), *self.request_notes(request)]
+        read = [*self.caption_notes(captions), *self.world_notes(request)]
+        notes = [*read, *said, *crop_notes(picture), *self.request_notes(request)]
         drawn = self.draw_candidates(request)
         images = [to_images(row) for row in drawn.frames[0]]  # f k
         scores = drawn.score()[0].cpu() if judge is None else judge.scores_of(images)
@@ -250,7 +254,20 @@ class PretrainedModel(nn.Module, ABC):
 
     def caption_notes(self, captions: list[str]) -> list[str]:
         """A line for each caption with words that the model never read in training."""
-        return [] if self.words is None else self.words.notes(captions)
+        if self.words is None:
+            return []
+        return self.words.notes(captions, NO_MEANINGS if self.world is None else meanings())
+
+    def world_notes(self, request: StoryRequest) -> list[str]:
+        """Lines about what the drawn world that the model was trained on does not have."""
+        if self.words is None or self.world is None:
+            return []
+        return WorldNotes(self.world, self.words, request.captions[0], request.source is not None).lines()
+
+    @property
+    def world(self) -> World | None:
+        """The drawn world of its training stories, by the name of ``data`` in its card; None: it has another one."""
+        return WORLDS.get(str(part_of(self.card, "data").get("name")))
 
     def request_notes(self, request: StoryRequest) -> list[str]:
         """Notes for the user about a source, or about a missing one."""

@@ -21,7 +21,6 @@ class World(NamedTuple):
     most_shown: int  # characters of a frame
     most_guests: int  # of a story
     shares: str  # what the characters of a frame have in common
-    describes_guests: bool  # captions can tell the look of one that the source does not show
     vocabulary: Callable[[], dict[str, dict[str, tuple[str, ...]]]]  # phrases by a heading and by what they tell
 
 
@@ -36,7 +35,6 @@ WORLDS = {
         most_shown=MOST_SHOWN,
         most_guests=MOST_GUESTS,
         shares="All of a frame do the same, and one of them can hold a thing; guests wear no hats.",
-        describes_guests=False,
         vocabulary=captions.vocabulary,
     ),
     "toon2": World(
@@ -49,7 +47,6 @@ WORLDS = {
         most_shown=casting.MOST,
         most_guests=max(casting.NUM_GUESTS),
         shares="Each does something of its own, and can hold a thing and wear a hat; guests wear no hats.",
-        describes_guests=True,
         vocabulary=vocabulary.vocabulary,
     ),
 }

@@ -3,7 +3,7 @@
 import difflib
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from storydalle.mistakes import first_few
 WORDS_NAME = "words.json"
 MAX_NAMED = 8  # unknown words of a caption
 MAX_COMPARED = 24  # unknown words of a story, for which the nearest known one is looked up
+NO_MEANINGS: Mapping[str, Sequence[str]] = {}
 LIKENESS, MIN_LETTERS = 0.75, 3  # of the nearest word: shorter ones are near to anything
 
 
@@ -33,25 +34,34 @@ class KnownWords(NamedTuple):
     def with_those_of(self, other: "KnownWords") -> "KnownWords":
         return KnownWords(self.words | other.words, self.names | other.names)
 
-    def notes(self, captions: Sequence[str]) -> list[str]:
-        """A line for each caption with unknown words, with the nearest known word if one is near."""
-        known, nearest = self.words | self.names, dict[str, str]()
+    def notes(self, captions: Sequence[str], meanings: Mapping[str, Sequence[str]] = NO_MEANINGS) -> list[str]:
+        """A line for each caption with unknown words, with the known words that ``known_for`` tells for them."""
+        nearest = dict[str, str]()
         notes = []
         for number, caption in enumerate(captions, start=1):
-            unknown = [word for word in dict.fromkeys(words_of(caption)) if word not in known]
+            unknown = self.unknown_in(caption)
             for word in unknown[:MAX_NAMED]:
                 if len(nearest) < MAX_COMPARED and word not in nearest:
-                    nearest[word] = self._nearest(word)
+                    best = self.known_for(word, meanings)
+                    nearest[word] = f" (did you mean {best}?)" if best else ""
             if unknown:
                 told = first_few([f'"{word}"{nearest.get(word, "")}' for word in unknown], MAX_NAMED)
                 notes.append(f"caption {number} has words that the model never read in training: {told}")
         return notes
 
-    def _nearest(self, word: str) -> str:
+    def unknown_in(self, caption: str) -> list[str]:
+        """The unknown words of a caption, each once."""
+        return [word for word in dict.fromkeys(words_of(caption)) if word not in self.words and word not in self.names]
+
+    def known_for(self, word: str, meanings: Mapping[str, Sequence[str]] = NO_MEANINGS) -> str | None:
+        """A known word to say instead: the first known one of its ``meanings``, else the nearest in writing."""
+        same = next((other for other in meanings.get(word, ()) if other in self.words), None)
+        return same or self._nearest(word)
+
+    def _nearest(self, word: str) -> str | None:
         choices = sorted(known for known in self.words if len(known) >= MIN_LETTERS)
         near = difflib.get_close_matches(word, choices, n=6, cutoff=LIKENESS)
-        best = min(near, key=lambda known: (num_edits(word, known), abs(len(word) - len(known))), default=None)
-        return f" (did you mean {best}?)" if best else ""
+        return min(near, key=lambda known: (num_edits(word, known), abs(len(word) - len(known))), default=None)
 
     def save(self, folder: Path) -> None:
         lists = {"words": sorted(self.words), "names": sorted(self.names)}

@@ -130,11 +130,8 @@ def meanings() -> dict[str, tuple[str, ...]]:
     def add(word: str, *told: str) -> None:
         found.setdefault(word, set()).add(told)
 
-    for action, phrases in lexicon.ACTION_WORDS.items():
-        base = forms_of(phrases[0])
-        for verb in _single(phrases):
-            for form, likest in zip(forms_of(verb), base, strict=True):
-                add(form, likest, action) if form not in base or form == likest else None
+    for form, told in forms_of_actions().items():
+        add(form, *told)
     for kind, phrases in lexicon.SPECIES_WORDS.items():
         for word in _single(phrases):
             add(word, NAMED[SPECIES.index(kind)])
@@ -146,6 +143,18 @@ def meanings() -> dict[str, tuple[str, ...]]:
         for *_, place in parts:
             add(place.split()[-1], setting)
     return {word: told.pop() for word, told in found.items() if len(told) == 1}
+
+
+@cache
+def forms_of_actions() -> dict[str, tuple[str, str]]:
+    """The forms of verbs that are an action by themselves: the same form of its first verb, and the action."""
+    found: dict[str, tuple[str, str]] = {}
+    for action, phrases in lexicon.ACTION_WORDS.items():
+        first, *others = (forms_of(verb) for verb in _single(phrases))
+        for forms in (first, *others):
+            for form, likest in zip(forms, first, strict=True):
+                found.setdefault(form, (likest, action))
+    return found
 
 
 def _single(phrases: tuple[str, ...]) -> tuple[str, ...]:
