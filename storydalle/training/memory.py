@@ -80,14 +80,16 @@ def training_memory(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     states = trained * (2 * stream if system.optimizer == "adamw" else BYTES_OF_8_BIT_STATES)
     average = weights if has_average else 0.0
-    return TrainingMemory(weights, stream * trained, states, activations(model, step), average)
+    drawn = min(num_frames, system.drawn_frames or num_frames)
+    return TrainingMemory(weights, stream * trained, states, activations(model, step, drawn), average)
 
 
-def activations(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
+def activations(story_dalle: StoryDALLE, step: StepSizes, drawn_frames: int) -> float | int:
     """Bytes beside weights, gradients and optimizer, at the largest point of the backward pass."""
     model, precision = story_dalle.model, step.precision
     backbone, dim = model.backbone, model.backbone.dim
-    blocks = kept_blocks(model, step)
+    drawn = step._replace(num_frames=drawn_frames)
+    blocks = kept_blocks(model, drawn)
     kept = sum(block.apart for block in blocks)
     working = max(block.worked_with(dim, precision) for block in blocks)
     if backbone.activation_checkpointing:
@@ -98,7 +100,7 @@ def activations(story_dalle: StoryDALLE, step: StepSizes) -> float | int:
         kept += sum(block.num_bytes(dim, precision) for block in blocks)
     if isinstance(model.story_encoder, StoryEncoder):
         kept += story_bytes(model.story_encoder, backbone, step)
-    return max(kept + max(working, logit_bytes(backbone, step)), drawing_bytes(story_dalle, step))
+    return max(kept + max(working, logit_bytes(backbone, drawn)), drawing_bytes(story_dalle, step))
 
 
 def kept_blocks(model: RetrofittedDALLE, step: StepSizes) -> list[KeptByBlock]:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from storydalle.mistakes import check_number
 from storydalle.models import ranks
 from storydalle.models.backbones.backbone import Logits
 from storydalle.models.story_dalle.model import StoryDALLE
@@ -33,6 +34,7 @@ from storydalle.training.probes import Match, OtherStories, probe_paths
 from storydalle.training.story_heads import BagHead, FactHead, facts_right
 
 NOISE_SEED = 1 << 32  # added to a run's seed: the draws of ``memory_noise`` are not those of dropped conditions
+WINDOW_SEED = 1 << 33  # the same, of ``drawn_frames``
 
 
 class StoryDALLETraining(pl.LightningModule):
@@ -59,11 +61,15 @@ class StoryDALLETraining(pl.LightningModule):
     A model with memory learns from the true frames before each one, in one pass. ``memory_noise`` is the share of steps
     in which it reads its own draws of them instead (``own_draws``), so that it learns not to repeat its errors.
 
+    With ``drawn_frames`` a step draws only so many frames of each story, one after the other from any place on: the
+    story encoder, which learns more slowly than the drawing, reads all captions, and a step takes less time.
+
     With ``train_names``, words that were added to the vocabulary train in every mode of tuning, even if the rest of
     their tables is frozen: the pretrained model does not know these names. ``schedule`` is one of ``SCHEDULES``;
     ``clip=None`` leaves gradients as they are.
     """
 
+    last_story: OtherStories | None = None  # that validation has seen
     MONITOR = "val/nats"  # by which a validation judges the model
     SCHEDULES: ClassVar = {"cosine": warmup_cosine, "constant": warmup_constant}
 
@@ -90,6 +96,7 @@ class StoryDALLETraining(pl.LightningModule):
         source_probes: Mapping[str, Match] | None = None,
         facts: Mapping[str, Sequence[int | str]] | None = None,
         facts_weight: float | int = 0.0,
+        drawn_frames: int | None = None,
         betas: Sequence[float] = (0.9, 0.98),
         schedule: str = "cosine",
         optimizer: str = "adamw",
@@ -97,17 +104,16 @@ class StoryDALLETraining(pl.LightningModule):
         train_names: bool = False,
     ) -> None:
         super().__init__()
-        self._check(schedule, optimizer, story_dalle.model, text_weight, memory_noise)
         self.betas, self.schedule, self.optimizer = betas, schedule, optimizer
         self.story_dalle = story_dalle
         self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
         self.learning_rates = {"base": learning_rate, "source": source_learning_rate, "story": story_learning_rate}
         self.warmup_steps, self.max_steps, self.story_warmup_steps = warmup_steps, max_steps, story_warmup_steps
         self.bag_weight, self.changed_weight, self.text_weight = bag_weight, changed_weight, text_weight
-        self.facts_weight, self.memory_noise = facts_weight, memory_noise
+        self.facts_weight, self.memory_noise, self.drawn_frames = facts_weight, memory_noise, drawn_frames
         self.source_dropout, self.caption_dropout = source_dropout, caption_dropout
+        self._check()
         self.probes, self.source_probes = probes or {}, source_probes or {}
-        self.last_story: OtherStories | None = None  # that validation has seen
         self._freeze()
         self.name_tables = self._unfrozen_names() if train_names else []
         self.model.backbone.activation_checkpointing = activation_checkpointing
@@ -118,15 +124,15 @@ class StoryDALLETraining(pl.LightningModule):
         if schedule not in cls.SCHEDULES:
             raise ValueError(f"schedule={schedule} is unknown; choose one of {', '.join(cls.SCHEDULES)}")
 
-    def _check(
-        self, schedule: str, optimizer: str, model: RetrofittedDALLE, text_weight: float | int, noise: float | int
-    ) -> None:
+    def _check(self) -> None:
         """ValueError for settings that do not go together, or that nothing has."""
-        self.check_schedule(schedule)
-        check_optimizer(optimizer)
-        check_text_weight(model.backbone, text_weight)
-        if noise and not model.num_remembered:
-            raise ValueError(f"memory_noise={noise} needs a memory: set it to 0, or retrofit.memory=last")
+        self.check_schedule(self.schedule)
+        check_optimizer(self.optimizer)
+        check_text_weight(self.model.backbone, self.text_weight)
+        if self.drawn_frames is not None:
+            check_number("drawn_frames", self.drawn_frames, 1, whole=True)
+        if self.memory_noise and not self.model.num_remembered:
+            raise ValueError(f"memory_noise={self.memory_noise} needs a memory: set it to 0, or retrofit.memory=last")
 
     def _add_heads(self, facts: Mapping[str, Sequence[int | str]] | None) -> None:
         """The heads of the losses of story vectors, where there is a story encoder and its loss weighs something."""
@@ -171,6 +177,10 @@ class StoryDALLETraining(pl.LightningModule):
             if is_warmup and told:
                 return loss  # the transformer is not computed yet
         remembered = self.remembered(batch, story, batch_idx)
+        remembered = batch.codes if remembered is None else remembered
+        drawn = self.frames_to_draw(batch.mask.shape[1], batch_idx)
+        story, remembered = None if story is None else story[:, drawn], remembered[:, : drawn.stop]
+        batch = batch._replace(tokens=batch.tokens[:, drawn], codes=batch.codes[:, drawn], mask=batch.mask[:, drawn])
         logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source, remembered)
         losses = self.losses(logits, batch)
         self.log_dict(losses.named("train"), prog_bar=True, sync_dist=True)
@@ -187,6 +197,13 @@ class StoryDALLETraining(pl.LightningModule):
         empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
         tokens = torch.where(dropped, empty, batch.tokens)
         return batch._replace(tokens=tokens), draws[:, 1] >= self.source_dropout
+
+    def frames_to_draw(self, num_frames: int, batch_idx: int = 0) -> slice:
+        """The frames of a batch's stories that a step draws, side by side, since memory may read those before."""
+        number = min(num_frames, self.drawn_frames or num_frames)
+        generator = step_generator(self.seed + WINDOW_SEED, self._number_of(batch_idx))
+        start = int(torch.randint(num_frames - number + 1, (), generator=generator))
+        return slice(start, start + number)
 
     def _number_of(self, batch_idx: int) -> int:
         """The number of a batch in the whole training: accumulated steps have several."""

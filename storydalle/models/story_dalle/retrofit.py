@@ -137,13 +137,14 @@ class RetrofittedDALLE(Configured, nn.Module):
         mask: Bool[Tensor, "b f"],
         story: Float[Tensor, "b f s d"] | None = None,
         has_source: Bool[Tensor, " b"] | None = None,
-        remembered: Int[Tensor, "b f l"] | None = None,
+        remembered: Int[Tensor, "b e l"] | None = None,
     ) -> Logits:
         """Logits of every frame, stories and frames flattened to rows.
 
         ``source`` holds the codes of ``g`` context frames (1: the source alone). ``story`` replaces the encoder's
         vectors, for probes; where ``has_source`` is false a story is read without its source, and without memory. A
-        model with memory remembers before each frame the true ``codes`` of the frames ahead of it, or ``remembered``.
+        model with memory remembers before each frame the true ``codes`` of the frames ahead of it, or those of
+        ``remembered``: as many frames or more, the last of which stands at the last one that is drawn.
         """
         if story is None:
             story = self.encode_story(tokens, mask, None, source, has_source)
