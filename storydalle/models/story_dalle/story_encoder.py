@@ -33,8 +33,7 @@ class StoryColumns(NamedTuple):
         kept = present.clone()
         kept[..., 0] |= ~present.any(-1)
         kept = kept.flatten(1)
-        most = int(kept.sum(1).max())
-        order = kept.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # b n
+        order = kept.int().argsort(dim=1, descending=True, stable=True)[:, : fullest(kept)]  # b n
         frame = torch.where(kept.gather(1, order), order // num_tokens, num_frames)
         seen = (present & mask[..., None]).flatten(1).gather(1, order)
         return cls(x.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, x.shape[-1])), frame, seen)
@@ -192,6 +191,11 @@ def linear_biases(num_heads: int, reach: int) -> Float[Tensor, "heads i"]:
     away, heads = torch.arange(-reach, reach + 1.0), torch.arange(num_heads)[:, None]
     is_unlooked = torch.where(heads % 2 == 0, away > 0, away < 0)  # heads i
     return F.pad(-(away.abs() / 2.0 ** (heads // 2)) * (1 + is_unlooked), (0, 1))
+
+
+def fullest(kept: Bool[Tensor, "b n"]) -> int:
+    """The most columns that a row keeps."""
+    return int(kept.sum(1).max())
 
 
 def sinusoids(length: int, dim: int) -> Float[Tensor, "length dim"]:
