@@ -26,6 +26,8 @@ NO_TEXTS = frozenset(
             "num_heads",
             "num_stories",
             "num_targets",
+            "drawn_frames",
+            "story_reach",
             "stories_per_batch",
             "workers",
         ),
