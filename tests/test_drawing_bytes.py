@@ -117,6 +117,8 @@ TOKENIZERS: list[Callable[[], ImageTokenizer]] = [
     lambda: VQGAN(64, 16, (1, 1, 3), 1, (), 16, 64, 8, 4, mid_attention=False, pixel_shuffle=4),
     lambda: VQGAN(64, 16, (1, 1), 1, (64,), 16, 64, 8, 4),
     lambda: DVAE(resolution=64, hidden=16, num_groups=3, blocks_per_group=2, codebook_size=64, embed_dim=16),
+    lambda: DVAE(64, 16, 3, 1, 64, 16, pixel_shuffle=2),
+    lambda: DVAE(64, 64, 2, 1, 64, 16, pixel_shuffle=4),
 ]
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from storydalle.stories.data import Frames
 from storydalle.stories.story import StoryBatch
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.training.codebook_use import perplexity
 from storydalle.training.tokenizer_training import (
     ImageTokenizerTraining,
     Pictures,
     edge_weight,
-    perplexity,
     pictures_of,
 )
 from tests.tiny import TinyStories, trainer

@@ -1,8 +1,8 @@
-"""Frames <-> codes: the discrete VAE of DALL-E (Ramesh et al. 2021, section 2.1 and appendix A), for inference.
+"""Frames <-> codes: the discrete VAE of DALL-E (Ramesh et al. 2021, section 2.1 and appendix A).
 
 From the released code (openai/DALL-E): every layer below, the map of pixels, and what stays in full precision. From
 the paper alone: codes are the argmax of the logits, without noise. Not verified: the released weights themselves,
-which were not available.
+which were not available. Its loss is in relaxation.py, its training in training/dvae_training.py.
 """
 
 from collections import OrderedDict
@@ -79,28 +79,34 @@ def output(in_channels: int, out_channels: int, layer: type[nn.Conv2d]) -> nn.Se
 class DVAEEncoder(nn.Module):
     """Pixels to one logit a code at each place."""
 
-    def __init__(self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int) -> None:
+    def __init__(
+        self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int, pixel_shuffle: int = 1
+    ) -> None:
         super().__init__()
+        self.unshuffle = nn.PixelUnshuffle(pixel_shuffle)
         widths = [hidden, *(hidden * 2**i for i in range(num_groups))]
-        layers = OrderedDict[str, nn.Module](input=nn.Conv2d(3, hidden, 7, padding=3))
+        layers = OrderedDict[str, nn.Module](input=nn.Conv2d(3 * pixel_shuffle**2, hidden, 7, padding=3))
         layers |= residual_groups(widths, num_blocks, (3, 3, 3, 1), "pool", nn.MaxPool2d(2))
         layers["output"] = output(widths[-1], codebook_size, VocabularyConv2d)
         self.blocks = nn.Sequential(layers)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v grid grid"]:
-        return self.blocks(pixels)
+        return self.blocks(self.unshuffle(pixels))  # b 3 h w -> b (3 p p) h/p w/p -> b v grid grid
 
 
 class DVAEDecoder(nn.Module):
     """Codes to the distribution of each pixel."""
 
-    def __init__(self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int, embed_dim: int) -> None:
+    def __init__(
+        self, hidden: int, num_groups: int, num_blocks: int, codebook_size: int, embed_dim: int, pixel_shuffle: int = 1
+    ) -> None:
         super().__init__()
         widths = [embed_dim, *(hidden * 2**i for i in reversed(range(num_groups)))]
         layers = OrderedDict[str, nn.Module](input=VocabularyConv2d(codebook_size, embed_dim, 1))
         layers |= residual_groups(widths, num_blocks, (1, 3, 3, 3), "upsample", nn.Upsample(scale_factor=2.0))
-        layers["output"] = output(hidden, 6, nn.Conv2d)  # mean and ln b of three colours
+        layers["output"] = output(hidden, 6 * pixel_shuffle**2, nn.Conv2d)  # mean and ln b of three colours
         self.blocks = nn.Sequential(layers)
+        self.shuffle = nn.PixelShuffle(pixel_shuffle)
 
     def forward(self, codes: Int[Tensor, "b grid grid"]) -> Float[Tensor, "b 6 h w"]:
         """The logit-Laplace distribution of every pixel: three means and three ln b, one a colour (appendix A.3)."""
@@ -108,7 +114,11 @@ class DVAEDecoder(nn.Module):
         x = cast(VocabularyConv2d, codebook).look_up(codes)
         for layer in layers:
             x = layer(x)
-        return x
+        return self.shuffle(x)  # b (6 p p) h/p w/p -> b 6 h w
+
+    def relaxed(self, samples: Float[Tensor, "b v grid grid"]) -> Float[Tensor, "b 6 h w"]:
+        """``forward`` of codes in shares: with shares of 1 and 0 the same."""
+        return self.shuffle(self.blocks(samples))
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,8 @@ class DVAESettings(NetworkSettings):
     The encoder reads ``phi`` of pixels in [0, 1], which keeps a distance of ``margin`` from 0 and 1, where the
     decoder's logit-Laplace distribution is not defined; the decoder's output goes through the inverse of ``phi``.
     ``hidden`` is the width of the narrowest group, a multiple of 4; each further group is twice as wide.
+    ``pixel_shuffle=p`` folds p x p pixels into channels before the first convolution and back after the last one, which
+    saves the groups that take most of the time. Differs from the paper where p > 1.
     """
 
     resolution: int = 256
@@ -127,10 +139,11 @@ class DVAESettings(NetworkSettings):
     codebook_size: int = 8192
     embed_dim: int = 128
     margin: float | int = 0.1
+    pixel_shuffle: int = 1
 
     def __post_init__(self) -> None:
         if self.resolution % self.patch:
-            groups = f"with num_groups={self.num_groups}"
+            groups = f"with num_groups={self.num_groups} and pixel_shuffle={self.pixel_shuffle}"
             raise ValueError(f"resolution={self.resolution} must be a multiple of {self.patch} {groups}")
         if self.hidden % 4:
             raise ValueError(f"hidden={self.hidden} must be a multiple of 4: blocks are a quarter as wide inside")
@@ -140,7 +153,7 @@ class DVAESettings(NetworkSettings):
     @property
     def patch(self) -> int:
         """Side of the square of pixels that one code stands for."""
-        return 2 ** (self.num_groups - 1)
+        return self.pixel_shuffle * 2 ** (self.num_groups - 1)
 
 
 class DVAE(ImageTokenizer):
@@ -156,8 +169,8 @@ class DVAE(ImageTokenizer):
         self.grid = settings.resolution // settings.patch
         self.codebook_size, self.margin = settings.codebook_size, settings.margin
         sizes = (settings.hidden, settings.num_groups, settings.blocks_per_group, settings.codebook_size)
-        self.encoder = DVAEEncoder(*sizes)
-        self.decoder = DVAEDecoder(*sizes, settings.embed_dim)
+        self.encoder = DVAEEncoder(*sizes, settings.pixel_shuffle)
+        self.decoder = DVAEDecoder(*sizes, settings.embed_dim, settings.pixel_shuffle)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -174,7 +187,10 @@ class DVAE(ImageTokenizer):
 
     def inverse_phi(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures clamped to [-1, 1]."""
-        return ((pixels - self.margin) / (1.0 - 2.0 * self.margin)).clamp(0.0, 1.0) * 2.0 - 1.0
+        return self.unclamped(pixels).clamp(-1.0, 1.0)
+
+    def unclamped(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return (pixels - self.margin) / (1.0 - 2.0 * self.margin) * 2.0 - 1.0
 
     def logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b v grid grid"]:
         """One logit a code at every place, for pictures in [-1, 1]."""
@@ -187,13 +203,25 @@ class DVAE(ImageTokenizer):
     def decode(self, codes: Int[Tensor, "b l"]) -> Float[Tensor, "b 3 h w"]:
         """The median of the decoder's distribution, sigmoid(mean); its width b is not used."""
         self.check_codes(codes)
-        means = self.decoder(rearrange(codes, "b (h w) -> b h w", h=self.grid))[:, :3]  # of six channels
-        return self.inverse_phi(means.float().sigmoid())
+        return self.pictures(self.decoder(rearrange(codes, "b (h w) -> b h w", h=self.grid))).clamp(-1.0, 1.0)
+
+    def relaxed(self, samples: Float[Tensor, "b v grid grid"]) -> Float[Tensor, "b 6 h w"]:
+        """The distribution of every pixel for codes in shares (``DVAEDecoder.forward``)."""
+        return self.decoder.relaxed(samples)
+
+    def pictures(self, maps: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """The medians of distributions as pictures, not clamped to [-1, 1], so that a loss keeps its gradient."""
+        return self.unclamped(maps[:, :3].float().sigmoid())  # means alone, of six channels
 
     @property
     def picture_bytes(self) -> int:
-        """The first block of the finest group reads maps twice as wide as it writes: two of those, and two its own."""
-        return 4 * 6 * self.settings.hidden * self.resolution**2
+        """The first block of the finest group reads maps twice as wide as it writes: two of those, and two its own.
+
+        Pixels that were folded leave it as six channels, which are unfolded into as many.
+        """
+        settings, side = self.settings, self.resolution // self.settings.pixel_shuffle
+        folded = 0 if settings.pixel_shuffle == 1 else settings.hidden * side**2 + 18 * self.resolution**2
+        return 4 * max(6 * settings.hidden * side**2, folded)
 
     def encoding_weights(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.state_dict().items() if name.startswith("encoder.")}

@@ -3,7 +3,6 @@
 import math
 from typing import Any, NamedTuple, cast
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from storydalle.models import ranks
 from storydalle.stories.story import StoryBatch
 from storydalle.tokens.vqgan import VQGAN
+from storydalle.training.codebook_use import CodebookUse
 from storydalle.training.optimisation import warmup_cosine_factor
 
 
@@ -42,22 +42,17 @@ def edge_weight(images: Float[Tensor, "b c h w"], emphasis: float) -> Float[Tens
     return 1.0 + emphasis * F.max_pool2d(edges, (1, 5), stride=1, padding=(0, 2))
 
 
-def perplexity(share: Float[Tensor, " v"]) -> Float[Tensor, ""]:
-    """exp(-sum_k p_k ln p_k): the number of codes that, used evenly, would have the entropy of these shares."""
-    return torch.special.entr(share).sum().exp()
-
-
 def check_trainable(image_tokenizer: VQGAN) -> None:
     """Raise ValueError for an image tokenizer that this recipe cannot train."""
     kind, quantizer = image_tokenizer.kind, image_tokenizer.config.get("quantizer")
     if (kind, quantizer) != ("vqgan", "nearest"):
         raise ValueError(
             f"an image tokenizer of kind {kind} (quantizer={quantizer}) cannot be trained here: only a vqgan with "
-            "quantizer=nearest can"
+            "quantizer=nearest can; a dvae, or a vqgan with quantizer=gumbel, trains by experiment=toon/dvae"
         )
 
 
-class ImageTokenizerTraining(pl.LightningModule):
+class ImageTokenizerTraining(CodebookUse):
     """Trains ``image_tokenizer``; every random draw is keyed by (seed, step), so a resumed run goes on exactly.
 
     In the first ``steps_without_quantization`` steps the decoder sees the latents themselves; latents of the last ten
@@ -70,7 +65,6 @@ class ImageTokenizerTraining(pl.LightningModule):
     quantisation error.
 
     No gradient moves the codebook: each of several processes moves its own by the latents of all, so they stay equal.
-    Perplexity and usage are of one batch in training, and of the whole validation set in validation.
 
     ``decoder_only`` keeps encoder and codebook as they are: pictures get better, and existing codes stay valid.
     ``edge_emphasis`` gives pixels near edges more weight (``edge_weight``). ``perceptual(reconstruction, images)`` adds
@@ -119,10 +113,9 @@ class ImageTokenizerTraining(pl.LightningModule):
             image_tokenizer.quant_conv.requires_grad_(False)
         self.code_share: Tensor
         self.code_sum: Tensor
-        self.code_counts: Tensor
         self.register_buffer("code_share", torch.full(codebook.shape[:1], 1.0 / len(codebook)))
         self.register_buffer("code_sum", codebook / len(codebook))
-        self.register_buffer("code_counts", torch.zeros(len(codebook)), persistent=False)  # of one validation
+        self.start_counting(len(codebook))
 
     def training_step(self, batch: Tensor | Pictures | StoryBatch, batch_idx: int) -> Tensor | None:
         images, weight = pictures_of(batch)
@@ -173,17 +166,9 @@ class ImageTokenizerTraining(pl.LightningModule):
     def validation_step(self, batch: Tensor | Pictures | StoryBatch, batch_idx: int) -> None:
         images = pictures_of(batch).images
         codes = self.image_tokenizer.encode(images)
-        self.code_counts += torch.bincount(codes.flatten(), minlength=len(self.code_counts))
+        self.count(codes)
         error = (self.image_tokenizer.decode(codes).float() - images).abs().mean() / 2.0
         self.log("val/reconstruction_error", error, prog_bar=True, batch_size=len(images), sync_dist=True)
-
-    def on_validation_epoch_start(self) -> None:
-        self.code_counts.zero_()
-
-    def on_validation_epoch_end(self) -> None:
-        counts = ranks.mean(self.code_counts)
-        self.log("val/codebook_perplexity", perplexity(counts / counts.sum()), sync_dist=True)
-        self.log("val/codebook_usage", (counts > 0).float().mean(), sync_dist=True)
 
     def reconstruction_loss(
         self,
@@ -236,9 +221,7 @@ class ImageTokenizerTraining(pl.LightningModule):
         self.code_share.masked_fill_(is_dead, even_share)
         self.code_sum.copy_(torch.where(is_dead[:, None], vectors[drawn] * even_share, self.code_sum))
         codebook.copy_(self.code_sum / self.code_share[:, None])
-
-        self.log("train/codebook_perplexity", perplexity(share))
-        self.log("train/codebook_usage", (share > 0).float().mean())
+        self.log_use(share)
 
     def configure_optimizers(self) -> Any:  # Lightning's own type has no list of such dictionaries
         parameters = [p for p in self.image_tokenizer.parameters() if p.requires_grad]
