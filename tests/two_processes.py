@@ -13,6 +13,8 @@ from torch import Tensor
 
 from storydalle.stories.data import Frames, WholeStories
 from storydalle.tokens.cache import StoryCodes
+from storydalle.tokens.dvae import DVAE
+from storydalle.training.dvae_training import DVAETraining
 from storydalle.training.story_dalle_training import StoryDALLETraining
 from storydalle.training.story_gan_training import StoryGANTraining
 from storydalle.training.text_to_image_training import TextToImageTraining
@@ -55,6 +57,14 @@ def image_tokenizer(
     return system, Frames(stories, stories, batch_size, frames_per_story=2)
 
 
+def dvae(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+    """With codes in shares, drawn at random."""
+    model = DVAE(12, hidden=8, num_groups=2, blocks_per_group=1, codebook_size=12, embed_dim=6, pixel_shuffle=2)
+    stories = TinyStories(14)
+    system = DVAETraining(model, learning_rate=1e-3, warmup_steps=2, max_steps=steps)
+    return system, Frames(stories, stories, batch_size, frames_per_story=2)
+
+
 def text_to_image(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningModule, pl.LightningDataModule]:
     made = tiny_story_dalle()
     return TextToImageTraining(made, max_steps=steps, warmup_steps=2, frames_per_story=2), codes(
@@ -89,6 +99,7 @@ def storyganc(folder: Path, batch_size: int, steps: int) -> tuple[pl.LightningMo
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "image_tokenizer": image_tokenizer,
+    "dvae": dvae,
     "text_to_image": text_to_image,
     "story_dalle": story_dalle,
     "storyganc": storyganc,
