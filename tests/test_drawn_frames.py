@@ -57,3 +57,36 @@ def test_fewer_frames_need_less_memory() -> None:
         for number in (None, 8, 4, 1)
     ]
     assert needed[0] == needed[1] > needed[2] > needed[3]
+
+
+def test_a_curriculum_reads_the_beginnings_of_stories_first() -> None:
+    system = StoryDALLETraining(tiny_story_dalle(), max_steps=100, curriculum=[[1, 0.25], [2, 0.5]])
+    lessons = [at_step(system, step).lesson() for step in (0, 24, 25, 74, 75, 99)]
+    assert lessons == [1, 1, 2, 2, None, None]
+    assert StoryDALLETraining(tiny_story_dalle()).lesson() is None
+
+
+def at_step(system: StoryDALLETraining, step: int) -> StoryDALLETraining:
+    class Step(StoryDALLETraining):
+        global_step = step
+
+    system.__class__ = Step
+    return system
+
+
+def test_a_lesson_has_the_loss_of_the_shorter_stories() -> None:
+    story_dalle = tiny_story_dalle()
+    batch = tiny_batch(story_dalle, [0, 1, 2])
+    first = batch.of_frames(slice(1))
+    assert first.codes.shape[1] == first.mask.shape[1] == first.labels["mood"].shape[1] == 1
+    assert first.descriptions.shape[1] == 2 and torch.equal(first.source, batch.source)
+    short = quiet(StoryDALLETraining(story_dalle, curriculum=[[1, 1.0]]))
+    whole = quiet(StoryDALLETraining(story_dalle))
+    short.bag_head = whole.bag_head
+    torch.testing.assert_close(short.training_step(batch, 0), whole.training_step(first, 0))
+
+
+@pytest.mark.parametrize("curriculum", [[[0, 0.5]], [[1, 0.0]], [[1, 0.6], [2, 0.6]]])
+def test_a_curriculum_of_no_frames_or_too_many_steps_is_refused(curriculum: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"curriculum=.*shares of at most 1 in all"):
+        StoryDALLETraining(tiny_story_dalle(), curriculum=curriculum)

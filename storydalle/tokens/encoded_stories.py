@@ -26,6 +26,20 @@ class EncodedStories(NamedTuple):
     labels: dict[str, Real[Tensor, "b ..."]]  # as in ``StoryBatch``
     probes: dict[str, Int[Tensor, "b l"]]  # codes of other sources, by the name of the probe
 
+    def of_frames(self, frames: slice) -> "EncodedStories":
+        """Some frames of each story, with their captions and labels, and all that is the source's."""
+        named = self.labels.items()
+        labels = {name: value if name.startswith("source_") else value[:, frames] for name, value in named}
+        own = torch.arange(self.codes.shape[1])[frames] + 1
+        descriptions = self.descriptions[:, [0, *own.tolist()]] if self.descriptions.shape[1] else self.descriptions
+        return self._replace(
+            tokens=self.tokens[:, frames],
+            descriptions=descriptions,
+            codes=self.codes[:, frames],
+            mask=self.mask[:, frames],
+            labels=labels,
+        )
+
 
 def collate(rows: Sequence[Row], pad_id: int) -> EncodedStories:
     """Stories of any lengths as one batch."""

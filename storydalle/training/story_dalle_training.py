@@ -64,6 +64,10 @@ class StoryDALLETraining(pl.LightningModule):
     With ``drawn_frames`` a step draws only so many frames of each story, one after the other from any place on: the
     story encoder, which learns more slowly than the drawing, reads all captions, and a step takes less time.
 
+    ``curriculum`` is a list of [most frames of a story, share of the steps]: first the beginnings of stories, then
+    longer ones; the steps that are left have whole stories. Who does what is learned sooner from one caption than
+    among eight.
+
     With ``train_names``, words that were added to the vocabulary train in every mode of tuning, even if the rest of
     their tables is frozen: the pretrained model does not know these names. ``schedule`` is one of ``SCHEDULES``;
     ``clip=None`` leaves gradients as they are.
@@ -97,6 +101,7 @@ class StoryDALLETraining(pl.LightningModule):
         facts: Mapping[str, Sequence[int | str]] | None = None,
         facts_weight: float | int = 0.0,
         drawn_frames: int | None = None,
+        curriculum: Sequence[Sequence[int | float]] = (),
         betas: Sequence[float] = (0.9, 0.98),
         schedule: str = "cosine",
         optimizer: str = "adamw",
@@ -104,7 +109,7 @@ class StoryDALLETraining(pl.LightningModule):
         train_names: bool = False,
     ) -> None:
         super().__init__()
-        self.betas, self.schedule, self.optimizer = betas, schedule, optimizer
+        self.betas, self.schedule, self.optimizer, self.curriculum = betas, schedule, optimizer, curriculum
         self.story_dalle = story_dalle
         self.tuning, self.seed, self.clip, self.weight_decay = tuning, seed, clip, weight_decay
         self.learning_rates = {"base": learning_rate, "source": source_learning_rate, "story": story_learning_rate}
@@ -116,8 +121,7 @@ class StoryDALLETraining(pl.LightningModule):
         self.probes, self.source_probes = probes or {}, source_probes or {}
         self._freeze()
         self.name_tables = self._unfrozen_names() if train_names else []
-        self.model.backbone.activation_checkpointing = activation_checkpointing
-        self._add_heads(facts)
+        self._add_heads(facts, activation_checkpointing)
 
     @classmethod
     def check_schedule(cls, schedule: str) -> None:
@@ -131,11 +135,18 @@ class StoryDALLETraining(pl.LightningModule):
         check_text_weight(self.model.backbone, self.text_weight)
         if self.drawn_frames is not None:
             check_number("drawn_frames", self.drawn_frames, 1, whole=True)
+        if (
+            any(frames < 1 or share <= 0 for frames, share in self.curriculum)
+            or sum(share for _, share in self.curriculum) > 1
+        ):
+            told = ", ".join(f"[{frames}, {share}]" for frames, share in self.curriculum)
+            raise ValueError(f"curriculum=[{told}]: give [frames, share of the steps], with shares of at most 1 in all")
         if self.memory_noise and not self.model.num_remembered:
             raise ValueError(f"memory_noise={self.memory_noise} needs a memory: set it to 0, or retrofit.memory=last")
 
-    def _add_heads(self, facts: Mapping[str, Sequence[int | str]] | None) -> None:
+    def _add_heads(self, facts: Mapping[str, Sequence[int | str]] | None, activation_checkpointing: bool) -> None:
         """The heads of the losses of story vectors, where there is a story encoder and its loss weighs something."""
+        self.model.backbone.activation_checkpointing = activation_checkpointing
         encoder, dim = self.model.story_encoder, self.model.backbone.dim
         tells_bag, told = self.bag_weight or self.story_warmup_steps, facts if self.facts_weight else None
         self.bag_head = BagHead(encoder.num_story_tokens, dim) if encoder and tells_bag else None
@@ -165,6 +176,7 @@ class StoryDALLETraining(pl.LightningModule):
         return self.story_dalle.model
 
     def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
+        batch = batch.of_frames(slice(self.lesson()))
         batch, has_source = self.drop_conditions(batch, batch_idx)
         story = self.model.encode_story(batch.tokens, batch.mask, None, batch.source[:, None], has_source)
         loss = batch.tokens.new_zeros((), dtype=torch.float)
@@ -180,7 +192,7 @@ class StoryDALLETraining(pl.LightningModule):
         remembered = batch.codes if remembered is None else remembered
         drawn = self.frames_to_draw(batch.mask.shape[1], batch_idx)
         story, remembered = None if story is None else story[:, drawn], remembered[:, : drawn.stop]
-        batch = batch._replace(tokens=batch.tokens[:, drawn], codes=batch.codes[:, drawn], mask=batch.mask[:, drawn])
+        batch = batch.of_frames(drawn)
         logits = self.model(batch.tokens, batch.codes, batch.source[:, None], batch.mask, story, has_source, remembered)
         losses = self.losses(logits, batch)
         self.log_dict(losses.named("train"), prog_bar=True, sync_dist=True)
@@ -197,6 +209,15 @@ class StoryDALLETraining(pl.LightningModule):
         empty = self.story_dalle.caption_tokenizer.encode([""]).tokens.to(batch.tokens)
         tokens = torch.where(dropped, empty, batch.tokens)
         return batch._replace(tokens=tokens), draws[:, 1] >= self.source_dropout
+
+    def lesson(self) -> int | None:
+        """The most frames of a story that this step reads; None for all."""
+        done, end = self.global_step / self.max_steps, 0.0
+        for frames, share in self.curriculum:
+            end += share
+            if done < end:
+                return int(frames)
+        return None
 
     def frames_to_draw(self, num_frames: int, batch_idx: int = 0) -> slice:
         """The frames of a batch's stories that a step draws, side by side, since memory may read those before."""
