@@ -41,6 +41,7 @@ class PaintingModel:
         *,
         progress: Callable[[int, int], None] | None = None,
         announce: Callable[[str], None] | None = None,
+        choose: Any = None,
     ) -> Any:
         first = 0 if source is None else int(np.asarray(source).sum()) % 251
         shades = [[(len(text) * 7 % 256, (seed + k) % 256, first) for k in range(num_candidates)] for text in captions]

@@ -10,9 +10,9 @@ from PIL import Image
 
 from storydalle.evaluation.asserted_pictures import story_pictures
 from storydalle.metrics.held_facts import named_frame, number_held, open_fact_reader, read_labels
-from storydalle.metrics.reranking import satisfying_first
+from storydalle.metrics.reranking import MostAssertions
 from storydalle.mistakes import UserError
-from storydalle.models.drawing import Drawn
+from storydalle.models.drawing import Drawn, Judge
 from storydalle.stories.images import from_images, to_tensor
 from storydalle.stories.toon.asserted import Assertions, read_assertions
 from storydalle.stories.toon.assertions import ACTIONS, HATS, PROPS, SETTINGS, TINTS
@@ -143,13 +143,26 @@ def test_the_candidate_in_which_most_holds_comes_first_and_others_keep_their_ord
     scores = torch.tensor([[3.0, 2.0, 1.0]] * 3)
     drawn = Drawn([row[0] for row in candidates], candidates, scores, ["told before"])
     assertions = read_assertions([lines_of(1), lines_of(3, other_light(3))], "facts")
-    chosen = satisfying_first(drawn, assertions)
+    chosen = MostAssertions(assertions).first(drawn)
     assert chosen.frames == [frames[0], frames[1], frames[2]]
     assert chosen.scores.tolist() == [[2, 1, 3], [3, 2, 1], [1, 3, 2]]
     assert chosen.candidates[0][2] is blank and chosen.candidates[1] == candidates[1]
     of = sum(len(facts) for facts in assertions.frames.values())
     assert chosen.notes[0] == "told before" and chosen.notes[-1] == f"{of - 1} of {of} assertions hold"
     assert any(f"frames[3]: {other_light(3)} does not hold" in note for note in chosen.notes)
+
+
+def test_a_model_with_memory_remembers_the_candidate_in_which_most_holds() -> None:
+    true = ToonSV2("test", 6, num_targets=3, resolution=128)[5]
+    assertions = read_assertions([lines_of(1)], "facts")
+    blank = np.zeros_like(true.frames[0])
+    rows = torch.from_numpy(np.stack([blank, true.frames[0], true.frames[0]]))[None]
+    asserted = MostAssertions(assertions)
+    assert asserted.choose(0, rows).tolist() == [1]  # the likelier of two in which all holds
+    assert asserted.choose(1, rows).tolist() == [0]  # of this frame nothing is asserted
+    judge = Judge(lambda images, caption: torch.arange(3.0), ["first", "second"])
+    assert MostAssertions(assertions, judge).choose(0, rows).tolist() == [2]
+    assert MostAssertions(assertions, judge).choose(1, rows).tolist() == [2]
 
 
 def test_numbers_of_facts_that_hold_are_those_of_single_frames() -> None:

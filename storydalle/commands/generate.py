@@ -30,11 +30,12 @@ from storydalle.reporting import pages, strips
 from storydalle.settings import Between, Count, Number, OneOf, Seed, filled
 
 if TYPE_CHECKING:
-    from storydalle.models.drawing import Drawn
+    from storydalle.metrics.reranking import MostAssertions
+    from storydalle.models.drawing import Drawn, Reranker
     from storydalle.models.pretrained import PretrainedModel
     from storydalle.stories.toon.asserted import Assertions
 else:  # a story is read and checked before torch is imported
-    Assertions = Drawn = PretrainedModel = object
+    Assertions = Drawn = MostAssertions = PretrainedModel = Reranker = object
 
 RECORD, FRAMES = "story.json", "frames"
 SOURCE = f"{FRAMES}/00-source.png"
@@ -109,10 +110,6 @@ def write(out: Path, story: GivenStory, settings: GenerateSettings) -> None:
     with quick_imports():
         model = kinds.open_model(folder)
     drawn = draw(model, story, settings)
-    if story.assertions is not None:
-        from storydalle.metrics.reranking import satisfying_first
-
-        drawn = satisfying_first(drawn, story.assertions)
     sha256 = zoo.weights_sha256(folder)
     if settings.weights_sha256 not in (None, sha256):
         story.notes.append(f"the weights of {settings.model} have changed since {settings.story} was written")
@@ -220,12 +217,8 @@ def draw(model: PretrainedModel, story: GivenStory, settings: GenerateSettings) 
             bar.update(done - bar.n)
 
         with told_in_one_line(""):
-            reranker = None
-            if settings.reranker == kinds.CLIP:
-                from storydalle.metrics.reranking import open_reranker  # and with it what it reads pictures with
-
-                reranker = open_reranker()
-            return model.generate(
+            reranker, asserted = chosen_by(story, settings)
+            drawn = model.generate(
                 story.captions,
                 story.source,
                 num_candidates=settings.num_candidates,
@@ -238,7 +231,23 @@ def draw(model: PretrainedModel, story: GivenStory, settings: GenerateSettings) 
                 reranker=reranker,
                 progress=advance,
                 announce=tqdm.write,
+                choose=None if asserted is None else asserted.choose,
             )
+            return drawn if asserted is None else asserted.first(drawn)
+
+
+def chosen_by(story: GivenStory, settings: GenerateSettings) -> tuple[Reranker | None, MostAssertions | None]:
+    """What orders the candidates: a reranker, and the story's assertions, which come first."""
+    if settings.reranker != kinds.CLIP and story.assertions is None:
+        return None, None
+    from storydalle.metrics.reranking import MostAssertions, open_reranker  # and with it what reads pictures
+    from storydalle.models.drawing import Judge
+
+    reranker = open_reranker() if settings.reranker == kinds.CLIP else None
+    if story.assertions is None:
+        return reranker, None
+    judge = None if reranker is None else Judge(reranker, story.captions)
+    return reranker, MostAssertions(story.assertions, judge)
 
 
 def strip_record(story: GivenStory, drawn: Drawn, settings: GenerateSettings, sha256: str) -> StripRecord:

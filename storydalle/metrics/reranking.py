@@ -1,20 +1,23 @@
 """Choose among a frame's candidates."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from torch import Tensor
 
 from storydalle.metrics.held_facts import named_frame, number_held, open_fact_reader, read_labels
 from storydalle.metrics.networks.clip import ImageTextNetwork, open_image_text_network
 from storydalle.metrics.text_image import rerank
 from storydalle.mistakes import told_in_one_line
-from storydalle.models.drawing import Drawn, Reranker
+from storydalle.models.drawing import Drawn, Judge, Reranker
 from storydalle.models.kinds import CLIP
 from storydalle.models.zoo import zoo_folder
-from storydalle.stories.images import from_images, to_pixels, to_tensor
+from storydalle.stories.images import from_images, to_images, to_pixels, to_tensor
 from storydalle.stories.toon.asserted import Assertions
+from storydalle.stories.toon.assertions import Fact
 
 
 def open_reranker() -> Reranker:
@@ -54,24 +57,47 @@ class NearestToCaption:
         return int(rerank(self.network, [told[frame]], candidates[:, None]).argmax())
 
 
-def satisfying_first(drawn: Drawn, assertions: Assertions) -> Drawn:
-    """Put first, of each frame, the candidate in which most assertions hold; those with equal numbers keep their order.
+class MostAssertions:
+    """Of each frame's candidates the one in which most assertions hold; among equals, the one that comes first."""
 
-    Notes tell of the assertions that hold in no chosen frame.
-    """
-    reader = open_fact_reader()
-    orders, notes = [], []
-    held = of = 0
-    for number, row in enumerate(drawn.candidates, start=1):
-        facts = assertions.frames.get(number, ())
-        read = read_labels(reader, from_images(row, reader.resolution)) if facts else []
-        seen = [named_frame(labels, assertions, facts) for labels in read]
-        order = sorted(range(len(row)), key=lambda k: -number_held(seen[k], facts) if facts else 0)
-        orders.append(order)
-        missed = [fact for fact in facts if not seen[order[0]].holds(fact)]
-        notes += [f"frames[{number}]: {fact} does not hold (seen: {seen[order[0]].instead(fact)})" for fact in missed]
-        held, of = held + len(facts) - len(missed), of + len(facts)
-    notes.append(f"{held} of {of} assertions hold")
-    candidates = [[row[k] for k in order] for row, order in zip(drawn.candidates, orders, strict=True)]
-    scores = drawn.scores.gather(1, torch.tensor(orders))
-    return Drawn([row[0] for row in candidates], candidates, scores, [*drawn.notes, *notes])
+    def __init__(self, assertions: Assertions, judge: Judge | None = None) -> None:
+        self.assertions, self.judge, self.reader = assertions, judge, open_fact_reader()
+
+    def choose(self, frame: int, candidates: UInt8[Tensor, "1 k h w c"]) -> Int[Tensor, "1"]:
+        """The candidate to keep; ``frame`` counts from 0. A judge puts equals in order, else they are as shown."""
+        images = to_images(candidates[0])
+        scores = torch.zeros(len(images)) if self.judge is None else self.judge.scored(frame, images)
+        order = scores.sort(descending=True, stable=True).indices.tolist()
+        best = self.ordered(frame, [images[k] for k in order]).order[0]
+        return torch.tensor([order[best]])
+
+    def ordered(self, frame: int, images: Sequence[Image.Image]) -> "Satisfying":
+        """The candidates of a frame by the assertions that hold in them."""
+        facts = self.assertions.frames.get(frame + 1, ())
+        read = read_labels(self.reader, from_images(images, self.reader.resolution)) if facts else []
+        seen = [named_frame(labels, self.assertions, facts) for labels in read]
+        order = sorted(range(len(images)), key=lambda k: -number_held(seen[k], facts) if facts else 0)
+        missed = {fact: seen[order[0]].instead(fact) for fact in facts if not seen[order[0]].holds(fact)}
+        return Satisfying(order, len(facts), missed)
+
+    def first(self, drawn: Drawn) -> Drawn:
+        """Put the best of each frame first; notes tell of the assertions that hold in no candidate that comes first."""
+        found = [self.ordered(frame, row) for frame, row in enumerate(drawn.candidates)]
+        notes = [
+            f"frames[{number}]: {fact} does not hold (seen: {instead})"
+            for number, each in enumerate(found, start=1)
+            for fact, instead in each.missed.items()
+        ]
+        of, missed = sum(each.number for each in found), sum(len(each.missed) for each in found)
+        notes.append(f"{of - missed} of {of} assertions hold")
+        candidates = [[row[k] for k in each.order] for row, each in zip(drawn.candidates, found, strict=True)]
+        scores = drawn.scores.gather(1, torch.tensor([each.order for each in found]))
+        return Drawn([row[0] for row in candidates], candidates, scores, [*drawn.notes, *notes])
+
+
+class Satisfying(NamedTuple):
+    """The candidates of a frame, best first, and of its assertions the number and those that the best one misses."""
+
+    order: list[int]
+    number: int
+    missed: dict[Fact, str]  # and what is seen instead

@@ -77,14 +77,14 @@ class Judge:
         self.scores: dict[int, Real[Tensor, " k"]] = {}  # by frame
 
     def choose(self, frame: int, candidates: UInt8[Tensor, "1 k h w c"]) -> Int[Tensor, "1"]:
-        scores = self._scored(frame, to_images(candidates[0]))
+        scores = self.scored(frame, to_images(candidates[0]))
         return scores.sort(descending=True, stable=True).indices[:1]  # as ``ranked`` orders them
 
     def scores_of(self, images: list[list[Image.Image]]) -> Real[Tensor, "f k"]:
         """Scores of all frames' candidates, in the order in which ``choose`` saw them."""
-        return torch.stack([self._scored(frame, row) for frame, row in enumerate(images)])
+        return torch.stack([self.scored(frame, row) for frame, row in enumerate(images)])
 
-    def _scored(self, frame: int, images: list[Image.Image]) -> Real[Tensor, " k"]:
+    def scored(self, frame: int, images: list[Image.Image]) -> Real[Tensor, " k"]:
         if frame not in self.scores:
             self.scores[frame] = torch.as_tensor(self.reranker(images, self.captions[frame])).cpu()
         return self.scores[frame]

@@ -184,13 +184,15 @@ class PretrainedModel(nn.Module, ABC):
         sampling: Sampling | None = None,
         packing: str | None = None,
         announce: Callable[[str], None] | None = None,
+        choose: Choice | None = None,
     ) -> Drawn:
         """Draw one frame a caption, continuing ``source`` (any size; its centre square is used).
 
         A single text is one caption; ``stories.handed_in.source_of`` lists the forms of a source. Without a source the
         first frame is drawn from its caption alone and becomes the source of the others, if the model can do that.
         ``sampling`` defaults to that of the model's card; settings given by name replace its fields. Candidates are
-        ordered by the model's own score, or by ``reranker``; a model with memory remembers the best one.
+        ordered by the model's own score, or by ``reranker``; a model with memory remembers the best one, or the one
+        that ``choose(frame, candidates)`` keeps: it is shown (1, k, h, w, 3) of 8 bits, the likeliest first.
         ``sentences`` are a sentence encoder's vectors of the captions, for a released story encoder; without them that
         encoder is not used, and a note says so. ``announce`` is told the memory that drawing needs, by a model that
         knows it, before it draws. Raises ValueError for missing or invalid captions, for a source that is missing or
@@ -205,7 +207,7 @@ class PretrainedModel(nn.Module, ABC):
         vectors = self._sentence_vectors(sentences, len(captions))
         judge = None if reranker is None else Judge(reranker, captions)
         request = StoryRequest([captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, announce, True)
-        request = request if judge is None else request._replace(choose=judge.choose)
+        request = request._replace(choose=choose or (None if judge is None else judge.choose))
         read = [*self.caption_notes(captions), *self.world_notes(request)]
         notes = [*read, *said, *crop_notes(picture), *self.request_notes(request)]
         drawn = self.draw_candidates(request)
