@@ -52,7 +52,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def first_few(told: Sequence[str], most: int, separator: str = ", ") -> str:
     """At most ``most`` of what is told, and the number of the others: "a, b and 3 more"."""
     others = len(told) - most
-    return separator.join(told[:most]) + (f" and {others} more" if others > 0 else "")
+    return separator.join(told[:most]) + (f"{separator.strip(' ,')} and {others} more" if others > 0 else "")
 
 
 def likeness(name: str, choice: str) -> float:

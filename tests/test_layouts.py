@@ -123,7 +123,7 @@ def test_openais_pickled_networks_become_the_dvae(tmp_path: Path, monkeypatch: p
     opened = read_dvae(encoder_file, decoder_file, resolution=32)
     assert_is_openais(opened, encoder, decoder)
     sizes = {"resolution": 32, "hidden": 8, "num_groups": 4, "blocks_per_group": 2, "codebook_size": 24}
-    assert opened.tokenizer.config == {**sizes, "embed_dim": 6, "margin": 0.1}
+    assert opened.tokenizer.config == {**sizes, "embed_dim": 6, "margin": 0.1, "pixel_shuffle": 1}
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

@@ -76,12 +76,12 @@ def stacked(rows: list[dict[str, np.ndarray]]) -> Labels:
 @pytest.mark.parametrize("split", ["test", "unseen", "misleading"])
 def test_what_is_drawn_is_right_in_every_score(split: str) -> None:
     """The true labels know which guest is which; those that can be read have them from left to right."""
-    tales = [ToonSV2(split, 80, num_targets=4).facts(i) for i in range(80)]
+    tales = [ToonSV2(split, 120, num_targets=4).facts(i) for i in range(120)]
     truth, drawn = (stacked([told(tale) for tale in tales]) for told in (labels_of, drawn_labels))
     predicted = {name: value[:, 1:] for name, value in drawn.items()}
     assert (predicted["characters"] != truth["characters"]).any(), "nowhere is the second guest alone"
     metric = FactScores(4)
-    metric.update(predicted, truth, torch.ones(80, 4, dtype=torch.bool))
+    metric.update(predicted, truth, torch.ones(120, 4, dtype=torch.bool))
     found, counts = metric.compute(), metric.counts()
     assert {name for name, value in found.items() if value == 0} == {"prop_false", "hat_false"}
     assert set(found.values()) == {0.0, 1.0} and min(counts.values()) > 2, (found, counts)

@@ -27,6 +27,8 @@ NO_TEXTS = frozenset(
             "num_stories",
             "num_targets",
             "drawn_frames",
+            "tau_steps",
+            "beta_steps",
             "story_reach",
             "stories_per_batch",
             "workers",

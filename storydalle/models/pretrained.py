@@ -194,26 +194,28 @@ class PretrainedModel(nn.Module, ABC):
         ordered by the model's own score, or by ``reranker``; a model with memory remembers the best one, or the one
         that ``choose(frame, candidates)`` keeps: it is shown (1, k, h, w, 3) of 8 bits, the likeliest first.
         ``sentences`` are a sentence encoder's vectors of the captions, for a released story encoder; without them that
-        encoder is not used, and a note says so. ``announce`` is told the memory that drawing needs, by a model that
-        knows it, before it draws. Raises ValueError for missing or invalid captions, for a source that is missing or
-        cannot be opened, and for settings that are out of range or that the model lacks.
+        encoder is not used, and a note says so. ``announce`` is told the memory that drawing needs, if the model knows
+        it. Raises ValueError for captions, a source or settings that are missing, invalid, or not for this model.
         """
         captions, picture, said = handed_in(captions, source, num_candidates, seed)
-        if picture is None and self.needs_source:
-            raise ValueError(f"{type(self).__name__} continues a picture and cannot draw without one: give a source")
+        self._check_source(picture)
         given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance": guidance, "packing": packing}
         chosen = self.sampling(sampling, **given)
         pixels = None if picture is None else from_images([picture], self.resolution).to(self.device)
         vectors = self._sentence_vectors(sentences, len(captions))
         judge = None if reranker is None else Judge(reranker, captions)
+        keep = choose or (None if judge is None else judge.choose)
         request = StoryRequest([captions], pixels, chosen, num_candidates, seed, 0, progress, vectors, announce, True)
-        request = request._replace(choose=choose or (None if judge is None else judge.choose))
-        read = [*self.caption_notes(captions), *self.world_notes(request)]
-        notes = [*read, *said, *crop_notes(picture), *self.request_notes(request)]
+        request = request._replace(choose=keep)
+        notes = [*self.caption_notes(captions), *self.world_notes(request), *said, *crop_notes(picture)]
         drawn = self.draw_candidates(request)
         images = [to_images(row) for row in drawn.frames[0]]  # f k
         scores = drawn.score()[0].cpu() if judge is None else judge.scores_of(images)
-        return ranked(images, scores, notes)
+        return ranked(images, scores, [*notes, *self.request_notes(request)])
+
+    def _check_source(self, picture: object | None) -> None:
+        if picture is None and self.needs_source:
+            raise ValueError(f"{type(self).__name__} continues a picture and cannot draw without one: give a source")
 
     @torch.inference_mode()
     def draw_stories(

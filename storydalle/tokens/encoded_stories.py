@@ -30,8 +30,7 @@ class EncodedStories(NamedTuple):
         """Some frames of each story, with their captions and labels, and all that is the source's."""
         named = self.labels.items()
         labels = {name: value if name.startswith("source_") else value[:, frames] for name, value in named}
-        own = torch.arange(self.codes.shape[1])[frames] + 1
-        descriptions = self.descriptions[:, [0, *own.tolist()]] if self.descriptions.shape[1] else self.descriptions
+        descriptions = torch.cat([self.descriptions[:, :1], self.descriptions[:, 1:][:, frames]], 1)
         return self._replace(
             tokens=self.tokens[:, frames],
             descriptions=descriptions,

@@ -221,7 +221,9 @@ class StoryDALLETraining(pl.LightningModule):
 
     def frames_to_draw(self, num_frames: int, batch_idx: int = 0) -> slice:
         """The frames of a batch's stories that a step draws, side by side, since memory may read those before."""
-        number = min(num_frames, self.drawn_frames or num_frames)
+        number = self.drawn_frames or num_frames
+        if number >= num_frames:
+            return slice(0, num_frames)
         generator = step_generator(self.seed + WINDOW_SEED, self._number_of(batch_idx))
         start = int(torch.randint(num_frames - number + 1, (), generator=generator))
         return slice(start, start + number)
