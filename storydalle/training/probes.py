@@ -68,19 +68,20 @@ def probe_paths(
     ``probe_source_NAME`` uses the data set's other source of that name. Without ``others`` the first two are left out.
     Of a model with memory, ``probe_memory`` and ``probe_memory_NAME`` have it remember the frames of ``others``.
     """
+    story = model.encode_story(batch.tokens, batch.mask, source=batch.source[:, None])
+    nats = frame_nats(model, batch, batch.source[:, None], story)
 
-    def nats_with(source: Int[Tensor, "b l"]) -> tuple[Float[Tensor, "b f"], Tensor | None]:
-        story = model.encode_story(batch.tokens, batch.mask, None, source[:, None])
-        return frame_nats(model, batch, source[:, None], story), story
+    def rise_with(source: Int[Tensor, "b l"]) -> Float[Tensor, "b f"]:
+        other = story
+        if model.settings.story_reads_source:
+            other = model.encode_story(batch.tokens, batch.mask, source=source[:, None])
+        return frame_nats(model, batch, source[:, None], other) - nats
 
-    nats, story = nats_with(batch.source)
     found = {"nats": (nats, batch.mask)}
     for name, match in source_probes.items():
-        rise = nats_with(batch.probes[name])[0] - nats
-        found[f"probe_source_{name}"] = (rise, frames_with(batch, match))
+        found[f"probe_source_{name}"] = (rise_with(batch.probes[name]), frames_with(batch, match))
     if others is not None:
-        rise = nats_with(others.source)[0] - nats
-        found["probe_source"] = (rise, batch.mask & others.mask.any(1, keepdim=True))
+        found["probe_source"] = (rise_with(others.source), batch.mask & others.mask.any(1, keepdim=True))
     swapped: dict[str, tuple[Tensor, Tensor]] = {}  # the rise by what was swapped, and the frames where it can matter
     if others is not None:
         swapped = swapped_paths(model, batch, others, story, nats)
@@ -106,7 +107,7 @@ def swapped_paths(
     source, num_frames, found = batch.source[:, None], batch.mask.shape[1], {}
     shared = fitted(others.mask, num_frames)
     if story is not None:
-        other = model.encode_story(others.tokens, others.mask, None, source)
+        other = model.encode_story(others.tokens, others.mask, source=source)
         assert other is not None
         found["captions"] = (frame_nats(model, batch, source, fitted(other, num_frames)) - nats, shared)
     if model.num_remembered:

@@ -178,7 +178,7 @@ class StoryDALLETraining(pl.LightningModule):
     def training_step(self, batch: EncodedStories, batch_idx: int) -> Tensor:
         batch = batch.of_frames(slice(self.lesson()))
         batch, has_source = self.drop_conditions(batch, batch_idx)
-        story = self.model.encode_story(batch.tokens, batch.mask, None, batch.source[:, None], has_source)
+        story = self.model.encode_story(batch.tokens, batch.mask, source=batch.source[:, None], has_source=has_source)
         loss = batch.tokens.new_zeros((), dtype=torch.float)
         if story is not None:
             told = self.told_by(story, batch)
@@ -284,12 +284,14 @@ class StoryDALLETraining(pl.LightningModule):
 
     def _log_facts(self, batch: EncodedStories) -> None:
         """The share of facts that can be read from the story vectors: of each label, and of whole frames ("all")."""
-        story = self.model.encode_story(batch.tokens, batch.mask, None, batch.source[:, None])
-        if self.fact_head is not None and story is not None:
-            answers = dict(self.fact_head.answers(story, batch.labels, batch.mask))
-            for name, (right, asked) in facts_right(answers, batch.mask).items():
-                if asked:
-                    self.log(f"val/fact_{name}", right / asked, batch_size=int(asked), sync_dist=True)
+        if self.fact_head is None:
+            return
+        story = self.model.encode_story(batch.tokens, batch.mask, source=batch.source[:, None])
+        assert story is not None  # there is a head only beside a story encoder
+        answers = dict(self.fact_head.answers(story, batch.labels, batch.mask))
+        for name, (right, asked) in facts_right(answers, batch.mask).items():
+            if asked:
+                self.log(f"val/fact_{name}", right / asked, batch_size=int(asked), sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log_dict({f"train/grad_{name}": norm for name, norm in clip_groups(optimizer, self.clip).items()})

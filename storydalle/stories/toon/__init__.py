@@ -77,9 +77,6 @@ class ToonSV(CartoonStories[StoryFacts]):
     ) -> None:
         super().__init__(split, num_stories, num_targets, resolution, probes)
 
-    def story_lengths(self) -> np.ndarray:
-        return np.full(len(self), self.num_targets)
-
     def invented(self, index: int) -> StoryFacts:
         assert self.num_targets is not None
         return sample_story(self.split, index, self.num_targets)

@@ -76,6 +76,9 @@ class CartoonStories(Stories, Generic[Facts]):
             probes={"other_guest": Shot(clip, num_frames)} if self.probes else {},
         )
 
+    def story_lengths(self) -> np.ndarray:
+        return super().story_lengths() if self.num_targets is None else np.full(len(self), self.num_targets)
+
     def made_up_names(self) -> list[str]:
         return possible_names()
 

@@ -32,7 +32,7 @@ class ToonSV2(CartoonStories[Tale]):
 
     def story_lengths(self) -> np.ndarray:
         if self.num_targets is not None:
-            return np.full(len(self), self.num_targets)
+            return super().story_lengths()
         return np.array([length_of(self.split, i) for i in range(len(self))])
 
     def invented(self, index: int) -> Tale:
