@@ -1,4 +1,4 @@
-"""What a model of ToonSV 2 must reach, and a better value to aim at, split by split."""
+"""Scores that a model of ToonSV 2 must reach, and better ones to aim at, split by split."""
 
 import math
 from collections.abc import Mapping

@@ -49,7 +49,7 @@ class SeenFrame(NamedTuple):
         return [names.get(column, "a guest") for column in shown]
 
     def value(self, fact: Fact) -> str:
-        """What is read where the fact has its value; "not shown" of one who is not there."""
+        """The value that is read where the fact has its own; "not shown" of one who is not there."""
         if not fact.names:
             return VALUES[fact.kind][self.of(fact.kind)]
         if not self.is_shown(fact.names[0]):
@@ -67,7 +67,7 @@ class SeenFrame(NamedTuple):
         return self.value(fact) == fact.value
 
     def instead(self, fact: Fact) -> str:
-        """What is read instead of a fact that does not hold."""
+        """The reading in place of a fact that does not hold."""
         if fact.kind == "cast":
             return f"only {' '.join(self.cast)}" if self.cast else "nobody"
         if fact.kind in ("shown", "absent"):

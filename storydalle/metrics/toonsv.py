@@ -147,7 +147,7 @@ def look_ratios(
 
 
 def against_source(predicted: Labels, truth: Labels, mask: Bool[Tensor, "b f"]) -> Ratio:
-    """What first captions say and their source shows otherwise: hats and things of those it shows, setting, light."""
+    """Facts of first captions that their source shows otherwise: hats and things of those it shows, setting, light."""
     frame = {name: values[:, 0] for name, values in truth.items() if not name.startswith("source_")}
     in_both = (frame["characters"] > 0) & (truth["source_characters"] > 0) & mask[:, :1]
     read = predicted["characters"][:, 0] > 0

@@ -106,7 +106,7 @@ def story_dalle(
 
 
 def is_continued(model: RetrofittedDALLE, base: RetrofittedDALLE) -> bool:
-    """Whether two retrofits have the same settings, but for memory, and for a reach that only one of them has."""
+    """True if two retrofits have the same settings, but for memory, and for a reach that only one of them has."""
     own, other = (replace(each.settings, memory="none", memory_frames=1) for each in (model, base))
     if own.story_reach is None or other.story_reach is None:
         own, other = replace(own, story_reach=None), replace(other, story_reach=None)

@@ -1,4 +1,4 @@
-"""What story vectors have to tell in training, beside the codes of their frame: the auxiliary losses of story encoders.
+"""The auxiliary losses of story encoders: in training, story vectors tell more than the codes of their frame.
 
 Neither head is part of the model that is saved.
 """

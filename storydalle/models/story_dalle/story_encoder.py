@@ -15,7 +15,7 @@ from storydalle.models.layers import attend
 
 
 class StoryColumns(NamedTuple):
-    """What the blocks of a story encoder read, without the padding of captions; rows are filled up at their ends.
+    """The columns that a story encoder's blocks read, without padding of captions; rows are filled up at their ends.
 
     ``frame`` is the caption that a column belongs to: -1 is the source's, one beyond the last caption's is filling.
     """
@@ -56,7 +56,7 @@ class StoryColumns(NamedTuple):
     def near(
         self, visible: Bool[Tensor, "b 1 n n"], distances: Float[Tensor, "heads i"]
     ) -> Float[Tensor, "b heads n n"]:
-        """What ``attend`` adds to the scores: a number for each head and distance of captions, in both directions.
+        """Numbers that ``attend`` adds to the scores: one for each head and distance of captions, in both directions.
 
         Captions further away are not seen. The source is seen by all, with the last of the numbers.
         """

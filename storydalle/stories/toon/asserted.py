@@ -36,7 +36,7 @@ class Assertions:
 
     @cached_property
     def looks(self) -> dict[str, dict[str, str]]:
-        """What the lines tell of each guest's look, by kind; the first of several lines counts."""
+        """The look of each guest as the lines tell it, by kind; the first of several lines counts."""
         looks: dict[str, dict[str, str]] = {name: {} for name in self.guests}
         for fact in (fact for facts in self.frames.values() for fact in facts if fact.kind in LOOK):
             looks[fact.names[0]].setdefault(fact.kind, fact.value)
